@@ -1,0 +1,224 @@
+use std::fmt::{self, Write as _};
+use std::sync::Arc;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::dead_letter::{Class, DeadLetter};
+use super::record::{Header, last_header};
+
+/// Everything but RFC 3986's unreserved characters, so that `/` and U+0000 separate without doubt.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// How a tenant header's bytes are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HeaderKind {
+    /// 36 ASCII characters, hyphenated; case does not distinguish tenants.
+    Uuid,
+    /// UTF-8, may be empty.
+    Text,
+    /// One byte.
+    U8,
+    /// Two bytes, big-endian.
+    U16,
+    /// Four bytes, big-endian.
+    U32,
+    /// Eight bytes, big-endian.
+    U64,
+}
+
+/// One of the headers that make a tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TenantHeader {
+    pub name: String,
+    #[serde(rename = "type")]
+    pub kind: HeaderKind,
+}
+
+/// A tenant's canonical text, `uuid/region/major/minor` for a messenger: the values in the configured order, joined by
+/// `/`; UUIDs in lower case, text percent-encoded, numbers in decimal.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TenantId(Arc<str>);
+
+impl TenantId {
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
+        Self(text.into())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<str> for TenantId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TenantId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A record's tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tenant {
+    pub id: TenantId,
+    /// The tenant headers as they came, in the configured order: outputs carry these bytes.
+    pub headers: Vec<Header>,
+    /// The same values as text, for HTTP: text as it came, numbers in decimal.
+    pub texts: Vec<String>,
+}
+
+/// The configured list of headers that make a tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantSchema {
+    headers: Vec<TenantHeader>,
+}
+
+impl TenantSchema {
+    /// An empty list means a single tenant, whose canonical text is empty.
+    pub fn new(headers: Vec<TenantHeader>) -> Self {
+        Self { headers }
+    }
+
+    pub fn headers(&self) -> &[TenantHeader] {
+        &self.headers
+    }
+
+    /// Reads the tenant of a record. Of a name given twice the last counts.
+    ///
+    /// # Errors
+    /// A dead letter of class `envelope` when a header is missing, null or malformed.
+    pub fn decode(&self, record: &[Header]) -> Result<Tenant, DeadLetter> {
+        let mut id = String::with_capacity(64);
+        let mut headers = Vec::with_capacity(self.headers.len());
+        let mut texts = Vec::with_capacity(self.headers.len());
+        for TenantHeader { name, kind } in &self.headers {
+            let failure = |what: &str| DeadLetter::new(Class::Envelope, format!("tenant header {name}: {what}"));
+            let header = last_header(record, name).ok_or_else(|| failure("missing"))?;
+            let value = header.value.as_deref().ok_or_else(|| failure("null"))?;
+            if !headers.is_empty() {
+                id.push('/');
+            }
+            texts.push(decode_value(*kind, value, &mut id).map_err(failure)?);
+            headers.push(header.clone());
+        }
+        Ok(Tenant { id: TenantId::new(id), headers, texts })
+    }
+}
+
+/// Appends the canonical form to `id`; gives the plain text.
+fn decode_value(kind: HeaderKind, value: &[u8], id: &mut String) -> Result<String, &'static str> {
+    fn number<const N: usize>(value: &[u8], what: &'static str) -> Result<[u8; N], &'static str> {
+        value.try_into().map_err(|_| what)
+    }
+    let text = match kind {
+        HeaderKind::Uuid => {
+            let text = std::str::from_utf8(value).ok().filter(|text| text.len() == 36);
+            let (text, uuid) = text
+                .and_then(|text| Some((text, Uuid::try_parse(text).ok()?)))
+                .ok_or("not a UUID of 36 ASCII characters")?;
+            write!(id, "{}", uuid.hyphenated()).expect("writing to a String does not fail");
+            return Ok(text.to_owned());
+        }
+        HeaderKind::Text => {
+            let text = std::str::from_utf8(value).map_err(|_| "not UTF-8")?;
+            id.extend(utf8_percent_encode(text, RESERVED));
+            return Ok(text.to_owned());
+        }
+        HeaderKind::U8 => u8::from_be_bytes(number(value, "not 1 byte (u8)")?).to_string(),
+        HeaderKind::U16 => u16::from_be_bytes(number(value, "not 2 bytes (u16, big-endian)")?).to_string(),
+        HeaderKind::U32 => u32::from_be_bytes(number(value, "not 4 bytes (u32, big-endian)")?).to_string(),
+        HeaderKind::U64 => u64::from_be_bytes(number(value, "not 8 bytes (u64, big-endian)")?).to_string(),
+    };
+    id.push_str(&text);
+    Ok(text)
+}
+
+/// The shard of a tenant: murmur2, as Java's default partitioner places a record with this key.
+pub fn shard_of(tenant: &TenantId, shards: u32) -> i32 {
+    let positive = murmur2::murmur2(tenant.as_str().as_bytes(), murmur2::KAFKA_SEED) & 0x7fff_ffff;
+    i32::try_from(positive % shards).expect("below 2^31")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn messenger() -> TenantSchema {
+        let header = |name: &str, kind| TenantHeader { name: name.into(), kind };
+        TenantSchema::new(vec![
+            header("TENANT_ID", HeaderKind::Uuid),
+            header("REGION", HeaderKind::Text),
+            header("MAJOR_VERSION", HeaderKind::U16),
+            header("MINOR_VERSION", HeaderKind::U16),
+        ])
+    }
+
+    fn record() -> Vec<Header> {
+        vec![
+            Header::new("MINOR_VERSION", [0, 1]),
+            Header::new("other", [0xff]),
+            Header::new("TENANT_ID", *b"61CC3717-e260-57fa-b286-57354c3748ff"),
+            Header::new("REGION", "G/M S"),
+            Header::new("MAJOR_VERSION", [1, 0]),
+        ]
+    }
+
+    #[test]
+    fn the_canonical_text_is_lower_case_encoded_and_decimal_while_headers_stay_as_they_came() {
+        let tenant = messenger().decode(&record()).unwrap();
+        assert_eq!(tenant.id.as_str(), "61cc3717-e260-57fa-b286-57354c3748ff/G%2FM%20S/256/1");
+        assert_eq!(tenant.headers[0].value.as_deref(), Some(&b"61CC3717-e260-57fa-b286-57354c3748ff"[..]));
+        assert_eq!(tenant.texts, ["61CC3717-e260-57fa-b286-57354c3748ff", "G/M S", "256", "1"]);
+    }
+
+    #[test]
+    fn an_empty_region_is_a_region() {
+        let mut headers = record();
+        headers.push(Header::new("REGION", ""));
+        let tenant = messenger().decode(&headers).unwrap();
+        assert_eq!(tenant.id.as_str(), "61cc3717-e260-57fa-b286-57354c3748ff//256/1", "the last REGION counts");
+    }
+
+    #[test]
+    fn missing_null_and_malformed_headers_are_refused_by_name() {
+        let broken: [(&str, Option<&[u8]>, &str); 7] = [
+            ("TENANT_ID", None, "null"),
+            ("TENANT_ID", Some(b"61cc3717e26057fab28657354c3748ff"), "UUID"),
+            ("TENANT_ID", Some(b"{61cc3717-e260-57fa-b286-57354c3748}"), "UUID"),
+            ("TENANT_ID", Some(b"61cc3717-e260-57fa-b286-57354c3748fg"), "UUID"),
+            ("REGION", Some(&[0xff]), "UTF-8"),
+            ("MAJOR_VERSION", Some(b"83"[..1].as_ref()), "2 bytes"),
+            ("MINOR_VERSION", Some(&[0, 0, 1]), "2 bytes"),
+        ];
+        for (name, value, expected) in broken {
+            let mut headers = record();
+            headers.push(Header { name: name.into(), value: value.map(<[u8]>::to_vec) });
+            let letter = messenger().decode(&headers).unwrap_err();
+            assert_eq!(letter.class, Class::Envelope);
+            assert!(letter.reason.contains(name) && letter.reason.contains(expected), "{}", letter.reason);
+        }
+        let without = |name: &str| record().into_iter().filter(|h| h.name != name.as_bytes()).collect::<Vec<_>>();
+        for name in ["TENANT_ID", "REGION", "MAJOR_VERSION", "MINOR_VERSION"] {
+            assert!(messenger().decode(&without(name)).unwrap_err().reason.contains("missing"));
+        }
+    }
+
+    /// Values of Kafka's own `UtilsTest.testMurmur2`.
+    #[test]
+    fn shards_are_placed_as_java_clients_place_keys() {
+        for (key, hash) in
+            [("21", -973_932_308_i32), ("foobar", -790_332_482), ("a-little-bit-long-string", -985_981_536)]
+        {
+            let expected = (hash & 0x7fff_ffff) % 16;
+            assert_eq!(shard_of(&TenantId::new(key), 16), expected, "{key}");
+        }
+    }
+}

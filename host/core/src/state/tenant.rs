@@ -1,0 +1,276 @@
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+/// The first character of keys that are the host's own.
+const HOST_KEY: char = '\0';
+
+/// What one tenant may keep. Sizes in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StateLimits {
+    pub key: usize,
+    pub value: usize,
+    /// Sum of all keys and values of a tenant.
+    pub tenant: u64,
+}
+
+impl Default for StateLimits {
+    fn default() -> Self {
+        Self { key: 512, value: 1 << 20, tenant: 64 << 20 }
+    }
+}
+
+/// A change that a plugin may not make.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum StateError {
+    #[error("a state key must not be empty and must not start with U+0000")]
+    Key,
+    #[error("a state key of {length} bytes, at most {most} are allowed")]
+    KeyTooLong { length: usize, most: usize },
+    #[error("a state value of {length} bytes, at most {most} are allowed")]
+    ValueTooLong { length: usize, most: usize },
+    #[error("the tenant's state would have {bytes} bytes, at most {most} are allowed")]
+    TenantFull { bytes: u64, most: u64 },
+}
+
+/// A key and its value.
+pub type Entry = (String, Vec<u8>);
+
+/// A layer's changes: `None` deletes.
+type Changes = BTreeMap<String, Option<Vec<u8>>>;
+
+/// One tenant's state as its plugin sees it: committed entries, below the changes of the open transaction, below those
+/// of the message at hand.
+#[derive(Debug, Default)]
+pub struct TenantState {
+    committed: BTreeMap<String, Vec<u8>>,
+    transaction: Changes,
+    message: Changes,
+    /// Bytes of keys and values, with the layers up to that one.
+    committed_bytes: u64,
+    transaction_bytes: u64,
+    message_bytes: u64,
+}
+
+impl TenantState {
+    pub fn get(&self, key: &str) -> Option<&[u8]> {
+        if key.starts_with(HOST_KEY) {
+            return None;
+        }
+        self.value(key)
+    }
+
+    fn value(&self, key: &str) -> Option<&[u8]> {
+        match self.message.get(key).or_else(|| self.transaction.get(key)) {
+            Some(change) => change.as_deref(),
+            None => self.committed.get(key).map(Vec::as_slice),
+        }
+    }
+
+    /// # Errors
+    /// When the key or value is not allowed, or the tenant's limit is reached; nothing is staged then.
+    pub fn set(&mut self, key: &str, value: Vec<u8>, limits: &StateLimits) -> Result<(), StateError> {
+        if key.is_empty() || key.starts_with(HOST_KEY) {
+            return Err(StateError::Key);
+        }
+        if key.len() > limits.key {
+            return Err(StateError::KeyTooLong { length: key.len(), most: limits.key });
+        }
+        if value.len() > limits.value {
+            return Err(StateError::ValueTooLong { length: value.len(), most: limits.value });
+        }
+        let bytes = self.message_bytes - self.entry_bytes(key) + weight(key, &value);
+        if bytes > limits.tenant {
+            return Err(StateError::TenantFull { bytes, most: limits.tenant });
+        }
+        self.message_bytes = bytes;
+        self.message.insert(key.to_owned(), Some(value));
+        Ok(())
+    }
+
+    /// Deleting what is not there is not an error.
+    pub fn delete(&mut self, key: &str) {
+        if self.get(key).is_some() {
+            self.message_bytes -= self.entry_bytes(key);
+            self.message.insert(key.to_owned(), None);
+        }
+    }
+
+    /// Up to `limit` entries whose keys start with `prefix` and come after `after`, in the keys' byte order.
+    pub fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Vec<Entry> {
+        let from = match after {
+            Some(after) if after >= prefix => Bound::Excluded(after),
+            _ => Bound::Included(prefix),
+        };
+        let range = (from, Bound::Unbounded);
+        let mut committed = self.committed.range::<str, _>(range).map(|(key, value)| (key, Some(value))).peekable();
+        let mut transaction = self.transaction.range::<str, _>(range).map(|(k, v)| (k, v.as_ref())).peekable();
+        let mut message = self.message.range::<str, _>(range).map(|(k, v)| (k, v.as_ref())).peekable();
+        let mut entries = Vec::new();
+        while entries.len() < limit {
+            let heads = [committed.peek(), transaction.peek(), message.peek()];
+            let Some(key) = heads.iter().flatten().map(|(key, _)| *key).min() else { break };
+            if !key.starts_with(prefix) {
+                break;
+            }
+            // The upper layer's value hides those below it, and all layers move past the key.
+            let mut value = None;
+            value = committed.next_if(|(k, _)| *k == key).map_or(value, |(_, v)| v);
+            value = transaction.next_if(|(k, _)| *k == key).map_or(value, |(_, v)| v);
+            value = message.next_if(|(k, _)| *k == key).map_or(value, |(_, v)| v);
+            if let (Some(value), false) = (value, key.starts_with(HOST_KEY)) {
+                entries.push((key.clone(), value.clone()));
+            }
+        }
+        entries
+    }
+
+    /// Bytes of all keys and values, staged changes included.
+    pub fn bytes(&self) -> u64 {
+        self.message_bytes
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.committed.is_empty() && self.transaction.is_empty() && self.message.is_empty()
+    }
+
+    /// The message's changes join its transaction's.
+    pub(crate) fn accept_message(&mut self) {
+        self.transaction.append(&mut self.message);
+        self.transaction_bytes = self.message_bytes;
+    }
+
+    /// The message's changes are dropped.
+    pub(crate) fn reject_message(&mut self) {
+        self.message.clear();
+        self.message_bytes = self.transaction_bytes;
+    }
+
+    pub(super) fn changes(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
+        self.transaction.iter().map(|(key, value)| (key.as_str(), value.as_deref()))
+    }
+
+    pub(super) fn promote(&mut self) {
+        debug_assert!(self.message.is_empty(), "a message is accepted or rejected before its transaction ends");
+        for (key, value) in std::mem::take(&mut self.transaction) {
+            self.write(key, value);
+        }
+        debug_assert_eq!(self.committed_bytes, self.transaction_bytes);
+    }
+
+    pub(super) fn drop_staged(&mut self) {
+        self.transaction.clear();
+        self.transaction_bytes = self.committed_bytes;
+        self.reject_message();
+    }
+
+    /// A committed entry as read from the changelog; only while nothing is staged.
+    pub(super) fn restore(&mut self, key: &str, value: Option<Vec<u8>>) {
+        self.write(key.to_owned(), value);
+        self.transaction_bytes = self.committed_bytes;
+        self.message_bytes = self.committed_bytes;
+    }
+
+    fn write(&mut self, key: String, value: Option<Vec<u8>>) {
+        let length = key.len();
+        let added = value.as_ref().map_or(0, |value| weight(&key, value));
+        let old = match value {
+            Some(value) => self.committed.insert(key, value),
+            None => self.committed.remove(&key),
+        };
+        let removed = old.map_or(0, |old| (length + old.len()) as u64);
+        self.committed_bytes = self.committed_bytes + added - removed;
+    }
+
+    fn entry_bytes(&self, key: &str) -> u64 {
+        self.value(key).map_or(0, |value| weight(key, value))
+    }
+}
+
+fn weight(key: &str, value: &[u8]) -> u64 {
+    (key.len() + value.len()) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: StateLimits = StateLimits { key: 4, value: 8, tenant: 20 };
+
+    fn state() -> TenantState {
+        let mut state = TenantState::default();
+        for (key, value) in [("a1", "c"), ("a2", "c"), ("b", "c"), ("\0v", "host")] {
+            state.restore(key, Some(value.into()));
+        }
+        state.set("a2", b"t".to_vec(), &StateLimits::default()).unwrap();
+        state.set("a3", b"t".to_vec(), &StateLimits::default()).unwrap();
+        state.accept_message();
+        state.delete("a1");
+        state.set("a4", b"m".to_vec(), &StateLimits::default()).unwrap();
+        state
+    }
+
+    fn list(state: &TenantState, prefix: &str, after: Option<&str>, limit: usize) -> String {
+        let entries = state.list(prefix, after, limit);
+        entries.iter().map(|(k, v)| format!("{k}={} ", String::from_utf8_lossy(v))).collect()
+    }
+
+    #[test]
+    fn upper_layers_hide_lower_ones_in_get_and_list() {
+        let state = state();
+        assert_eq!(state.get("a1"), None);
+        assert_eq!(state.get("a2"), Some(&b"t"[..]));
+        assert_eq!(list(&state, "a", None, 9), "a2=t a3=t a4=m ");
+        assert_eq!(list(&state, "", None, 9), "a2=t a3=t a4=m b=c ");
+        assert_eq!(list(&state, "a", Some("a2"), 1), "a3=t ");
+        assert_eq!(list(&state, "a", Some("0"), 1), "a2=t ");
+        assert_eq!(list(&state, "a", Some("b"), 9), "");
+        assert_eq!(list(&state, "a", None, 0), "");
+    }
+
+    #[test]
+    fn a_rejected_message_and_a_dropped_transaction_leave_what_was() {
+        let mut state = state();
+        state.reject_message();
+        assert_eq!(list(&state, "", None, 9), "a1=c a2=t a3=t b=c ");
+        state.drop_staged();
+        assert_eq!(list(&state, "", None, 9), "a1=c a2=c b=c ");
+        assert_eq!(state.bytes(), 3 + 3 + 2 + 6);
+    }
+
+    #[test]
+    fn a_promoted_transaction_is_the_new_ground() {
+        let mut state = state();
+        state.accept_message();
+        let changes: Vec<_> = state.changes().map(|(key, value)| (key.to_owned(), value.is_some())).collect();
+        assert_eq!(changes, [("a1".into(), false), ("a2".into(), true), ("a3".into(), true), ("a4".into(), true)]);
+        state.promote();
+        assert_eq!(state.changes().count(), 0);
+        assert_eq!(list(&state, "", None, 9), "a2=t a3=t a4=m b=c ");
+        assert_eq!(state.bytes(), 3 * 3 + 2 + 6);
+    }
+
+    #[test]
+    fn the_hosts_keys_are_not_a_plugins() {
+        let mut state = state();
+        assert_eq!(state.get("\0v"), None);
+        state.delete("\0v");
+        assert_eq!(state.value("\0v"), Some(&b"host"[..]));
+        assert_eq!(state.set("\0v", vec![], &LIMITS), Err(StateError::Key));
+        assert_eq!(state.set("", vec![], &LIMITS), Err(StateError::Key));
+    }
+
+    #[test]
+    fn limits_hold_and_a_refused_change_changes_nothing() {
+        let mut state = TenantState::default();
+        assert!(matches!(state.set("12345", vec![], &LIMITS), Err(StateError::KeyTooLong { .. })));
+        assert!(matches!(state.set("1", vec![0; 9], &LIMITS), Err(StateError::ValueTooLong { .. })));
+        state.set("1", vec![0; 8], &LIMITS).unwrap();
+        state.set("2", vec![0; 8], &LIMITS).unwrap();
+        assert_eq!(state.set("3", vec![0; 8], &LIMITS), Err(StateError::TenantFull { bytes: 27, most: 20 }));
+        state.set("2", vec![0; 2], &LIMITS).unwrap();
+        state.set("3", vec![0; 7], &LIMITS).unwrap();
+        state.delete("1");
+        state.delete("1");
+        assert_eq!(state.bytes(), 11);
+    }
+}

@@ -1,0 +1,286 @@
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::format::{Scenario, Step, VectorError, optional};
+use crate::envelope::{Class, Coordinates, DeadLetter, Header, Outgoing, OutputLimits, OutputRules, Record};
+use crate::state::{Shard, StateLimits};
+use crate::worker::{Answers, BatchLimits, Manifest, Need, Plugins, Query, Rules, StartFrom, Verdict, process};
+
+/// Whether instances stay warm from message to message, as in the host, or each message has a fresh one. Both must
+/// give the same bytes: guest memory is never state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Instances {
+    Warm,
+    Fresh,
+}
+
+/// A step whose outcome differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Place in the scenario, from 0.
+    pub step: usize,
+    pub input: String,
+    /// Both sides as text, a fact a line, to be compared by eye or by diff.
+    pub expected: String,
+    pub actual: String,
+}
+
+/// How a scenario went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    pub passed: usize,
+    pub failures: Vec<Failure>,
+}
+
+/// Runs a scenario from its beginning. A failed step does not end it.
+///
+/// # Errors
+/// When the scenario contradicts itself or asks for a topic that the plugin does not consume.
+pub fn run(
+    scenario: &Scenario,
+    manifest: &Manifest,
+    plugins: &mut impl Plugins,
+    instances: Instances,
+) -> Result<Report, VectorError> {
+    let mut bench = Bench { scenario, rules: rules(scenario, manifest), shard: Shard::default(), instances };
+    let mut report = Report { passed: 0, failures: Vec::new() };
+    for (index, step) in scenario.steps.iter().enumerate() {
+        let failure = bench.step(index, step, manifest, plugins).map_err(|problem| VectorError::Scenario {
+            scenario: scenario.name.clone(),
+            problem: format!("step {index}: {problem}"),
+        })?;
+        match failure {
+            None => report.passed += 1,
+            Some(failure) => report.failures.push(failure),
+        }
+    }
+    Ok(report)
+}
+
+fn rules(scenario: &Scenario, manifest: &Manifest) -> Rules {
+    let tokens = |list: &[String]| list.iter().map(|token| Arc::from(token.as_str())).collect();
+    Rules {
+        app: "test".into(),
+        sources: tokens(&manifest.consumes),
+        shards: 1,
+        tenants: scenario.config.tenant_schema(),
+        outputs: OutputRules {
+            topics: tokens(&manifest.produces),
+            carry_headers: scenario.config.carry_headers.clone(),
+            limits: OutputLimits::default(),
+        },
+        state: StateLimits::default(),
+        lookups: manifest.lookups.clone(),
+        lookup_time: Duration::ZERO,
+        batch: BatchLimits::default(),
+        start_from: StartFrom::Earliest,
+    }
+}
+
+struct Bench<'a> {
+    scenario: &'a Scenario,
+    rules: Rules,
+    shard: Shard,
+    instances: Instances,
+}
+
+impl Bench<'_> {
+    fn step(
+        &mut self,
+        index: usize,
+        step: &Step,
+        manifest: &Manifest,
+        plugins: &mut impl Plugins,
+    ) -> Result<Option<Failure>, String> {
+        let input = &step.input;
+        if !manifest.consumes.contains(&input.topic) {
+            let known = manifest.consumes.join(", ");
+            return Err(format!("{} consumes {known}, not {:?}", manifest.name, input.topic));
+        }
+        let offset = i64::try_from(index).map_err(|error| error.to_string())?;
+        let record = Record {
+            key: optional(input.key.as_ref())?,
+            value: optional(input.value.as_ref())?,
+            headers: input.record_headers(self.scenario)?,
+            timestamp: Some(offset),
+        };
+        let source = Coordinates { topic: input.topic.as_str().into(), partition: 0, offset };
+        let expected = self.expected(step)?;
+        let actual = match self.verdict(&record, &source, plugins) {
+            Ok(outputs) => describe(outputs.into_iter().map(|o| (o.topic.to_string(), visible(o.record)))),
+            Err(_) if step.dead_letter.is_some() && step.out.is_empty() => return Ok(None),
+            Err(letter) => format!("dead letter ({letter})\n"),
+        };
+        let input = format!("{} of {}: {}", input.topic, input.tenant, bytes(record.value.as_deref()));
+        Ok((actual != expected).then_some(Failure { step: index, input, expected, actual }))
+    }
+
+    fn expected(&self, step: &Step) -> Result<String, String> {
+        if let Some(hint) = &step.dead_letter {
+            return Ok(format!("dead letter ({hint})\n"));
+        }
+        let outputs = step.out.iter().map(|output| {
+            let record = Record {
+                key: optional(output.key.as_ref())?,
+                value: optional(output.value.as_ref())?,
+                headers: self.scenario.expected_headers(&step.input, output)?,
+                timestamp: None,
+            };
+            Ok((output.topic.clone(), record))
+        });
+        Ok(describe(outputs.collect::<Result<Vec<_>, String>>()?))
+    }
+
+    /// What the worker would decide, with the scenario's answers.
+    fn verdict(
+        &mut self,
+        record: &Record,
+        source: &Coordinates,
+        plugins: &mut impl Plugins,
+    ) -> Result<Vec<Outgoing>, DeadLetter> {
+        let tenant = self.rules.tenants.decode(&record.headers)?;
+        if self.instances == Instances::Fresh {
+            plugins.discard(&tenant.id);
+        }
+        let mut answers = Answers::default();
+        let verdict = loop {
+            let verdict = process(&self.rules, plugins, &mut self.shard, &tenant, record, source, &answers);
+            match verdict {
+                Verdict::Waits(Need::Answer(query)) => {
+                    let answer = self.answer(&query);
+                    answers.insert(query, answer);
+                }
+                verdict => break verdict,
+            }
+        };
+        match verdict {
+            Verdict::Outputs(outputs) => Ok(outputs),
+            Verdict::DeadLetter(letter) => Err(letter),
+            // A scenario's answers do not change.
+            Verdict::Waits(Need::BetterAnswers(reason)) => Err(DeadLetter::new(Class::Lookup, reason)),
+            Verdict::Waits(Need::Answer(_)) => unreachable!("answered above"),
+        }
+    }
+
+    fn answer(&self, query: &Query) -> Option<Vec<u8>> {
+        let document = self.scenario.lookups.as_ref()?.get(&query.source)?.get(&query.key)?;
+        Some(document.get().as_bytes().to_vec())
+    }
+}
+
+/// The record without what the host writes at will: the trace context. Headers sorted: their order is free.
+fn visible(mut record: Record) -> Record {
+    record.headers.retain(|header| header.name != b"traceparent" && header.name != b"tracestate");
+    record.headers.sort_by(|a, b| (&a.name, &a.value).cmp(&(&b.name, &b.value)));
+    record
+}
+
+fn describe(records: impl IntoIterator<Item = (String, Record)>) -> String {
+    let mut text = String::new();
+    for (topic, record) in records {
+        let Record { key, value, headers, .. } = record;
+        let (key, value) = (bytes(key.as_deref()), bytes(value.as_deref()));
+        writeln!(text, "{topic}\n  key    {key}\n  value  {value}").expect("writing to a String does not fail");
+        for Header { name, value } in headers {
+            writeln!(text, "  header {} = {}", bytes(Some(&name)), bytes(value.as_deref()))
+                .expect("writing to a String does not fail");
+        }
+    }
+    if text.is_empty() { "nothing\n".into() } else { text }
+}
+
+/// Text as it is where it is plain, hexadecimal digits elsewhere.
+fn bytes(bytes: Option<&[u8]>) -> String {
+    match bytes.map(|bytes| (bytes, std::str::from_utf8(bytes))) {
+        None => "null".into(),
+        Some((_, Ok(text))) if !text.is_empty() && !text.chars().any(char::is_control) => text.into(),
+        Some((bytes, _)) => format!("0x{}", hex::encode(bytes)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::format::parse;
+    use super::*;
+    use crate::envelope::{Outbound, TenantId};
+    use crate::state::TenantState;
+    use crate::worker::{Call, Outcome};
+
+    /// Counts its messages in its state; knows the lookup source `names`.
+    struct Counter;
+
+    impl Plugins for Counter {
+        fn handle(&mut self, call: Call<'_>, state: &mut TenantState, answers: &Answers) -> Outcome {
+            let value = call.record.value.as_deref().unwrap_or_default();
+            if value == b"bad" {
+                return Outcome::Rejected("told so".into());
+            }
+            let query = Query { source: "names".into(), key: "1".into() };
+            let Some(name) = answers.get(&query) else { return Outcome::Missing(query) };
+            let count = state.get("n").map_or(0, |bytes| bytes[0]) + 1;
+            state.set("n", vec![count], &StateLimits::default()).unwrap();
+            let value = [&[b'0' + count], name.unwrap_or(b"-")].concat();
+            Outcome::Outputs(vec![Outbound { topic: "OUT".into(), key: None, value: Some(value), headers: vec![] }])
+        }
+
+        fn discard(&mut self, _: &TenantId) {}
+    }
+
+    fn run_steps(steps: &str) -> Result<Report, VectorError> {
+        let file = format!(
+            r#"[{{"name": "s", "config": {{"tenant_headers": [["T", "text"]], "carry_headers": []}},
+                "tenants": {{"t": [["T", {{"text": "x"}}]]}}, "lookups": {{"names": {{"1": "Ann"}}}}, "steps": [{steps}]}}]"#
+        );
+        let list = |name: &str| vec![name.to_owned()];
+        let manifest = Manifest {
+            name: "counter".into(),
+            version: "1.0.0".into(),
+            consumes: list("IN"),
+            produces: list("OUT"),
+            lookups: list("names"),
+            state_version: 1,
+        };
+        run(&parse(&file)?[0], &manifest, &mut Counter, Instances::Warm)
+    }
+
+    fn step(value: &str, out: &str, more: &str) -> String {
+        format!(r#"{{"in": {{"topic": "IN", "tenant": "t", "value": {value}}}, "out": [{out}] {more}}}"#)
+    }
+
+    #[test]
+    fn steps_are_counted_and_a_failed_one_says_both_sides() {
+        let good = step("null", r#"{"topic": "OUT", "value": {"text": "1\"Ann\""}}"#, "");
+        let wrong = step(r#"{"text": "a"}"#, r#"{"topic": "OUT", "value": {"hex": "ff"}}"#, "");
+        let bad = step(r#"{"text": "bad"}"#, "", r#", "dead_letter": "hint""#);
+        let report = run_steps(&[good, wrong, bad].join(",")).unwrap();
+        assert_eq!(report.passed, 2);
+        let [failure] = &report.failures[..] else { panic!("{report:?}") };
+        assert_eq!((failure.step, failure.input.as_str()), (1, "IN of t: a"));
+        assert_eq!(failure.expected, "OUT\n  key    null\n  value  0xff\n  header T = x\n");
+        assert_eq!(failure.actual, "OUT\n  key    null\n  value  2\"Ann\"\n  header T = x\n");
+    }
+
+    #[test]
+    fn a_dead_letter_must_be_expected_and_an_expected_one_must_come() {
+        let unexpected = step(r#"{"text": "bad"}"#, "", "");
+        let missing = step("null", "", r#", "dead_letter": "hint""#);
+        let report = run_steps(&[unexpected, missing].join(",")).unwrap();
+        let sides: Vec<_> = report.failures.iter().map(|f| (f.expected.as_str(), &f.actual[..11])).collect();
+        assert_eq!(sides, [("nothing\n", "dead letter"), ("dead letter (hint)\n", "OUT\n  key  ")]);
+    }
+
+    #[test]
+    fn contradictions_are_errors_that_name_the_place() {
+        for (step, expected) in [
+            (r#"{"in": {"topic": "ELSE", "tenant": "t"}, "out": []}"#, "consumes IN, not \"ELSE\""),
+            (r#"{"in": {"topic": "IN", "tenant": "u"}, "out": []}"#, "no tenant \"u\""),
+            (r#"{"in": {"topic": "IN", "tenant": "t", "key": {}}, "out": []}"#, "bytes are one of"),
+            (r#"{"in": {"topic": "IN", "tenant": "t", "key": {"hex": "0"}}, "out": []}"#, "hex \"0\""),
+            (r#"{"in": {"topic": "IN", "tenant": "t", "kee": null}, "out": []}"#, "unknown field `kee`"),
+        ] {
+            let error = run_steps(step).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Kafka, as the worker needs it.
+//!
+//! Calls return soon: what has to wait for a broker says `NotNow` or `Fault::Retriable`, and the worker asks again.
+//! No implementation retries, seeks or commits by itself, so that every order of events is the worker's own.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::envelope::Record;
+
+/// A partition that a worker consumes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Partition {
+    /// Of a source topic, by its place in `Rules::sources`.
+    Source { topic: usize, index: i32 },
+    /// Of the shard topic.
+    Shard(i32),
+}
+
+/// Where a record is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Destination<'a> {
+    /// A topic's token; the partition follows from the key.
+    Output(&'a str),
+    Shard(i32),
+    Changelog(i32),
+    DeadLetters,
+}
+
+/// A record with its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Consumed {
+    pub partition: Partition,
+    pub offset: i64,
+    pub record: Record,
+}
+
+/// What the group consumer has to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    Record(Consumed),
+    /// Partitions are ours as soon as we `assign` them; until then the group waits.
+    Assigned(Vec<Partition>),
+    /// Partitions stay ours until we `unassign` them; until then the group waits.
+    Revoked(Vec<Partition>),
+    /// Partitions are somebody else's already.
+    Lost(Vec<Partition>),
+    /// The consumer cannot go on: start again from what is committed.
+    Failed(String),
+    /// Nothing came within the time given.
+    Nothing,
+}
+
+/// Where to read an assigned partition from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Start {
+    pub partition: Partition,
+    pub offset: i64,
+    /// Nothing is fetched before `resume`.
+    pub paused: bool,
+}
+
+/// What the restore consumer has to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Restored {
+    Record {
+        shard: i32,
+        key: Vec<u8>,
+        value: Option<Vec<u8>>,
+    },
+    /// The log's stable end, as it was when the shard's restore began or later, has been reached.
+    End {
+        shard: i32,
+    },
+    /// Nothing came within the time given.
+    Nothing,
+}
+
+/// The answer cannot be had at the moment; ask again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NotNow(pub String);
+
+/// How a transactional call failed: what may be done next, never which record to skip.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The same call again.
+    #[error("{0}")]
+    Retriable(String),
+    /// The broker refuses a record for itself: too large, invalid, no such topic, not allowed. Abort.
+    #[error("the broker refuses a record: {0}")]
+    Refused(String),
+    /// It took too long. Abort; a smaller transaction may go through.
+    #[error("timed out: {0}")]
+    TimedOut(String),
+    /// Abort, and run the batch again.
+    #[error("{0}")]
+    Abortable(String),
+    /// The producer is of no more use, or the outcome is unknown.
+    #[error("{0}")]
+    Fatal(String),
+    /// Another producer has our transactional id.
+    #[error("fenced: {0}")]
+    Fenced(String),
+}
+
+/// One worker's Kafka: a consumer in the group, a consumer for restores, a transactional producer.
+pub trait Broker {
+    /// Monotonic time since some fixed point.
+    fn now(&self) -> Duration;
+
+    /// The next event, waiting for at most `wait`.
+    fn poll(&mut self, wait: Duration) -> Event;
+
+    /// Committed offsets, none pending in anybody's transaction; `None` where there is none.
+    fn stable_offsets(&mut self, partitions: &[Partition]) -> Result<Vec<Option<i64>>, NotNow>;
+
+    /// The first offset and the one after the last.
+    fn log_bounds(&mut self, partition: Partition) -> Result<Range<i64>, NotNow>;
+
+    /// Answers `Event::Assigned`.
+    fn assign(&mut self, starts: &[Start]);
+
+    /// Answers `Event::Revoked` and `Event::Lost`.
+    fn unassign(&mut self, partitions: &[Partition]);
+
+    /// Fetching of a paused partition begins.
+    fn resume(&mut self, partition: Partition);
+
+    /// The changelog's end as a read_uncommitted client is told it: the high watermark.
+    fn changelog_end(&mut self, shard: i32) -> Result<i64, NotNow>;
+
+    /// The changelog's end as a read_committed client is told it: the last stable offset.
+    fn changelog_stable_end(&mut self, shard: i32) -> Result<i64, NotNow>;
+
+    /// Starts to read a shard's changelog, read_committed, from its beginning.
+    fn start_restore(&mut self, shard: i32);
+
+    /// The next record of the changelogs being read, waiting for at most `wait`.
+    fn poll_restore(&mut self, wait: Duration) -> Restored;
+
+    /// Ends the reading of a shard's changelog.
+    fn stop_restore(&mut self, shard: i32);
+
+    /// Whether the group takes offsets from us: assignment not lost, generation >= 0, a member id. Kafka takes offsets
+    /// without these from anybody, unfenced.
+    fn is_live_member(&self) -> bool;
+
+    /// Whether the producer lost a connection or gave up a request since it was made. A request held up in the network
+    /// could end a later transaction of the same epoch (KIP-890 is about this; librdkafka does not have it).
+    fn producer_is_suspect(&self) -> bool;
+
+    /// A new producer, and with it a new epoch: whatever the former one left open is ended before this returns.
+    fn renew_producer(&mut self) -> Result<(), Fault>;
+
+    fn begin(&mut self) -> Result<(), Fault>;
+
+    /// Hands a record over; that it is written is known after `flush`.
+    fn send(&mut self, destination: Destination<'_>, record: &Record) -> Result<(), Fault>;
+
+    /// All records sent are written.
+    fn flush(&mut self) -> Result<(), Fault>;
+
+    /// The offsets to go on from (last processed + 1) become part of the transaction.
+    fn send_offsets(&mut self, offsets: &[(Partition, i64)]) -> Result<(), Fault>;
+
+    fn commit(&mut self) -> Result<(), Fault>;
+
+    fn abort(&mut self) -> Result<(), Fault>;
+
+    /// Leaves the group without a commit and joins it anew; the producer is dropped. The worker has forgotten all that
+    /// it read.
+    fn restart(&mut self) -> Result<(), Fault>;
+}

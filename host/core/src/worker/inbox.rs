@@ -1,0 +1,160 @@
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::broker::{Consumed, Partition};
+use super::plugins::Answers;
+use super::process::Need;
+use super::rules::Rules;
+use crate::envelope::{Class, Coordinates, DeadLetter, Record, Tenant, restore_routed, shard_of, to_routed};
+
+/// A record that was read and is not yet committed. It stays here until its transaction is, so that an aborted batch
+/// runs again from memory, with the answers that it was given.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) partition: Partition,
+    pub(super) offset: i64,
+    /// Of a source partition: already in the shard topic's form, unless it is bound for the dead letters.
+    pub(super) record: Record,
+    /// Where it was first consumed.
+    pub(super) source: Coordinates,
+    pub(super) fate: Fate,
+    pub(super) lookups: LookupProgress,
+}
+
+/// What is to be done with a record.
+#[derive(Debug)]
+pub(super) enum Fate {
+    Route { shard: i32 },
+    Process { tenant: Tenant },
+    Bury { letter: DeadLetter, minimal: bool },
+}
+
+/// How far a message is with its lookups.
+#[derive(Debug, Default)]
+pub(super) struct LookupProgress {
+    pub(super) answers: Answers,
+    pub(super) need: Option<Need>,
+    pub(super) unusable: u32,
+    pub(super) spent: Duration,
+}
+
+impl Pending {
+    pub(super) fn new(consumed: Consumed, rules: &Rules) -> Self {
+        let Consumed { partition, offset, record } = consumed;
+        let (record, source, fate) = match partition {
+            Partition::Source { topic, index } => {
+                let source = Coordinates { topic: Arc::clone(&rules.sources[topic]), partition: index, offset };
+                match rules.tenants.decode(&record.headers) {
+                    Ok(tenant) => {
+                        let shard = shard_of(&tenant.id, rules.shards);
+                        (to_routed(record, &source), source, Fate::Route { shard })
+                    }
+                    Err(letter) => (record, source, Fate::Bury { letter, minimal: false }),
+                }
+            }
+            Partition::Shard(index) => match restore_routed(record) {
+                Ok((record, source)) => {
+                    let fate = match rules.tenants.decode(&record.headers) {
+                        Ok(tenant) => Fate::Process { tenant },
+                        Err(letter) => Fate::Bury { letter, minimal: false },
+                    };
+                    (record, source, fate)
+                }
+                Err((record, error)) => {
+                    let source = Coordinates { topic: Arc::from("shards"), partition: index, offset };
+                    let letter = DeadLetter::new(Class::Envelope, error.to_string());
+                    (record, source, Fate::Bury { letter, minimal: false })
+                }
+            },
+        };
+        Self { partition, offset, record, source, fate, lookups: LookupProgress::default() }
+    }
+
+    /// The broker refused what came of this record when it was alone in its transaction: the record becomes a dead
+    /// letter, and when that is refused too, a dead letter by its coordinates. Gives false when even that was refused.
+    pub(super) fn refused(&mut self, reason: &str) -> bool {
+        match &mut self.fate {
+            Fate::Bury { minimal: true, .. } => return false,
+            Fate::Bury { minimal, .. } => *minimal = true,
+            Fate::Route { .. } | Fate::Process { .. } => {
+                let letter = DeadLetter::new(Class::Output, reason);
+                if let Fate::Route { .. } = self.fate {
+                    // Back to the source record's own form.
+                    if let Ok((record, _)) = restore_routed(std::mem::take(&mut self.record)) {
+                        self.record = record;
+                    }
+                }
+                self.fate = Fate::Bury { letter, minimal: false };
+            }
+        }
+        true
+    }
+}
+
+/// Which verb a batch is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verb {
+    Route,
+    Process,
+}
+
+/// What was read and is not committed, by verb, each in the order of its partitions.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    route: VecDeque<Pending>,
+    process: VecDeque<Pending>,
+    next: Verb,
+}
+
+impl Inbox {
+    pub(super) fn new() -> Self {
+        Self { route: VecDeque::new(), process: VecDeque::new(), next: Verb::Process }
+    }
+
+    pub(super) fn push(&mut self, pending: Pending) {
+        match pending.partition {
+            Partition::Source { .. } => self.route.push_back(pending),
+            Partition::Shard(_) => self.process.push_back(pending),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.route.len() + self.process.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The verb of the next batch: they take turns while both have records, so that neither starves.
+    pub(super) fn turn(&mut self) -> Option<Verb> {
+        let verb = match (self.route.is_empty(), self.process.is_empty()) {
+            (true, true) => return None,
+            (false, true) => Verb::Route,
+            (true, false) => Verb::Process,
+            (false, false) => self.next,
+        };
+        self.next = if verb == Verb::Route { Verb::Process } else { Verb::Route };
+        Some(verb)
+    }
+
+    pub(super) fn queue(&mut self, verb: Verb) -> &mut VecDeque<Pending> {
+        match verb {
+            Verb::Route => &mut self.route,
+            Verb::Process => &mut self.process,
+        }
+    }
+
+    /// Forgets the records of partitions that are no longer ours.
+    pub(super) fn drop_partitions(&mut self, partitions: &[Partition]) {
+        for queue in [&mut self.route, &mut self.process] {
+            queue.retain(|pending| !partitions.contains(&pending.partition));
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.route.clear();
+        self.process.clear();
+    }
+}

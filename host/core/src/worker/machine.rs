@@ -1,0 +1,354 @@
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::broker::{Broker, Consumed, Destination, Event, Fault, Partition};
+use super::inbox::{Fate, Inbox, Pending, Verb};
+use super::lookups::Lookups;
+use super::observer::Observer;
+use super::ownership::Ownership;
+use super::plugins::Plugins;
+use super::process::{Need, Verdict, process};
+use super::rules::Rules;
+use super::transaction::{Failure, Receipt, Transaction, again};
+use crate::envelope::{Class, DeadLetter, Record};
+use crate::state::Shard;
+
+/// How long an idle worker waits for events before it returns to its driver.
+const IDLE_WAIT: Duration = Duration::from_millis(100);
+/// How long it waits while a restore is under way.
+const BUSY_WAIT: Duration = Duration::from_millis(1);
+/// The pause before a failed batch runs again: doubled from the first to the last.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// How many answers a plugin may find unusable before its message is given up.
+const UNUSABLE_ANSWERS: u32 = 3;
+
+/// When to call `step` again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    Now,
+    After(Duration),
+}
+
+/// Why a worker cannot go on. Nothing is lost: what was not committed will be read again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Stop {
+    #[error(
+        "another process took over this instance's transactional id ({0}). Two processes with the same instance id fence \
+         each other: give each its own (--instance)"
+    )]
+    Fenced(String),
+    #[error("the dead-letter topic refuses even a record without key and value, so nothing can be settled: {0}")]
+    DeadLettersRefused(String),
+}
+
+/// One worker: one consumer, one transactional producer, the source partitions and shards assigned to it.
+pub struct Worker<B, P, L, O = ()> {
+    rules: Rules,
+    broker: B,
+    plugins: P,
+    lookups: L,
+    observer: O,
+    ownership: Ownership,
+    inbox: Inbox,
+    /// The most records of the next transaction: halved after a time-out or a refusal, doubled after a commit.
+    batch: usize,
+    /// The next transaction begins on a new producer.
+    renew_producer: bool,
+    /// Everything starts again from what is committed.
+    restart: Option<String>,
+    backoff: Duration,
+}
+
+/// What a batch did to the records at the front of its queue.
+struct Batch {
+    done: usize,
+    shards: BTreeSet<i32>,
+}
+
+impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
+    pub fn new(rules: Rules, broker: B, plugins: P, lookups: L, observer: O) -> Self {
+        Self {
+            batch: rules.batch.records,
+            rules,
+            broker,
+            plugins,
+            lookups,
+            observer,
+            ownership: Ownership::default(),
+            inbox: Inbox::new(),
+            renew_producer: true,
+            restart: None,
+            backoff: BACKOFF.0,
+        }
+    }
+
+    /// One bounded piece of work. No transaction is open when it returns.
+    ///
+    /// # Errors
+    /// When this worker can never go on.
+    pub fn step(&mut self) -> Result<Next, Stop> {
+        if let Some(why) = self.restart.take() {
+            return self.start_again(why);
+        }
+        self.take_events();
+        if self.restart.is_some() {
+            return Ok(Next::Now);
+        }
+        self.ownership.advance(&self.rules, &mut self.broker);
+        let Some(verb) = self.inbox.turn() else { return Ok(Next::Now) };
+        if self.inbox.queue(verb).front().is_some_and(|pending| pending.lookups.need.is_some()) {
+            self.answer_head(verb);
+        }
+        if self.renew_producer || self.broker.producer_is_suspect() {
+            match again(&mut self.broker, B::renew_producer) {
+                Ok(()) => self.renew_producer = false,
+                Err(Fault::Fenced(why)) => return Err(Stop::Fenced(why)),
+                Err(fault) => {
+                    self.renew_producer = true;
+                    return Ok(self.wait(&format!("no transactional producer: {fault}")));
+                }
+            }
+        }
+        match self.run(verb) {
+            Ok((batch, receipt)) => {
+                self.settle(verb, &batch, &receipt);
+                Ok(Next::Now)
+            }
+            Err((batch, failure)) => self.undo(verb, &batch, failure),
+        }
+    }
+
+    /// Takes in what the consumer has, up to two batches.
+    fn take_events(&mut self) {
+        let busy = !self.inbox.is_empty() || self.ownership.is_busy();
+        let mut wait = if busy { BUSY_WAIT } else { IDLE_WAIT };
+        if !self.inbox.is_empty() {
+            wait = Duration::ZERO;
+        }
+        while self.inbox.len() < 2 * self.rules.batch.records {
+            match self.broker.poll(wait) {
+                Event::Nothing => return,
+                Event::Record(consumed) if self.ownership.takes(consumed.partition) => {
+                    self.inbox.push(Pending::new(consumed, &self.rules));
+                }
+                Event::Record(Consumed { partition, offset, .. }) => {
+                    // To leave it out would be to lose it.
+                    self.restart =
+                        Some(format!("a record at offset {offset} of {partition:?}, which is not being read"));
+                    return;
+                }
+                Event::Assigned(partitions) => {
+                    tracing::debug!(?partitions, "assigned");
+                    self.ownership.assigned(partitions);
+                    return;
+                }
+                // No transaction is open here: all that these partitions were part of is committed or aborted.
+                Event::Revoked(partitions) | Event::Lost(partitions) => {
+                    tracing::debug!(?partitions, "revoked");
+                    self.inbox.drop_partitions(&partitions);
+                    self.ownership.dropped(&partitions, &mut self.broker);
+                    return;
+                }
+                Event::Failed(why) => {
+                    self.restart = Some(why);
+                    return;
+                }
+            }
+            wait = Duration::ZERO;
+        }
+    }
+
+    /// Runs a batch of one verb in one transaction.
+    fn run(&mut self, verb: Verb) -> Result<(Batch, Receipt), (Batch, Failure)> {
+        let mut batch = Batch { done: 0, shards: BTreeSet::new() };
+        let queue = self.inbox.queue(verb);
+        let mut txn = match Transaction::begin(&mut self.broker) {
+            Ok(txn) => txn,
+            Err(failure) => return Err((batch, failure)),
+        };
+        let deadline = txn.now() + self.rules.batch.time;
+        for pending in queue.iter_mut().take(self.batch) {
+            let (partition, offset) = (pending.partition, pending.offset);
+            let sent = match &pending.fate {
+                Fate::Route { shard } => txn.send(Destination::Shard(*shard), &pending.record),
+                Fate::Bury { letter, minimal } => {
+                    let verdict = Verdict::DeadLetter(letter.clone());
+                    self.observer.settled(&pending.source, None, &verdict);
+                    bury(&mut txn, letter, *minimal, pending)
+                }
+                Fate::Process { tenant } => {
+                    let Partition::Shard(shard) = partition else { unreachable!("only shards' records are processed") };
+                    let Some(state) = self.ownership.ready(shard) else {
+                        unreachable!("a shard is paused until it is restored, and its records go with it")
+                    };
+                    let answers = &pending.lookups.answers;
+                    batch.shards.insert(shard);
+                    let verdict = process(
+                        &self.rules,
+                        &mut self.plugins,
+                        state,
+                        tenant,
+                        &pending.record,
+                        &pending.source,
+                        answers,
+                    );
+                    if let Verdict::Waits(need) = verdict {
+                        // Its order among the tenant's messages is kept, and no open transaction waits for an answer.
+                        pending.lookups.need = Some(need);
+                        break;
+                    }
+                    self.observer.settled(&pending.source, Some(&tenant.id), &verdict);
+                    match &verdict {
+                        Verdict::Outputs(outputs) => outputs
+                            .iter()
+                            .try_for_each(|output| txn.send(Destination::Output(&output.topic), &output.record)),
+                        Verdict::DeadLetter(letter) => bury(&mut txn, letter, false, pending),
+                        Verdict::Waits(_) => unreachable!("handled above"),
+                    }
+                }
+            };
+            batch.done += 1;
+            if let Err(fault) = sent {
+                return Err((batch, txn.abort(fault, false)));
+            }
+            txn.consumed(partition, offset);
+            if txn.now() >= deadline {
+                break;
+            }
+        }
+        for shard in &batch.shards {
+            let changes = self.ownership.ready(*shard).into_iter().flat_map(|state| state.changes());
+            for (key, value) in changes {
+                let record = Record { key: Some(key), value, ..Record::default() };
+                if let Err(fault) = txn.send(Destination::Changelog(*shard), &record) {
+                    return Err((batch, txn.abort(fault, false)));
+                }
+            }
+        }
+        match txn.commit() {
+            Ok(receipt) => Ok((batch, receipt)),
+            Err(failure) => Err((batch, failure)),
+        }
+    }
+
+    /// After a commit.
+    fn settle(&mut self, verb: Verb, batch: &Batch, receipt: &Receipt) {
+        for shard in &batch.shards {
+            if let Some(state) = self.ownership.ready(*shard) {
+                state.promote(receipt);
+            }
+        }
+        self.inbox.queue(verb).drain(..batch.done);
+        self.observer.committed();
+        self.batch = (self.batch * 2).min(self.rules.batch.records);
+        self.backoff = BACKOFF.0;
+    }
+
+    /// After anything but a commit.
+    fn undo(&mut self, verb: Verb, batch: &Batch, failure: Failure) -> Result<Next, Stop> {
+        self.observer.aborted();
+        for shard in &batch.shards {
+            let touched = self.ownership.ready(*shard).map(Shard::drop_staged).unwrap_or_default();
+            for tenant in touched {
+                self.plugins.discard(&tenant);
+            }
+        }
+        let (fault, renew) = match failure {
+            Failure::Fenced(why) => return Err(Stop::Fenced(why)),
+            Failure::Unclear(why) => {
+                self.restart = Some(format!("a commit with an unknown outcome: {why}"));
+                return Ok(Next::Now);
+            }
+            Failure::Aborted { fault, renew } => (fault, renew),
+        };
+        self.renew_producer |= renew;
+        match &fault {
+            Fault::Refused(why) if batch.done <= 1 => {
+                let head = self.inbox.queue(verb).front_mut();
+                if let Some(head) = head
+                    && !head.refused(why)
+                {
+                    return Err(Stop::DeadLettersRefused(why.clone()));
+                }
+                return Ok(Next::Now);
+            }
+            Fault::Refused(_) => {
+                self.batch = (batch.done / 2).max(1);
+                return Ok(Next::Now);
+            }
+            Fault::TimedOut(_) => self.batch = (batch.done / 2).max(1),
+            _ => {}
+        }
+        Ok(self.wait(&format!("a transaction of {} records was aborted and runs again: {fault}", batch.done)))
+    }
+
+    fn start_again(&mut self, why: String) -> Result<Next, Stop> {
+        tracing::warn!("starting again from what is committed: {why}");
+        self.inbox.clear();
+        self.ownership = Ownership::default();
+        self.renew_producer = true;
+        match again(&mut self.broker, B::restart) {
+            Ok(()) => Ok(Next::Now),
+            Err(Fault::Fenced(why)) => Err(Stop::Fenced(why)),
+            Err(fault) => {
+                let next = self.wait(&format!("the consumer cannot start: {fault}"));
+                self.restart = Some(why);
+                Ok(next)
+            }
+        }
+    }
+
+    fn wait(&mut self, why: &str) -> Next {
+        tracing::warn!("{why}");
+        let wait = self.backoff;
+        self.backoff = (wait * 2).min(BACKOFF.1);
+        Next::After(wait)
+    }
+
+    /// Gets the first record what it waits for, or its dead letter. No transaction is open.
+    fn answer_head(&mut self, verb: Verb) {
+        let Some(pending) = self.inbox.queue(verb).front_mut() else { return };
+        let Fate::Process { tenant } = &pending.fate else { return };
+        let progress = &mut pending.lookups;
+        let started = self.broker.now();
+        let (queries, complaint) = match progress.need.take() {
+            None => return,
+            Some(Need::Answer(query)) => (vec![query], None),
+            Some(Need::BetterAnswers(reason)) => {
+                progress.unusable += 1;
+                (progress.answers.take_queries(), Some(reason))
+            }
+        };
+        let given_up = complaint.filter(|_| queries.is_empty() || progress.unusable >= UNUSABLE_ANSWERS);
+        let mut problem = given_up;
+        for query in queries {
+            if problem.is_some() {
+                break;
+            }
+            let spent = progress.spent + self.broker.now().saturating_sub(started);
+            let budget = self.rules.lookup_time.saturating_sub(spent);
+            match self.lookups.fetch(tenant, &query, progress.unusable, budget) {
+                Ok(answer) => progress.answers.insert(query, answer),
+                Err(why) => problem = Some(format!("no answer from {} for {:?}: {why}", query.source, query.key)),
+            }
+        }
+        progress.spent += self.broker.now().saturating_sub(started);
+        if let Some(reason) = problem {
+            pending.fate = Fate::Bury { letter: DeadLetter::new(Class::Lookup, reason), minimal: false };
+        }
+    }
+}
+
+fn bury<B: Broker>(
+    txn: &mut Transaction<'_, B>,
+    letter: &DeadLetter,
+    minimal: bool,
+    pending: &Pending,
+) -> Result<(), Fault> {
+    let record = if minimal {
+        letter.to_minimal_record(&pending.record, &pending.source)
+    } else {
+        letter.to_record(&pending.record, &pending.source)
+    };
+    txn.send(Destination::DeadLetters, &record)
+}

@@ -1,0 +1,28 @@
+//! The machine that keeps the promise: for every consumed record its outputs, its state changes, its dead letter and
+//! its offset are committed in one transaction, or none of them is.
+//!
+//! `Worker::step` does one bounded piece of work: it takes in events, goes on with restores, and runs one batch of one
+//! of the two verbs. A source record is *routed* to its tenant's shard; a shard's record is *processed* by the plugin.
+//! The worker drives the traits `Broker`, `Plugins` and `Lookups`; it never waits but through them, and has no other
+//! view of time, so a simulation can run it from a seed. Only `transaction` orders begin, send, offsets, commit, abort.
+
+mod broker;
+mod inbox;
+mod lookups;
+mod machine;
+mod observer;
+mod ownership;
+mod plugins;
+mod process;
+mod rules;
+mod transaction;
+
+pub use broker::{Broker, Consumed, Destination, Event, Fault, NotNow, Partition, Restored, Start};
+pub use lookups::Lookups;
+pub use machine::{Next, Stop, Worker};
+pub use observer::Observer;
+pub use plugins::{Answers, Call, Manifest, Outcome, Plugins, Query};
+pub(crate) use process::process;
+pub use process::{Need, Verdict};
+pub use rules::{BatchLimits, Rules, StartFrom};
+pub use transaction::Receipt;

@@ -1,0 +1,212 @@
+//! Which partitions are ours, and whether their tenants' state is there.
+//!
+//! A shard is taken over in this order, and no other is safe: its stable committed offset (waits for a predecessor's
+//! open transaction), then the changelog's high watermark seen after that, then the last stable offset must have come
+//! up to it (the group's commit marker may be written before the changelog's), then the changelog is read to its
+//! stable end; then records are processed. Meanwhile other shards go on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::broker::{Broker, NotNow, Partition, Restored, Start};
+use super::rules::{Rules, StartFrom};
+use crate::state::Shard;
+
+/// Restored records between two looks at the rest of the worker's duties.
+const RESTORE_BURST: usize = 5000;
+
+#[derive(Debug, PartialEq, Eq)]
+enum Phase {
+    /// The changelog's end is to be asked for.
+    Assigned,
+    /// The changelog is to be read as soon as it is stable up to here.
+    Unstable {
+        end: i64,
+    },
+    Restoring,
+    Ready,
+}
+
+#[derive(Debug)]
+struct Owned {
+    phase: Phase,
+    /// Whether the group has an offset for it: without one there must be no state.
+    has_offset: bool,
+    state: Shard,
+}
+
+/// The partitions of one worker.
+#[derive(Debug, Default)]
+pub(super) struct Ownership {
+    /// Assigned by the group, which waits until we take them; `None`: nothing to take.
+    arriving: Option<BTreeSet<Partition>>,
+    sources: BTreeSet<Partition>,
+    shards: BTreeMap<i32, Owned>,
+    halted: BTreeMap<Partition, String>,
+    /// What the last attempt to go on is waiting for, to be told once.
+    waiting: Option<String>,
+}
+
+impl Ownership {
+    pub(super) fn assigned(&mut self, partitions: Vec<Partition>) {
+        self.arriving.get_or_insert_default().extend(partitions);
+    }
+
+    /// Nothing of these partitions is kept.
+    pub(super) fn dropped(&mut self, partitions: &[Partition], broker: &mut impl Broker) {
+        let mut taken = Vec::new();
+        for partition in partitions {
+            if self.arriving.as_mut().is_some_and(|arriving| arriving.remove(partition)) {
+                continue;
+            }
+            taken.push(*partition);
+            self.sources.remove(partition);
+            self.halted.remove(partition);
+            if let Partition::Shard(shard) = partition
+                && let Some(owned) = self.shards.remove(shard)
+                && owned.phase == Phase::Restoring
+            {
+                broker.stop_restore(*shard);
+            }
+        }
+        broker.unassign(&taken);
+    }
+
+    /// Whether a record of this partition may be taken in.
+    pub(super) fn takes(&self, partition: Partition) -> bool {
+        match partition {
+            Partition::Source { .. } => self.sources.contains(&partition),
+            Partition::Shard(shard) => self.shards.get(&shard).is_some_and(|owned| owned.phase == Phase::Ready),
+        }
+    }
+
+    /// The state of a shard whose records may be processed.
+    pub(super) fn ready(&mut self, shard: i32) -> Option<&mut Shard> {
+        self.shards.get_mut(&shard).filter(|owned| owned.phase == Phase::Ready).map(|owned| &mut owned.state)
+    }
+
+    /// Whether something is under way that wants to be looked at soon.
+    pub(super) fn is_busy(&self) -> bool {
+        self.arriving.is_some() || self.shards.values().any(|owned| owned.phase == Phase::Restoring)
+    }
+
+    /// Goes on with taking over what has been assigned, as far as it goes without waiting.
+    pub(super) fn advance(&mut self, rules: &Rules, broker: &mut impl Broker) {
+        let result = self.take_arriving(rules, broker).and_then(|()| self.start_restores(broker));
+        match result {
+            Ok(()) => self.waiting = None,
+            Err(NotNow(why)) => {
+                if self.waiting.as_ref() != Some(&why) {
+                    tracing::info!("taking over partitions waits: {why}");
+                }
+                self.waiting = Some(why);
+            }
+        }
+        self.restore(broker);
+    }
+
+    fn take_arriving(&mut self, rules: &Rules, broker: &mut impl Broker) -> Result<(), NotNow> {
+        let Some(arriving) = &self.arriving else { return Ok(()) };
+        let partitions: Vec<_> = arriving.iter().copied().collect();
+        let offsets = broker.stable_offsets(&partitions)?;
+        let mut starts = Vec::with_capacity(partitions.len());
+        let mut halted = Vec::new();
+        for (partition, committed) in partitions.iter().copied().zip(&offsets) {
+            let bounds = broker.log_bounds(partition)?;
+            let is_shard = matches!(partition, Partition::Shard(_));
+            let (offset, problem) = match *committed {
+                Some(offset) if offset < bounds.start => (bounds.end, Some(below_log_start(offset, bounds.start))),
+                Some(offset) => (offset, None),
+                None if is_shard || rules.start_from == StartFrom::Earliest => (bounds.start, None),
+                None => (bounds.end, None),
+            };
+            starts.push(Start { partition, offset, paused: is_shard || problem.is_some() });
+            halted.extend(problem.map(|problem| (partition, problem)));
+        }
+        broker.assign(&starts);
+        for (partition, committed) in partitions.into_iter().zip(offsets) {
+            match partition {
+                Partition::Source { .. } => {
+                    self.sources.insert(partition);
+                }
+                Partition::Shard(shard) => {
+                    let has_offset = committed.is_some();
+                    self.shards.insert(shard, Owned { phase: Phase::Assigned, has_offset, state: Shard::default() });
+                }
+            }
+        }
+        for (partition, problem) in halted {
+            self.halt(partition, problem);
+        }
+        self.arriving = None;
+        Ok(())
+    }
+
+    fn halt(&mut self, partition: Partition, problem: String) {
+        tracing::error!(?partition, "partition halted: {problem}");
+        self.sources.remove(&partition);
+        if let Partition::Shard(shard) = partition {
+            self.shards.remove(&shard);
+        }
+        self.halted.insert(partition, problem);
+    }
+
+    fn start_restores(&mut self, broker: &mut impl Broker) -> Result<(), NotNow> {
+        for (shard, owned) in &mut self.shards {
+            if owned.phase == Phase::Assigned {
+                owned.phase = Phase::Unstable { end: broker.changelog_end(*shard)? };
+            }
+            if let Phase::Unstable { end } = owned.phase {
+                let stable = broker.changelog_stable_end(*shard)?;
+                if stable < end {
+                    return Err(NotNow(format!("an open transaction in the changelog of shard {shard}")));
+                }
+                broker.start_restore(*shard);
+                owned.phase = Phase::Restoring;
+            }
+        }
+        Ok(())
+    }
+
+    fn restore(&mut self, broker: &mut impl Broker) {
+        for _ in 0..RESTORE_BURST {
+            if !self.shards.values().any(|owned| owned.phase == Phase::Restoring) {
+                return;
+            }
+            match broker.poll_restore(Duration::ZERO) {
+                Restored::Nothing => return,
+                Restored::Record { shard, key, value } => {
+                    let Some(owned) = self.shards.get_mut(&shard) else { continue };
+                    if let Err(error) = owned.state.restore(&key, value) {
+                        tracing::warn!(shard, "left out of the restored state: {error}");
+                    }
+                }
+                Restored::End { shard } => self.restored(shard, broker),
+            }
+        }
+    }
+
+    fn restored(&mut self, shard: i32, broker: &mut impl Broker) {
+        let Some(owned) = self.shards.get_mut(&shard).filter(|owned| owned.phase == Phase::Restoring) else { return };
+        broker.stop_restore(shard);
+        if !owned.has_offset && !owned.state.is_empty() {
+            let problem = format!(
+                "the group has no offset for it, but {} tenants have state: its committed offsets expired or were \
+                 deleted. Set the group's offset of this partition to where processing shall go on, and restart",
+                owned.state.len()
+            );
+            self.halt(Partition::Shard(shard), problem);
+            return;
+        }
+        owned.phase = Phase::Ready;
+        tracing::debug!(shard, tenants = owned.state.len(), "shard restored");
+        broker.resume(Partition::Shard(shard));
+    }
+}
+
+fn below_log_start(offset: i64, start: i64) -> String {
+    format!(
+        "the group's committed offset {offset} is below the log's start {start}: records were deleted before they were \
+         processed. Set the group's offset of this partition to where processing shall go on, and restart"
+    )
+}

@@ -1,0 +1,82 @@
+//! Plugins, as the worker needs them.
+
+use std::collections::BTreeMap;
+
+use crate::envelope::{Coordinates, DeadLetter, Outbound, Record, Tenant, TenantId};
+use crate::state::TenantState;
+
+/// What a plugin is and what it needs, as it says itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    pub name: String,
+    pub version: String,
+    /// Tokens of the topics that it consumes.
+    pub consumes: Vec<String>,
+    /// Tokens of the topics that it may produce to.
+    pub produces: Vec<String>,
+    /// Lookup sources that it may ask.
+    pub lookups: Vec<String>,
+    /// The version of the layout of its state.
+    pub state_version: u32,
+}
+
+/// One message for a plugin. All names of the record's headers are UTF-8.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'a> {
+    pub tenant: &'a Tenant,
+    pub record: &'a Record,
+    /// Its topic is the token that the plugin sees; together they seed its random numbers.
+    pub source: &'a Coordinates,
+}
+
+/// A question to a lookup source.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Query {
+    pub source: String,
+    pub key: String,
+}
+
+/// The answers that a message has been given: part of its input until it is settled.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Answers {
+    answers: BTreeMap<Query, Option<Vec<u8>>>,
+}
+
+impl Answers {
+    /// `None`: not asked yet. `Some(None)`: there is none.
+    pub fn get(&self, query: &Query) -> Option<Option<&[u8]>> {
+        self.answers.get(query).map(Option::as_deref)
+    }
+
+    pub fn insert(&mut self, query: Query, answer: Option<Vec<u8>>) {
+        self.answers.insert(query, answer);
+    }
+
+    pub(super) fn take_queries(&mut self) -> Vec<Query> {
+        std::mem::take(&mut self.answers).into_keys().collect()
+    }
+}
+
+/// How a call ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    Outputs(Vec<Outbound>),
+    /// The plugin says that the message never can be handled.
+    Rejected(String),
+    /// The plugin says that an answer cannot be used.
+    UnusableAnswer(String),
+    /// The call went over a limit or trapped.
+    Failed(DeadLetter),
+    /// An answer is needed that is not there yet; the call was dropped.
+    Missing(Query),
+}
+
+/// The plugins of one worker. Whatever a call does to `state` is the message's staged layer; the caller drops it unless
+/// the outcome is `Outputs`. After any other outcome the next call of the tenant runs in a fresh instance.
+pub trait Plugins {
+    /// Runs one message. A pure function of its arguments.
+    fn handle(&mut self, call: Call<'_>, state: &mut TenantState, answers: &Answers) -> Outcome;
+
+    /// The tenant's next call runs in a fresh instance: its transaction was aborted.
+    fn discard(&mut self, tenant: &TenantId);
+}

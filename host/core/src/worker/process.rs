@@ -1,0 +1,77 @@
+//! The verb *process*: one message, one verdict. Pure: nothing is sent here.
+
+use super::plugins::{Answers, Call, Outcome, Plugins, Query};
+use super::rules::Rules;
+use crate::envelope::{Class, Coordinates, DeadLetter, Outgoing, Record, Tenant, Trace};
+use crate::state::Shard;
+
+/// What becomes of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Its outputs, in order; its state changes are staged in the transaction's layer.
+    Outputs(Vec<Outgoing>),
+    /// Nothing is applied.
+    DeadLetter(DeadLetter),
+    /// Nothing is applied; it is to be processed again once it has what it waits for.
+    Waits(Need),
+}
+
+/// What a message waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Need {
+    /// An answer that it has not been given.
+    Answer(Query),
+    /// Better answers than those it has been given; the text says what is wrong with them.
+    BetterAnswers(String),
+}
+
+/// Runs one message on its tenant's state.
+pub(crate) fn process(
+    rules: &Rules,
+    plugins: &mut impl Plugins,
+    shard: &mut Shard,
+    tenant: &Tenant,
+    record: &Record,
+    source: &Coordinates,
+    answers: &Answers,
+) -> Verdict {
+    if let Some(header) = record.headers.iter().find(|header| std::str::from_utf8(&header.name).is_err()) {
+        let name = String::from_utf8_lossy(&header.name);
+        return Verdict::DeadLetter(DeadLetter::new(Class::Envelope, format!("header name {name:?} is not UTF-8")));
+    }
+    let state = shard.tenant(&tenant.id);
+    let outcome = plugins.handle(Call { tenant, record, source }, state, answers);
+    let verdict = judge(rules, outcome, tenant, record, source);
+    match verdict {
+        Verdict::Outputs(_) => state.accept_message(),
+        Verdict::DeadLetter(_) | Verdict::Waits(_) => state.reject_message(),
+    }
+    verdict
+}
+
+fn judge(rules: &Rules, outcome: Outcome, tenant: &Tenant, record: &Record, source: &Coordinates) -> Verdict {
+    let letter = match outcome {
+        Outcome::Outputs(outputs) => {
+            let trace = Trace::of(&record.headers, &rules.app, source);
+            match rules.outputs.address(outputs, record, tenant, &trace) {
+                Ok(outgoing) => return Verdict::Outputs(outgoing),
+                Err(letter) => letter,
+            }
+        }
+        Outcome::Missing(query) if rules.lookups.contains(&query.source) => {
+            return Verdict::Waits(Need::Answer(query));
+        }
+        Outcome::Missing(query) => {
+            let reason = format!(
+                "lookup source {:?} is not declared in the plugin's manifest ({})",
+                query.source,
+                rules.lookups.join(", ")
+            );
+            DeadLetter::new(Class::Lookup, reason)
+        }
+        Outcome::UnusableAnswer(reason) => return Verdict::Waits(Need::BetterAnswers(reason)),
+        Outcome::Rejected(reason) => DeadLetter::new(Class::Invalid, reason),
+        Outcome::Failed(letter) => letter,
+    };
+    Verdict::DeadLetter(letter)
+}

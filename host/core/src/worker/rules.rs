@@ -1,0 +1,48 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::envelope::{OutputRules, TenantSchema};
+use crate::state::StateLimits;
+
+/// Where a source partition without a committed offset is read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StartFrom {
+    #[default]
+    Earliest,
+    Latest,
+}
+
+/// When a transaction ends, beside at once when there is nothing more to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchLimits {
+    /// At so many records.
+    pub records: usize,
+    /// After so long.
+    pub time: Duration,
+}
+
+impl Default for BatchLimits {
+    fn default() -> Self {
+        Self { records: 5000, time: Duration::from_millis(100) }
+    }
+}
+
+/// What a worker goes by.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// The application's name: the group, and the prefix of internal topics.
+    pub app: String,
+    /// Tokens of the consumed topics; `Partition::Source::topic` is a place in it.
+    pub sources: Vec<Arc<str>>,
+    /// Number of partitions of the shard topic.
+    pub shards: u32,
+    pub tenants: TenantSchema,
+    pub outputs: OutputRules,
+    pub state: StateLimits,
+    /// Lookup sources that the plugin's manifest declares.
+    pub lookups: Vec<String>,
+    /// How long a message may wait for its lookups in all.
+    pub lookup_time: Duration,
+    pub batch: BatchLimits,
+    pub start_from: StartFrom,
+}

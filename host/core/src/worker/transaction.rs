@@ -1,0 +1,116 @@
+//! The order of begin, send, flush, offsets, commit and abort: nobody else calls these.
+//!
+//! An open transaction is a value that only `commit` and `abort` consume, and committed state can only be had for the
+//! receipt that `commit` gives.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::broker::{Broker, Destination, Fault, Partition};
+use crate::envelope::Record;
+
+/// A call that says «again» for longer than a transaction may be open has an unknown outcome.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Proof of an acknowledged commit.
+#[derive(Debug)]
+pub struct Receipt(());
+
+/// How a transaction ended that was not committed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// Nothing of it is visible, nor will be once the next producer has its epoch. The batch runs again.
+    Aborted { fault: Fault, renew: bool },
+    /// It may be committed, or not: only what Kafka holds can tell.
+    Unclear(String),
+    /// The producer is somebody else's.
+    Fenced(String),
+}
+
+/// An open transaction.
+pub(super) struct Transaction<'a, B: Broker> {
+    broker: &'a mut B,
+    offsets: BTreeMap<Partition, i64>,
+}
+
+impl<'a, B: Broker> Transaction<'a, B> {
+    pub(super) fn begin(broker: &'a mut B) -> Result<Self, Failure> {
+        match broker.begin() {
+            Ok(()) => Ok(Self { broker, offsets: BTreeMap::new() }),
+            Err(Fault::Fenced(why)) => Err(Failure::Fenced(why)),
+            Err(fault) => Err(Failure::Aborted { fault, renew: true }),
+        }
+    }
+
+    pub(super) fn now(&self) -> Duration {
+        self.broker.now()
+    }
+
+    /// Hands a record over. After a fault the transaction can only be aborted.
+    pub(super) fn send(&mut self, destination: Destination<'_>, record: &Record) -> Result<(), Fault> {
+        again(self.broker, |broker| broker.send(destination, record))
+    }
+
+    /// The record at `offset` is done with.
+    pub(super) fn consumed(&mut self, partition: Partition, offset: i64) {
+        self.offsets.insert(partition, offset + 1);
+    }
+
+    /// Writes all records, then the offsets, then commits. A transaction that is not committed is aborted.
+    pub(super) fn commit(self) -> Result<Receipt, Failure> {
+        // Offsets last: once they are pending the next owner waits for this transaction's end, so that all it wrote to
+        // the changelog is there to be waited for.
+        if let Err(fault) = again(self.broker, B::flush) {
+            return Err(self.abort(fault, false));
+        }
+        if !self.broker.is_live_member() {
+            let fault =
+                Fault::Abortable("this member is no longer in the group; its offsets would not be fenced".into());
+            return Err(self.abort(fault, false));
+        }
+        let offsets: Vec<_> = self.offsets.iter().map(|(partition, offset)| (*partition, *offset)).collect();
+        if let Err(fault) = again(self.broker, |broker| broker.send_offsets(&offsets)) {
+            return Err(self.abort(fault, true));
+        }
+        match again(self.broker, B::commit) {
+            Ok(()) => Ok(Receipt(())),
+            // The coordinator answered that it will not commit: these never leave a commit behind.
+            Err(fault @ (Fault::Abortable(_) | Fault::Refused(_))) => Err(self.abort(fault, true)),
+            Err(Fault::Fenced(why)) => Err(Failure::Fenced(why)),
+            Err(Fault::Retriable(why) | Fault::TimedOut(why) | Fault::Fatal(why)) => Err(Failure::Unclear(why)),
+        }
+    }
+
+    /// Aborts because of `fault`; `renew`: the next transaction wants a new producer in any case.
+    pub(super) fn abort(self, fault: Fault, renew: bool) -> Failure {
+        if let Fault::Fenced(why) = fault {
+            return Failure::Fenced(why);
+        }
+        let broken = matches!(fault, Fault::Fatal(_));
+        // A request that was given up may still arrive.
+        let renew = renew || broken || matches!(fault, Fault::TimedOut(_));
+        match if broken { Ok(()) } else { again(self.broker, B::abort) } {
+            Ok(()) => Failure::Aborted { fault, renew },
+            Err(Fault::Fenced(why)) => Failure::Fenced(why),
+            // A new producer's epoch ends it.
+            Err(_) => Failure::Aborted { fault, renew: true },
+        }
+    }
+}
+
+/// Makes a call until it is not «again» any more, or patience ends.
+pub(super) fn again<B: Broker, T>(
+    broker: &mut B,
+    mut call: impl FnMut(&mut B) -> Result<T, Fault>,
+) -> Result<T, Fault> {
+    let started = broker.now();
+    loop {
+        match call(broker) {
+            Err(Fault::Retriable(why)) if broker.now().saturating_sub(started) >= PATIENCE => {
+                return Err(Fault::TimedOut(why));
+            }
+            Err(Fault::Retriable(_)) => {}
+            result => return result,
+        }
+    }
+}
