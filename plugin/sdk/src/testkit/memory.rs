@@ -1,0 +1,67 @@
+//! The context's three traits in memory.
+
+use crate::{Entry, Level, Log, Lookup, State};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+/// A tenant's state: key -> value.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MemoryState(pub BTreeMap<String, Vec<u8>>);
+
+impl State for MemoryState {
+    fn get(&self, key: &str) -> Option<Vec<u8>> {
+        self.0.get(key).cloned()
+    }
+
+    fn set(&mut self, key: &str, value: Vec<u8>) {
+        self.0.insert(key.to_owned(), value);
+    }
+
+    fn delete(&mut self, key: &str) {
+        self.0.remove(key);
+    }
+
+    fn list(&self, prefix: &str, after: Option<&str>, limit: u32) -> Vec<Entry> {
+        self.0
+            .range(prefix.to_owned()..)
+            .take_while(|(key, _)| key.starts_with(prefix))
+            .filter(|(key, _)| after.is_none_or(|after| key.as_str() > after))
+            .take(limit as usize)
+            .map(|(key, value)| Entry { key: key.clone(), value: value.clone() })
+            .collect()
+    }
+}
+
+/// What lookups answer: (source, key) -> answer. What is not there is "not found".
+#[derive(Clone, Debug, Default)]
+pub struct Answers(pub BTreeMap<(String, String), Vec<u8>>);
+
+impl Answers {
+    /// Lets `source` answer `answer` for `key`.
+    pub fn set(&mut self, source: &str, key: &str, answer: &str) {
+        self.0.insert((source.to_owned(), key.to_owned()), answer.as_bytes().to_vec());
+    }
+}
+
+impl Lookup for Answers {
+    fn lookup(&self, source: &str, key: &str) -> Option<Vec<u8>> {
+        self.0.get(&(source.to_owned(), key.to_owned())).cloned()
+    }
+}
+
+/// Log lines in the order written.
+#[derive(Clone, Debug, Default)]
+pub struct Lines(RefCell<Vec<(Level, String)>>);
+
+impl Lines {
+    /// Takes the lines written so far.
+    pub fn take(&self) -> Vec<(Level, String)> {
+        self.0.take()
+    }
+}
+
+impl Log for Lines {
+    fn log(&self, level: Level, message: &str) {
+        self.0.borrow_mut().push((level, message.to_owned()));
+    }
+}

@@ -1,0 +1,228 @@
+//! A plugin behind the host's own interface, in place of its component.
+
+use super::Lines;
+use crate::{Context, Entry, Header, Lookup, Message, Outbound, Plugin, Rejection, State};
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use switchboard_core::envelope::{self, Class, DeadLetter, TenantId};
+use switchboard_core::state::{StateError, StateLimits, TenantState};
+use switchboard_core::worker::{self, Answers, Call, Outcome, Plugins, Query};
+
+/// Runs the plugin `P` for `switchboard-core`, compiled natively. Of the sandbox's limits it knows those of state.
+#[derive(Debug)]
+pub struct Native<P> {
+    /// What was logged, also by calls that were dropped.
+    pub lines: Lines,
+    plugin: PhantomData<P>,
+}
+
+impl<P> Default for Native<P> {
+    fn default() -> Self {
+        Self { lines: Lines::default(), plugin: PhantomData }
+    }
+}
+
+impl<P: Plugin> Native<P> {
+    /// The plugin's manifest, as the host sees it.
+    pub fn manifest() -> worker::Manifest {
+        let manifest = P::manifest();
+        worker::Manifest {
+            name: manifest.name,
+            version: manifest.version,
+            consumes: manifest.consumes,
+            produces: manifest.produces,
+            lookups: manifest.lookups,
+            state_version: manifest.state_version,
+        }
+    }
+}
+
+impl<P: Plugin> Plugins for Native<P> {
+    fn handle(&mut self, call: Call<'_>, state: &mut TenantState, answers: &Answers) -> Outcome {
+        let message = message(call);
+        let mut state = Staged(state);
+        let answers = Given(answers);
+        // Nothing that a dropped call leaves half done is used again: its state is dropped with it.
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            P::handle(&mut Context::new(&mut state, &answers, &self.lines, message.timestamp), &message)
+        }));
+        match ended {
+            Ok(Ok(outputs)) => Outcome::Outputs(outputs.into_iter().map(outbound).collect()),
+            Ok(Err(Rejection::Invalid(reason))) => Outcome::Rejected(reason),
+            Ok(Err(Rejection::UnusableAnswer(reason))) => Outcome::UnusableAnswer(reason),
+            Err(panic) => match panic.downcast::<Dropped>() {
+                Ok(dropped) => dropped.0,
+                Err(panic) => {
+                    let text = panic.downcast_ref::<String>().map(String::as_str);
+                    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("panic");
+                    Outcome::Failed(DeadLetter::new(Class::Trap, text))
+                }
+            },
+        }
+    }
+
+    fn discard(&mut self, _: &TenantId) {}
+}
+
+/// Unwinds from a call that the host ends, past the plugin, which cannot know of it.
+struct Dropped(Outcome);
+
+fn drop_call(outcome: Outcome) -> ! {
+    // Unlike `panic!`, this says nothing on stderr.
+    resume_unwind(Box::new(Dropped(outcome)))
+}
+
+struct Staged<'a>(&'a mut TenantState);
+
+impl State for Staged<'_> {
+    fn get(&self, key: &str) -> Option<Vec<u8>> {
+        self.0.get(key).map(<[u8]>::to_vec)
+    }
+
+    fn set(&mut self, key: &str, value: Vec<u8>) {
+        if let Err(error) = self.0.set(key, value, &StateLimits::default()) {
+            let class = if error == StateError::Key { Class::Trap } else { Class::Limit };
+            drop_call(Outcome::Failed(DeadLetter::new(class, error.to_string())));
+        }
+    }
+
+    fn delete(&mut self, key: &str) {
+        self.0.delete(key);
+    }
+
+    fn list(&self, prefix: &str, after: Option<&str>, limit: u32) -> Vec<Entry> {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        self.0.list(prefix, after, limit).into_iter().map(|(key, value)| Entry { key, value }).collect()
+    }
+}
+
+struct Given<'a>(&'a Answers);
+
+impl Lookup for Given<'_> {
+    fn lookup(&self, source: &str, key: &str) -> Option<Vec<u8>> {
+        let query = Query { source: source.to_owned(), key: key.to_owned() };
+        match self.0.get(&query) {
+            Some(answer) => answer.map(<[u8]>::to_vec),
+            None => drop_call(Outcome::Missing(query)),
+        }
+    }
+}
+
+fn message(call: Call<'_>) -> Message {
+    let header = |header: &envelope::Header| Header {
+        name: String::from_utf8_lossy(&header.name).into_owned(),
+        value: header.value.clone(),
+    };
+    Message {
+        topic: call.source.topic.to_string(),
+        tenant: call.tenant.id.to_string(),
+        key: call.record.key.clone(),
+        value: call.record.value.clone(),
+        headers: call.record.headers.iter().map(header).collect(),
+        timestamp: call.record.timestamp.and_then(|milliseconds| milliseconds.try_into().ok()).unwrap_or(0),
+    }
+}
+
+fn outbound(Outbound { topic, key, value, headers }: Outbound) -> envelope::Outbound {
+    let header = |Header { name, value }| envelope::Header { name: name.into_bytes(), value };
+    envelope::Outbound { topic, key, value, headers: headers.into_iter().map(header).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Level, Manifest};
+    use switchboard_core::envelope::{Coordinates, Record, Tenant};
+
+    /// Does what the record's value says.
+    struct Obedient;
+
+    impl Plugin for Obedient {
+        fn manifest() -> Manifest {
+            let topics = || vec!["T".to_owned()];
+            Manifest {
+                name: "obedient".into(),
+                version: "1.0.0".into(),
+                consumes: topics(),
+                produces: topics(),
+                lookups: vec!["names".into()],
+                state_version: 3,
+            }
+        }
+
+        fn handle(ctx: &mut Context<'_>, message: &Message) -> Result<Vec<Outbound>, Rejection> {
+            ctx.log(Level::Info, &format!("{} at {}", message.tenant, ctx.timestamp()));
+            let value = match message.value.as_deref() {
+                Some(b"count") => {
+                    let count = ctx.get_json::<u64>("count").unwrap_or(0) + 1;
+                    ctx.set_json("count", &count);
+                    Some(count.to_string().into_bytes())
+                }
+                Some(b"look up") => ctx.lookup("names", "1"),
+                Some(b"bad key") => {
+                    ctx.set("", vec![]);
+                    None
+                }
+                Some(b"long value") => {
+                    ctx.set("long", vec![0; (1 << 20) + 1]);
+                    None
+                }
+                Some(b"panic") => panic!("as told"),
+                Some(b"refuse answer") => return Err(Rejection::UnusableAnswer("as told".into())),
+                _ => return Err(Rejection::Invalid("not told what to do".into())),
+            };
+            Ok(vec![Outbound { topic: "T".into(), key: None, value, headers: message.headers.clone() }])
+        }
+    }
+
+    fn handle(plugins: &mut Native<Obedient>, state: &mut TenantState, answers: &Answers, value: &str) -> Outcome {
+        let headers = vec![envelope::Header::new("x", "y")];
+        let record = Record { value: Some(value.into()), headers, timestamp: Some(5), ..Record::default() };
+        let tenant = Tenant { id: TenantId::new("t"), headers: vec![], texts: vec![] };
+        let source = Coordinates { topic: "T".into(), partition: 0, offset: 0 };
+        plugins.handle(Call { tenant: &tenant, record: &record, source: &source }, state, answers)
+    }
+
+    fn outputs(value: Option<&str>) -> Outcome {
+        Outcome::Outputs(vec![envelope::Outbound {
+            topic: "T".into(),
+            key: None,
+            value: value.map(Into::into),
+            headers: vec![envelope::Header::new("x", "y")],
+        }])
+    }
+
+    #[test]
+    fn a_plugin_gets_its_message_state_and_log() {
+        let (mut plugins, mut state, answers) = (Native::default(), TenantState::default(), Answers::default());
+        assert_eq!(handle(&mut plugins, &mut state, &answers, "count"), outputs(Some("1")));
+        assert_eq!(handle(&mut plugins, &mut state, &answers, "count"), outputs(Some("2")));
+        assert_eq!(state.get("count"), Some(&b"2"[..]));
+        assert_eq!(plugins.lines.take(), vec![(Level::Info, "t at 5".to_owned()); 2]);
+        assert_eq!(Native::<Obedient>::manifest().state_version, 3);
+    }
+
+    #[test]
+    fn a_call_without_its_answer_is_dropped() {
+        let (mut plugins, mut state, mut answers) = (Native::default(), TenantState::default(), Answers::default());
+        let query = Query { source: "names".into(), key: "1".into() };
+        assert_eq!(handle(&mut plugins, &mut state, &answers, "look up"), Outcome::Missing(query.clone()));
+        answers.insert(query.clone(), None);
+        assert_eq!(handle(&mut plugins, &mut state, &answers, "look up"), outputs(None));
+        answers.insert(query, Some(b"Ann".to_vec()));
+        assert_eq!(handle(&mut plugins, &mut state, &answers, "look up"), outputs(Some("Ann")));
+    }
+
+    #[test]
+    fn what_goes_wrong_has_the_hosts_names() {
+        let (mut plugins, mut state, answers) = (Native::default(), TenantState::default(), Answers::default());
+        let mut outcome = |value| handle(&mut plugins, &mut state, &answers, value);
+        assert_eq!(outcome("?"), Outcome::Rejected("not told what to do".into()));
+        assert_eq!(outcome("refuse answer"), Outcome::UnusableAnswer("as told".into()));
+        assert_eq!(outcome("panic"), Outcome::Failed(DeadLetter::new(Class::Trap, "as told")));
+        for (value, class) in [("bad key", Class::Trap), ("long value", Class::Limit)] {
+            let ended = outcome(value);
+            assert!(matches!(&ended, Outcome::Failed(letter) if letter.class == class), "{value}: {ended:?}");
+        }
+    }
+}
