@@ -30,7 +30,7 @@ fn parse(answer: &[u8]) -> Result<Entry, String> {
     let document = Object::parse(answer)?;
     let attributes = document.object("data")?.object("attributes")?;
     Ok(Entry {
-        name: attributes.text("name")?.ok_or("name is missing")?,
+        name: attributes.text("name")?.ok_or("name is missing")?.into_owned(),
         world_id: attributes.integer("worldId")?.ok_or("worldId is missing")?,
     })
 }

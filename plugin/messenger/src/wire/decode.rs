@@ -83,7 +83,7 @@ fn invite_status(message: &Object<'_>, kind: &str) -> Result<Option<Action>, Str
     let invite_type = message.text("inviteType")?.unwrap_or_default();
     let messenger = message.integer("referenceId")?.unwrap_or_default();
 
-    if (kind, invite_type.as_str()) != ("ACCEPTED", "MESSENGER") {
+    if (kind, invite_type.as_ref()) != ("ACCEPTED", "MESSENGER") {
         return Ok(None);
     }
     let body = message.object("body")?;

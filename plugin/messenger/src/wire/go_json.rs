@@ -26,7 +26,7 @@ impl Formatter for Go {
             let (plain, found) = rest.split_at(at);
             writer.write_all(plain.as_bytes())?;
             let mut chars = found.chars();
-            for special in chars.by_ref().take(1) {
+            if let Some(special) = chars.next() {
                 write!(writer, "\\u{:04x}", u32::from(special))?;
             }
             rest = chars.as_str();

@@ -5,23 +5,26 @@
 //! and a field given twice matters only when it is decoded.
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, MapAccess, Visitor};
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::any::type_name;
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use uuid::Uuid;
 
 /// The fields of an object, in their order: name and raw JSON.
-#[derive(Debug, Default)]
-pub(crate) struct Object<'a>(Vec<(String, &'a RawValue)>);
+#[derive(Default)]
+pub(crate) struct Object<'a>(Vec<(Text<'a>, &'a RawValue)>);
 
 impl<'a> Object<'a> {
     /// Reads a whole document: UTF-8 without byte order mark, JSON, an object.
     pub(crate) fn parse(document: &'a [u8]) -> Result<Self, String> {
         let text = str::from_utf8(document).map_err(|error| format!("not UTF-8: {error}"))?;
-        let json: &RawValue = serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?;
-        Self::from_raw(json).ok_or_else(|| "not a JSON object".to_owned())
+        serde_json::from_str(text).map_err(|_| match serde_json::from_str::<IgnoredAny>(text) {
+            Ok(_) => "not a JSON object".to_owned(),
+            Err(error) => format!("not JSON: {error}"),
+        })
     }
 
     /// The object in the field `name`; an empty one when it is missing or null.
@@ -29,15 +32,15 @@ impl<'a> Object<'a> {
         let Some(json) = self.field(name)? else {
             return Ok(Self::default());
         };
-        Self::from_raw(json).ok_or_else(|| format!("{name} is not an object"))
+        serde_json::from_str(json.get()).map_err(|_| format!("{name} is not an object"))
     }
 
     /// The text in the field `name`; `None` when it is missing or null.
-    pub(crate) fn text(&self, name: &str) -> Result<Option<String>, String> {
+    pub(crate) fn text(&self, name: &str) -> Result<Option<Cow<'a, str>>, String> {
         let Some(json) = self.field(name)? else {
             return Ok(None);
         };
-        let text: Text = serde_json::from_str(json.get()).map_err(|_| format!("{name} is not a string"))?;
+        let text: Text<'a> = serde_json::from_str(json.get()).map_err(|_| format!("{name} is not a string"))?;
         Ok(Some(text.0))
     }
 
@@ -64,16 +67,12 @@ impl<'a> Object<'a> {
 
     /// The field's value; `None` when it is missing or null.
     fn field(&self, name: &str) -> Result<Option<&'a RawValue>, String> {
-        let mut values = self.0.iter().filter(|(given, _)| given == name).map(|(_, value)| *value);
+        let mut values = self.0.iter().filter(|(given, _)| given.0 == name).map(|(_, value)| *value);
         let value = values.next();
         if values.next().is_some() {
             return Err(format!("{name} is given twice"));
         }
         Ok(value.filter(|value| value.get() != "null"))
-    }
-
-    fn from_raw(json: &'a RawValue) -> Option<Self> {
-        serde_json::from_str(json.get()).ok()
     }
 }
 
@@ -90,8 +89,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut fields = Vec::new();
-                while let Some((Text(name), value)) = map.next_entry()? {
-                    fields.push((name, value));
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
                 }
                 Ok(Object(fields))
             }
@@ -102,29 +101,43 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
 }
 
 /// A JSON string. JSON allows lone surrogates (`"\ud800"`), Rust's strings do not: each reads as U+FFFD.
-struct Text(String);
+struct Text<'a>(Cow<'a, str>);
 
-impl<'de> Deserialize<'de> for Text {
+impl<'a> Text<'a> {
+    /// From UTF-8 in which surrogates may be encoded too.
+    fn new(bytes: &'a [u8]) -> Self {
+        if let Ok(text) = str::from_utf8(bytes) {
+            return Self(text.into());
+        }
+        let mut text = String::with_capacity(bytes.len());
+        for chunk in bytes.utf8_chunks() {
+            text.push_str(chunk.valid());
+            // A surrogate is three bytes, each of them an invalid chunk; the first is this one.
+            if chunk.invalid() == [0xed] {
+                text.push(char::REPLACEMENT_CHARACTER);
+            }
+        }
+        Self(text.into())
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Bytes;
 
-        impl Visitor<'_> for Bytes {
-            type Value = Text;
+        impl<'de> Visitor<'de> for Bytes {
+            type Value = Text<'de>;
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 formatter.write_str("a string")
             }
 
+            fn visit_borrowed_bytes<E: Error>(self, bytes: &'de [u8]) -> Result<Self::Value, E> {
+                Ok(Text::new(bytes))
+            }
+
             fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Self::Value, E> {
-                let mut text = String::with_capacity(bytes.len());
-                for chunk in bytes.utf8_chunks() {
-                    text.push_str(chunk.valid());
-                    // A surrogate is three bytes, each of them an invalid chunk; the first is this one.
-                    if chunk.invalid() == [0xed] {
-                        text.push(char::REPLACEMENT_CHARACTER);
-                    }
-                }
-                Ok(Text(text))
+                Ok(Text(Text::new(bytes).0.into_owned().into()))
             }
         }
 

@@ -110,6 +110,20 @@ fn who_joins_takes_the_lowest_free_slot() {
 }
 
 #[test]
+fn members_are_listed_in_the_order_they_joined() {
+    let mut tenant = full_messenger();
+    tenant.leave(1, M);
+    tenant.join(4, M);
+    let messenger = &tenant.bench.state.0[&format!("messenger/{M}")];
+    let members = [
+        json!({"characterId": 2, "slot": 1}),
+        json!({"characterId": 3, "slot": 2}),
+        json!({"characterId": 4, "slot": 0}),
+    ];
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(messenger).unwrap()["members"], json!(members));
+}
+
+#[test]
 fn an_unknown_character_cannot_leave() {
     let mut tenant = full_messenger();
     assert_eq!(tenant.leave(9, M), [error(UNEXPECTED, 9, M, 0)]);
