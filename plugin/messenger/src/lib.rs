@@ -1,7 +1,7 @@
 //! The messenger: ephemeral group chats of at most three characters, as a Switchboard plugin.
 //!
-//! A message's way: [`wire`] decodes it to an action or refuses it, [`decide`] applies the decision table to the
-//! tenant's characters and messengers in [`store`], and `wire` encodes what comes out. All of it is plain Rust over the
+//! A message's way: `wire` decodes it to an action or refuses it, `decide` applies the decision table to the
+//! tenant's characters and messengers in `store`, and `wire` encodes what comes out. All of it is plain Rust over the
 //! SDK's context; this file alone is the plugin.
 
 #![forbid(unsafe_code)]
