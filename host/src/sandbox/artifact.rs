@@ -1,0 +1,259 @@
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use switchboard_core::envelope::{DeadLetter, TenantId};
+use switchboard_core::worker::{Manifest, Outcome};
+use wasmtime::Store;
+use wasmtime::component::Component;
+
+use super::bindings::PluginPre;
+use super::engine::Sandbox;
+use super::guest::Guest;
+use super::instances::new_store;
+use super::verdict::judge;
+use super::wasi;
+
+/// The export that makes a component a plugin.
+const HANDLER: &str = "switchboard:plugin/handler@0.1.0";
+/// Packages of which a component may import, and their versions.
+const GRANTED: [(&str, &str); 7] = [
+    ("switchboard:plugin/", "0.1."),
+    ("wasi:cli/", "0.2."),
+    ("wasi:clocks/", "0.2."),
+    ("wasi:filesystem/", "0.2."),
+    ("wasi:io/", "0.2."),
+    ("wasi:random/", "0.2."),
+    ("wasi:sockets/", "0.2."),
+];
+
+/// A plugin that this host can run: compiled, linked, asked what it is.
+pub struct Artifact {
+    manifest: Manifest,
+    digest: String,
+    size: u64,
+    imports: Vec<String>,
+    pub(super) pre: PluginPre<Guest>,
+    /// Name and version, for log lines.
+    pub(super) title: Arc<str>,
+}
+
+/// Why bytes are no plugin that this host runs.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("cannot read {}: {error}", path.display())]
+    Read { path: PathBuf, error: io::Error },
+    #[error("{}: {error}", path.display())]
+    File { path: PathBuf, error: Box<LoadError> },
+    #[error("{size} bytes, at most {most} are allowed for a plugin: build it with --release, or strip it")]
+    TooLarge { size: u64, most: u64 },
+    #[error("not WebAssembly: give the .wasm file that `cargo build --release --target wasm32-wasip2` makes")]
+    NotWasm,
+    #[error("a WebAssembly module, not a component: build it with `cargo build --release --target wasm32-wasip2`")]
+    CoreModule,
+    #[error("not a component that this host can run: {0}")]
+    Invalid(String),
+    #[error("not a plugin: it does not export {HANDLER} (world `plugin` of wit/plugin.wit)")]
+    NoHandler,
+    #[error("it imports {}, which the host does not grant to plugins", imports.join(", "))]
+    NotGranted { imports: Vec<String> },
+    #[error("its imports or exports differ from wit/plugin.wit, build it against this host's version: {0}")]
+    Mismatch(String),
+    #[error("it fails when asked what it is (describe): {0}")]
+    Describe(DeadLetter),
+    #[error("its manifest (describe) {0}")]
+    Manifest(String),
+}
+
+impl Artifact {
+    /// What the plugin says of itself.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// SHA-256 of its bytes, hexadecimal.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// Bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Names of the interfaces that it imports.
+    pub fn imports(&self) -> &[String] {
+        &self.imports
+    }
+
+    pub(super) fn read(path: &Path, most: u64) -> Result<Vec<u8>, LoadError> {
+        let read = || -> io::Result<_> {
+            let file = File::open(path)?;
+            if fs::metadata(path)?.is_dir() {
+                return Err(io::ErrorKind::IsADirectory.into());
+            }
+            let mut bytes = Vec::new();
+            // One more than allowed shows that there is more; a file's size may not be known before.
+            file.take(most + 1).read_to_end(&mut bytes)?;
+            Ok((bytes, fs::metadata(path)?.len()))
+        };
+        let (bytes, size) = read().map_err(|error| LoadError::Read { path: path.to_owned(), error })?;
+        if bytes.len() as u64 > most {
+            return Err(LoadError::File { path: path.to_owned(), error: LoadError::TooLarge { size, most }.into() });
+        }
+        Ok(bytes)
+    }
+
+    pub(super) fn load(sandbox: &Sandbox, bytes: &[u8]) -> Result<Self, LoadError> {
+        let (size, most) = (bytes.len() as u64, sandbox.limits.artifact);
+        if size > most {
+            return Err(LoadError::TooLarge { size, most });
+        }
+        check_kind(bytes)?;
+        let component = Component::new(&sandbox.engine, bytes).map_err(|error| LoadError::Invalid(told(&error)))?;
+        let ty = component.component_type();
+        let imports: Vec<_> = ty.imports(&sandbox.engine).map(|(name, _)| name.to_owned()).collect();
+        if component.get_export_index(None, HANDLER).is_none() {
+            return Err(LoadError::NoHandler);
+        }
+        let refused: Vec<_> = imports.iter().filter(|import| !is_granted(import)).cloned().collect();
+        if !refused.is_empty() {
+            return Err(LoadError::NotGranted { imports: refused });
+        }
+        let mismatch = |error: wasmtime::Error| LoadError::Mismatch(told(&error));
+        let mut linker = sandbox.linker.clone();
+        wasi::deny(&mut linker, &component, &sandbox.engine).map_err(mismatch)?;
+        let pre = PluginPre::new(linker.instantiate_pre(&component).map_err(mismatch)?).map_err(mismatch)?;
+        let manifest = describe(sandbox, &pre)?;
+        let digest = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let title = format!("{} {}", manifest.name, manifest.version).into();
+        Ok(Self { manifest, digest, size, imports, pre, title })
+    }
+}
+
+/// A component's first bytes differ from a module's in the last four.
+fn check_kind(bytes: &[u8]) -> Result<(), LoadError> {
+    match bytes.get(..8) {
+        Some([0, b'a', b's', b'm', 1, 0, 0, 0]) => Err(LoadError::CoreModule),
+        Some([0, b'a', b's', b'm', ..]) => Ok(()),
+        _ => Err(LoadError::NotWasm),
+    }
+}
+
+fn is_granted(import: &str) -> bool {
+    let (name, version) = import.split_once('@').unwrap_or((import, ""));
+    GRANTED.iter().any(|(package, line)| name.starts_with(package) && version.starts_with(line))
+}
+
+fn describe(sandbox: &Sandbox, pre: &PluginPre<Guest>) -> Result<Manifest, LoadError> {
+    let limits = sandbox.limits;
+    let mut store = new_store(&sandbox.engine, Guest::new("describe".into(), TenantId::new(""), limits));
+    let described = call_describe(&mut store, pre);
+    store.data_mut().end();
+    let manifest = described.map_err(|error| match judge(&error, limits.fuel, store.data().words()) {
+        Outcome::Failed(letter) => LoadError::Describe(letter),
+        // Not reached: there is no message to ask for.
+        other => LoadError::Mismatch(format!("{other:?}")),
+    })?;
+    check(&manifest).map_err(LoadError::Manifest)?;
+    Ok(manifest)
+}
+
+fn call_describe(store: &mut Store<Guest>, pre: &PluginPre<Guest>) -> wasmtime::Result<Manifest> {
+    let plugin = pre.instantiate(&mut *store)?;
+    let manifest = plugin.switchboard_plugin_handler().call_describe(store)?;
+    Ok(Manifest {
+        name: manifest.name,
+        version: manifest.version,
+        consumes: manifest.consumes,
+        produces: manifest.produces,
+        lookups: manifest.lookups,
+        state_version: manifest.state_version,
+    })
+}
+
+/// Names end up in log lines, metrics, dead letters and topic names.
+fn check(manifest: &Manifest) -> Result<(), String> {
+    let name = |what: &str, name: &str| {
+        if name.is_empty() {
+            Err(format!("has an empty {what}"))
+        } else if name.chars().any(char::is_control) {
+            Err(format!("has control characters in the {what} {name:?}"))
+        } else {
+            Ok(())
+        }
+    };
+    name("name", &manifest.name)?;
+    name("version", &manifest.version)?;
+    for (list, what, names) in [
+        ("consumes", "topic token", &manifest.consumes),
+        ("produces", "topic token", &manifest.produces),
+        ("lookups", "lookup source", &manifest.lookups),
+    ] {
+        let mut seen = BTreeSet::new();
+        for token in names {
+            name(&format!("{what} in {list}"), token)?;
+            if !seen.insert(token) {
+                return Err(format!("lists {token:?} twice in {list}"));
+            }
+        }
+    }
+    if manifest.consumes.is_empty() {
+        return Err("consumes no topic: no message would ever reach the plugin".into());
+    }
+    Ok(())
+}
+
+/// An error of wasmtime as one line.
+pub(super) fn told(error: &wasmtime::Error) -> String {
+    let chain: Vec<_> = error.chain().map(|cause| cause.to_string().replace('\n', " ")).collect();
+    chain.join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest() -> Manifest {
+        Manifest {
+            name: "n".into(),
+            version: "1.0.0".into(),
+            consumes: vec!["IN".into()],
+            produces: vec!["OUT".into(), "IN".into()],
+            lookups: vec![],
+            state_version: 1,
+        }
+    }
+
+    #[test]
+    fn names_of_a_manifest_are_there_plain_and_unique() {
+        assert_eq!(check(&manifest()), Ok(()));
+        let broken: [(fn(&mut Manifest), &str); 6] = [
+            (|m| m.name.clear(), "empty name"),
+            (|m| m.version.clear(), "empty version"),
+            (|m| m.name = "a\nb".into(), "control characters in the name \"a\\nb\""),
+            (|m| m.produces.push(String::new()), "empty topic token in produces"),
+            (|m| m.produces.push("OUT".into()), "\"OUT\" twice in produces"),
+            (|m| m.consumes.clear(), "consumes no topic"),
+        ];
+        for (damage, expected) in broken {
+            let mut manifest = manifest();
+            damage(&mut manifest);
+            let error = check(&manifest).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn imports_are_granted_by_package_and_version() {
+        for import in ["switchboard:plugin/state@0.1.0", "wasi:io/streams@0.2.6", "wasi:sockets/tcp@0.2.0"] {
+            assert!(is_granted(import), "{import}");
+        }
+        for import in ["switchboard:plugin/state@0.2.0", "wasi:io/streams@0.3.0", "wasi:http/types@0.2.0", "run", ""] {
+            assert!(!is_granted(import), "{import}");
+        }
+    }
+}

@@ -1,0 +1,100 @@
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use wasmtime::component::Linker;
+use wasmtime::{Config, Engine};
+
+use super::artifact::{Artifact, LoadError, told};
+use super::guest::Guest;
+use super::limits::Limits;
+use super::{guest, wasi};
+
+/// How often running guests are asked for their CPU time.
+const EPOCH: Duration = Duration::from_millis(10);
+
+/// Wasmtime cannot run here.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot run WebAssembly on this machine: {0}")]
+pub struct SandboxError(String);
+
+/// Loads artifacts. One for a process is enough.
+pub struct Sandbox {
+    pub(super) engine: Engine,
+    pub(super) linker: Linker<Guest>,
+    pub(super) limits: Limits,
+}
+
+impl Sandbox {
+    /// # Errors
+    /// When the machine lacks what wasmtime needs.
+    pub fn new(limits: Limits) -> Result<Self, SandboxError> {
+        Self::start(limits).map_err(|error| SandboxError(told(&error)))
+    }
+
+    fn start(limits: Limits) -> wasmtime::Result<Self> {
+        let engine = Engine::new(&config())?;
+        let mut linker = Linker::new(&engine);
+        guest::add_to_linker(&mut linker)?;
+        wasi::add_to_linker(&mut linker)?;
+        start_epochs(&engine)?;
+        Ok(Self { engine, linker, limits })
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Compiles a plugin and asks it what it is.
+    ///
+    /// # Errors
+    /// Why it is no plugin that this host runs.
+    pub fn load(&self, bytes: &[u8]) -> Result<Artifact, LoadError> {
+        Artifact::load(self, bytes)
+    }
+
+    /// The same for a file, whose size is looked at before it is read.
+    ///
+    /// # Errors
+    /// As `load`, or when it cannot be read.
+    pub fn load_file(&self, path: &Path) -> Result<Artifact, LoadError> {
+        let bytes = Artifact::read(path, self.limits.artifact)?;
+        self.load(&bytes).map_err(|error| LoadError::File { path: path.to_owned(), error: error.into() })
+    }
+}
+
+fn config() -> Config {
+    let mut config = Config::new();
+    config
+        .consume_fuel(true)
+        .epoch_interruption(true)
+        // Deterministic on every machine: no NaN payloads, no processor's own idea of relaxed SIMD. Threads are not
+        // compiled in.
+        .cranelift_nan_canonicalization(true)
+        .relaxed_simd_deterministic(true)
+        // A 64-bit memory would need bounds checks, and there are 64 MiB at most.
+        .wasm_memory64(false)
+        .memory_init_cow(true)
+        // Traps are told by their code and by what the guest wrote; nobody sees frames. So no maps from machine code
+        // to wasm, and a call dropped for a lookup costs no walk up its stack.
+        .wasm_backtrace_max_frames(None)
+        .generate_address_map(false);
+    // Memories keep their default reservation of 4 GiB of addresses, which spares the guest's code its bounds checks.
+    // Addresses are no memory; 16,000 instances (see `Limits::warm_instances`) take half of the 128 TiB there are.
+    config
+}
+
+/// Starts the thread that advances the epoch. It ends soon after the last of the engine is dropped.
+fn start_epochs(engine: &Engine) -> wasmtime::Result<()> {
+    let engine = engine.weak();
+    thread::Builder::new().name("epochs".into()).spawn(move || {
+        loop {
+            thread::sleep(EPOCH);
+            match engine.upgrade() {
+                Some(engine) => engine.increment_epoch(),
+                None => return,
+            }
+        }
+    })?;
+    Ok(())
+}

@@ -1,0 +1,231 @@
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use lru::LruCache;
+use switchboard_core::envelope::{Class, DeadLetter, Header, Outbound, Record, TenantId};
+use switchboard_core::state::TenantState;
+use switchboard_core::worker::{Answers, Call, Outcome, Plugins};
+use wasmtime::{Engine, Store};
+
+use super::artifact::Artifact;
+use super::bindings::Plugin;
+use super::bindings::switchboard::plugin::types::{self, HeaderParam, HeaderResult, Message, Rejection};
+use super::console::LogBudget;
+use super::guest::{self, Guest};
+use super::limits::Limits;
+use super::verdict::judge;
+
+/// The instances of one worker: one a tenant, made when its first message comes.
+pub struct Instances {
+    artifact: Arc<Artifact>,
+    limits: Limits,
+    tenants: LruCache<TenantId, Slot>,
+    /// Sum of `Instance::grown`.
+    grown: u64,
+    dropped_log_lines: u64,
+}
+
+/// What a worker keeps of a tenant.
+struct Slot {
+    instance: Option<Instance>,
+    budget: LogBudget,
+}
+
+struct Instance {
+    store: Store<Guest>,
+    plugin: Plugin,
+    /// Bytes of memory when it was new.
+    initial: usize,
+    /// By how much they have grown.
+    grown: u64,
+}
+
+impl Instances {
+    pub fn new(artifact: Arc<Artifact>, limits: Limits) -> Self {
+        let capacity = NonZeroUsize::new(limits.warm_instances).unwrap_or(NonZeroUsize::MIN);
+        Self { artifact, limits, tenants: LruCache::new(capacity), grown: 0, dropped_log_lines: 0 }
+    }
+
+    /// Number of instances kept.
+    pub fn warm(&self) -> usize {
+        self.tenants.iter().filter(|(_, slot)| slot.instance.is_some()).count()
+    }
+
+    /// Log lines dropped so far for being too many.
+    pub fn dropped_log_lines(&self) -> u64 {
+        self.dropped_log_lines
+    }
+
+    /// The tenant's slot becomes the most recently used one.
+    fn touch(&mut self, tenant: &TenantId) {
+        if !self.tenants.promote(tenant) {
+            let slot = Slot { instance: None, budget: LogBudget::new(self.limits.log_lines) };
+            if let Some((_, evicted)) = self.tenants.push(tenant.clone(), slot) {
+                self.grown -= evicted.grown();
+            }
+        }
+    }
+
+    fn run(&mut self, call: Call<'_>, message: Message<'_>, state: &mut TenantState, answers: &Answers) -> Outcome {
+        let Some(slot) = self.tenants.peek_mut(&call.tenant.id) else { unreachable!("touched before") };
+        let before = slot.grown();
+        let outcome = slot.run(&self.artifact, &self.limits, call, message, state, answers);
+        self.grown = self.grown + slot.grown() - before;
+        self.dropped_log_lines += slot.budget.take_dropped();
+        outcome
+    }
+
+    fn shed(&mut self) {
+        while self.grown > self.limits.warm_memory
+            && let Some((_, slot)) = self.tenants.pop_lru()
+        {
+            self.grown -= slot.grown();
+        }
+    }
+}
+
+impl Plugins for Instances {
+    fn handle(&mut self, call: Call<'_>, state: &mut TenantState, answers: &Answers) -> Outcome {
+        let headers = match headers(call.record) {
+            Ok(headers) => headers,
+            Err(letter) => return Outcome::Failed(letter),
+        };
+        let message = message(&call, &headers);
+        self.touch(&call.tenant.id);
+        let is_warm = self.tenants.peek(&call.tenant.id).is_some_and(|slot| slot.instance.is_some());
+        let mut outcome = self.run(call, message.clone(), state, answers);
+        if is_warm && matches!(&outcome, Outcome::Failed(letter) if letter.class != Class::Deadline) {
+            // Memory that earlier messages left behind must not be what a message fails for: a fresh instance judges.
+            state.reject_message();
+            outcome = self.run(call, message, state, answers);
+        }
+        self.shed();
+        outcome
+    }
+
+    fn discard(&mut self, tenant: &TenantId) {
+        if let Some(slot) = self.tenants.peek_mut(tenant) {
+            self.grown -= slot.grown();
+            slot.instance = None;
+        }
+    }
+}
+
+impl Slot {
+    fn grown(&self) -> u64 {
+        self.instance.as_ref().map_or(0, |instance| instance.grown)
+    }
+
+    fn run(
+        &mut self,
+        artifact: &Artifact,
+        limits: &Limits,
+        call: Call<'_>,
+        message: Message<'_>,
+        state: &mut TenantState,
+        answers: &Answers,
+    ) -> Outcome {
+        let instance = match &mut self.instance {
+            Some(instance) => instance,
+            empty => match Instance::new(artifact, limits, &call.tenant.id) {
+                Ok(instance) => empty.insert(instance),
+                Err(outcome) => return outcome,
+            },
+        };
+        let outcome = instance.call(limits, call, message, state, answers, &mut self.budget);
+        if !matches!(outcome, Outcome::Outputs(_)) {
+            self.instance = None;
+        }
+        outcome
+    }
+}
+
+impl Instance {
+    fn new(artifact: &Artifact, limits: &Limits, tenant: &TenantId) -> Result<Self, Outcome> {
+        let guest = Guest::new(Arc::clone(&artifact.title), tenant.clone(), *limits);
+        let mut store = new_store(artifact.pre.engine(), guest);
+        let plugin = artifact.pre.instantiate(&mut store);
+        // What it wrote is not held against its first message, for which only the budget given to `call` counts.
+        store.data_mut().end();
+        let plugin = plugin.map_err(|error| judge(&error, limits.fuel, store.data().words()))?;
+        let initial = store.data().ledger.used();
+        Ok(Self { store, plugin, initial, grown: 0 })
+    }
+
+    fn call(
+        &mut self,
+        limits: &Limits,
+        call: Call<'_>,
+        message: Message<'_>,
+        state: &mut TenantState,
+        answers: &Answers,
+        budget: &mut LogBudget,
+    ) -> Outcome {
+        // A store's data outlives the call, so it cannot borrow: the state moves in and out.
+        let lent = guest::Message {
+            state: std::mem::take(state),
+            answers: answers.clone(),
+            source: call.source.clone(),
+            timestamp: message.timestamp,
+        };
+        self.store.data_mut().begin(lent, *budget);
+        let result = refuel(&mut self.store, limits)
+            .and_then(|()| self.plugin.switchboard_plugin_handler().call_handle(&mut self.store, message));
+        let guest = self.store.data_mut();
+        let (lent, left) = guest.end();
+        *budget = left;
+        if let Some(lent) = lent {
+            *state = lent.state;
+        }
+        self.grown = (guest.ledger.used() - self.initial) as u64;
+        match result {
+            Ok(Ok(outputs)) => Outcome::Outputs(outputs.into_iter().map(outbound).collect()),
+            Ok(Err(Rejection::Invalid(reason))) => Outcome::Rejected(reason),
+            Ok(Err(Rejection::UnusableAnswer(reason))) => Outcome::UnusableAnswer(reason),
+            Err(error) => judge(&error, limits.fuel, guest.words()),
+        }
+    }
+}
+
+/// A store with all limits but fuel's refilling in force; there is fuel and time for one call.
+pub(super) fn new_store(engine: &Engine, guest: Guest) -> Store<Guest> {
+    let limits = *guest.limits();
+    let mut store = Store::new(engine, guest);
+    store.limiter(|guest| &mut guest.ledger);
+    store.set_hostcall_fuel(limits.host_call);
+    store.set_max_component_handles(limits.handles);
+    store.epoch_deadline_callback(|mut store| store.data_mut().check_cpu_time());
+    refuel(&mut store, &limits).expect("fuel is configured");
+    store
+}
+
+fn refuel(store: &mut Store<Guest>, limits: &Limits) -> wasmtime::Result<()> {
+    store.set_epoch_deadline(1);
+    store.set_fuel(limits.fuel)
+}
+
+fn message<'a>(call: &Call<'a>, headers: &'a [HeaderParam<'a>]) -> Message<'a> {
+    Message {
+        topic: &call.source.topic,
+        tenant: call.tenant.id.as_str(),
+        key: call.record.key.as_deref(),
+        value: call.record.value.as_deref(),
+        headers,
+        timestamp: call.record.timestamp.and_then(|time| time.try_into().ok()).unwrap_or(0),
+    }
+}
+
+fn headers(record: &Record) -> Result<Vec<HeaderParam<'_>>, DeadLetter> {
+    fn header(header: &Header) -> Result<HeaderParam<'_>, DeadLetter> {
+        let name = std::str::from_utf8(&header.name)
+            .map_err(|_| DeadLetter::new(Class::Envelope, "a header's name is not UTF-8"))?;
+        Ok(HeaderParam { name, value: header.value.as_deref() })
+    }
+    record.headers.iter().map(header).collect()
+}
+
+fn outbound(output: types::Outbound) -> Outbound {
+    let types::Outbound { topic, key, value, headers } = output;
+    let header = |HeaderResult { name, value }| Header { name: name.into_bytes(), value };
+    Outbound { topic, key, value, headers: headers.into_iter().map(header).collect() }
+}
