@@ -139,8 +139,8 @@ impl TenantState {
         self.transaction_bytes = self.message_bytes;
     }
 
-    /// The message's changes are dropped.
-    pub(crate) fn reject_message(&mut self) {
+    /// The message's changes are dropped. Always allowed: what the message's call staged is its own.
+    pub fn reject_message(&mut self) {
         self.message.clear();
         self.message_bytes = self.transaction_bytes;
     }
