@@ -1,1 +1,27 @@
-fn main() {}
+//! The binary `switchboard`.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use switchboard::cli::{Cli, Command};
+use switchboard::commands;
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run(args) => commands::run::run(&args).map(|()| true),
+        Command::Inspect { plugin, json } => commands::inspect::inspect(&plugin, json).map(|()| true),
+        Command::Test { plugin, vectors } => commands::test::test(&plugin, &vectors),
+        Command::Demo { plugin, demo, script } => {
+            commands::demo::demo(&plugin, &demo, script.as_deref()).map(|()| true)
+        }
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            // One line: the error and, where they say more, its causes.
+            eprintln!("switchboard: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -47,6 +47,8 @@ pub enum Event {
     Lost(Vec<Partition>),
     /// The consumer cannot go on: start again from what is committed.
     Failed(String),
+    /// Another member has our static identity.
+    Fenced(String),
     /// Nothing came within the time given.
     Nothing,
 }

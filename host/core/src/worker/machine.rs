@@ -19,6 +19,8 @@ const IDLE_WAIT: Duration = Duration::from_millis(100);
 const BUSY_WAIT: Duration = Duration::from_millis(1);
 /// The pause before a failed batch runs again: doubled from the first to the last.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// How often trouble that lasts is told.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 /// How many answers a plugin may find unusable before its message is given up.
 const UNUSABLE_ANSWERS: u32 = 3;
 
@@ -57,6 +59,8 @@ pub struct Worker<B, P, L, O = ()> {
     /// Everything starts again from what is committed.
     restart: Option<String>,
     backoff: Duration,
+    /// What was told last, and when: trouble that lasts is told every few seconds.
+    told: Option<(Duration, String)>,
 }
 
 /// What a batch did to the records at the front of its queue.
@@ -79,6 +83,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
             renew_producer: true,
             restart: None,
             backoff: BACKOFF.0,
+            told: None,
         }
     }
 
@@ -90,7 +95,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         if let Some(why) = self.restart.take() {
             return self.start_again(why);
         }
-        self.take_events();
+        self.take_events()?;
         if self.restart.is_some() {
             return Ok(Next::Now);
         }
@@ -100,7 +105,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
             self.answer_head(verb);
         }
         if self.renew_producer || self.broker.producer_is_suspect() {
-            match again(&mut self.broker, B::renew_producer) {
+            match self.broker.renew_producer() {
                 Ok(()) => self.renew_producer = false,
                 Err(Fault::Fenced(why)) => return Err(Stop::Fenced(why)),
                 Err(fault) => {
@@ -119,7 +124,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
     }
 
     /// Takes in what the consumer has, up to two batches.
-    fn take_events(&mut self) {
+    fn take_events(&mut self) -> Result<(), Stop> {
         let busy = !self.inbox.is_empty() || self.ownership.is_busy();
         let mut wait = if busy { BUSY_WAIT } else { IDLE_WAIT };
         if !self.inbox.is_empty() {
@@ -127,7 +132,8 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         }
         while self.inbox.len() < 2 * self.rules.batch.records {
             match self.broker.poll(wait) {
-                Event::Nothing => return,
+                Event::Nothing => return Ok(()),
+                Event::Fenced(why) => return Err(Stop::Fenced(why)),
                 Event::Record(consumed) if self.ownership.takes(consumed.partition) => {
                     self.inbox.push(Pending::new(consumed, &self.rules));
                 }
@@ -135,27 +141,28 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                     // To leave it out would be to lose it.
                     self.restart =
                         Some(format!("a record at offset {offset} of {partition:?}, which is not being read"));
-                    return;
+                    return Ok(());
                 }
                 Event::Assigned(partitions) => {
                     tracing::debug!(?partitions, "assigned");
                     self.ownership.assigned(partitions);
-                    return;
+                    return Ok(());
                 }
                 // No transaction is open here: all that these partitions were part of is committed or aborted.
                 Event::Revoked(partitions) | Event::Lost(partitions) => {
                     tracing::debug!(?partitions, "revoked");
                     self.inbox.drop_partitions(&partitions);
                     self.ownership.dropped(&partitions, &mut self.broker);
-                    return;
+                    return Ok(());
                 }
                 Event::Failed(why) => {
                     self.restart = Some(why);
-                    return;
+                    return Ok(());
                 }
             }
             wait = Duration::ZERO;
         }
+        Ok(())
     }
 
     /// Runs a batch of one verb in one transaction.
@@ -299,7 +306,11 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
     }
 
     fn wait(&mut self, why: &str) -> Next {
-        tracing::warn!("{why}");
+        let now = self.broker.now();
+        if self.told.as_ref().is_none_or(|(at, what)| what != why || now.saturating_sub(*at) >= TELL_EVERY) {
+            tracing::warn!("{why}");
+            self.told = Some((now, why.to_owned()));
+        }
         let wait = self.backoff;
         self.backoff = (wait * 2).min(BACKOFF.1);
         Next::After(wait)

@@ -1,0 +1,164 @@
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+use switchboard_core::envelope::{Coordinates, Record, TenantId};
+use switchboard_core::worker::{Observer, Verdict};
+
+use super::format::{Demo, DemoTenant};
+use crate::kafka::EmbeddedBroker;
+use crate::shutdown::Shutdown;
+
+/// How long a record may take before the demo gives up.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Tells each verdict once its transaction is committed.
+pub(super) struct Reporter {
+    report: Sender<Verdict>,
+    open: Vec<Verdict>,
+}
+
+impl Reporter {
+    pub(super) fn new(report: Sender<Verdict>) -> Self {
+        Self { report, open: Vec::new() }
+    }
+}
+
+impl Observer for Reporter {
+    fn settled(&mut self, _: &Coordinates, _: Option<&TenantId>, verdict: &Verdict) {
+        self.open.push(verdict.clone());
+    }
+
+    fn committed(&mut self) {
+        for verdict in self.open.drain(..) {
+            // Err: the demo has ended.
+            let _ = self.report.send(verdict);
+        }
+    }
+
+    fn aborted(&mut self) {
+        self.open.clear();
+    }
+}
+
+/// What ends a line without its record.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Problem {
+    #[error("{0}")]
+    Line(String),
+    #[error("the embedded broker: {0}")]
+    Broker(String),
+    #[error("the host did not settle the record within {} s (RUST_LOG=debug tells more)", PATIENCE.as_secs())]
+    NoVerdict,
+}
+
+/// Sends one line's record at a time and shows what it caused.
+pub(super) struct Play<'a> {
+    demo: &'a Demo,
+    broker: &'a EmbeddedBroker,
+    verdicts: &'a Receiver<Verdict>,
+    stop: &'a Shutdown,
+    /// The tenant of the last line: a line may leave it out.
+    tenant: &'a DemoTenant,
+}
+
+impl<'a> Play<'a> {
+    /// # Panics
+    /// When the demo has no tenant; `Demo::load` refuses that.
+    pub(super) fn new(
+        demo: &'a Demo,
+        broker: &'a EmbeddedBroker,
+        verdicts: &'a Receiver<Verdict>,
+        stop: &'a Shutdown,
+    ) -> Self {
+        Self { demo, broker, verdicts, stop, tenant: &demo.tenants[0] }
+    }
+
+    /// Plays all lines; ends early when a stop is asked for.
+    pub(super) fn script(&mut self, script: &str) -> anyhow::Result<()> {
+        for (number, line) in script.lines().enumerate() {
+            if self.stop.is_asked() {
+                break;
+            }
+            self.line(line).map_err(|problem| match problem {
+                Problem::Line(problem) => anyhow::anyhow!("line {} of the script, {line:?}: {problem}", number + 1),
+                problem => problem.into(),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Plays one line.
+    pub(super) fn line(&mut self, line: &str) -> Result<(), Problem> {
+        let line = line.trim();
+        if let Some(told) = line.strip_prefix('#') {
+            println!("\n{}", told.trim());
+            return Ok(());
+        }
+        let mut words: Vec<_> = line.split_whitespace().collect();
+        let tenants = &self.demo.tenants;
+        if let Some(tenant) =
+            tenants.iter().find(|t| words.first().is_some_and(|word| t.name.eq_ignore_ascii_case(word)))
+        {
+            self.tenant = tenant;
+            words.remove(0);
+        }
+        match &words[..] {
+            [] => Ok(()),
+            ["help"] => {
+                self.help();
+                Ok(())
+            }
+            words => self.send(words),
+        }
+    }
+
+    fn send(&self, words: &[&str]) -> Result<(), Problem> {
+        let input = self.demo.input(words).map_err(Problem::Line)?;
+        let headers = self.demo.headers(self.tenant).map_err(Problem::Line)?;
+        println!("{:<5} {}", self.tenant.name, words.join(" "));
+        let started = Instant::now();
+        let record = Record { key: input.key, value: Some(input.value), headers, timestamp: None };
+        self.broker.send(&input.token, &record).map_err(|error| Problem::Broker(error.to_string()))?;
+        let verdict = self.verdict(started)?;
+        let lines = match verdict {
+            Verdict::Outputs(outputs) if outputs.is_empty() => vec!["(nothing)".to_owned()],
+            Verdict::Outputs(outputs) => {
+                outputs.iter().map(|output| self.demo.read(&output.topic, output.record.value.as_deref())).collect()
+            }
+            Verdict::DeadLetter(letter) => vec![format!("dead letter ({letter})")],
+            Verdict::Waits(_) => Vec::new(),
+        };
+        let latency = started.elapsed();
+        for (number, line) in lines.iter().enumerate() {
+            let time = if number == 0 { format!("{:.1} ms", latency.as_secs_f64() * 1e3) } else { String::new() };
+            println!("        -> {line:<76} {time:>9}");
+        }
+        Ok(())
+    }
+
+    fn verdict(&self, started: Instant) -> Result<Verdict, Problem> {
+        loop {
+            match self.verdicts.recv_timeout(Duration::from_millis(100)) {
+                Ok(verdict) => return Ok(verdict),
+                Err(RecvTimeoutError::Timeout) if started.elapsed() < PATIENCE && !self.stop.is_asked() => {}
+                Err(_) => return Err(Problem::NoVerdict),
+            }
+        }
+    }
+
+    fn help(&self) {
+        println!(
+            "A line is: [tenant] word arguments. The tenant may be left out: then it is the last one, {}.\n",
+            self.tenant.name
+        );
+        for word in &self.demo.words {
+            println!("  {:<28} {}", word.usage(), word.help);
+        }
+        println!("  {:<28} {}", "quit", "ends the demo, as Ctrl-C does");
+        let tenants: Vec<_> = self.demo.tenants.iter().map(|tenant| tenant.name.as_str()).collect();
+        println!("\nTenants: {}.", tenants.join(", "));
+        for (kind, names) in &self.demo.names {
+            println!("Each {kind}: {}, or a number.", names.keys().map(String::as_str).collect::<Vec<_>>().join(", "));
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! `switchboard run`: consume, process, commit, until told to stop.
+
+use std::num::NonZero;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use switchboard_core::envelope::{OutputRules, TenantSchema};
+use switchboard_core::worker::{Manifest, Rules};
+
+use crate::cli::RunArgs;
+use crate::config::Settings;
+use crate::host::{Host, Plan};
+use crate::instance::Instance;
+use crate::kafka::{ClientOptions, GroupProtocol, TopicError, Topology, prepare};
+use crate::lookup::{HttpLookups, Source};
+use crate::sandbox::{Artifact, Instances, Limits, Sandbox};
+use crate::shutdown::Shutdown;
+use crate::telemetry;
+
+/// # Errors
+/// Why the host could not start or go on, with what to do.
+pub fn run(args: &RunArgs) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let settings = Settings::load(args.config.as_deref(), &args.overrides)?;
+    telemetry::logs(settings.log_format);
+    settings.check()?;
+    let instance = Instance::claim(&settings.app, settings.instance.as_deref()).context("claiming an instance id")?;
+    let options = client_options(&settings, &instance);
+    options.check()?;
+
+    let sandbox = sandbox(&settings)?;
+    let limits = *sandbox.limits();
+    let artifact = Arc::new(sandbox.load_file(&settings.plugin)?);
+    let rules = rules(&settings, artifact.manifest());
+    let topology = topology(&settings, &rules)?;
+    let lookups = lookups(&settings, artifact.manifest(), &rules.tenants)?;
+
+    let stop = Shutdown::default();
+    stop.on_signals().context("handling signals")?;
+    match prepare(&options, &topology, settings.replication_factor, &stop) {
+        Err(TopicError::Stopped) => return Ok(()),
+        result => result?,
+    }
+    let workers = workers(&settings);
+    let plan = Plan { rules, options, topology: Arc::new(topology), lookups, workers };
+    let host = Host::start(plan, || Instances::new(Arc::clone(&artifact), limits), || (), &stop)?;
+    announce(&settings, &artifact, &instance, workers, started);
+    host.join()?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn announce(settings: &Settings, artifact: &Artifact, instance: &Instance, workers: usize, started: Instant) {
+    let Manifest { name, version, .. } = artifact.manifest();
+    tracing::info!(
+        app = %settings.app,
+        instance = %instance.id,
+        plugin = %format!("{name} {version}"),
+        digest = %&artifact.digest()[..12],
+        workers,
+        "running on {} after {} ms",
+        settings.bootstrap_servers,
+        started.elapsed().as_millis()
+    );
+}
+
+fn client_options(settings: &Settings, instance: &Instance) -> ClientOptions {
+    let static_members = settings.instance.is_some();
+    // A static member of the classic protocol goes on at once after a restart. Under KIP-848 its successor is refused
+    // until the session time-out (UNRELEASED_INSTANCE_ID).
+    let default = if static_members { GroupProtocol::Classic } else { GroupProtocol::Consumer };
+    let group_protocol = settings.group_protocol.unwrap_or(default);
+    ClientOptions {
+        bootstrap_servers: settings.bootstrap_servers.clone(),
+        app: settings.app.clone(),
+        instance: instance.id.clone(),
+        static_members: static_members && group_protocol == GroupProtocol::Classic,
+        group_protocol,
+        session_timeout_ms: settings.session_timeout_ms,
+        properties: settings.kafka.clone(),
+    }
+}
+
+pub(super) fn sandbox(settings: &Settings) -> anyhow::Result<Sandbox> {
+    let limits = Limits {
+        fuel: settings.fuel,
+        cpu_time: Duration::from_millis(settings.cpu_time_ms),
+        memory: settings.memory_bytes,
+        warm_instances: settings.warm_instances,
+        warm_memory: settings.warm_memory_bytes,
+        log_lines: settings.log_lines,
+        artifact: settings.max_artifact_bytes,
+        state: settings.state_limits(),
+        ..Limits::default()
+    };
+    Sandbox::new(limits).map_err(|error| anyhow::anyhow!("this machine cannot run the sandbox: {error:#}"))
+}
+
+pub(super) fn rules(settings: &Settings, manifest: &Manifest) -> Rules {
+    let tokens = |list: &[String]| list.iter().map(|token| Arc::from(token.as_str())).collect::<Vec<Arc<str>>>();
+    let mut produces = tokens(&manifest.produces);
+    if let Some(allowed) = &settings.allow_topics {
+        produces.retain(|token| allowed.iter().any(|allowed| **allowed == **token));
+    }
+    Rules {
+        app: settings.app.clone(),
+        sources: tokens(&manifest.consumes),
+        shards: settings.shards,
+        tenants: TenantSchema::new(settings.tenant_headers.clone()),
+        outputs: OutputRules {
+            topics: produces,
+            carry_headers: settings.carry_headers.clone(),
+            limits: settings.output_limits(),
+        },
+        state: settings.state_limits(),
+        lookups: manifest.lookups.clone(),
+        lookup_time: Duration::from_millis(settings.lookup_time_ms),
+        batch: settings.batch(),
+        start_from: settings.start_from(),
+    }
+}
+
+pub(super) fn topology(settings: &Settings, rules: &Rules) -> anyhow::Result<Topology> {
+    let variable = |name: &str| std::env::var(name).ok();
+    let produces = &rules.outputs.topics;
+    Ok(Topology::resolve(&rules.app, &rules.sources, produces, &settings.topics, variable, rules.shards)?)
+}
+
+fn lookups(settings: &Settings, manifest: &Manifest, tenants: &TenantSchema) -> anyhow::Result<HttpLookups> {
+    let mut sources = Vec::new();
+    for (name, options) in &settings.lookups {
+        match Source::new(name, options.clone(), |variable| std::env::var(variable).ok())? {
+            Some(source) => {
+                tracing::info!("lookup source {name}: {}", source.template());
+                sources.push(source);
+            }
+            None => tracing::info!("lookup source {name}: none of {} is set", options.base_env.join(", ")),
+        }
+        if !manifest.lookups.contains(name) {
+            tracing::warn!("lookup source {name} is configured, but {} does not ask it", manifest.name);
+        }
+    }
+    for name in manifest.lookups.iter().filter(|name| !sources.iter().any(|source| source.name() == *name)) {
+        tracing::info!("lookup source {name} is not configured: every answer is «not found»");
+    }
+    Ok(HttpLookups::new(sources, settings.lookup_cache_bytes, tenants))
+}
+
+fn workers(settings: &Settings) -> usize {
+    match settings.workers {
+        0 => std::thread::available_parallelism().map_or(1, NonZero::get),
+        workers => workers,
+    }
+}

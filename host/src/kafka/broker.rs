@@ -1,0 +1,341 @@
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::config::FromClientConfigAndContext as _;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::types::RDKafkaErrorCode as Code;
+use rdkafka::{Offset, TopicPartitionList};
+use switchboard_core::envelope::Record;
+use switchboard_core::worker::{Broker, Consumed, Destination, Event, Fault, NotNow, Partition, Restored, Start};
+
+use super::client::{GroupContext, Nag, PlainContext, Rebalance};
+use super::native;
+use super::producer::Producer;
+use super::properties::ClientOptions;
+use super::restore::Restore;
+use super::topology::Topology;
+
+/// How long a question to a broker may hold up the worker: its other shards wait meanwhile.
+const QUESTION: Duration = Duration::from_millis(500);
+
+/// The client that is told high watermarks: one a process, it has no state.
+pub type UncommittedReader = Arc<BaseConsumer<PlainContext>>;
+
+/// One worker's Kafka, by librdkafka.
+pub struct KafkaBroker {
+    options: ClientOptions,
+    topology: Arc<Topology>,
+    worker: usize,
+    consumer: BaseConsumer<GroupContext>,
+    restore: Restore,
+    uncommitted: UncommittedReader,
+    producer: Option<Producer>,
+    /// A new producer whose epoch the coordinator has not given yet.
+    coming: Option<Producer>,
+    started: Instant,
+    nag: Nag,
+}
+
+impl KafkaBroker {
+    /// Joins the group.
+    ///
+    /// # Errors
+    /// When librdkafka refuses the configuration.
+    pub fn new(
+        options: ClientOptions,
+        topology: Arc<Topology>,
+        uncommitted: UncommittedReader,
+        worker: usize,
+    ) -> KafkaResult<Self> {
+        Ok(Self {
+            consumer: join(&options, &topology, worker)?,
+            restore: Restore::new(&options.restore_consumer(), topology.changelog.clone())?,
+            options,
+            topology,
+            worker,
+            uncommitted,
+            producer: None,
+            coming: None,
+            started: Instant::now(),
+            nag: Nag::default(),
+        })
+    }
+
+    /// # Errors
+    /// When librdkafka refuses the configuration.
+    pub fn uncommitted_reader(options: &ClientOptions) -> KafkaResult<UncommittedReader> {
+        let config = options.uncommitted_reader();
+        BaseConsumer::from_config_and_context(&config, PlainContext::new(&config)).map(Arc::new)
+    }
+
+    fn partitions(&self, names: &[(String, i32)]) -> Vec<Partition> {
+        names.iter().filter_map(|(topic, index)| self.topology.partition(topic, *index)).collect()
+    }
+
+    fn list(&self, partitions: impl IntoIterator<Item = (Partition, Offset)>) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        for (partition, offset) in partitions {
+            let (topic, index) = self.topology.name(partition);
+            list.add_partition_offset(topic, index, offset).expect("offsets of records are never negative");
+        }
+        list
+    }
+
+    fn names(&self, partitions: impl IntoIterator<Item = Partition>) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        for partition in partitions {
+            let (topic, index) = self.topology.name(partition);
+            list.add_partition(topic, index);
+        }
+        list
+    }
+
+    fn rebalance(&self) -> Option<Event> {
+        Some(match self.consumer.context().next_rebalance()? {
+            Rebalance::Assign(names) => Event::Assigned(self.partitions(&names)),
+            Rebalance::Revoke { partitions, lost: false } => Event::Revoked(self.partitions(&partitions)),
+            Rebalance::Revoke { partitions, lost: true } => Event::Lost(self.partitions(&partitions)),
+        })
+    }
+
+    fn consumed(&self, message: &BorrowedMessage<'_>) -> Option<Consumed> {
+        Some(Consumed {
+            partition: self.topology.partition(message.topic(), message.partition())?,
+            offset: message.offset(),
+            record: Record {
+                key: message.key().map(<[u8]>::to_vec),
+                value: message.payload().map(<[u8]>::to_vec),
+                headers: message.headers().map(native::read_headers).unwrap_or_default(),
+                timestamp: message.timestamp().to_millis(),
+            },
+        })
+    }
+
+    fn failed(&mut self, error: &KafkaError) -> Event {
+        match error {
+            KafkaError::MessageConsumptionFatal(Code::FencedInstanceId) => {
+                Event::Fenced("another member has this instance id".into())
+            }
+            KafkaError::MessageConsumptionFatal(code) => {
+                Event::Failed(format!("the consumer is of no more use: {code}"))
+            }
+            KafkaError::MessageConsumption(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
+                Event::Failed("records were deleted before they were read".into())
+            }
+            KafkaError::MessageConsumption(Code::UnknownTopicOrPartition | Code::UnknownTopic) => {
+                let topics = self.topology.sources.iter().map(|topic| topic.name.as_str()).collect::<Vec<_>>();
+                let topics = topics.join(", ");
+                self.nag.warn(format!("a source topic does not exist yet (of {topics}); its records are awaited"));
+                Event::Nothing
+            }
+            KafkaError::MessageConsumption(Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed) => {
+                let (group, topics) = (&self.options.app, self.topology.consumed().join(", "));
+                self.nag.warn(format!(
+                    "not allowed: this client needs READ on the group {group} and on the topics {topics}; trying on"
+                ));
+                Event::Nothing
+            }
+            other => {
+                self.nag.warn(format!("consuming: {other}; trying on"));
+                Event::Nothing
+            }
+        }
+    }
+
+    fn producer(&self) -> Result<&Producer, Fault> {
+        self.producer.as_ref().ok_or_else(|| Fault::Fatal("there is no producer".into()))
+    }
+}
+
+fn join(options: &ClientOptions, topology: &Topology, worker: usize) -> KafkaResult<BaseConsumer<GroupContext>> {
+    let config = options.group_consumer(worker);
+    let consumer = BaseConsumer::from_config_and_context(&config, GroupContext::new(&config))?;
+    consumer.subscribe(&topology.consumed())?;
+    Ok(consumer)
+}
+
+fn not_now(what: &str) -> impl Fn(KafkaError) -> NotNow + '_ {
+    move |error| NotNow(format!("{what}: {error}"))
+}
+
+impl Broker for KafkaBroker {
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn poll(&mut self, wait: Duration) -> Event {
+        if let Some(event) = self.rebalance() {
+            return event;
+        }
+        let polled = match self.consumer.poll(wait) {
+            None => None,
+            Some(Ok(message)) => Some(self.consumed(&message).ok_or_else(|| message.topic().to_owned())),
+            Some(Err(error)) => return self.failed(&error),
+        };
+        match polled {
+            Some(Ok(consumed)) => Event::Record(consumed),
+            Some(Err(topic)) => Event::Failed(format!("a record of {topic}, to which nobody subscribed")),
+            None => self.rebalance().unwrap_or(Event::Nothing),
+        }
+    }
+
+    fn stable_offsets(&mut self, partitions: &[Partition]) -> Result<Vec<Option<i64>>, NotNow> {
+        if partitions.is_empty() {
+            return Ok(Vec::new());
+        }
+        // A read_committed consumer asks for stable offsets: while a transaction that has sent offsets is open, the
+        // coordinator answers UNSTABLE_OFFSET_COMMIT, and librdkafka asks again until the time-out.
+        let error = not_now("the committed offsets are not stable");
+        let list = self.names(partitions.iter().copied());
+        let committed = self.consumer.committed_offsets(list, QUESTION).map_err(&error)?;
+        let offset = |partition: &Partition| {
+            let (topic, index) = self.topology.name(*partition);
+            let Some(element) = committed.find_partition(topic, index) else {
+                return Err(NotNow(format!("the committed offset of {topic}[{index}] is missing in the answer")));
+            };
+            element.error().map_err(&error)?;
+            match element.offset() {
+                Offset::Offset(offset) => Ok(Some(offset)),
+                Offset::Invalid => Ok(None),
+                other => Err(NotNow(format!("a committed offset of {topic}[{index}] that is none: {other:?}"))),
+            }
+        };
+        partitions.iter().map(offset).collect()
+    }
+
+    fn log_bounds(&mut self, partition: Partition) -> Result<Range<i64>, NotNow> {
+        let (topic, index) = self.topology.name(partition);
+        let bounds = self.consumer.fetch_watermarks(topic, index, QUESTION);
+        bounds.map(|(start, end)| start..end).map_err(not_now("the log's bounds cannot be had"))
+    }
+
+    fn assign(&mut self, starts: &[Start]) {
+        let list = self.list(starts.iter().map(|start| (start.partition, Offset::Offset(start.offset))));
+        let paused = self.names(starts.iter().filter(|start| start.paused).map(|start| start.partition));
+        // Nothing is polled in between, so no record of a paused partition gets through.
+        let result = self.consumer.incremental_assign(&list).and_then(|()| self.consumer.pause(&paused));
+        if let Err(error) = result {
+            tracing::warn!("assigning: {error}");
+        }
+    }
+
+    fn unassign(&mut self, partitions: &[Partition]) {
+        if let Err(error) = self.consumer.incremental_unassign(&self.names(partitions.iter().copied())) {
+            tracing::debug!("unassigning: {error}");
+        }
+    }
+
+    fn resume(&mut self, partition: Partition) {
+        if let Err(error) = self.consumer.resume(&self.names([partition])) {
+            tracing::warn!("resuming: {error}");
+        }
+    }
+
+    fn changelog_end(&mut self, shard: i32) -> Result<i64, NotNow> {
+        let bounds = self.uncommitted.fetch_watermarks(&self.topology.changelog, shard, QUESTION);
+        bounds.map(|(_, end)| end).map_err(not_now("the changelog's end cannot be had"))
+    }
+
+    fn changelog_stable_end(&mut self, shard: i32) -> Result<i64, NotNow> {
+        self.restore.stable_end(shard, QUESTION).map_err(not_now("the changelog's stable end cannot be had"))
+    }
+
+    fn start_restore(&mut self, shard: i32) {
+        self.restore.start(shard);
+    }
+
+    fn poll_restore(&mut self, wait: Duration) -> Restored {
+        self.restore.poll(wait)
+    }
+
+    fn stop_restore(&mut self, shard: i32) {
+        self.restore.stop(shard);
+    }
+
+    fn is_live_member(&self) -> bool {
+        !self.consumer.assignment_lost() && native::has_generation(&self.consumer)
+    }
+
+    fn producer_is_suspect(&self) -> bool {
+        self.producer.as_ref().is_none_or(Producer::is_suspect)
+    }
+
+    fn renew_producer(&mut self) -> Result<(), Fault> {
+        // Dropped first: what it still holds is not to be sent any more.
+        self.producer = None;
+        let coming = match self.coming.take() {
+            Some(coming) => coming,
+            None => Producer::new(&self.options.producer(self.worker))?,
+        };
+        match coming.init() {
+            Ok(()) => {
+                self.producer = Some(coming);
+                Ok(())
+            }
+            Err(fault) => {
+                // librdkafka goes on asking; the same call takes it up.
+                if matches!(fault, Fault::Retriable(_)) {
+                    self.coming = Some(coming);
+                }
+                Err(fault)
+            }
+        }
+    }
+
+    fn begin(&mut self) -> Result<(), Fault> {
+        self.producer()?.begin()
+    }
+
+    fn send(&mut self, destination: Destination<'_>, record: &Record) -> Result<(), Fault> {
+        let topology = &self.topology;
+        let (topic, partition) = match destination {
+            Destination::Output(token) => {
+                let output = topology.outputs.iter().find(|topic| *topic.token == *token);
+                let name = output.map(|topic| topic.name.as_str());
+                (name.ok_or_else(|| Fault::Refused(format!("{token} is no topic of this plugin")))?, None)
+            }
+            Destination::Shard(shard) => (topology.shards.as_str(), Some(shard)),
+            Destination::Changelog(shard) => (topology.changelog.as_str(), Some(shard)),
+            Destination::DeadLetters => (topology.dead_letters.as_str(), None),
+        };
+        self.producer()?.send(topic, partition, record)
+    }
+
+    fn flush(&mut self) -> Result<(), Fault> {
+        self.producer()?.flush()
+    }
+
+    fn send_offsets(&mut self, offsets: &[(Partition, i64)]) -> Result<(), Fault> {
+        let list = self.list(offsets.iter().map(|(partition, offset)| (*partition, Offset::Offset(*offset))));
+        // Fresh for each commit: the generation changes with every rebalance.
+        let metadata = self.consumer.group_metadata();
+        let metadata = metadata.ok_or_else(|| Fault::Abortable("not a member of the group".into()))?;
+        self.producer()?.send_offsets(&list, &metadata)
+    }
+
+    fn commit(&mut self) -> Result<(), Fault> {
+        self.producer()?.commit()
+    }
+
+    fn abort(&mut self) -> Result<(), Fault> {
+        self.producer()?.abort()
+    }
+
+    fn restart(&mut self) -> Result<(), Fault> {
+        self.producer = None;
+        self.restore.stop_all();
+        self.consumer.context().close();
+        self.consumer = join(&self.options, &self.topology, self.worker).map_err(|e| Fault::Fatal(e.to_string()))?;
+        Ok(())
+    }
+}
+
+impl Drop for KafkaBroker {
+    /// The consumer's own drop leaves the group.
+    fn drop(&mut self) {
+        self.consumer.context().close();
+    }
+}

@@ -1,0 +1,191 @@
+//! What librdkafka's clients tell beside their answers: logs, errors, rebalances, failed deliveries.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message as _;
+use rdkafka::producer::{DeliveryResult, ProducerContext};
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientConfig, TopicPartitionList};
+
+/// How often the same trouble is told.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// Says a thing at once, and then every few seconds for as long as it lasts.
+#[derive(Debug, Default)]
+pub(super) struct Nag {
+    last: Option<(Instant, String)>,
+}
+
+impl Nag {
+    pub(super) fn warn(&mut self, text: String) {
+        let due = self.last.as_ref().is_none_or(|(at, last)| at.elapsed() >= EVERY || *last != text);
+        if due {
+            tracing::warn!("{text}");
+            self.last = Some((Instant::now(), text));
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn log(level: RDKafkaLogLevel, facility: &str, text: &str) {
+    // librdkafka tells of every connection that it lost and made again; who is unreachable for long is told by `Nag`.
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+            tracing::error!(target: "librdkafka", "{facility}: {text}");
+        }
+        _ => tracing::debug!(target: "librdkafka", "{facility}: {text}"),
+    }
+}
+
+/// Errors of a client as a whole, told with what to do.
+#[derive(Debug, Default)]
+pub struct PlainContext {
+    nag: Mutex<Nag>,
+    servers: String,
+}
+
+impl PlainContext {
+    pub(super) fn new(config: &ClientConfig) -> Self {
+        Self { nag: Mutex::default(), servers: config.get("bootstrap.servers").unwrap_or_default().to_owned() }
+    }
+}
+
+impl ClientContext for PlainContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        log(level, facility, text);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        use rdkafka::types::RDKafkaErrorCode as Code;
+        let servers = &self.servers;
+        match error.rdkafka_error_code() {
+            Some(Code::AllBrokersDown) => {
+                lock(&self.nag).warn(format!("no broker of {servers} can be reached ({reason}); trying on"));
+            }
+            // Each is followed by AllBrokersDown when it matters.
+            Some(Code::BrokerTransportFailure | Code::Resolve | Code::OperationTimedOut) => {
+                tracing::debug!(target: "librdkafka", "{error}: {reason}");
+            }
+            _ => lock(&self.nag).warn(format!("Kafka client: {error}: {reason}")),
+        }
+    }
+}
+
+impl ConsumerContext for PlainContext {}
+
+/// A change of the assignment, as librdkafka wants it answered.
+#[derive(Debug)]
+pub(super) enum Rebalance {
+    Assign(Vec<(String, i32)>),
+    Revoke { partitions: Vec<(String, i32)>, lost: bool },
+}
+
+/// Keeps rebalances for the worker to answer in its own time.
+///
+/// With librdkafka's event interface the group waits until `incremental_assign` or `incremental_unassign` is called,
+/// from wherever: so the worker commits first, and no callback needs to know about transactions.
+pub(super) struct GroupContext {
+    plain: PlainContext,
+    rebalances: Mutex<VecDeque<Rebalance>>,
+    closing: AtomicBool,
+}
+
+impl GroupContext {
+    pub(super) fn new(config: &ClientConfig) -> Self {
+        Self { plain: PlainContext::new(config), rebalances: Mutex::default(), closing: AtomicBool::new(false) }
+    }
+
+    pub(super) fn next_rebalance(&self) -> Option<Rebalance> {
+        lock(&self.rebalances).pop_front()
+    }
+
+    /// From now on revocations are answered at once: nobody is there any more to commit.
+    pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+    }
+}
+
+impl ClientContext for GroupContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        log(level, facility, text);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.plain.error(error, reason);
+    }
+}
+
+impl ConsumerContext for GroupContext {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, kind: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let partitions = || list.elements().iter().map(|e| (e.topic().to_owned(), e.partition())).collect::<Vec<_>>();
+        let assign = kind == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        if self.closing.load(Ordering::Relaxed) {
+            if !assign && let Err(error) = consumer.incremental_unassign(list) {
+                tracing::debug!("unassigning at the end: {error}");
+            }
+            return;
+        }
+        let rebalance = if assign {
+            Rebalance::Assign(partitions())
+        } else {
+            Rebalance::Revoke { partitions: partitions(), lost: consumer.assignment_lost() }
+        };
+        lock(&self.rebalances).push_back(rebalance);
+    }
+}
+
+/// What a transactional producer tells beside the results of calls.
+pub(super) struct ProducerEvents {
+    plain: PlainContext,
+    suspect: AtomicBool,
+    /// The first failed delivery since the transaction began.
+    failed: Mutex<Option<(KafkaError, String)>>,
+}
+
+impl ProducerEvents {
+    pub(super) fn new(config: &ClientConfig) -> Self {
+        Self { plain: PlainContext::new(config), suspect: AtomicBool::new(false), failed: Mutex::default() }
+    }
+
+    pub(super) fn is_suspect(&self) -> bool {
+        self.suspect.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn take_failed(&self) -> Option<(KafkaError, String)> {
+        lock(&self.failed).take()
+    }
+}
+
+impl ClientContext for ProducerEvents {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        // A connection was lost, or a request given up: librdkafka retries inside and tells nobody else.
+        if matches!(facility, "FAIL" | "REQTMOUT") {
+            self.suspect.store(true, Ordering::Relaxed);
+        }
+        log(level, facility, text);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.plain.error(error, reason);
+    }
+}
+
+impl ProducerContext for ProducerEvents {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, message)) = result {
+            lock(&self.failed).get_or_insert_with(|| (error.clone(), message.topic().to_owned()));
+        }
+    }
+}

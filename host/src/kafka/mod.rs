@@ -1,0 +1,21 @@
+//! rdkafka behind the worker's `Broker`: the only room that knows Kafka's client.
+//!
+//! A worker has a group consumer, a consumer for restores and a transactional producer. Nothing here decides what to
+//! commit, retry or skip: errors are put into the worker's classes (`producer`), rebalances into its events (`client`).
+//! Beside it: names (`topology`), properties (`properties`), internal topics (`topics`), the embedded broker.
+
+mod broker;
+mod client;
+mod embedded;
+mod native;
+mod producer;
+mod properties;
+mod restore;
+mod topics;
+mod topology;
+
+pub use broker::{KafkaBroker, UncommittedReader};
+pub use embedded::EmbeddedBroker;
+pub use properties::{ClientOptions, GroupProtocol, PropertyError};
+pub use topics::{TopicError, prepare};
+pub use topology::{TopicName, Topology, TopologyError};

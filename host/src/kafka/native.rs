@@ -1,0 +1,93 @@
+//! The calls for which rdkafka has no safe form. The only file that uses `rdkafka-sys`.
+#![allow(unsafe_code)]
+
+use std::ffi::CStr;
+use std::ptr;
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::message::{BorrowedHeaders, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka_sys as rdsys;
+use switchboard_core::envelope::Header;
+
+/// The headers of a consumed record. rdkafka's own getter panics at a name that is not UTF-8, which one faulty producer
+/// is enough to bring about.
+pub(super) fn read_headers(headers: &BorrowedHeaders) -> Vec<Header> {
+    let native = ptr::from_ref(headers).cast::<rdsys::rd_kafka_headers_t>();
+    let mut read = Vec::new();
+    loop {
+        let mut name = ptr::null();
+        let mut value = ptr::null();
+        let mut size = 0;
+        // SAFETY: a `&BorrowedHeaders` is the address of a live `rd_kafka_headers_t` (that is how rdkafka makes it),
+        // and the out pointers are valid for writes.
+        let result =
+            unsafe { rdsys::rd_kafka_header_get_all(native, read.len(), &raw mut name, &raw mut value, &raw mut size) };
+        if result != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return read;
+        }
+        // SAFETY: on success the name is a C string and the value null or `size` bytes, both owned by the headers,
+        // which outlive this call.
+        let header = unsafe {
+            Header {
+                name: CStr::from_ptr(name).to_bytes().to_vec(),
+                value: (!value.is_null()).then(|| std::slice::from_raw_parts(value.cast::<u8>(), size).to_vec()),
+            }
+        };
+        read.push(header);
+    }
+}
+
+/// Headers to send, names as bytes.
+pub(super) fn write_headers(headers: &[Header]) -> OwnedHeaders {
+    let owned = OwnedHeaders::new_with_capacity(headers.len());
+    let native = ptr::from_ref(owned.as_borrowed()).cast_mut().cast::<rdsys::rd_kafka_headers_t>();
+    for header in headers {
+        let (value, size) = match &header.value {
+            // A dangling pointer with size 0 is an empty value; only a null pointer is a null.
+            Some(value) => (value.as_ptr().cast(), value.len()),
+            None => (ptr::null(), 0),
+        };
+        // SAFETY: `native` is the headers object that `owned` owns and nobody else has seen; librdkafka copies name and
+        // value, whose lengths are given. Slices are at most isize::MAX long.
+        let result = unsafe {
+            rdsys::rd_kafka_header_add(
+                native,
+                header.name.as_ptr().cast(),
+                header.name.len().cast_signed(),
+                value,
+                size.cast_signed(),
+            )
+        };
+        assert_eq!(result, RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR, "adding to headers of our own cannot fail");
+    }
+    owned
+}
+
+/// Waits until no message is under way, for at most `wait`; true when it is so. rdkafka's own `flush` looks every
+/// 100 ms only. Delivery reports are to be polled for meanwhile, or the wait does not end.
+pub(super) fn flush<C: ProducerContext>(producer: &BaseProducer<C>, wait: Duration) -> bool {
+    let wait = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: the client outlives the call.
+    let result = unsafe { rdsys::rd_kafka_flush(producer.client().native_ptr(), wait) };
+    result == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR
+}
+
+/// Whether the group coordinator would fence our offsets: we have a member id and a generation. Offsets sent without
+/// (generation -1) are taken from anybody, as those of a consumer outside the group.
+pub(super) fn has_generation<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> bool {
+    // SAFETY: the client outlives the calls; the metadata object is ours, checked for null, read, and destroyed once.
+    unsafe {
+        let metadata = rdsys::rd_kafka_consumer_group_metadata(consumer.client().native_ptr());
+        if metadata.is_null() {
+            return false;
+        }
+        let member = rdsys::rd_kafka_consumer_group_metadata_member_id(metadata);
+        let live =
+            rdsys::rd_kafka_consumer_group_metadata_generation_id(metadata) >= 0 && !member.is_null() && *member != 0;
+        rdsys::rd_kafka_consumer_group_metadata_destroy(metadata);
+        live
+    }
+}

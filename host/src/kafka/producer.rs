@@ -1,0 +1,162 @@
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::TopicPartitionList;
+use rdkafka::config::FromClientConfigAndContext as _;
+use rdkafka::consumer::ConsumerGroupMetadata;
+use rdkafka::error::{KafkaError, RDKafkaError};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::types::RDKafkaErrorCode as Code;
+use switchboard_core::envelope::Record;
+use switchboard_core::worker::Fault;
+
+use super::client::ProducerEvents;
+use super::native;
+
+/// How long one call waits before it says «again». librdkafka goes on with it meanwhile; the same call takes it up.
+const CALL: Duration = Duration::from_secs(1);
+/// How long one look at the delivery reports waits.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// A transactional producer. A new one of the same transactional id has a new epoch, and fences this one.
+pub(super) struct Producer {
+    inner: BaseProducer<ProducerEvents>,
+}
+
+impl Producer {
+    /// # Errors
+    /// When librdkafka cannot make a client.
+    pub(super) fn new(config: &ClientConfig) -> Result<Self, Fault> {
+        let context = ProducerEvents::new(config);
+        let inner = BaseProducer::from_config_and_context(config, context);
+        inner.map(|inner| Self { inner }).map_err(|error| Fault::Fatal(error.to_string()))
+    }
+
+    /// Gets producer id and epoch; ends whatever a predecessor left open.
+    pub(super) fn init(&self) -> Result<(), Fault> {
+        self.inner.init_transactions(CALL).map_err(classify)
+    }
+
+    pub(super) fn is_suspect(&self) -> bool {
+        self.inner.context().is_suspect()
+    }
+
+    pub(super) fn begin(&self) -> Result<(), Fault> {
+        // Reports of an aborted transaction's records are of no more interest.
+        self.inner.poll(Duration::ZERO);
+        self.inner.context().take_failed();
+        self.inner.begin_transaction().map_err(classify)
+    }
+
+    pub(super) fn send(&self, topic: &str, partition: Option<i32>, record: &Record) -> Result<(), Fault> {
+        let mut out = BaseRecord::<[u8], [u8]>::to(topic);
+        out.partition = partition;
+        out.key = record.key.as_deref();
+        out.payload = record.value.as_deref();
+        if !record.headers.is_empty() {
+            out.headers = Some(native::write_headers(&record.headers));
+        }
+        match self.inner.send(out) {
+            Ok(()) => Ok(()),
+            Err((KafkaError::MessageProduction(Code::QueueFull), _)) => {
+                self.inner.poll(LOOK);
+                Err(Fault::Retriable("the producer's queue is full".into()))
+            }
+            Err((error, _)) => Err(delivery_fault(&error, topic)),
+        }
+    }
+
+    /// Waits until all records are written or one has failed.
+    pub(super) fn flush(&self) -> Result<(), Fault> {
+        let started = Instant::now();
+        loop {
+            let done = native::flush(&self.inner, LOOK);
+            self.inner.poll(Duration::ZERO);
+            if let Some((error, topic)) = self.inner.context().take_failed() {
+                return Err(delivery_fault(&error, &topic));
+            }
+            if done {
+                return Ok(());
+            }
+            if started.elapsed() >= CALL {
+                return Err(Fault::Retriable("records are not yet written".into()));
+            }
+        }
+    }
+
+    pub(super) fn send_offsets(
+        &self,
+        offsets: &TopicPartitionList,
+        metadata: &ConsumerGroupMetadata,
+    ) -> Result<(), Fault> {
+        self.inner.send_offsets_to_transaction(offsets, metadata, CALL).map_err(classify)
+    }
+
+    pub(super) fn commit(&self) -> Result<(), Fault> {
+        self.inner.commit_transaction(CALL).map_err(classify)
+    }
+
+    /// librdkafka waits for the reports of the records that it purges, and with events nobody but us takes these: so it
+    /// is asked in short turns.
+    pub(super) fn abort(&self) -> Result<(), Fault> {
+        let started = Instant::now();
+        loop {
+            let result = self.inner.abort_transaction(10 * LOOK).map_err(classify);
+            self.inner.poll(Duration::ZERO);
+            match result {
+                Err(Fault::Retriable(_)) if started.elapsed() < CALL => {}
+                result => return result,
+            }
+        }
+    }
+}
+
+/// What a transactional call's error allows.
+fn classify(error: KafkaError) -> Fault {
+    let KafkaError::Transaction(error) = error else {
+        return match error.rdkafka_error_code() {
+            Some(Code::OperationTimedOut) => Fault::Retriable(error.to_string()),
+            _ => Fault::Fatal(error.to_string()),
+        };
+    };
+    let text = describe(&error);
+    match error.code() {
+        // PRODUCER_FENCED and INVALID_PRODUCER_EPOCH: a newer producer has our transactional id.
+        Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch => Fault::Fenced(text),
+        _ if error.is_fatal() => Fault::Fatal(text),
+        _ if error.txn_requires_abort() => match error.code() {
+            Code::MessageTimedOut | Code::OperationTimedOut | Code::RequestTimedOut => Fault::TimedOut(text),
+            _ => Fault::Abortable(text),
+        },
+        _ if error.is_retriable() => Fault::Retriable(text),
+        _ => Fault::Fatal(text),
+    }
+}
+
+fn describe(error: &RDKafkaError) -> String {
+    format!("{} ({})", error.string(), error.name())
+}
+
+/// What a failed delivery means for its transaction, which is to be aborted in any case.
+fn delivery_fault(error: &KafkaError, topic: &str) -> Fault {
+    let text = format!("to {topic}: {error}");
+    match error.rdkafka_error_code() {
+        Some(
+            Code::MessageSizeTooLarge
+            | Code::InvalidMessageSize
+            | Code::MessageBatchTooLarge
+            | Code::InvalidRecord
+            | Code::InvalidTimestamp
+            | Code::InvalidTopic
+            | Code::TopicAuthorizationFailed
+            | Code::UnknownTopicOrPartition
+            | Code::UnknownTopic
+            | Code::UnknownPartition
+            | Code::PolicyViolation,
+        ) => Fault::Refused(text),
+        Some(Code::MessageTimedOut | Code::RequestTimedOut) => Fault::TimedOut(text),
+        Some(Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch) => Fault::Fenced(text),
+        Some(Code::Fatal) => Fault::Fatal(text),
+        _ => Fault::Abortable(text),
+    }
+}

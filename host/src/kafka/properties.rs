@@ -1,0 +1,237 @@
+use std::collections::BTreeMap;
+
+use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
+use serde::{Deserialize, Serialize};
+
+/// Properties that carry the rules of a transaction, or that a setting of its own stands for: what to use instead.
+/// An entry ending in `*` stands for all that begin so.
+const RESERVED: &[(&str, &str)] = &[
+    ("bootstrap.servers", "set it with --bootstrap-servers"),
+    ("metadata.broker.list", "set the brokers with --bootstrap-servers"),
+    ("group.id", "it is the application's name (--app)"),
+    ("group.instance.id", "it follows from --instance"),
+    ("group.protocol", "set it with --group-protocol"),
+    ("group.remote.assignor", "the group protocol is Switchboard's"),
+    ("partition.assignment.strategy", "the group protocol is Switchboard's"),
+    ("session.timeout.ms", "set it with --session-timeout-ms"),
+    ("heartbeat.interval.ms", "it follows from --session-timeout-ms"),
+    ("max.poll.interval.ms", "exactly-once rests on it"),
+    ("transaction*", "exactly-once rests on it"),
+    ("enable.idempotence", "exactly-once rests on it"),
+    ("enable.gapless.guarantee", "exactly-once rests on it"),
+    ("acks", "exactly-once rests on it"),
+    ("request.required.acks", "exactly-once rests on it"),
+    ("max.in.flight*", "exactly-once rests on it"),
+    ("retries", "exactly-once rests on it"),
+    ("message.send.max.retries", "exactly-once rests on it"),
+    ("message.timeout.ms", "exactly-once rests on it"),
+    ("delivery.timeout.ms", "exactly-once rests on it"),
+    ("isolation.level", "exactly-once rests on it"),
+    ("enable.auto.commit", "exactly-once rests on it"),
+    ("auto.commit*", "exactly-once rests on it"),
+    ("enable.auto.offset.store", "exactly-once rests on it"),
+    ("auto.offset.reset", "an offset that is gone is never reset silently; see --start-from"),
+    ("offset.store*", "exactly-once rests on it"),
+    ("enable.partition.eof", "restores rest on it"),
+    ("delivery.report.only.error", "Switchboard reads delivery reports"),
+    ("partitioner", "outputs are placed as Java clients place them"),
+    ("log_level", "exactly-once rests on librdkafka's log of lost connections"),
+    ("log.connection.close", "exactly-once rests on librdkafka's log of lost connections"),
+    ("log.queue", "exactly-once rests on librdkafka's log of lost connections"),
+    ("plugin.library.paths", "plugins of librdkafka are not loaded"),
+    ("test.mock*", "use `switchboard demo` for an embedded broker"),
+];
+
+/// Which of Kafka's two protocols makes us a member of the group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum GroupProtocol {
+    /// JoinGroup and SyncGroup, cooperative-sticky: with a stable instance id a restarted host goes on at once.
+    Classic,
+    /// KIP-848, brokers from 4.0.
+    Consumer,
+}
+
+/// A librdkafka property that cannot be passed through.
+#[derive(Debug, thiserror::Error)]
+pub enum PropertyError {
+    #[error("the librdkafka property {0:?} cannot be set: {1}")]
+    Reserved(String, &'static str),
+    #[error("librdkafka does not take these properties: {0}")]
+    Invalid(String),
+}
+
+/// What all Kafka clients of a process are made from.
+#[derive(Debug, Clone)]
+pub struct ClientOptions {
+    pub bootstrap_servers: String,
+    /// The group.
+    pub app: String,
+    /// Makes up the transactional id of each worker.
+    pub instance: String,
+    /// Whether workers are static members of the group.
+    pub static_members: bool,
+    pub group_protocol: GroupProtocol,
+    /// Of the classic protocol, in milliseconds: KIP-848 leaves it to the broker.
+    pub session_timeout_ms: u32,
+    /// librdkafka's own, passed through.
+    pub properties: BTreeMap<String, String>,
+}
+
+impl ClientOptions {
+    /// # Errors
+    /// When a property is one of Switchboard's own, or none of librdkafka's.
+    pub fn check(&self) -> Result<(), PropertyError> {
+        for name in self.properties.keys() {
+            let reserved = RESERVED.iter().find(|(reserved, _)| match reserved.strip_suffix('*') {
+                Some(prefix) => name.starts_with(prefix),
+                None => name == reserved,
+            });
+            if let Some((_, instead)) = reserved {
+                return Err(PropertyError::Reserved(name.clone(), instead));
+            }
+        }
+        let native = self.producer(0).create_native_config();
+        native.map(drop).map_err(|error| PropertyError::Invalid(error.to_string()))
+    }
+
+    /// For clients that only ask questions.
+    pub fn plain(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set("client.id", format!("{}-{}", self.app, self.instance))
+            // A request is never held back to be merged with the next.
+            .set("socket.nagle.disable", "true")
+            .set("reconnect.backoff.max.ms", "1000")
+            // FAIL and REQTMOUT are logged up to this level: `Broker::producer_is_suspect` reads them.
+            .set_log_level(RDKafkaLogLevel::Info);
+        for (name, value) in &self.properties {
+            config.set(name, value);
+        }
+        config.set("bootstrap.servers", &self.bootstrap_servers);
+        config
+    }
+
+    /// The group consumer of a worker.
+    pub(super) fn group_consumer(&self, worker: usize) -> ClientConfig {
+        let mut config = self.consumer(&self.app);
+        // An offset that is gone is an error, not a place to start: see `Ownership`.
+        config.set("auto.offset.reset", "error");
+        match self.group_protocol {
+            GroupProtocol::Classic => {
+                config
+                    .set("group.protocol", "classic")
+                    .set("partition.assignment.strategy", "cooperative-sticky")
+                    .set("session.timeout.ms", self.session_timeout_ms.to_string())
+                    .set("heartbeat.interval.ms", (self.session_timeout_ms / 4).max(1).to_string());
+            }
+            GroupProtocol::Consumer => {
+                config.set("group.protocol", "consumer");
+            }
+        }
+        if self.static_members {
+            config.set("group.instance.id", format!("{}-{worker}", self.instance));
+        }
+        config
+    }
+
+    /// The consumer that reads changelogs: assigned by hand, a member of no group.
+    pub(super) fn restore_consumer(&self) -> ClientConfig {
+        // librdkafka wants a group id for assignments, though nothing joins that group or commits to it.
+        let mut config = self.consumer(&format!("{}-restore", self.app));
+        config.set("auto.offset.reset", "earliest").set("enable.partition.eof", "true");
+        config
+    }
+
+    /// The client that is told high watermarks instead of last stable offsets.
+    pub(super) fn uncommitted_reader(&self) -> ClientConfig {
+        let mut config = self.plain();
+        config.set("isolation.level", "read_uncommitted");
+        config
+    }
+
+    fn consumer(&self, group: &str) -> ClientConfig {
+        let mut config = self.plain();
+        let mut default = |name: &str, value: &str| {
+            if !self.properties.contains_key(name) {
+                config.set(name, value);
+            }
+        };
+        // What librdkafka reads ahead bounds how long a record waits behind a backlog of other partitions.
+        default("queued.max.messages.kbytes", "16384");
+        // The default waits up to 1 s before it fetches again once the read-ahead is full.
+        default("fetch.queue.backoff.ms", "5");
+        config
+            .set("group.id", group)
+            .set("isolation.level", "read_committed")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false");
+        config
+    }
+
+    /// The transactional producer of a worker.
+    pub(super) fn producer(&self, worker: usize) -> ClientConfig {
+        let mut config = self.plain();
+        let mut default = |name: &str, value: &str| {
+            if !self.properties.contains_key(name) {
+                config.set(name, value);
+            }
+        };
+        // A commit flushes at once; until then batches may fill.
+        default("linger.ms", "50");
+        // Right after a commit the next one is told CONCURRENT_TRANSACTIONS until the markers are written: the default
+        // of 100 ms would be the latency of every second transaction.
+        default("retry.backoff.ms", "2");
+        // How long a topic may be unknown before a record to it is refused; a transaction is open meanwhile.
+        default("topic.metadata.propagation.max.ms", "3000");
+        default("message.max.bytes", MAX_RECORD_BYTES);
+        default("queue.buffering.max.kbytes", "131072");
+        config
+            .set("transactional.id", format!("{}-{}-{worker}", self.app, self.instance))
+            .set("transaction.timeout.ms", "10000")
+            .set("enable.idempotence", "true")
+            .set("delivery.report.only.error", "true")
+            .set("partitioner", "murmur2_random");
+        config
+    }
+}
+
+/// What internal topics and producers take: a legal record (1 MiB by default) and our headers always fit.
+pub(super) const MAX_RECORD_BYTES: &str = "4194304";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(name: &str, value: &str) -> ClientOptions {
+        ClientOptions {
+            bootstrap_servers: "localhost:9092".into(),
+            app: "app".into(),
+            instance: "i".into(),
+            static_members: false,
+            group_protocol: GroupProtocol::Consumer,
+            session_timeout_ms: 10_000,
+            properties: [(name.to_owned(), value.to_owned())].into(),
+        }
+    }
+
+    #[test]
+    fn properties_that_carry_the_rules_are_refused_with_what_to_do() {
+        for name in ["isolation.level", "transactional.id", "transaction.timeout.ms", "acks", "max.in.flight"] {
+            let error = options(name, "1").check().unwrap_err();
+            assert!(matches!(error, PropertyError::Reserved(..)), "{error}");
+        }
+        let error = options("group.id", "x").check().unwrap_err().to_string();
+        assert!(error.contains("--app"), "{error}");
+    }
+
+    #[test]
+    fn properties_of_librdkafka_pass_and_unknown_ones_are_refused() {
+        options("compression.codec", "zstd").check().unwrap();
+        options("sasl.mechanisms", "SCRAM-SHA-512").check().unwrap();
+        options("linger.ms", "5").check().unwrap();
+        assert_eq!(options("linger.ms", "5").producer(0).get("linger.ms"), Some("5"));
+        assert!(matches!(options("no.such.thing", "1").check(), Err(PropertyError::Invalid(_))));
+    }
+}

@@ -1,0 +1,77 @@
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use rdkafka::config::FromClientConfigAndContext as _;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::message::Message as _;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use switchboard_core::worker::Restored;
+
+use super::client::{Nag, PlainContext};
+
+/// Reads changelogs, read_committed, by hand-made assignments, so that the group consumer goes on meanwhile.
+pub(super) struct Restore {
+    consumer: BaseConsumer<PlainContext>,
+    changelog: String,
+    reading: BTreeSet<i32>,
+    nag: Nag,
+}
+
+impl Restore {
+    pub(super) fn new(config: &ClientConfig, changelog: String) -> KafkaResult<Self> {
+        let consumer = BaseConsumer::from_config_and_context(config, PlainContext::new(config))?;
+        Ok(Self { consumer, changelog, reading: BTreeSet::new(), nag: Nag::default() })
+    }
+
+    pub(super) fn stable_end(&self, shard: i32, wait: Duration) -> KafkaResult<i64> {
+        // A read_committed client is told the last stable offset.
+        self.consumer.fetch_watermarks(&self.changelog, shard, wait).map(|(_, end)| end)
+    }
+
+    pub(super) fn start(&mut self, shard: i32) {
+        if let Err(error) = self.consumer.incremental_assign(&self.partition(shard)) {
+            tracing::error!(shard, "the changelog cannot be read: {error}");
+        }
+        self.reading.insert(shard);
+    }
+
+    pub(super) fn stop(&mut self, shard: i32) {
+        if self.reading.remove(&shard)
+            && let Err(error) = self.consumer.incremental_unassign(&self.partition(shard))
+        {
+            tracing::debug!(shard, "unassigning the changelog: {error}");
+        }
+    }
+
+    pub(super) fn stop_all(&mut self) {
+        for shard in std::mem::take(&mut self.reading) {
+            self.reading.insert(shard);
+            self.stop(shard);
+        }
+    }
+
+    pub(super) fn poll(&mut self, wait: Duration) -> Restored {
+        match self.consumer.poll(wait) {
+            None => Restored::Nothing,
+            // Reading began after the stable end had come up to the high watermark that is to be reached, so whichever
+            // end this is, it is not before that.
+            Some(Err(KafkaError::PartitionEOF(shard))) => Restored::End { shard },
+            Some(Err(error)) => {
+                self.nag.warn(format!("reading the changelog {}: {error}; trying on", self.changelog));
+                Restored::Nothing
+            }
+            Some(Ok(message)) => Restored::Record {
+                shard: message.partition(),
+                key: message.key().unwrap_or_default().to_vec(),
+                value: message.payload().map(<[u8]>::to_vec),
+            },
+        }
+    }
+
+    fn partition(&self, shard: i32) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.changelog, shard, Offset::Beginning).expect("a logical offset is always taken");
+        list
+    }
+}

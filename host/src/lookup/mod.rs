@@ -1,0 +1,61 @@
+//! HTTP sources behind the worker's `Lookups`.
+//!
+//! A source is a URL template; a question is a GET with the tenant's headers as text; 200 is an answer, 404 says that
+//! there is none, anything else is retried with back-off until the message's time is up. Answers and «not found» are
+//! remembered for a while, by source, tenant and key. This room never decides what becomes of a message.
+
+mod cache;
+mod source;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use switchboard_core::envelope::{Tenant, TenantSchema};
+use switchboard_core::worker::{Lookups, Query};
+
+use cache::Cache;
+pub use source::{Source, SourceError, SourceOptions};
+
+/// The lookup sources of a process; clones share their cache and connections.
+#[derive(Clone)]
+pub struct HttpLookups {
+    sources: Arc<[Source]>,
+    cache: Cache,
+    /// Names of the tenant's headers, in the order of `Tenant::texts`.
+    headers: Arc<[String]>,
+}
+
+impl HttpLookups {
+    /// `cache_bytes` bounds what is remembered in all.
+    pub fn new(sources: Vec<Source>, cache_bytes: u64, tenants: &TenantSchema) -> Self {
+        Self {
+            sources: sources.into(),
+            cache: Cache::new(cache_bytes),
+            headers: tenants.headers().iter().map(|header| header.name.clone()).collect(),
+        }
+    }
+}
+
+impl Lookups for HttpLookups {
+    fn fetch(
+        &mut self,
+        tenant: &Tenant,
+        query: &Query,
+        attempt: u32,
+        budget: Duration,
+    ) -> Result<Option<Vec<u8>>, String> {
+        let Some(source) = self.sources.iter().find(|source| source.name() == query.source) else {
+            return Ok(None);
+        };
+        if attempt == 0
+            && let Some(answer) = self.cache.get(&tenant.id, query)
+        {
+            return Ok(answer);
+        }
+        let headers: Vec<_> =
+            self.headers.iter().map(String::as_str).zip(tenant.texts.iter().map(String::as_str)).collect();
+        let answer = source.ask(&query.key, &headers, attempt, budget).map_err(|error| error.to_string())?;
+        self.cache.insert(&tenant.id, query, answer.clone(), source.time_to_live(answer.is_some()));
+        Ok(answer)
+    }
+}

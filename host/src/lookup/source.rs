@@ -1,0 +1,249 @@
+use std::time::{Duration, Instant};
+
+use backon::{BlockingRetryable as _, ExponentialBuilder};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::{Deserialize, Serialize};
+use ureq::Agent;
+use ureq::http::StatusCode;
+use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
+
+/// Everything but RFC 3986's unreserved characters: a key is one path segment.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// The longest answer that is read, in bytes.
+const MAX_ANSWER: u64 = 1 << 20;
+/// The first pause before a question is asked again; doubled from then on.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// How a source is asked, as configured.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct SourceOptions {
+    /// With `{base}` and `{key}`: `{base}characters/{key}`.
+    pub url: String,
+    /// Environment variables that hold the base URL; the first that is set counts.
+    #[serde(default)]
+    pub base_env: Vec<String>,
+    /// One request, in milliseconds.
+    #[serde(default = "default_timeout")]
+    pub timeout_ms: u64,
+    /// Requests after the first, before a question is given up.
+    #[serde(default = "default_retries")]
+    pub retries: usize,
+    /// How long an answer is remembered, in milliseconds.
+    #[serde(default = "default_hit_ttl")]
+    pub hit_ttl_ms: u64,
+    /// How long a «not found» is remembered, in milliseconds.
+    #[serde(default = "default_miss_ttl")]
+    pub miss_ttl_ms: u64,
+}
+
+fn default_timeout() -> u64 {
+    1000
+}
+
+fn default_retries() -> usize {
+    5
+}
+
+fn default_hit_ttl() -> u64 {
+    60_000
+}
+
+fn default_miss_ttl() -> u64 {
+    5000
+}
+
+impl SourceOptions {
+    /// A source with default times.
+    pub fn new(url: String) -> Self {
+        Self {
+            url,
+            base_env: Vec::new(),
+            timeout_ms: default_timeout(),
+            retries: default_retries(),
+            hit_ttl_ms: default_hit_ttl(),
+            miss_ttl_ms: default_miss_ttl(),
+        }
+    }
+}
+
+/// A source that is not configured well.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    #[error("lookup source {0}: the URL template {1:?} has no {{key}}")]
+    NoKey(String, String),
+    #[error("lookup source {0}: the URL template {1:?} has a {{base}}, but base-env names no variables for it")]
+    NoBase(String, String),
+    #[error("lookup source {0}: {1:?} is no http or https URL")]
+    NoUrl(String, String),
+}
+
+/// One HTTP source.
+pub struct Source {
+    name: String,
+    /// With `{key}` left in it.
+    template: String,
+    options: SourceOptions,
+    agent: Agent,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unanswered {
+    #[error("{url}: {error}")]
+    Request { url: String, error: ureq::Error },
+    #[error("{url}: HTTP status {status}")]
+    Status { url: String, status: StatusCode },
+    #[error("no time was left to ask")]
+    NoTime,
+}
+
+impl Unanswered {
+    /// Whether the source may answer when it is asked again.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Request { error, .. } => !matches!(error, ureq::Error::Http(_) | ureq::Error::BadUri(_)),
+            Self::Status { status, .. } => {
+                status.is_server_error()
+                    || [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT].contains(status)
+            }
+            Self::NoTime => false,
+        }
+    }
+}
+
+impl Source {
+    /// `None` when the template wants a base URL and none of its variables is set: the source is not configured, and
+    /// every answer is «not found».
+    ///
+    /// # Errors
+    /// When the template can never give a URL.
+    pub fn new(
+        name: &str,
+        options: SourceOptions,
+        environment: impl Fn(&str) -> Option<String>,
+    ) -> Result<Option<Self>, SourceError> {
+        let url = || (name.to_owned(), options.url.clone());
+        if !options.url.contains("{key}") {
+            let (name, url) = url();
+            return Err(SourceError::NoKey(name, url));
+        }
+        let mut template = options.url.clone();
+        if template.contains("{base}") {
+            if options.base_env.is_empty() {
+                let (name, url) = url();
+                return Err(SourceError::NoBase(name, url));
+            }
+            let base = options.base_env.iter().filter_map(|name| environment(name)).find(|base| !base.is_empty());
+            let Some(base) = base else { return Ok(None) };
+            template = template.replace("{base}", &format!("{}/", base.trim_end_matches('/')));
+        }
+        let probe = template.replace("{key}", "0").parse::<ureq::http::Uri>().ok();
+        let scheme = probe.as_ref().and_then(|uri| uri.scheme_str());
+        if !matches!(scheme, Some("http" | "https")) {
+            return Err(SourceError::NoUrl(name.to_owned(), template));
+        }
+        let tls = TlsConfig::builder().provider(TlsProvider::NativeTls).root_certs(RootCerts::PlatformVerifier).build();
+        let agent = Agent::config_builder().http_status_as_error(false).tls_config(tls).build().new_agent();
+        Ok(Some(Self { name: name.to_owned(), template, options, agent }))
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The URL template, its base filled in.
+    pub fn template(&self) -> &str {
+        &self.template
+    }
+
+    pub(super) fn time_to_live(&self, hit: bool) -> Duration {
+        Duration::from_millis(if hit { self.options.hit_ttl_ms } else { self.options.miss_ttl_ms })
+    }
+
+    /// Asks until there is an answer, retries or time are used up, or the source says what another try will not mend.
+    pub(super) fn ask(
+        &self,
+        key: &str,
+        headers: &[(&str, &str)],
+        attempt: u32,
+        budget: Duration,
+    ) -> Result<Option<Vec<u8>>, Unanswered> {
+        let deadline = Instant::now() + budget;
+        let url = self.template.replace("{key}", &utf8_percent_encode(key, RESERVED).to_string());
+        if attempt > 0 {
+            // The last answer was unusable: the source is given time to mend it.
+            let pause = FIRST_PAUSE.saturating_mul(1 << attempt.min(10));
+            std::thread::sleep(pause.min(deadline.saturating_duration_since(Instant::now())));
+        }
+        let back_off = ExponentialBuilder::default()
+            .with_min_delay(FIRST_PAUSE)
+            .with_max_times(self.options.retries)
+            .with_total_delay(Some(budget))
+            .with_jitter();
+        (|| self.request(&url, headers, deadline)).retry(back_off).when(Unanswered::may_pass).call()
+    }
+
+    fn request(&self, url: &str, headers: &[(&str, &str)], deadline: Instant) -> Result<Option<Vec<u8>>, Unanswered> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Unanswered::NoTime);
+        }
+        let timeout = left.min(Duration::from_millis(self.options.timeout_ms));
+        let mut request = self.agent.get(url).config().timeout_global(Some(timeout)).build();
+        request = request.header("accept", "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let failure = |error| Unanswered::Request { url: url.to_owned(), error };
+        let mut response = request.call().map_err(failure)?;
+        match response.status() {
+            StatusCode::OK => {
+                response.body_mut().with_config().limit(MAX_ANSWER).read_to_vec().map(Some).map_err(failure)
+            }
+            StatusCode::NOT_FOUND => Ok(None),
+            status => Err(Unanswered::Status { url: url.to_owned(), status }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(url: &str, environment: &[(&str, &str)]) -> Result<Option<Source>, SourceError> {
+        let base_env = vec!["CHARACTERS_SERVICE_URL".into(), "BASE_SERVICE_URL".into()];
+        let options = SourceOptions { base_env, ..SourceOptions::new(url.into()) };
+        Source::new("characters", options, |name| {
+            environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn the_base_comes_from_the_first_variable_set_with_or_without_a_slash() {
+        for base in ["http://one/api", "http://one/api/"] {
+            let source = source(
+                "{base}characters/{key}",
+                &[("BASE_SERVICE_URL", "http://two/"), ("CHARACTERS_SERVICE_URL", base)],
+            );
+            assert_eq!(source.unwrap().unwrap().template(), "http://one/api/characters/{key}");
+        }
+        let source =
+            source("{base}characters/{key}", &[("CHARACTERS_SERVICE_URL", ""), ("BASE_SERVICE_URL", "http://two")]);
+        assert_eq!(source.unwrap().unwrap().template(), "http://two/characters/{key}");
+    }
+
+    #[test]
+    fn without_a_base_the_source_is_not_configured() {
+        assert!(source("{base}characters/{key}", &[]).unwrap().is_none());
+    }
+
+    #[test]
+    fn templates_that_give_no_url_are_refused() {
+        assert!(matches!(source("http://x/", &[]), Err(SourceError::NoKey(..))));
+        assert!(matches!(source("ftp://x/{key}", &[]), Err(SourceError::NoUrl(..))));
+        assert!(matches!(source("{base}/{key}", &[("BASE_SERVICE_URL", "nonsense")]), Err(SourceError::NoUrl(..))));
+        let no_base = Source::new("s", SourceOptions::new("{base}{key}".into()), |_| None);
+        assert!(matches!(no_base, Err(SourceError::NoBase(..))));
+    }
+}

@@ -1,0 +1,45 @@
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+/// A stop that anyone may ask for and everyone waits with.
+#[derive(Debug, Clone, Default)]
+pub struct Shutdown {
+    inner: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl Shutdown {
+    pub fn ask(&self) {
+        *self.inner.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.inner.1.notify_all();
+    }
+
+    pub fn is_asked(&self) -> bool {
+        *self.inner.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for at most `time`; true as soon as a stop is asked for.
+    pub fn wait(&self, time: Duration) -> bool {
+        let asked = self.inner.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.inner.1.wait_timeout_while(asked, time, |asked| !*asked);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// SIGTERM and SIGINT ask for a stop; a second one ends the process at once.
+    ///
+    /// # Errors
+    /// When the handlers cannot be installed.
+    pub fn on_signals(&self) -> std::io::Result<()> {
+        let mut signals =
+            signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT])?;
+        let stop = self.clone();
+        std::thread::Builder::new().name("signals".into()).spawn(move || {
+            for signal in signals.forever() {
+                if stop.is_asked() {
+                    std::process::exit(128 + signal);
+                }
+                stop.ask();
+            }
+        })?;
+        Ok(())
+    }
+}
