@@ -4,6 +4,7 @@
 use wasmtime::component::types::{ComponentInstance, ComponentItem};
 use wasmtime::component::{Component, Linker, ResourceType, Val};
 use wasmtime::{Engine, Result, bail};
+use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, DynPollable, IoError};
 
 use crate::sandbox::guest::Guest;
 use crate::sandbox::verdict::Halt;
@@ -29,15 +30,24 @@ pub(in crate::sandbox) fn deny(linker: &mut Linker<Guest>, component: &Component
     Ok(())
 }
 
+/// Interfaces repeat the resources of `wasi:io` that they use: these are the same there and here.
+fn resource(name: &str) -> ResourceType {
+    match name {
+        "error" => ResourceType::host::<IoError>(),
+        "input-stream" => ResourceType::host::<DynInputStream>(),
+        "output-stream" => ResourceType::host::<DynOutputStream>(),
+        "pollable" => ResourceType::host::<DynPollable>(),
+        _ => ResourceType::host::<Nothing>(),
+    }
+}
+
 fn deny_instance(linker: &mut Linker<Guest>, name: &str, instance: &ComponentInstance, engine: &Engine) -> Result<()> {
     let mut linker = linker.instance(name)?;
-    for (function, item) in instance.exports(engine) {
+    for (item_name, item) in instance.exports(engine) {
         match item.ty {
-            ComponentItem::Resource(_) => {
-                linker.resource(function, ResourceType::host::<Nothing>(), |_, _| Ok(()))?;
-            }
-            ComponentItem::ComponentFunc(_) if function == PREOPENS => {
-                linker.func_new(function, |mut store, _, _, results| {
+            ComponentItem::Resource(_) => linker.resource(item_name, resource(item_name), |_, _| Ok(()))?,
+            ComponentItem::ComponentFunc(_) if item_name == PREOPENS => {
+                linker.func_new(item_name, |mut store, _, _, results| {
                     store.data_mut().pay(0)?;
                     if let [result] = results {
                         *result = Val::List(vec![]);
@@ -46,8 +56,8 @@ fn deny_instance(linker: &mut Linker<Guest>, name: &str, instance: &ComponentIns
                 })?;
             }
             ComponentItem::ComponentFunc(_) => {
-                let what = format!("{name}#{function}");
-                linker.func_new(function, move |_, _, _, _| bail!(Halt::NotGranted(what.clone())))?;
+                let what = format!("{name}#{item_name}");
+                linker.func_new(item_name, move |_, _, _, _| bail!(Halt::NotGranted(what.clone())))?;
             }
             // Types: they are compared by their structure.
             _ => {}

@@ -1,0 +1,173 @@
+use std::collections::HashMap;
+use std::hint::black_box;
+use std::io::Read;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use switchboard_sdk::{Context, Level, Manifest, Message, Outbound, Plugin, Rejection};
+
+use crate::raw;
+
+/// Memory that is never given back.
+static LEAKED: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+/// What no plugin should have: state in its memory.
+static CALLS: AtomicU64 = AtomicU64::new(0);
+
+pub(crate) struct Hostile;
+
+impl Plugin for Hostile {
+    fn manifest() -> Manifest {
+        Manifest {
+            name: "hostile".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            consumes: vec!["IN".into()],
+            produces: vec!["OUT".into()],
+            lookups: vec!["names".into()],
+            state_version: 1,
+        }
+    }
+
+    fn handle(ctx: &mut Context<'_>, message: &Message) -> Result<Vec<Outbound>, Rejection> {
+        let calls = CALLS.fetch_add(1, Ordering::Relaxed);
+        let text = String::from_utf8_lossy(message.value.as_deref().unwrap_or_default());
+        let (word, rest) = text.split_once(' ').unwrap_or((&text, ""));
+        let number = || rest.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0_usize);
+        let answer = match word {
+            // Good ones.
+            "echo" => rest.into(),
+            "message" => format!("{message:?}"),
+            "count" => {
+                let count: u64 = ctx.get_json("count").unwrap_or(0) + 1;
+                ctx.set_json("count", &count);
+                count.to_string()
+            }
+            "state" => {
+                for pair in rest.split(' ') {
+                    match pair.split_once('=') {
+                        Some((key, value)) => ctx.set(key, value.into()),
+                        None => ctx.delete(pair),
+                    }
+                }
+                String::new()
+            }
+            "list" => format!("{:?}", ctx.list(rest, None, 1000).iter().map(|entry| &entry.key).collect::<Vec<_>>()),
+            "lookup" => {
+                let (source, key) = rest.split_once(' ').unwrap_or((rest, ""));
+                format!("{:?}", ctx.lookup(source, key).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+            }
+            "invalid" => return Err(Rejection::Invalid(rest.into())),
+            "unusable" => return Err(Rejection::UnusableAnswer(rest.into())),
+            "random" => {
+                let mut bytes = [0; 16];
+                raw::random(&mut bytes);
+                format!("{bytes:?}")
+            }
+            "hashmap" => {
+                let map: HashMap<usize, ()> = (0..100).map(|key| (key, ())).collect();
+                format!("{:?}", map.keys().collect::<Vec<_>>())
+            }
+            "nan" => format!("{:x}", raw::nan()),
+            "clock" => {
+                let (wall, monotonic) = (SystemTime::now(), Instant::now());
+                for turn in 0..1_000_000 {
+                    black_box(turn);
+                }
+                let passed = (wall.elapsed().ok(), monotonic.elapsed());
+                format!("{:?} {passed:?}", wall.duration_since(UNIX_EPOCH).ok())
+            }
+            "print" => {
+                println!("{rest}");
+                String::new()
+            }
+            "print-unfinished" => {
+                print!("{rest}");
+                String::new()
+            }
+            "complain" => {
+                eprintln!("{rest}");
+                String::new()
+            }
+            "log" => {
+                for line in 0..number() {
+                    ctx.log(Level::Info, &format!("line {line}"));
+                }
+                String::new()
+            }
+            "world" => {
+                let mut input = String::new();
+                let read = std::io::stdin().read_to_string(&mut input);
+                let env: Vec<_> = std::env::vars().collect();
+                let file = std::fs::read("/etc/passwd").map_err(|error| error.kind());
+                format!("{read:?} {env:?} {:?} {:?}", std::env::args().collect::<Vec<_>>(), file.is_err())
+            }
+            // Bad ones.
+            "calls" => calls.to_string(),
+            "outputs" => {
+                let mut arguments = rest.split(' ').filter_map(|argument| argument.parse().ok());
+                let (count, size) = (arguments.next().unwrap_or(0), arguments.next().unwrap_or(0));
+                return Ok(vec![output(vec![b'x'; size]); count]);
+            }
+            "loop" => loop {
+                black_box(());
+            },
+            "recurse" => recurse(number()).to_string(),
+            "grow" => black_box(vec![1_u8; number() << 20]).len().to_string(),
+            "leak" => {
+                LEAKED.lock().unwrap().push(vec![1; number() << 20]);
+                String::new()
+            }
+            "trap" => raw::trap(),
+            "out-of-bounds" => raw::read_out_of_bounds().to_string(),
+            "panic" => panic!("{rest}"),
+            "exit" => std::process::exit(i32::try_from(number()).unwrap_or(0)),
+            "sleep" => {
+                std::thread::sleep(Duration::from_millis(number() as u64));
+                String::new()
+            }
+            "connect" => format!("{:?}", std::net::TcpStream::connect("127.0.0.1:9").map_err(|error| error.kind())),
+            "handles" => {
+                (0..number()).for_each(|_| raw::leak_handle());
+                String::new()
+            }
+            "entry" => {
+                let mut arguments = rest.split(' ').filter_map(|argument| argument.parse().ok());
+                let (key, value) = (arguments.next().unwrap_or(0), arguments.next().unwrap_or(0));
+                ctx.set(&"k".repeat(key), vec![0; value]);
+                String::new()
+            }
+            "fill" => {
+                let mut entries = 0_usize;
+                loop {
+                    ctx.set(&entries.to_string(), vec![0; 1 << 20]);
+                    entries += 1;
+                }
+            }
+            "host-calls" => loop {
+                ctx.get("x");
+            },
+            "host-work" => {
+                ctx.set("big", vec![0; 1 << 20]);
+                loop {
+                    ctx.get("big");
+                }
+            }
+            "stage-and-trap" => {
+                ctx.set("staged", vec![1]);
+                ctx.delete("count");
+                raw::trap()
+            }
+            _ => return Err(Rejection::Invalid(format!("no such word: {word}"))),
+        };
+        Ok(vec![output(answer.into_bytes())])
+    }
+}
+
+fn output(value: Vec<u8>) -> Outbound {
+    Outbound { topic: "OUT".into(), key: None, value: Some(value), headers: vec![] }
+}
+
+fn recurse(depth: usize) -> usize {
+    let frame = black_box([depth; 64]);
+    if depth == 0 { 0 } else { black_box(recurse(depth - 1)) + frame[0] - depth + 1 }
+}
