@@ -1,1 +1,13 @@
-#![allow(missing_docs)]
+//! What the black-box tests stand on: a real broker, a real HTTP directory, the host as a child process, and small
+//! clients. Nothing here knows the inside of the host; a test sees what an operator sees.
+//!
+//! Everything that is started here ends when its value is dropped, and also when the test process dies in any other
+//! way ([`process`]). Nothing sleeps: every wait is for a condition, with a deadline whose error says what was seen.
+
+#![forbid(unsafe_code)]
+
+pub mod client;
+pub mod directory;
+pub mod host;
+pub mod kafka;
+pub mod process;

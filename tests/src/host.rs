@@ -1,0 +1,200 @@
+//! The host under test: the release binary as a child process, driven as an operator does, by arguments, environment
+//! and signals, and watched by its log.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail, ensure};
+use rustix::process::Signal;
+
+use crate::process::{Process, leashed};
+
+/// A command for [`Host::start`]: the binary, without arguments yet.
+pub fn switchboard() -> Result<Command> {
+    Ok(leashed(built("release/switchboard")?, None))
+}
+
+/// The messenger's component.
+pub fn messenger() -> Result<PathBuf> {
+    built("wasm32-wasip2/release/messenger.wasm")
+}
+
+fn built(name: &str) -> Result<PathBuf> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from);
+    let path = workspace.join(target).join(name);
+    ensure!(path.is_file(), "{} is missing: `make build` makes it", path.display());
+    Ok(path.canonicalize()?)
+}
+
+/// A running host. Dropping it kills it.
+///
+/// Its log (both outputs) is printed as it comes, under its name: a failing test shows it.
+#[derive(Debug)]
+pub struct Host {
+    name: String,
+    process: Process,
+    log: Arc<Log>,
+}
+
+impl Host {
+    /// Starts a command made by [`switchboard`]; `name` is for people.
+    pub fn start(name: &str, command: &mut Command) -> Result<Self> {
+        let (output, held) = std::io::pipe()?;
+        command.stdout(held.try_clone()?).stderr(held);
+        let process = Process::start(command)?;
+        // The command holds the pipe's write end too, and would keep the log from ending.
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let log = Arc::new(Log::default());
+        let (filled, prefix) = (Arc::clone(&log), name.to_owned());
+        thread::spawn(move || filled.fill(&prefix, output));
+        Ok(Self { name: name.to_owned(), process, log })
+    }
+
+    /// The first line of the log, already there or yet to come, for which `condition` holds. `what` names it in the
+    /// error when `within` has passed or the host has ended.
+    pub fn wait_for(&self, what: &str, within: Duration, condition: impl Fn(&str) -> bool) -> Result<String> {
+        let deadline = Instant::now() + within;
+        let mut seen = 0;
+        let mut lines = self.log.lines();
+        loop {
+            if let Some(line) = lines.text[seen..].iter().find(|line| condition(line)) {
+                return Ok(line.clone());
+            }
+            seen = lines.text.len();
+            let left = deadline.saturating_duration_since(Instant::now());
+            if lines.ended || left.is_zero() {
+                let last = lines.text.last().map_or("", String::as_str);
+                let why = if lines.ended { "it ended".into() } else { format!("{within:?} passed") };
+                bail!("{}: {why} before {what} ({seen} lines of log, the last: {last:?})", self.name);
+            }
+            lines = self.log.more.wait_timeout(lines, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// The log so far.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lines().text.clone()
+    }
+
+    /// Asks it to end (SIGTERM) and waits for that.
+    pub fn terminate(&mut self, within: Duration) -> Result<ExitStatus> {
+        self.process.signal(Signal::TERM);
+        self.process.wait(within)
+    }
+
+    /// Waits for it to end by itself.
+    pub fn wait(&mut self, within: Duration) -> Result<ExitStatus> {
+        self.process.wait(within)
+    }
+
+    /// Kills it (SIGKILL): nothing is flushed, nothing left.
+    pub fn kill(&mut self) -> Result<ExitStatus> {
+        self.process.kill()
+    }
+
+    /// Freezes it (SIGSTOP): its connections stay, it answers nothing.
+    pub fn pause(&self) {
+        self.process.signal(Signal::STOP);
+    }
+
+    /// Lets it go on after [`Host::pause`] (SIGCONT).
+    pub fn resume(&self) {
+        self.process.signal(Signal::CONT);
+    }
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    lines: Mutex<Lines>,
+    more: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    text: Vec<String>,
+    ended: bool,
+}
+
+impl Log {
+    fn fill(&self, name: &str, output: impl Read) {
+        for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line).into_owned();
+            eprintln!("{name} | {line}");
+            self.lines().text.push(line);
+            self.more.notify_all();
+        }
+        self.lines().ended = true;
+        self.more.notify_all();
+    }
+
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        // A `condition` that panics is a failed assertion of a test.
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    /// A shell script in the host's place.
+    fn script(script: &str) -> Result<Host> {
+        Host::start("script", leashed("sh", None).args(["-c", script]))
+    }
+
+    #[test]
+    fn lines_of_both_outputs_are_waited_for() -> Result<()> {
+        let host = script("echo one; echo two >&2; exec tail -f /dev/null")?;
+        assert_eq!(host.wait_for("two", LONG, |line| line.starts_with("tw"))?, "two");
+        assert_eq!(host.wait_for("one, which came earlier", LONG, |line| line == "one")?, "one");
+        assert_eq!(host.log(), ["one", "two"]);
+        Ok(())
+    }
+
+    #[test]
+    fn an_end_is_seen_while_waiting_for_a_line() -> Result<()> {
+        let mut host = script("echo cannot go on; exit 3")?;
+        let error = host.wait_for("readiness", LONG, |line| line == "ready").unwrap_err().to_string();
+        assert_eq!(error, "script: it ended before readiness (1 lines of log, the last: \"cannot go on\")");
+        assert_eq!(host.wait(LONG)?.code(), Some(3));
+        Ok(())
+    }
+
+    #[test]
+    fn a_line_that_does_not_come_is_an_error_that_says_so() -> Result<()> {
+        let host = script("exec tail -f /dev/null")?;
+        let error = host.wait_for("readiness", Duration::from_millis(1), |_| true).unwrap_err().to_string();
+        assert_eq!(error, "script: 1ms passed before readiness (0 lines of log, the last: \"\")");
+        Ok(())
+    }
+
+    #[test]
+    fn a_paused_host_hears_a_signal_when_it_resumes() -> Result<()> {
+        let mut host = script("trap 'echo leaving; exit 0' TERM; echo up; tail -f /dev/null & wait")?;
+        host.wait_for("its start", LONG, |line| line == "up")?;
+        host.pause();
+        host.terminate(Duration::from_millis(1)).unwrap_err();
+        host.resume();
+        assert_eq!(host.wait(LONG)?.code(), Some(0));
+        assert_eq!(host.wait_for("its last word", LONG, |line| line == "leaving")?, "leaving");
+        Ok(())
+    }
+
+    #[test]
+    fn a_killed_host_says_nothing() -> Result<()> {
+        let mut host = script("trap 'echo leaving' TERM; echo up; exec tail -f /dev/null")?;
+        host.wait_for("its start", LONG, |line| line == "up")?;
+        assert_eq!(host.kill()?.signal(), Some(Signal::KILL.as_raw()));
+        assert_eq!(host.log(), ["up"]);
+        Ok(())
+    }
+}

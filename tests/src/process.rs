@@ -1,0 +1,181 @@
+//! Child processes on a leash: they end with their [`Process`], and with the test process however that dies.
+//!
+//! The leash is a pipe. The child's shell leaves a watcher behind that reads from it and execs the program; nobody ever
+//! writes, so the read returns when the write end closes, which the kernel does for a killed process too. Statics are
+//! not dropped in Rust, so for a broker shared by all tests of a run this is also the regular end.
+
+use std::ffi::OsStr;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid};
+
+/// `$$` is the program's pid, also in the watcher, and the id of their process group: it cannot be given to another
+/// process while the watcher lives. The second `rm` is for a file created by a thread that was still dying.
+const LEASH: &str = r#"
+scratch=$1; shift
+exec 3<&0 </dev/null
+{
+    read -r _ <&3
+    kill -KILL $$
+    [ -z "$scratch" ] || rm -rf "$scratch" || rm -rf "$scratch"
+} >/dev/null 2>&1 &
+exec "$@" 3<&-
+"#;
+
+/// A command for [`Process::start`], to which the caller adds arguments, environment and outputs. `scratch` is a
+/// directory that is removed when the test process dies without dropping the [`Process`].
+pub fn leashed(program: impl AsRef<OsStr>, scratch: Option<&Path>) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", LEASH, "leash"]).arg(scratch.unwrap_or(Path::new(""))).arg(program);
+    command
+}
+
+/// A running child, in a process group of its own (a Ctrl-C at the terminal is the test's, not the child's). Dropping
+/// it kills it.
+#[derive(Debug)]
+pub struct Process {
+    /// With its standard input, the leash.
+    child: Child,
+    status: Option<ExitStatus>,
+}
+
+impl Process {
+    /// Starts a [`leashed`] command. A program that does not exist shows as exit status 127.
+    pub fn start(command: &mut Command) -> Result<Self> {
+        let child = command.stdin(Stdio::piped()).process_group(0).spawn().context("sh cannot be started")?;
+        Ok(Self { child, status: None })
+    }
+
+    /// Sends the program a signal; nothing when it has ended.
+    pub fn signal(&self, signal: Signal) {
+        if self.status.is_none() {
+            // Not reaped yet, so the pid is still its own; the only error is one of permission, for somebody else's.
+            let _ = kill_process(self.pid(), signal);
+        }
+    }
+
+    /// The exit status of a program that has ended.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        if self.status.is_none() {
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+            if waitid(WaitId::Pid(self.pid()), options)?.is_some() {
+                self.reap()?;
+            }
+        }
+        Ok(self.status)
+    }
+
+    /// Waits for the program to end by itself. Fails when it runs on for longer than `within`.
+    pub fn wait(&mut self, within: Duration) -> Result<ExitStatus> {
+        if let Some(status) = self.status {
+            return Ok(status);
+        }
+        let pid = self.pid();
+        let (exited, exit) = mpsc::channel();
+        // A wait with a time-out does not exist; the thread of one that was given up ends with the program.
+        thread::spawn(move || {
+            let _ = exited.send(waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT));
+        });
+        exit.recv_timeout(within)
+            .with_context(|| format!("process {} still runs after {within:?}", self.child.id()))??;
+        self.reap()
+    }
+
+    /// Kills the program (SIGKILL), if it still runs, and waits for its end.
+    pub fn kill(&mut self) -> Result<ExitStatus> {
+        match self.status {
+            Some(status) => Ok(status),
+            None => self.reap(),
+        }
+    }
+
+    /// Kills what is left of the process group before the pid is given back: the watcher at least.
+    fn reap(&mut self) -> Result<ExitStatus> {
+        let _ = kill_process_group(self.pid(), Signal::KILL);
+        let status = self.child.wait()?;
+        self.status = Some(status);
+        Ok(status)
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.kill();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::process::ExitStatusExt;
+    use std::time::Instant;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    /// A program without end that has started, and its output: that ends when the program is gone.
+    fn endless(scratch: Option<&Path>) -> Result<(Process, impl Read)> {
+        let (mut output, held) = std::io::pipe()?;
+        let mut command = leashed("sh", scratch);
+        command.args(["-c", "echo up; exec tail -f /dev/null"]).stdout(held);
+        let process = Process::start(&mut command)?;
+        output.read_exact(&mut [0; 3])?;
+        Ok((process, output))
+    }
+
+    #[test]
+    fn an_exit_status_is_seen() -> Result<()> {
+        let mut process = Process::start(leashed("sh", None).args(["-c", "exit 7"]))?;
+        assert_eq!(process.wait(LONG)?.code(), Some(7));
+        assert_eq!(process.ended()?.and_then(|status| status.code()), Some(7));
+        Ok(())
+    }
+
+    #[test]
+    fn a_wait_has_an_end_and_the_program_goes_on() -> Result<()> {
+        let (mut process, _output) = endless(None)?;
+        let error = process.wait(Duration::from_millis(1)).unwrap_err();
+        assert!(error.to_string().contains("still runs after 1ms"), "{error}");
+        assert_eq!(process.ended()?, None);
+        process.signal(Signal::TERM);
+        assert_eq!(process.wait(LONG)?.signal(), Some(Signal::TERM.as_raw()));
+        Ok(())
+    }
+
+    #[test]
+    fn dropped_means_killed() -> Result<()> {
+        let scratch = tempfile::tempdir()?;
+        let (process, mut output) = endless(Some(scratch.path()))?;
+        drop(process);
+        assert_eq!(output.read(&mut [0; 1])?, 0, "the program is gone");
+        assert!(scratch.path().exists(), "the directory is left to its owner");
+        Ok(())
+    }
+
+    #[test]
+    fn the_end_of_the_test_process_is_the_end_of_the_child() -> Result<()> {
+        let scratch = tempfile::tempdir()?;
+        std::fs::write(scratch.path().join("data"), "data")?;
+        let (mut process, mut output) = endless(Some(scratch.path()))?;
+        drop(process.child.stdin.take());
+        assert_eq!(output.read(&mut [0; 1])?, 0, "the program is gone");
+        let deadline = Instant::now() + LONG;
+        while scratch.path().exists() {
+            assert!(Instant::now() < deadline, "its directory is still there");
+            thread::yield_now();
+        }
+        assert_eq!(process.wait(LONG)?.signal(), Some(Signal::KILL.as_raw()));
+        Ok(())
+    }
+}

@@ -1,0 +1,5 @@
+//! Tests on a real broker: one binary, so that all of them share one ([`switchboard_tests::kafka::Kafka::shared`]).
+
+#![forbid(unsafe_code)]
+
+mod harness;
