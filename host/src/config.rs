@@ -149,7 +149,7 @@ impl Settings {
             figment = figment.merge(Toml::string(&text));
         }
         figment = figment.merge(Serialized::defaults(overrides));
-        figment.extract().map_err(|error| describe(&error, name))
+        figment.extract().map_err(|error| describe(&error, &name))
     }
 
     /// Checks what no type does.
@@ -228,10 +228,10 @@ impl Settings {
 /// # Errors
 /// When the text is malformed or has an unknown key.
 pub fn extract<T: serde::de::DeserializeOwned>(text: &str, file: &Path) -> Result<T, ConfigError> {
-    Figment::from(Toml::string(text)).extract().map_err(|error| describe(&error, file.display().to_string()))
+    Figment::from(Toml::string(text)).extract().map_err(|error| describe(&error, &file.display().to_string()))
 }
 
-fn describe(error: &figment::Error, file: String) -> ConfigError {
+fn describe(error: &figment::Error, file: &str) -> ConfigError {
     let place = if error.path.is_empty() { String::new() } else { format!(" in {}", error.path.join(".")) };
     match &error.kind {
         Kind::UnknownField(key, known) => {

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use anyhow::Context as _;
 use switchboard_core::worker::{Lookups, Next, Observer, Plugins, Rules, Stop, Worker};
 
-use crate::kafka::{ClientOptions, KafkaBroker, Topology};
+use crate::kafka::{ClientOptions, KafkaBroker, Readers, Topology};
 use crate::shutdown::Shutdown;
 
 /// What all workers of a host have in common.
@@ -30,7 +30,7 @@ impl Host {
     /// # Errors
     /// When a Kafka client cannot be made.
     pub fn start<P, L, O>(
-        plan: Plan<L>,
+        plan: &Plan<L>,
         plugins: impl Fn() -> P,
         observer: impl Fn() -> O,
         stop: &Shutdown,
@@ -40,11 +40,11 @@ impl Host {
         L: Lookups + Clone + Send + 'static,
         O: Observer + Send + 'static,
     {
-        let uncommitted = KafkaBroker::uncommitted_reader(&plan.options).context("making a Kafka client")?;
+        let readers = Arc::new(Readers::new(&plan.options).context("making a Kafka client")?);
         let mut workers = Vec::with_capacity(plan.workers);
         for number in 0..plan.workers {
-            let (topology, uncommitted) = (Arc::clone(&plan.topology), Arc::clone(&uncommitted));
-            let broker = KafkaBroker::new(plan.options.clone(), topology, uncommitted, number);
+            let (topology, readers) = (Arc::clone(&plan.topology), Arc::clone(&readers));
+            let broker = KafkaBroker::new(plan.options.clone(), topology, readers, number);
             let broker = broker.context("making the Kafka clients of a worker")?;
             let worker = Worker::new(plan.rules.clone(), broker, plugins(), plan.lookups.clone(), observer());
             let stop = stop.clone();

@@ -44,7 +44,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     }
     let workers = workers(&settings);
     let plan = Plan { rules, options, topology: Arc::new(topology), lookups, workers };
-    let host = Host::start(plan, || Instances::new(Arc::clone(&artifact), limits), || (), &stop)?;
+    let host = Host::start(&plan, || Instances::new(Arc::clone(&artifact), limits), || (), &stop)?;
     announce(&settings, &artifact, &instance, workers, started);
     host.join()?;
     tracing::info!("stopped");

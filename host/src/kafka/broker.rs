@@ -11,18 +11,16 @@ use rdkafka::{Offset, TopicPartitionList};
 use switchboard_core::envelope::Record;
 use switchboard_core::worker::{Broker, Consumed, Destination, Event, Fault, NotNow, Partition, Restored, Start};
 
-use super::client::{GroupContext, Nag, PlainContext, Rebalance};
+use super::client::{GroupContext, Nag, Rebalance};
 use super::native;
 use super::producer::Producer;
 use super::properties::ClientOptions;
+use super::readers::Readers;
 use super::restore::Restore;
 use super::topology::Topology;
 
 /// How long a question to a broker may hold up the worker: its other shards wait meanwhile.
 const QUESTION: Duration = Duration::from_millis(500);
-
-/// The client that is told high watermarks: one a process, it has no state.
-pub type UncommittedReader = Arc<BaseConsumer<PlainContext>>;
 
 /// One worker's Kafka, by librdkafka.
 pub struct KafkaBroker {
@@ -31,7 +29,7 @@ pub struct KafkaBroker {
     worker: usize,
     consumer: BaseConsumer<GroupContext>,
     restore: Restore,
-    uncommitted: UncommittedReader,
+    readers: Arc<Readers>,
     producer: Option<Producer>,
     /// A new producer whose epoch the coordinator has not given yet.
     coming: Option<Producer>,
@@ -47,7 +45,7 @@ impl KafkaBroker {
     pub fn new(
         options: ClientOptions,
         topology: Arc<Topology>,
-        uncommitted: UncommittedReader,
+        readers: Arc<Readers>,
         worker: usize,
     ) -> KafkaResult<Self> {
         Ok(Self {
@@ -56,19 +54,12 @@ impl KafkaBroker {
             options,
             topology,
             worker,
-            uncommitted,
+            readers,
             producer: None,
             coming: None,
             started: Instant::now(),
             nag: Nag::default(),
         })
-    }
-
-    /// # Errors
-    /// When librdkafka refuses the configuration.
-    pub fn uncommitted_reader(options: &ClientOptions) -> KafkaResult<UncommittedReader> {
-        let config = options.uncommitted_reader();
-        BaseConsumer::from_config_and_context(&config, PlainContext::new(&config)).map(Arc::new)
     }
 
     fn partitions(&self, names: &[(String, i32)]) -> Vec<Partition> {
@@ -208,8 +199,7 @@ impl Broker for KafkaBroker {
 
     fn log_bounds(&mut self, partition: Partition) -> Result<Range<i64>, NotNow> {
         let (topic, index) = self.topology.name(partition);
-        let bounds = self.consumer.fetch_watermarks(topic, index, QUESTION);
-        bounds.map(|(start, end)| start..end).map_err(not_now("the log's bounds cannot be had"))
+        self.readers.stable_bounds(topic, index, QUESTION).map_err(not_now("the log's bounds cannot be had"))
     }
 
     fn assign(&mut self, starts: &[Start]) {
@@ -235,12 +225,13 @@ impl Broker for KafkaBroker {
     }
 
     fn changelog_end(&mut self, shard: i32) -> Result<i64, NotNow> {
-        let bounds = self.uncommitted.fetch_watermarks(&self.topology.changelog, shard, QUESTION);
-        bounds.map(|(_, end)| end).map_err(not_now("the changelog's end cannot be had"))
+        let end = self.readers.high_watermark(&self.topology.changelog, shard, QUESTION);
+        end.map_err(not_now("the changelog's end cannot be had"))
     }
 
     fn changelog_stable_end(&mut self, shard: i32) -> Result<i64, NotNow> {
-        self.restore.stable_end(shard, QUESTION).map_err(not_now("the changelog's stable end cannot be had"))
+        let bounds = self.readers.stable_bounds(&self.topology.changelog, shard, QUESTION);
+        bounds.map(|bounds| bounds.end).map_err(not_now("the changelog's stable end cannot be had"))
     }
 
     fn start_restore(&mut self, shard: i32) {

@@ -49,7 +49,7 @@ fn log(level: RDKafkaLogLevel, facility: &str, text: &str) {
 
 /// Errors of a client as a whole, told with what to do.
 #[derive(Debug, Default)]
-pub struct PlainContext {
+pub(super) struct PlainContext {
     nag: Mutex<Nag>,
     servers: String,
 }
@@ -72,6 +72,8 @@ impl ClientContext for PlainContext {
             Some(Code::AllBrokersDown) => {
                 lock(&self.nag).warn(format!("no broker of {servers} can be reached ({reason}); trying on"));
             }
+            // No error, and told to the reader too.
+            Some(Code::PartitionEOF) => {}
             // Each is followed by AllBrokersDown when it matters.
             Some(Code::BrokerTransportFailure | Code::Resolve | Code::OperationTimedOut) => {
                 tracing::debug!(target: "librdkafka", "{error}: {reason}");

@@ -10,12 +10,14 @@ mod embedded;
 mod native;
 mod producer;
 mod properties;
+mod readers;
 mod restore;
 mod topics;
 mod topology;
 
-pub use broker::{KafkaBroker, UncommittedReader};
+pub use broker::KafkaBroker;
 pub use embedded::EmbeddedBroker;
 pub use properties::{ClientOptions, GroupProtocol, PropertyError};
+pub use readers::Readers;
 pub use topics::{TopicError, prepare};
 pub use topology::{TopicName, Topology, TopologyError};

@@ -144,13 +144,6 @@ impl ClientOptions {
         config
     }
 
-    /// The client that is told high watermarks instead of last stable offsets.
-    pub(super) fn uncommitted_reader(&self) -> ClientConfig {
-        let mut config = self.plain();
-        config.set("isolation.level", "read_uncommitted");
-        config
-    }
-
     fn consumer(&self, group: &str) -> ClientConfig {
         let mut config = self.plain();
         let mut default = |name: &str, value: &str| {

@@ -24,11 +24,6 @@ impl Restore {
         Ok(Self { consumer, changelog, reading: BTreeSet::new(), nag: Nag::default() })
     }
 
-    pub(super) fn stable_end(&self, shard: i32, wait: Duration) -> KafkaResult<i64> {
-        // A read_committed client is told the last stable offset.
-        self.consumer.fetch_watermarks(&self.changelog, shard, wait).map(|(_, end)| end)
-    }
-
     pub(super) fn start(&mut self, shard: i32) {
         if let Err(error) = self.consumer.incremental_assign(&self.partition(shard)) {
             tracing::error!(shard, "the changelog cannot be read: {error}");

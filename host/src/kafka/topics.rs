@@ -118,10 +118,10 @@ pub fn prepare(
     for topic in internal.iter().filter(|topic| existing.contains_key(topic.name)) {
         check(&admin, topic, &existing[topic.name], replication_factor, options)?;
     }
-    for topic in topology.sources.iter().chain(&topology.outputs) {
-        if !existing.contains_key(&topic.name) {
-            tracing::warn!("the topic {} ({}) does not exist yet", topic.name, topic.token);
-        }
+    let all = topology.sources.iter().chain(&topology.outputs);
+    let absent: Vec<_> = all.map(|topic| topic.name.as_str()).filter(|name| !existing.contains_key(*name)).collect();
+    if !absent.is_empty() {
+        tracing::warn!("topics that do not exist yet: {}", absent.join(", "));
     }
     await_topics(&client, &internal, options, stop)
 }

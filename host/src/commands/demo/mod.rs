@@ -73,7 +73,7 @@ pub fn demo(plugin: &Path, file: &Path, script: Option<&Path>) -> anyhow::Result
     let (report, reports) = mpsc::channel();
     let plan = Plan { rules, options, topology, lookups: NamesOnly(Arc::clone(&demo)), workers: 1 };
     let host =
-        Host::start(plan, || Instances::new(Arc::clone(&artifact), limits), || Reporter::new(report.clone()), &stop)?;
+        Host::start(&plan, || Instances::new(Arc::clone(&artifact), limits), || Reporter::new(report.clone()), &stop)?;
 
     let mut play = Play::new(&demo, &broker, &reports, &stop);
     println!("{}\n", demo.title);

@@ -154,7 +154,7 @@ impl<'a> Play<'a> {
         for word in &self.demo.words {
             println!("  {:<28} {}", word.usage(), word.help);
         }
-        println!("  {:<28} {}", "quit", "ends the demo, as Ctrl-C does");
+        println!("  {:<28} ends the demo, as Ctrl-C does", "quit");
         let tenants: Vec<_> = self.demo.tenants.iter().map(|tenant| tenant.name.as_str()).collect();
         println!("\nTenants: {}.", tenants.join(", "));
         for (kind, names) in &self.demo.names {

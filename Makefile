@@ -1,0 +1,60 @@
+# `make demo` and `make test` do everything; both install what they need or say what is missing.
+
+CARGO ?= cargo
+PORT ?= 19092
+SCRIPT ?=
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+HOST := $(TARGET)/release/switchboard
+PLUGIN := $(TARGET)/wasm32-wasip2/release/messenger.wasm
+
+# The system's OpenSSL where there is one to link with; else one is built from source (5 minutes more on two cores).
+FEATURES := $(shell pkg-config --exists openssl 2>/dev/null || echo --features vendored-openssl)
+
+.PHONY: help build demo test lint bench kafka clean rust java
+
+help:
+	@echo 'make demo    the messenger on an embedded broker: a scripted evening, then your turn (SCRIPT=file plays that)'
+	@echo 'make test    all tests, on a real Apache Kafka'
+	@echo 'make build   $(HOST) and $(PLUGIN)'
+	@echo 'make bench   throughput and latency, beside a plain consume-produce loop'
+	@echo 'make kafka   a real broker in the foreground (PORT=19092)'
+	@echo 'make lint    formatting and lints'
+
+rust:
+	@tools/require rust
+
+java:
+	@tools/require java
+
+build: rust
+	@[ -x $(HOST) ] || echo 'Building from source: about 6 minutes on two cores the first time, seconds from then on.'
+	$(CARGO) build --release --target wasm32-wasip2 -p messenger
+	$(CARGO) build --release -p switchboard $(FEATURES)
+
+demo: build
+	@echo
+	@$(HOST) demo $(PLUGIN) plugin/messenger/demo.toml $(if $(SCRIPT),--script $(SCRIPT))
+
+test: rust java
+	@FEATURES='$(FEATURES)' CARGO='$(CARGO)' tools/test
+
+lint: rust
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --workspace --all-targets $(FEATURES) -- -D warnings
+	$(CARGO) clippy --release --target wasm32-wasip2 -p messenger -- -D warnings
+
+bench: rust java
+	@tests/kafka/fetch-jars
+	$(CARGO) build --release --target wasm32-wasip2 -p messenger
+	$(CARGO) build --release -p switchboard $(FEATURES)
+	$(CARGO) build --release -p switchboard-tests $(FEATURES)
+	@$(TARGET)/release/bench
+
+kafka: rust java
+	@tests/kafka/fetch-jars
+	$(CARGO) build --release -p switchboard-tests --bin kafka $(FEATURES)
+	@$(TARGET)/release/kafka --port $(PORT)
+
+clean:
+	$(CARGO) clean

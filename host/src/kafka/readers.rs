@@ -1,0 +1,41 @@
+use std::ops::Range;
+use std::time::Duration;
+
+use rdkafka::config::FromClientConfigAndContext as _;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaResult;
+
+use super::client::PlainContext;
+use super::properties::ClientOptions;
+
+/// Clients that ask where logs begin and end; one pair serves all workers of a process.
+///
+/// They fetch nothing: a broker answers the requests of a connection one after the other, so on a consumer's own
+/// connection the question would wait behind a fetch for up to `fetch.wait.max.ms`.
+pub struct Readers {
+    committed: BaseConsumer<PlainContext>,
+    uncommitted: BaseConsumer<PlainContext>,
+}
+
+impl Readers {
+    /// # Errors
+    /// When librdkafka refuses the configuration.
+    pub fn new(options: &ClientOptions) -> KafkaResult<Self> {
+        let reader = |isolation: &str| {
+            let mut config = options.plain();
+            config.set("isolation.level", isolation);
+            BaseConsumer::from_config_and_context(&config, PlainContext::new(&config))
+        };
+        Ok(Self { committed: reader("read_committed")?, uncommitted: reader("read_uncommitted")? })
+    }
+
+    /// The log's start and its last stable offset.
+    pub(super) fn stable_bounds(&self, topic: &str, partition: i32, wait: Duration) -> KafkaResult<Range<i64>> {
+        self.committed.fetch_watermarks(topic, partition, wait).map(|(start, end)| start..end)
+    }
+
+    /// The log's high watermark, open transactions included.
+    pub(super) fn high_watermark(&self, topic: &str, partition: i32, wait: Duration) -> KafkaResult<i64> {
+        self.uncommitted.fetch_watermarks(topic, partition, wait).map(|(_, end)| end)
+    }
+}
