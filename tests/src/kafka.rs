@@ -225,7 +225,11 @@ impl Node {
         let arguments = "format --ignore-formatted --cluster-id c3dpdGNoYm9hcmQtMTIzNA --config server.properties";
         let mut formatter = Process::start(self.java("kafka.tools.StorageTool")?.args(arguments.split(' ')))?;
         let status = formatter.wait(PATIENCE)?;
-        ensure!(status.success(), "formatting a node's data failed ({status}): {}", self.end_of_log());
+        ensure!(
+            status.success(),
+            "formatting a node's data failed ({status}); the end of its log:\n{}",
+            self.end_of_log()
+        );
         Ok(())
     }
 
@@ -238,7 +242,7 @@ impl Node {
         if let Some(process) = &mut self.process
             && let Some(status) = process.ended()?
         {
-            return Err(anyhow!("a Kafka node ended ({status}): {}", self.end_of_log()));
+            return Err(anyhow!("a Kafka node ended ({status}); the end of its log:\n{}", self.end_of_log()));
         }
         Ok(())
     }

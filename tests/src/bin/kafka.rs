@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
@@ -22,8 +23,17 @@ struct Arguments {
     data: Option<PathBuf>,
 }
 
-fn main() -> Result<()> {
-    let Arguments { port, data } = Arguments::parse();
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(Arguments { port, data }: Arguments) -> Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGCHLD])?;
     eprintln!("Starting Apache Kafka ...");
     let mut kafka =

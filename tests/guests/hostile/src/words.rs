@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 use std::hint::black_box;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -82,7 +82,7 @@ impl Plugin for Hostile {
             }
             "print-unfinished" => {
                 print!("{rest}");
-                String::new()
+                std::io::stdout().flush().map_or_else(|error| error.to_string(), |()| String::new())
             }
             "complain" => {
                 eprintln!("{rest}");
