@@ -2,4 +2,6 @@
 
 #![forbid(unsafe_code)]
 
+mod conformance;
 mod harness;
+mod stream;

@@ -144,12 +144,14 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                     return Ok(());
                 }
                 Event::Assigned(partitions) => {
+                    tracing::info!("{} partitions assigned", partitions.len());
                     tracing::debug!(?partitions, "assigned");
                     self.ownership.assigned(partitions);
                     return Ok(());
                 }
                 // No transaction is open here: all that these partitions were part of is committed or aborted.
                 Event::Revoked(partitions) | Event::Lost(partitions) => {
+                    tracing::info!("{} partitions revoked", partitions.len());
                     tracing::debug!(?partitions, "revoked");
                     self.inbox.drop_partitions(&partitions);
                     self.ownership.dropped(&partitions, &mut self.broker);

@@ -1,0 +1,128 @@
+//! One application under test: topics of its own for every token, and hosts that run a plugin on them.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::client::{Client, Record, unique};
+use crate::host::{Host, messenger, switchboard};
+use crate::kafka::Kafka;
+
+/// How long what takes a moment may take on a busy machine.
+pub const LONG: Duration = Duration::from_mins(2);
+
+/// The messenger's tokens: consumed, then produced.
+pub const MESSENGER: [&str; 6] = [
+    "COMMAND_TOPIC_MESSENGER",
+    "EVENT_TOPIC_CHARACTER_STATUS",
+    "EVENT_TOPIC_INVITE_STATUS",
+    "EVENT_TOPIC_MESSENGER_STATUS",
+    "EVENT_TOPIC_MESSENGER_MEMBER_STATUS",
+    "COMMAND_TOPIC_INVITE",
+];
+
+/// An application of its own on the shared broker.
+pub struct App {
+    pub name: String,
+    pub client: Client,
+    bootstrap: String,
+    topics: Vec<(String, String)>,
+    environment: Vec<(String, String)>,
+    arguments: Vec<String>,
+}
+
+impl App {
+    /// Creates a topic for each token, with so many partitions.
+    pub fn new(prefix: &str, tokens: &[&str], partitions: i32) -> Result<Self> {
+        let kafka = Kafka::shared();
+        let name = unique(prefix);
+        let client = kafka.client()?;
+        let topics = tokens.iter().map(|token| ((*token).to_owned(), format!("{name}-{token}")));
+        let topics: Vec<_> = topics.collect();
+        for (_, topic) in &topics {
+            client.create_topic(topic, partitions, &[])?;
+        }
+        let bootstrap = kafka.bootstrap().to_owned();
+        Ok(Self { name, client, bootstrap, topics, environment: Vec::new(), arguments: Vec::new() })
+    }
+
+    /// The messenger, with the shipped settings.
+    pub fn messenger(prefix: &str, partitions: i32) -> Result<Self> {
+        let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../messenger.toml").canonicalize()?;
+        let plugin = messenger()?;
+        let app = Self::new(prefix, &MESSENGER, partitions)?;
+        Ok(app.arg("--config", &config.display().to_string()).arg("--plugin", &plugin.display().to_string()))
+    }
+
+    /// The same application's name and outputs are other ones, but it consumes the topics of `self`.
+    pub fn rival(&self, prefix: &str, produced: &[&str], partitions: i32) -> Result<Self> {
+        let mut rival = Self::new(prefix, produced, partitions)?;
+        let own = |token: &String| produced.contains(&token.as_str());
+        rival.topics.extend(self.topics.iter().filter(|(token, _)| !own(token)).cloned());
+        rival.environment.clone_from(&self.environment);
+        rival.arguments.clone_from(&self.arguments);
+        Ok(rival)
+    }
+
+    /// A flag of every host.
+    #[must_use]
+    pub fn arg(mut self, flag: &str, value: &str) -> Self {
+        self.arguments.extend([flag.to_owned(), value.to_owned()]);
+        self
+    }
+
+    /// An environment variable of every host.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The broker's name of a token's topic.
+    ///
+    /// # Panics
+    /// When it is no token of this application.
+    pub fn topic(&self, token: &str) -> &str {
+        let topic = self.topics.iter().find(|(known, _)| known == token);
+        topic.map(|(_, topic)| topic.as_str()).unwrap_or_else(|| panic!("no topic for {token}"))
+    }
+
+    /// The topic of dead letters.
+    pub fn dead_letters(&self) -> String {
+        format!("{}-dead-letters", self.name)
+    }
+
+    /// Starts a host with further arguments; `name` is for people. It need not be ready yet.
+    pub fn start(&self, name: &str, arguments: &[&str]) -> Result<Host> {
+        let mut command = switchboard()?;
+        command
+            .args(["run", "--app", &self.name])
+            .args(&self.arguments)
+            .args(arguments)
+            .env("BOOTSTRAP_SERVERS", &self.bootstrap)
+            .envs(self.topics.iter().map(|(token, topic)| (token, topic)))
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
+        Host::start(name, &mut command)
+    }
+
+    /// Starts a host and waits until it runs.
+    pub fn run(&self, name: &str, arguments: &[&str]) -> Result<Host> {
+        let host = self.start(name, arguments)?;
+        host.wait_for("it runs", LONG, |line| line.contains("running on"))?;
+        Ok(host)
+    }
+}
+
+/// The text of a header; none when it is missing, null or no text.
+pub fn header<'a>(record: &'a Record, name: &str) -> Option<&'a str> {
+    let header = record.headers.iter().rev().find(|(known, _)| known == name)?;
+    std::str::from_utf8(header.1.as_deref()?).ok()
+}
+
+/// Where a dead letter's record was consumed: token, partition, offset.
+pub fn source(letter: &Record) -> Option<(String, i32, i64)> {
+    let number = |name| header(letter, name)?.parse::<i64>().ok();
+    let topic = header(letter, "switchboard-topic")?.to_owned();
+    Some((topic, i32::try_from(number("switchboard-partition")?).ok()?, number("switchboard-offset")?))
+}
