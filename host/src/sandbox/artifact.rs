@@ -11,6 +11,7 @@ use wasmtime::Store;
 use wasmtime::component::Component;
 
 use super::bindings::PluginPre;
+use super::console::LogBudget;
 use super::engine::Sandbox;
 use super::guest::Guest;
 use super::instances::new_store;
@@ -150,7 +151,10 @@ fn is_granted(import: &str) -> bool {
 
 fn describe(sandbox: &Sandbox, pre: &PluginPre<Guest>) -> Result<Manifest, LoadError> {
     let limits = sandbox.limits;
-    let mut store = new_store(&sandbox.engine, Guest::new("describe".into(), TenantId::new(""), limits));
+    let mut store = new_store(
+        &sandbox.engine,
+        Guest::new("describe".into(), TenantId::new(""), limits, LogBudget::new(limits.log_lines)),
+    );
     let described = call_describe(&mut store, pre);
     store.data_mut().end();
     let manifest = described.map_err(|error| match judge(&error, limits.fuel, store.data().words()) {
@@ -217,6 +221,8 @@ pub(super) fn told(error: &wasmtime::Error) -> String {
 mod tests {
     use super::*;
 
+    type Damage = fn(&mut Manifest);
+
     fn manifest() -> Manifest {
         Manifest {
             name: "n".into(),
@@ -231,7 +237,7 @@ mod tests {
     #[test]
     fn names_of_a_manifest_are_there_plain_and_unique() {
         assert_eq!(check(&manifest()), Ok(()));
-        let broken: [(fn(&mut Manifest), &str); 6] = [
+        let broken: [(Damage, &str); 6] = [
             (|m| m.name.clear(), "empty name"),
             (|m| m.version.clear(), "empty version"),
             (|m| m.name = "a\nb".into(), "control characters in the name \"a\\nb\""),

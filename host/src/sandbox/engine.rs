@@ -1,3 +1,4 @@
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -12,6 +13,9 @@ use super::{guest, wasi};
 
 /// How often running guests are asked for their CPU time.
 const EPOCH: Duration = Duration::from_millis(10);
+
+/// Functions that a trap names.
+const FRAMES: usize = 3;
 
 /// Wasmtime cannot run here.
 #[derive(Debug, thiserror::Error)]
@@ -75,9 +79,8 @@ fn config() -> Config {
         // A 64-bit memory would need bounds checks, and there are 64 MiB at most.
         .wasm_memory64(false)
         .memory_init_cow(true)
-        // Traps are told by their code and by what the guest wrote; nobody sees frames. So no maps from machine code
-        // to wasm, and a call dropped for a lookup costs no walk up its stack.
-        .wasm_backtrace_max_frames(None)
+        // A trap names its innermost functions; offsets within them say nothing to anybody.
+        .wasm_backtrace_max_frames(NonZeroUsize::new(FRAMES))
         .generate_address_map(false);
     // Memories keep their default reservation of 4 GiB of addresses, which spares the guest's code its bounds checks.
     // Addresses are no memory; 16,000 instances (see `Limits::warm_instances`) take half of the 128 TiB there are.

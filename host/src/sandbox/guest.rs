@@ -59,12 +59,12 @@ pub(super) fn add_to_linker(linker: &mut Linker<Guest>) -> Result<()> {
 }
 
 impl Guest {
-    pub(super) fn new(plugin: Arc<str>, tenant: TenantId, limits: Limits) -> Self {
+    pub(super) fn new(plugin: Arc<str>, tenant: TenantId, limits: Limits, budget: LogBudget) -> Self {
         Self {
             ledger: Ledger::new(&limits),
             limits,
             console: Console::new(plugin, tenant),
-            budget: LogBudget::new(limits.log_lines),
+            budget,
             message: None,
             random: Random::constant(),
             host_fuel: limits.fuel,

@@ -127,7 +127,7 @@ impl Slot {
     ) -> Outcome {
         let instance = match &mut self.instance {
             Some(instance) => instance,
-            empty => match Instance::new(artifact, limits, &call.tenant.id) {
+            empty => match Instance::new(artifact, limits, &call.tenant.id, &mut self.budget) {
                 Ok(instance) => empty.insert(instance),
                 Err(outcome) => return outcome,
             },
@@ -141,12 +141,11 @@ impl Slot {
 }
 
 impl Instance {
-    fn new(artifact: &Artifact, limits: &Limits, tenant: &TenantId) -> Result<Self, Outcome> {
-        let guest = Guest::new(Arc::clone(&artifact.title), tenant.clone(), *limits);
+    fn new(artifact: &Artifact, limits: &Limits, tenant: &TenantId, budget: &mut LogBudget) -> Result<Self, Outcome> {
+        let guest = Guest::new(Arc::clone(&artifact.title), tenant.clone(), *limits, *budget);
         let mut store = new_store(artifact.pre.engine(), guest);
         let plugin = artifact.pre.instantiate(&mut store);
-        // What it wrote is not held against its first message, for which only the budget given to `call` counts.
-        store.data_mut().end();
+        (_, *budget) = store.data_mut().end();
         let plugin = plugin.map_err(|error| judge(&error, limits.fuel, store.data().words()))?;
         let initial = store.data().ledger.used();
         Ok(Self { store, plugin, initial, grown: 0 })
@@ -187,7 +186,7 @@ impl Instance {
     }
 }
 
-/// A store with all limits but fuel's refilling in force; there is fuel and time for one call.
+/// A store in which all limits are in force, with fuel and time for one call.
 pub(super) fn new_store(engine: &Engine, guest: Guest) -> Store<Guest> {
     let limits = *guest.limits();
     let mut store = Store::new(engine, guest);

@@ -8,7 +8,6 @@
 //! epochs bound only what runs inside of wasm.
 
 mod artifact;
-#[allow(missing_docs)]
 mod bindings;
 mod console;
 mod engine;

@@ -3,7 +3,7 @@ use std::time::Duration;
 use switchboard_core::envelope::{Class, DeadLetter};
 use switchboard_core::state::StateError;
 use switchboard_core::worker::{Outcome, Query};
-use wasmtime::Trap;
+use wasmtime::{FrameInfo, Trap, WasmBacktrace};
 
 /// Why the host ends a call: a host function's error, which wasmtime hands through to the caller.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +60,7 @@ pub(super) fn judge(error: &wasmtime::Error, fuel: u64, words: &str) -> Outcome 
     }
     let letter = match error.downcast_ref::<Trap>() {
         Some(Trap::OutOfFuel) => DeadLetter::new(Class::Limit, format!("more than {fuel} units of fuel")),
-        Some(trap) => DeadLetter::new(Class::Trap, last_words(&trap.to_string(), words)),
+        Some(trap) => DeadLetter::new(Class::Trap, last_words(&format!("{trap}{}", place(error)), words)),
         None => {
             let reason = error.root_cause().to_string();
             let class = if is_limit(&reason) { Class::Limit } else { Class::Trap };
@@ -78,6 +78,18 @@ fn is_limit(reason: &str) -> bool {
         || reason.contains("store handle limit exceeded")
         // ResourceLimiter::{instances, memories, tables}
         || reason.starts_with("resource limit exceeded")
+}
+
+/// The innermost functions, as far as the plugin's names section tells them.
+fn place(error: &wasmtime::Error) -> String {
+    let frames = error.downcast_ref::<WasmBacktrace>().map_or(&[][..], WasmBacktrace::frames);
+    let names: Vec<_> = frames
+        .iter()
+        .filter_map(FrameInfo::func_name)
+        // Without the hash that a build gives them.
+        .map(|name| format!("{:#}", rustc_demangle::demangle(name)))
+        .collect();
+    if names.is_empty() { String::new() } else { format!(" in {}", names.join(", called by ")) }
 }
 
 /// A panic of Rust is a message on stderr, then the trap `unreachable`: the message says more.

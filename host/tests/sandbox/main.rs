@@ -1,0 +1,10 @@
+//! The sandbox against guests that mean harm: `tests/guests/hostile`, which does what its message says, and components
+//! written by hand.
+
+mod artifacts;
+mod handmade;
+mod instances;
+mod limits;
+mod speed;
+mod support;
+mod world;
