@@ -15,7 +15,7 @@ use super::console::LogBudget;
 use super::engine::Sandbox;
 use super::guest::Guest;
 use super::instances::new_store;
-use super::verdict::judge;
+use super::verdict::{Shortage, judge};
 use super::wasi;
 
 /// The export that makes a component a plugin.
@@ -158,9 +158,9 @@ fn describe(sandbox: &Sandbox, pre: &PluginPre<Guest>) -> Result<Manifest, LoadE
     let described = call_describe(&mut store, pre);
     store.data_mut().end();
     let manifest = described.map_err(|error| match judge(&error, limits.fuel, store.data().words()) {
-        Outcome::Failed(letter) => LoadError::Describe(letter),
+        Ok(Outcome::Failed(letter)) | Err(Shortage(letter)) => LoadError::Describe(letter),
         // Not reached: there is no message to ask for.
-        other => LoadError::Mismatch(format!("{other:?}")),
+        Ok(other) => LoadError::Mismatch(format!("{other:?}")),
     })?;
     check(&manifest).map_err(LoadError::Manifest)?;
     Ok(manifest)

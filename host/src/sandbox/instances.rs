@@ -13,7 +13,7 @@ use super::bindings::switchboard::plugin::types::{self, HeaderParam, HeaderResul
 use super::console::LogBudget;
 use super::guest::{self, Guest};
 use super::limits::Limits;
-use super::verdict::judge;
+use super::verdict::{Shortage, judge};
 
 /// The instances of one worker: one a tenant, made when its first message comes.
 pub struct Instances {
@@ -66,7 +66,31 @@ impl Instances {
         }
     }
 
+    /// Runs a message. When the machine has no room for its instance, those that were not used for longest make room:
+    /// a message must not fail for it.
     fn run(&mut self, call: Call<'_>, message: Message<'_>, state: &mut TenantState, answers: &Answers) -> Outcome {
+        match self.attempt(call, message.clone(), state, answers) {
+            Ok(outcome) => outcome,
+            Err(Shortage(letter)) => {
+                let kept = (self.tenants.len() / 2).max(1);
+                tracing::warn!(kept, "dropping instances for want of memory: {}", letter.reason);
+                while self.tenants.len() > kept {
+                    self.drop_least_recent();
+                }
+                state.reject_message();
+                let second = self.attempt(call, message, state, answers);
+                second.unwrap_or_else(|Shortage(letter)| Outcome::Failed(letter))
+            }
+        }
+    }
+
+    fn attempt(
+        &mut self,
+        call: Call<'_>,
+        message: Message<'_>,
+        state: &mut TenantState,
+        answers: &Answers,
+    ) -> Result<Outcome, Shortage> {
         let Some(slot) = self.tenants.peek_mut(&call.tenant.id) else { unreachable!("touched before") };
         let before = slot.grown();
         let outcome = slot.run(&self.artifact, &self.limits, call, message, state, answers);
@@ -75,10 +99,8 @@ impl Instances {
         outcome
     }
 
-    fn shed(&mut self) {
-        while self.grown > self.limits.warm_memory
-            && let Some((_, slot)) = self.tenants.pop_lru()
-        {
+    fn drop_least_recent(&mut self) {
+        if let Some((_, slot)) = self.tenants.pop_lru() {
             self.grown -= slot.grown();
         }
     }
@@ -99,7 +121,9 @@ impl Plugins for Instances {
             state.reject_message();
             outcome = self.run(call, message, state, answers);
         }
-        self.shed();
+        while self.grown > self.limits.warm_memory {
+            self.drop_least_recent();
+        }
         outcome
     }
 
@@ -124,16 +148,16 @@ impl Slot {
         message: Message<'_>,
         state: &mut TenantState,
         answers: &Answers,
-    ) -> Outcome {
+    ) -> Result<Outcome, Shortage> {
         let instance = match &mut self.instance {
             Some(instance) => instance,
             empty => match Instance::new(artifact, limits, &call.tenant.id, &mut self.budget) {
                 Ok(instance) => empty.insert(instance),
-                Err(outcome) => return outcome,
+                Err(verdict) => return verdict,
             },
         };
         let outcome = instance.call(limits, call, message, state, answers, &mut self.budget);
-        if !matches!(outcome, Outcome::Outputs(_)) {
+        if !matches!(outcome, Ok(Outcome::Outputs(_))) {
             self.instance = None;
         }
         outcome
@@ -141,7 +165,13 @@ impl Slot {
 }
 
 impl Instance {
-    fn new(artifact: &Artifact, limits: &Limits, tenant: &TenantId, budget: &mut LogBudget) -> Result<Self, Outcome> {
+    /// The error is the verdict on the message that wanted the instance.
+    fn new(
+        artifact: &Artifact,
+        limits: &Limits,
+        tenant: &TenantId,
+        budget: &mut LogBudget,
+    ) -> Result<Self, Result<Outcome, Shortage>> {
         let guest = Guest::new(Arc::clone(&artifact.title), tenant.clone(), *limits, *budget);
         let mut store = new_store(artifact.pre.engine(), guest);
         let plugin = artifact.pre.instantiate(&mut store);
@@ -159,7 +189,7 @@ impl Instance {
         state: &mut TenantState,
         answers: &Answers,
         budget: &mut LogBudget,
-    ) -> Outcome {
+    ) -> Result<Outcome, Shortage> {
         // A store's data outlives the call, so it cannot borrow: the state moves in and out.
         let lent = guest::Message {
             state: std::mem::take(state),
@@ -178,9 +208,9 @@ impl Instance {
         }
         self.grown = (guest.ledger.used() - self.initial) as u64;
         match result {
-            Ok(Ok(outputs)) => Outcome::Outputs(outputs.into_iter().map(outbound).collect()),
-            Ok(Err(Rejection::Invalid(reason))) => Outcome::Rejected(reason),
-            Ok(Err(Rejection::UnusableAnswer(reason))) => Outcome::UnusableAnswer(reason),
+            Ok(Ok(outputs)) => Ok(Outcome::Outputs(outputs.into_iter().map(outbound).collect())),
+            Ok(Err(Rejection::Invalid(reason))) => Ok(Outcome::Rejected(reason)),
+            Ok(Err(Rejection::UnusableAnswer(reason))) => Ok(Outcome::UnusableAnswer(reason)),
             Err(error) => judge(&error, limits.fuel, guest.words()),
         }
     }

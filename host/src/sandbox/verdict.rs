@@ -1,3 +1,4 @@
+use std::io;
 use std::time::Duration;
 
 use switchboard_core::envelope::{Class, DeadLetter};
@@ -50,13 +51,24 @@ impl Halt {
     }
 }
 
+/// The machine has no more memory, or mappings of it, for an instance: not the guest's fault, as far as one can tell.
+#[derive(Debug)]
+pub(super) struct Shortage(pub(super) DeadLetter);
+
 /// What a call that ended with `error` comes to. `words`: what the guest wrote to stderr last.
-pub(super) fn judge(error: &wasmtime::Error, fuel: u64, words: &str) -> Outcome {
+pub(super) fn judge(error: &wasmtime::Error, fuel: u64, words: &str) -> Result<Outcome, Shortage> {
     if let Some(halt) = error.downcast_ref::<Halt>() {
+        let letter = DeadLetter::new(halt.class(), halt.to_string());
         return match halt {
-            Halt::Missing(query) => Outcome::Missing(query.clone()),
-            halt => Outcome::Failed(DeadLetter::new(halt.class(), halt.to_string())),
+            Halt::Missing(query) => Ok(Outcome::Missing(query.clone())),
+            Halt::NoMemory(_) => Err(Shortage(letter)),
+            _ => Ok(Outcome::Failed(letter)),
         };
+    }
+    // What wasmtime asks of the operating system is memory.
+    if error.chain().any(|cause| cause.is::<io::Error>() || cause.is::<rustix::io::Errno>()) {
+        let chain: Vec<_> = error.chain().map(ToString::to_string).collect();
+        return Err(Shortage(DeadLetter::new(Class::Limit, format!("no more memory: {}", chain.join(": ")))));
     }
     let letter = match error.downcast_ref::<Trap>() {
         Some(Trap::OutOfFuel) => DeadLetter::new(Class::Limit, format!("more than {fuel} units of fuel")),
@@ -67,7 +79,7 @@ pub(super) fn judge(error: &wasmtime::Error, fuel: u64, words: &str) -> Outcome 
             DeadLetter::new(class, reason)
         }
     };
-    Outcome::Failed(letter)
+    Ok(Outcome::Failed(letter))
 }
 
 /// Some of wasmtime's limits have no type of their own, only a text. Tests hold on to each.

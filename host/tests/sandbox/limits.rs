@@ -44,6 +44,9 @@ fn memory_beyond_the_limit_is_a_limit_not_an_abort() {
     assert_eq!(bench.says("t", "grow 40"), (40 << 20).to_string());
     let beyond = (Class::Limit, "more than 67108864 bytes of memory".into());
     assert_eq!(bench.fails("t", "grow 70"), beyond);
+    // A message for which the guest has no room.
+    let Outcome::Failed(letter) = bench.handle("t", &"x".repeat(65 << 20)) else { panic!("it fits") };
+    assert_eq!((letter.class, letter.reason), beyond);
     // Beyond what a 32-bit memory can ever have.
     assert_eq!(bench.fails("t", "grow 2047"), beyond);
 }

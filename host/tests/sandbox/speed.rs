@@ -10,6 +10,7 @@ use switchboard_core::envelope::{Coordinates, Header, Record, Tenant, TenantId};
 use switchboard_core::state::TenantState;
 use switchboard_core::worker::{Answers, Call, Outcome, Plugins as _, Query};
 
+use crate::handmade::Handmade;
 use crate::support::hostile_path;
 
 #[test]
@@ -26,6 +27,18 @@ fn speed() {
     let create = r#"{"transactionId":"2f1e9b3c-7a44-4c1e-9d0e-5b1f6f1c2d3e","actorId":2,"type":"CREATE","body":{}}"#;
     measure("hostile", "IN", &headers, "count");
     measure("messenger", "COMMAND_TOPIC_MESSENGER", &headers, create);
+}
+
+/// Linux allows a process 65,530 mappings. Alone in its process: allocations of others would fail meanwhile.
+#[test]
+#[ignore = "takes a gigabyte"]
+fn more_instances_than_the_machine_has_room_for() {
+    let limits = Limits { warm_instances: 100_000, ..Limits::default() };
+    let artifact = Arc::new(Sandbox::new(limits).unwrap().load(&Handmade::default().build()).unwrap());
+    let mut worker = Worker::new(&artifact, 70_000, "IN");
+    worker.instances = Instances::new(artifact, limits);
+    worker.round(&Record::default());
+    println!("{} instances are warm in the end", worker.instances.warm());
 }
 
 fn measure(name: &str, topic: &str, headers: &[Header], value: &str) {
