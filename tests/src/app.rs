@@ -33,9 +33,13 @@ pub struct App {
 }
 
 impl App {
-    /// Creates a topic for each token, with so many partitions.
+    /// Creates a topic for each token, with so many partitions, on the broker that tests share.
     pub fn new(prefix: &str, tokens: &[&str], partitions: i32) -> Result<Self> {
-        let kafka = Kafka::shared();
+        Self::on(Kafka::shared(), prefix, tokens, partitions)
+    }
+
+    /// The same on a broker of one's own.
+    pub fn on(kafka: &Kafka, prefix: &str, tokens: &[&str], partitions: i32) -> Result<Self> {
         let name = unique(prefix);
         let client = kafka.client()?;
         let topics = tokens.iter().map(|token| ((*token).to_owned(), format!("{name}-{token}")));
@@ -49,9 +53,14 @@ impl App {
 
     /// The messenger, with the shipped settings.
     pub fn messenger(prefix: &str, partitions: i32) -> Result<Self> {
+        Self::messenger_on(Kafka::shared(), prefix, partitions)
+    }
+
+    /// The same on a broker of one's own.
+    pub fn messenger_on(kafka: &Kafka, prefix: &str, partitions: i32) -> Result<Self> {
         let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../messenger.toml").canonicalize()?;
         let plugin = messenger()?;
-        let app = Self::new(prefix, &MESSENGER, partitions)?;
+        let app = Self::on(kafka, prefix, &MESSENGER, partitions)?;
         Ok(app.arg("--config", &config.display().to_string()).arg("--plugin", &plugin.display().to_string()))
     }
 

@@ -36,7 +36,20 @@ impl HttpLookups {
     }
 }
 
+impl HttpLookups {
+    fn source(&self, query: &Query) -> Option<&Source> {
+        self.sources.iter().find(|source| source.name() == query.source)
+    }
+}
+
 impl Lookups for HttpLookups {
+    fn known(&mut self, tenant: &Tenant, query: &Query) -> Option<Option<Vec<u8>>> {
+        match self.source(query) {
+            Some(_) => self.cache.get(&tenant.id, query),
+            None => Some(None),
+        }
+    }
+
     fn fetch(
         &mut self,
         tenant: &Tenant,
@@ -44,16 +57,9 @@ impl Lookups for HttpLookups {
         attempt: u32,
         budget: Duration,
     ) -> Result<Option<Vec<u8>>, String> {
-        let Some(source) = self.sources.iter().find(|source| source.name() == query.source) else {
-            return Ok(None);
-        };
-        if attempt == 0
-            && let Some(answer) = self.cache.get(&tenant.id, query)
-        {
-            return Ok(answer);
-        }
-        let headers: Vec<_> =
-            self.headers.iter().map(String::as_str).zip(tenant.texts.iter().map(String::as_str)).collect();
+        let Some(source) = self.source(query) else { return Ok(None) };
+        let names = self.headers.iter().map(String::as_str);
+        let headers: Vec<_> = names.zip(tenant.texts.iter().map(String::as_str)).collect();
         let answer = source.ask(&query.key, &headers, attempt, budget).map_err(|error| error.to_string())?;
         self.cache.insert(&tenant.id, query, answer.clone(), source.time_to_live(answer.is_some()));
         Ok(answer)

@@ -7,9 +7,12 @@ use crate::envelope::Tenant;
 
 /// Where answers to lookups come from.
 pub trait Lookups {
-    /// The answer to a question; `None`: the source says that there is none, or no such source is configured. Waits for
-    /// at most `budget`, retries included. `attempt` counts the answers to this question that its plugin could not
-    /// use: above 0 nothing remembered is given again, and the source is left some time to mend itself.
+    /// The answer as far as it is known without asking: remembered, or `Some(None)` because no such source is
+    /// configured. Does not wait.
+    fn known(&mut self, tenant: &Tenant, query: &Query) -> Option<Option<Vec<u8>>>;
+
+    /// Asks; `None`: the source says that there is none. Waits for at most `budget`, retries included. `attempt` counts
+    /// the answers to this question that its plugin could not use: above 0 the source is left some time to mend itself.
     ///
     /// # Errors
     /// Why no answer can be had, for the dead letter.

@@ -175,7 +175,8 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
             Ok(txn) => txn,
             Err(failure) => return Err((batch, failure)),
         };
-        let deadline = txn.now() + self.rules.batch.time;
+        let began = txn.now();
+        let deadline = began + self.rules.batch.time;
         for pending in queue.iter_mut().take(self.batch) {
             let (partition, offset) = (pending.partition, pending.offset);
             let sent = match &pending.fate {
@@ -190,17 +191,15 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                     let Some(state) = self.ownership.ready(shard) else {
                         unreachable!("a shard is paused until it is restored, and its records go with it")
                     };
-                    let answers = &pending.lookups.answers;
                     batch.shards.insert(shard);
-                    let verdict = process(
-                        &self.rules,
-                        &mut self.plugins,
-                        state,
-                        tenant,
-                        &pending.record,
-                        &pending.source,
-                        answers,
-                    );
+                    let answers = &mut pending.lookups.answers;
+                    let verdict = loop {
+                        let (record, source) = (&pending.record, &pending.source);
+                        let verdict = process(&self.rules, &mut self.plugins, state, tenant, record, source, answers);
+                        let Verdict::Waits(Need::Answer(query)) = &verdict else { break verdict };
+                        let Some(answer) = self.lookups.known(tenant, query) else { break verdict };
+                        answers.insert(query.clone(), answer);
+                    };
                     if let Verdict::Waits(need) = verdict {
                         // Its order among the tenant's messages is kept, and no open transaction waits for an answer.
                         pending.lookups.need = Some(need);
@@ -234,8 +233,13 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                 }
             }
         }
+        let ran = txn.now();
         match txn.commit() {
-            Ok(receipt) => Ok((batch, receipt)),
+            Ok(receipt) => {
+                let (run, commit) = (ran.saturating_sub(began), self.broker.now().saturating_sub(ran));
+                tracing::debug!(?verb, records = batch.done, ?run, ?commit, "committed");
+                Ok((batch, receipt))
+            }
             Err(failure) => Err((batch, failure)),
         }
     }

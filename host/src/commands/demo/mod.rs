@@ -128,6 +128,10 @@ fn typed(play: &mut Play<'_>, stop: &Shutdown) -> anyhow::Result<()> {
 struct NamesOnly(Arc<Demo>);
 
 impl Lookups for NamesOnly {
+    fn known(&mut self, _: &Tenant, query: &Query) -> Option<Option<Vec<u8>>> {
+        Some(self.0.answer(&query.source, &query.key))
+    }
+
     fn fetch(&mut self, _: &Tenant, query: &Query, _: u32, _: Duration) -> Result<Option<Vec<u8>>, String> {
         Ok(self.0.answer(&query.source, &query.key))
     }
