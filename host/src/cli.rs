@@ -112,7 +112,8 @@ pub struct Overrides {
     #[arg(long, value_name = "N", env = "SWITCHBOARD_REPLICATION_FACTOR", help_heading = "Kafka")]
     #[serde(skip_serializing_if = "Option::is_none")]
     replication_factor: Option<u16>,
-    /// How workers become members of the group [default: classic with --instance, else consumer (KIP-848)].
+    /// How workers become members of the group: classic, or consumer (KIP-848, where hand-overs take the broker's
+    /// heartbeat interval and a killed member's recovery its session time-out) [default: classic].
     #[arg(long, value_name = "NAME", env = "SWITCHBOARD_GROUP_PROTOCOL", help_heading = "Kafka")]
     #[serde(skip_serializing_if = "Option::is_none")]
     group_protocol: Option<GroupProtocol>,

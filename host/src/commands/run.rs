@@ -66,16 +66,14 @@ fn announce(settings: &Settings, artifact: &Artifact, instance: &Instance, worke
 }
 
 fn client_options(settings: &Settings, instance: &Instance) -> ClientOptions {
-    let static_members = settings.instance.is_some();
-    // A static member of the classic protocol goes on at once after a restart. Under KIP-848 its successor is refused
-    // until the session time-out (UNRELEASED_INSTANCE_ID).
-    let default = if static_members { GroupProtocol::Classic } else { GroupProtocol::Consumer };
-    let group_protocol = settings.group_protocol.unwrap_or(default);
+    let group_protocol = settings.group_protocol;
     ClientOptions {
         bootstrap_servers: settings.bootstrap_servers.clone(),
         app: settings.app.clone(),
         instance: instance.id.clone(),
-        static_members: static_members && group_protocol == GroupProtocol::Classic,
+        // Under KIP-848 a killed static member's successor is refused until the session time-out
+        // (UNRELEASED_INSTANCE_ID), which is worse than none.
+        static_members: settings.instance.is_some() && group_protocol == GroupProtocol::Classic,
         group_protocol,
         session_timeout_ms: settings.session_timeout_ms,
         properties: settings.kafka.clone(),

@@ -229,13 +229,13 @@ impl Broker for KafkaBroker {
         end.map_err(not_now("the changelog's end cannot be had"))
     }
 
-    fn changelog_stable_end(&mut self, shard: i32) -> Result<i64, NotNow> {
+    fn changelog_stable_bounds(&mut self, shard: i32) -> Result<Range<i64>, NotNow> {
         let bounds = self.readers.stable_bounds(&self.topology.changelog, shard, QUESTION);
-        bounds.map(|bounds| bounds.end).map_err(not_now("the changelog's stable end cannot be had"))
+        bounds.map_err(not_now("the changelog's stable end cannot be had"))
     }
 
-    fn start_restore(&mut self, shard: i32) {
-        self.restore.start(shard);
+    fn start_restore(&mut self, shard: i32, offset: i64) {
+        self.restore.start(shard, offset);
     }
 
     fn poll_restore(&mut self, wait: Duration) -> Restored {

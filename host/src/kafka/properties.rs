@@ -47,9 +47,10 @@ const RESERVED: &[(&str, &str)] = &[
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum GroupProtocol {
-    /// JoinGroup and SyncGroup, cooperative-sticky: with a stable instance id a restarted host goes on at once.
+    /// JoinGroup and SyncGroup, cooperative-sticky. Its times are ours: a member that is missed for the session time-out
+    /// is given up, a hand-over takes two heartbeats, and with a stable instance id a restarted host goes on at once.
     Classic,
-    /// KIP-848, brokers from 4.0.
+    /// KIP-848, brokers from 4.0. Its times are the broker's: 45 s and 5 s by default.
     Consumer,
 }
 
@@ -124,10 +125,13 @@ impl ClientOptions {
                     .set("group.protocol", "classic")
                     .set("partition.assignment.strategy", "cooperative-sticky")
                     .set("session.timeout.ms", self.session_timeout_ms.to_string())
-                    .set("heartbeat.interval.ms", (self.session_timeout_ms / 4).max(1).to_string());
+                    // A heartbeat's answer tells that others join or leave: a hand-over takes two of them.
+                    .set("heartbeat.interval.ms", (self.session_timeout_ms / 20).max(1).to_string());
             }
             GroupProtocol::Consumer => {
-                config.set("group.protocol", "consumer");
+                // Partitions of each topic are spread over the members: the uniform assignor fills member after member,
+                // so that one would have all sources and another all shards.
+                config.set("group.protocol", "consumer").set("group.remote.assignor", "range");
             }
         }
         if self.static_members {
@@ -140,7 +144,11 @@ impl ClientOptions {
     pub(super) fn restore_consumer(&self) -> ClientConfig {
         // librdkafka wants a group id for assignments, though nothing joins that group or commits to it.
         let mut config = self.consumer(&format!("{}-restore", self.app));
-        config.set("auto.offset.reset", "earliest").set("enable.partition.eof", "true");
+        config
+            .set("auto.offset.reset", "earliest")
+            .set("enable.partition.eof", "true")
+            // A shard that is added waits until the fetch under way comes back, which has no more to bring.
+            .set("fetch.wait.max.ms", "10");
         config
     }
 

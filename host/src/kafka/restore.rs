@@ -10,6 +10,8 @@ use switchboard_core::worker::Restored;
 
 use super::client::{Nag, PlainContext};
 
+const METADATA: Duration = Duration::from_millis(500);
+
 /// Reads changelogs, read_committed, by hand-made assignments, so that the group consumer goes on meanwhile.
 pub(super) struct Restore {
     consumer: BaseConsumer<PlainContext>,
@@ -21,11 +23,17 @@ pub(super) struct Restore {
 impl Restore {
     pub(super) fn new(config: &ClientConfig, changelog: String) -> KafkaResult<Self> {
         let consumer = BaseConsumer::from_config_and_context(config, PlainContext::new(config))?;
+        // Where the leaders are is known before the first assignment, which else waits for it in steps of 500 ms. When
+        // no broker answers it will.
+        if let Err(error) = consumer.fetch_metadata(Some(&changelog), METADATA) {
+            tracing::debug!("metadata of {changelog}: {error}");
+        }
         Ok(Self { consumer, changelog, reading: BTreeSet::new(), nag: Nag::default() })
     }
 
-    pub(super) fn start(&mut self, shard: i32) {
-        if let Err(error) = self.consumer.incremental_assign(&self.partition(shard)) {
+    /// The offset is one of a record or the log's start: a logical one costs a question more, asked again after 500 ms.
+    pub(super) fn start(&mut self, shard: i32, offset: i64) {
+        if let Err(error) = self.consumer.incremental_assign(&self.partition(shard, offset)) {
             tracing::error!(shard, "the changelog cannot be read: {error}");
         }
         self.reading.insert(shard);
@@ -33,7 +41,7 @@ impl Restore {
 
     pub(super) fn stop(&mut self, shard: i32) {
         if self.reading.remove(&shard)
-            && let Err(error) = self.consumer.incremental_unassign(&self.partition(shard))
+            && let Err(error) = self.consumer.incremental_unassign(&self.partition(shard, 0))
         {
             tracing::debug!(shard, "unassigning the changelog: {error}");
         }
@@ -64,9 +72,9 @@ impl Restore {
         }
     }
 
-    fn partition(&self, shard: i32) -> TopicPartitionList {
+    fn partition(&self, shard: i32, offset: i64) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&self.changelog, shard, Offset::Beginning).expect("a logical offset is always taken");
+        list.add_partition_offset(&self.changelog, shard, Offset::Offset(offset)).expect("offsets are never negative");
         list
     }
 }

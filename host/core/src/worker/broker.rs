@@ -132,11 +132,11 @@ pub trait Broker {
     /// The changelog's end as a read_uncommitted client is told it: the high watermark.
     fn changelog_end(&mut self, shard: i32) -> Result<i64, NotNow>;
 
-    /// The changelog's end as a read_committed client is told it: the last stable offset.
-    fn changelog_stable_end(&mut self, shard: i32) -> Result<i64, NotNow>;
+    /// The changelog's start, and its end as a read_committed client is told it: the last stable offset.
+    fn changelog_stable_bounds(&mut self, shard: i32) -> Result<Range<i64>, NotNow>;
 
-    /// Starts to read a shard's changelog, read_committed, from its beginning.
-    fn start_restore(&mut self, shard: i32);
+    /// Starts to read a shard's changelog, read_committed, from this offset.
+    fn start_restore(&mut self, shard: i32, offset: i64);
 
     /// The next record of the changelogs being read, waiting for at most `wait`.
     fn poll_restore(&mut self, wait: Duration) -> Restored;

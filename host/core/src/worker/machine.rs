@@ -144,7 +144,9 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                     return Ok(());
                 }
                 Event::Assigned(partitions) => {
-                    tracing::info!("{} partitions assigned", partitions.len());
+                    if !partitions.is_empty() {
+                        tracing::info!("{} partitions assigned", partitions.len());
+                    }
                     tracing::debug!(?partitions, "assigned");
                     self.ownership.assigned(partitions);
                     return Ok(());

@@ -157,11 +157,11 @@ impl Ownership {
                 owned.phase = Phase::Unstable { end: broker.changelog_end(*shard)? };
             }
             if let Phase::Unstable { end } = owned.phase {
-                let stable = broker.changelog_stable_end(*shard)?;
-                if stable < end {
+                let stable = broker.changelog_stable_bounds(*shard)?;
+                if stable.end < end {
                     return Err(NotNow(format!("an open transaction in the changelog of shard {shard}")));
                 }
-                broker.start_restore(*shard);
+                broker.start_restore(*shard, stable.start);
                 owned.phase = Phase::Restoring;
             }
         }
