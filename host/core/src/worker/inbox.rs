@@ -20,6 +20,8 @@ pub(super) struct Pending {
     pub(super) source: Coordinates,
     pub(super) fate: Fate,
     pub(super) lookups: LookupProgress,
+    /// Its outputs are flushed one by one: the broker has refused them, or only the batch that they made together.
+    pub(super) one_by_one: bool,
 }
 
 /// What is to be done with a record.
@@ -68,15 +70,17 @@ impl Pending {
                 }
             },
         };
-        Self { partition, offset, record, source, fate, lookups: LookupProgress::default() }
+        Self { partition, offset, record, source, fate, lookups: LookupProgress::default(), one_by_one: false }
     }
 
-    /// The broker refused what came of this record when it was alone in its transaction: the record becomes a dead
-    /// letter, and when that is refused too, a dead letter by its coordinates. Gives false when even that was refused.
+    /// The broker refused what came of this record when it was alone in its transaction: its outputs are sent one by
+    /// one, then the record becomes a dead letter, and when that is refused too, a dead letter by its coordinates. Gives
+    /// false when even that was refused.
     pub(super) fn refused(&mut self, reason: &str) -> bool {
         match &mut self.fate {
             Fate::Bury { minimal: true, .. } => return false,
             Fate::Bury { minimal, .. } => *minimal = true,
+            Fate::Process { .. } if !self.one_by_one => self.one_by_one = true,
             Fate::Route { .. } | Fate::Process { .. } => {
                 let letter = DeadLetter::new(Class::Output, reason);
                 if let Fate::Route { .. } = self.fate {

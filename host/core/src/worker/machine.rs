@@ -180,7 +180,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         let began = txn.now();
         let deadline = began + self.rules.batch.time;
         for pending in queue.iter_mut().take(self.batch) {
-            let (partition, offset) = (pending.partition, pending.offset);
+            let (partition, offset, one_by_one) = (pending.partition, pending.offset, pending.one_by_one);
             let sent = match &pending.fate {
                 Fate::Route { shard } => txn.send(Destination::Shard(*shard), &pending.record),
                 Fate::Bury { letter, minimal } => {
@@ -209,9 +209,10 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                     }
                     self.observer.settled(&pending.source, Some(&tenant.id), &verdict);
                     match &verdict {
-                        Verdict::Outputs(outputs) => outputs
-                            .iter()
-                            .try_for_each(|output| txn.send(Destination::Output(&output.topic), &output.record)),
+                        Verdict::Outputs(outputs) => outputs.iter().try_for_each(|output| {
+                            txn.send(Destination::Output(&output.topic), &output.record)?;
+                            if one_by_one { txn.flush() } else { Ok(()) }
+                        }),
                         Verdict::DeadLetter(letter) => bury(&mut txn, letter, false, pending),
                         Verdict::Waits(_) => unreachable!("handled above"),
                     }

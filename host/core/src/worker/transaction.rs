@@ -51,16 +51,21 @@ impl<'a, B: Broker> Transaction<'a, B> {
         again(self.broker, |broker| broker.send(destination, record))
     }
 
+    /// Waits until all that was handed over is written.
+    pub(super) fn flush(&mut self) -> Result<(), Fault> {
+        again(self.broker, B::flush)
+    }
+
     /// The record at `offset` is done with.
     pub(super) fn consumed(&mut self, partition: Partition, offset: i64) {
         self.offsets.insert(partition, offset + 1);
     }
 
     /// Writes all records, then the offsets, then commits. A transaction that is not committed is aborted.
-    pub(super) fn commit(self) -> Result<Receipt, Failure> {
+    pub(super) fn commit(mut self) -> Result<Receipt, Failure> {
         // Offsets last: once they are pending the next owner waits for this transaction's end, so that all it wrote to
         // the changelog is there to be waited for.
-        if let Err(fault) = again(self.broker, B::flush) {
+        if let Err(fault) = self.flush() {
             return Err(self.abort(fault, false));
         }
         if !self.broker.is_live_member() {
