@@ -10,13 +10,13 @@ use rdkafka::message::{BorrowedHeaders, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka_sys as rdsys;
-use switchboard_core::envelope::Header;
+use switchboard_core::envelope::Headers;
 
 /// The headers of a consumed record. rdkafka's own getter panics at a name that is not UTF-8, which one faulty producer
 /// is enough to bring about.
-pub(super) fn read_headers(headers: &BorrowedHeaders) -> Vec<Header> {
+pub(super) fn read_headers(headers: &BorrowedHeaders) -> Headers {
     let native = ptr::from_ref(headers).cast::<rdsys::rd_kafka_headers_t>();
-    let mut read = Vec::new();
+    let mut read = Headers::with_capacity(8, 256);
     loop {
         let mut name = ptr::null();
         let mut value = ptr::null();
@@ -30,22 +30,20 @@ pub(super) fn read_headers(headers: &BorrowedHeaders) -> Vec<Header> {
         }
         // SAFETY: on success the name is a C string and the value null or `size` bytes, both owned by the headers,
         // which outlive this call.
-        let header = unsafe {
-            Header {
-                name: CStr::from_ptr(name).to_bytes().to_vec(),
-                value: (!value.is_null()).then(|| std::slice::from_raw_parts(value.cast::<u8>(), size).to_vec()),
-            }
+        let (name, value) = unsafe {
+            let value = (!value.is_null()).then(|| std::slice::from_raw_parts(value.cast::<u8>(), size));
+            (CStr::from_ptr(name).to_bytes(), value)
         };
-        read.push(header);
+        read.push(name, value);
     }
 }
 
 /// Headers to send, names as bytes.
-pub(super) fn write_headers(headers: &[Header]) -> OwnedHeaders {
+pub(super) fn write_headers(headers: &Headers) -> OwnedHeaders {
     let owned = OwnedHeaders::new_with_capacity(headers.len());
     let native = ptr::from_ref(owned.as_borrowed()).cast_mut().cast::<rdsys::rd_kafka_headers_t>();
-    for header in headers {
-        let (value, size) = match &header.value {
+    for header in headers.iter() {
+        let (value, size) = match header.value {
             // A dangling pointer with size 0 is an empty value; only a null pointer is a null.
             Some(value) => (value.as_ptr().cast(), value.len()),
             None => (ptr::null(), 0),

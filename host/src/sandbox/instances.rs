@@ -245,16 +245,16 @@ fn message<'a>(call: &Call<'a>, headers: &'a [HeaderParam<'a>]) -> Message<'a> {
 }
 
 fn headers(record: &Record) -> Result<Vec<HeaderParam<'_>>, DeadLetter> {
-    fn header(header: &Header) -> Result<HeaderParam<'_>, DeadLetter> {
-        let name = std::str::from_utf8(&header.name)
-            .map_err(|_| DeadLetter::new(Class::Envelope, "a header's name is not UTF-8"))?;
-        Ok(HeaderParam { name, value: header.value.as_deref() })
-    }
+    let header = |Header { name, value }| {
+        let name = std::str::from_utf8(name);
+        let name = name.map_err(|_| DeadLetter::new(Class::Envelope, "a header's name is not UTF-8"))?;
+        Ok(HeaderParam { name, value })
+    };
     record.headers.iter().map(header).collect()
 }
 
 fn outbound(output: types::Outbound) -> Outbound {
     let types::Outbound { topic, key, value, headers } = output;
-    let header = |HeaderResult { name, value }| Header { name: name.into_bytes(), value };
+    let header = |HeaderResult { name, value }| (name, value);
     Outbound { topic, key, value, headers: headers.into_iter().map(header).collect() }
 }

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use switchboard::sandbox::{Instances, Limits, LoadError, Sandbox};
-use switchboard_core::envelope::{Class, Coordinates, Record, Tenant, TenantId};
+use switchboard_core::envelope::{Class, Coordinates, Headers, Record, Tenant, TenantId};
 use switchboard_core::state::TenantState;
 use switchboard_core::worker::{Answers, Call, Outcome, Plugins as _};
 
@@ -189,7 +189,7 @@ fn a_handmade_plugin_handles_messages_and_its_loop_is_ended() {
         let limits = Limits { fuel: 1_000_000, ..Limits::default() };
         let artifact = Arc::new(sandbox().load(&Handmade { handle, ..Handmade::default() }.build()).unwrap());
         let mut instances = Instances::new(artifact, limits);
-        let tenant = Tenant { id: TenantId::new("t"), headers: vec![], texts: vec![] };
+        let tenant = Tenant { id: TenantId::new("t"), headers: Headers::new(), texts: vec![] };
         let source = Coordinates { topic: "IN".into(), partition: 0, offset: 0 };
         let call = Call { tenant: &tenant, record: &Record::default(), source: &source };
         instances.handle(call, &mut TenantState::default(), &Answers::default())

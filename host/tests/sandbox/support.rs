@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use switchboard::sandbox::{Artifact, Instances, Limits, Sandbox};
-use switchboard_core::envelope::{Class, Coordinates, Record, Tenant, TenantId};
+use switchboard_core::envelope::{Class, Coordinates, Headers, Record, Tenant, TenantId};
 use switchboard_core::state::TenantState;
 use switchboard_core::worker::{Answers, Call, Outcome, Plugins as _};
 
@@ -52,7 +52,7 @@ impl Bench {
         let source = Coordinates { topic: "IN".into(), partition: 0, offset: self.offset };
         self.offset += 1;
         let state = self.states.entry(tenant.to_owned()).or_default();
-        let tenant = Tenant { id: TenantId::new(tenant), headers: vec![], texts: vec![] };
+        let tenant = Tenant { id: TenantId::new(tenant), headers: Headers::new(), texts: vec![] };
         let outcome = self.instances.handle(Call { tenant: &tenant, record, source: &source }, state, &self.answers);
         if !matches!(outcome, Outcome::Outputs(_)) {
             state.reject_message();

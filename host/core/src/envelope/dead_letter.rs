@@ -1,6 +1,7 @@
 use std::fmt;
 
-use super::record::{Coordinates, Header, Record};
+use super::headers::Headers;
+use super::record::{Coordinates, Record};
 
 /// Headers of this prefix are the host's: nothing that a record brought is read from them.
 pub const HEADER_PREFIX: &str = "switchboard-";
@@ -69,28 +70,27 @@ impl DeadLetter {
     /// its own headers, six of the host's: `switchboard-class`, `-reason`, and the source `-topic` (token),
     /// `-partition`, `-offset`, `-timestamp` (milliseconds; empty when the record had none) as decimal text.
     pub fn to_record(&self, original: &Record, source: &Coordinates) -> Record {
-        let mut headers = Vec::with_capacity(original.headers.len() + 6);
-        headers.extend_from_slice(&original.headers);
-        headers.extend(self.headers(original.timestamp, source));
+        let mut headers = original.headers.clone();
+        self.write_to(&mut headers, original.timestamp, source);
         Record { key: original.key.clone(), value: original.value.clone(), headers, timestamp: None }
     }
 
     /// The same without key, value and headers of the original, whose coordinates say where to find it: for an
     /// original that the broker refuses to take as a dead letter.
     pub fn to_minimal_record(&self, original: &Record, source: &Coordinates) -> Record {
-        Record { headers: self.headers(original.timestamp, source).into(), ..Record::default() }
+        let mut headers = Headers::new();
+        self.write_to(&mut headers, original.timestamp, source);
+        Record { headers, ..Record::default() }
     }
 
-    fn headers(&self, timestamp: Option<i64>, source: &Coordinates) -> [Header; 6] {
-        let header = |name: &str, value: String| Header::new(format!("{HEADER_PREFIX}{name}"), value);
-        [
-            header("class", self.class.to_string()),
-            header("reason", self.reason.clone()),
-            header("topic", source.topic.to_string()),
-            header("partition", source.partition.to_string()),
-            header("offset", source.offset.to_string()),
-            header("timestamp", timestamp.map(|ms| ms.to_string()).unwrap_or_default()),
-        ]
+    fn write_to(&self, headers: &mut Headers, timestamp: Option<i64>, source: &Coordinates) {
+        let mut add = |name: &str, value: &str| headers.add(format!("{HEADER_PREFIX}{name}"), value);
+        add("class", self.class.as_str());
+        add("reason", &self.reason);
+        add("topic", &source.topic);
+        add("partition", &source.partition.to_string());
+        add("offset", &source.offset.to_string());
+        add("timestamp", &timestamp.map(|ms| ms.to_string()).unwrap_or_default());
     }
 }
 
@@ -106,30 +106,26 @@ mod tests {
 
     #[test]
     fn the_original_is_unchanged_and_the_verdict_comes_after_it() {
-        let original = Record {
-            key: Some(vec![0xff, 0]),
-            value: None,
-            headers: vec![
-                Header::new("a", "1"),
-                Header { name: vec![0xc3], value: None },
-                Header::new("a", ""),
-                Header::new("switchboard-class", "of an earlier life"),
-            ],
-            timestamp: Some(7),
-        };
+        let odd: [(&[u8], Option<&[u8]>); 4] = [
+            (b"a", Some(b"1")),
+            (b"\xc3", None),
+            (b"a", Some(b"")),
+            (b"switchboard-class", Some(b"of an earlier life")),
+        ];
+        let headers = odd.into_iter().collect();
+        let original = Record { key: Some(vec![0xff, 0]), value: None, headers, timestamp: Some(7) };
         let source = Coordinates { topic: "T".into(), partition: 3, offset: 9 };
         let letter = DeadLetter::new(Class::Trap, "x".repeat(MAX_REASON - 1) + "äb");
         let record = letter.to_record(&original, &source);
         assert_eq!((&record.key, &record.value), (&original.key, &original.value));
-        assert_eq!(record.headers[..4], original.headers);
-        let own: Vec<_> = record.headers[4..]
-            .iter()
-            .map(|h| (String::from_utf8(h.name.clone()).unwrap(), String::from_utf8(h.value.clone().unwrap()).unwrap()))
-            .collect();
+        assert_eq!(record.headers.iter().take(4).collect::<Headers>(), original.headers);
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let own: Vec<_> = record.headers.iter().skip(4).map(|h| (text(h.name), text(h.value.unwrap()))).collect();
         assert_eq!(own[0], ("switchboard-class".into(), "trap".into()));
         assert_eq!(own[1].1.len(), MAX_REASON - 1, "cut between characters");
         let rest: Vec<_> = own[2..].iter().map(|(_, value)| value.as_str()).collect();
         assert_eq!(rest, ["T", "3", "9", "7"]);
-        assert_eq!(letter.to_minimal_record(&original, &source).headers, record.headers[4..]);
+        let minimal = letter.to_minimal_record(&original, &source);
+        assert_eq!(minimal.headers, record.headers.iter().skip(4).collect());
     }
 }

@@ -5,6 +5,7 @@
 //! and foreign headers are never changed. This room knows no Kafka client and no plugin.
 
 mod dead_letter;
+mod headers;
 mod outputs;
 mod record;
 mod routed;
@@ -12,8 +13,9 @@ mod tenant;
 mod trace;
 
 pub use dead_letter::{Class, DeadLetter, HEADER_PREFIX};
+pub use headers::{Header, Headers};
 pub use outputs::{Outbound, Outgoing, OutputLimits, OutputRules};
-pub use record::{Coordinates, Header, Record, last_header};
+pub use record::{Coordinates, Record};
 pub use routed::{RoutedError, restore_routed, to_routed};
-pub use tenant::{HeaderKind, Tenant, TenantHeader, TenantId, TenantSchema, shard_of};
+pub use tenant::{HeaderKind, Tenant, TenantHeader, TenantId, TenantSchema, Tenants, shard_of};
 pub use trace::Trace;

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
 use super::dead_letter::{Class, DeadLetter, HEADER_PREFIX};
-use super::record::{Header, Record, last_header};
+use super::headers::{Header, Headers};
+use super::record::Record;
 use super::tenant::Tenant;
 use super::trace::{TRACEPARENT, TRACESTATE, Trace};
 
@@ -12,7 +13,7 @@ pub struct Outbound {
     pub topic: String,
     pub key: Option<Vec<u8>>,
     pub value: Option<Vec<u8>>,
-    pub headers: Vec<Header>,
+    pub headers: Headers,
 }
 
 /// An output as it will be sent.
@@ -85,19 +86,23 @@ impl OutputRules {
                     return limit(format!("an output's {what} of {length} bytes, at most {most} are allowed"));
                 }
             }
-            if let Some(header) = output.headers.iter().find(|header| self.is_hosts(header, tenant)) {
-                let name = String::from_utf8_lossy(&header.name);
-                return Err(DeadLetter::new(
-                    Class::Output,
-                    format!("an output sets the header {name:?}, which is the host's"),
-                ));
+            if let Some(header) = output.headers.iter().find(|header| self.is_hosts(*header, tenant)) {
+                let name = String::from_utf8_lossy(header.name);
+                let reason = format!("an output sets the header {name:?}, which is the host's");
+                return Err(DeadLetter::new(Class::Output, reason));
             }
-            let mut headers = Vec::with_capacity(tenant.headers.len() + output.headers.len() + 3);
-            headers.extend_from_slice(&tenant.headers);
-            let carried = self.carry_headers.iter().filter_map(|name| last_header(&record.headers, name));
-            headers.extend(carried.filter(|header| header.value.as_ref().is_some_and(|v| !v.is_empty())).cloned());
+            let mut headers = Headers::with_capacity(
+                tenant.headers.len() + output.headers.len() + self.carry_headers.len() + 2,
+                tenant.headers.bytes() + output.headers.bytes() + 128,
+            );
+            headers.append(&tenant.headers);
+            for Header { name, value } in self.carry_headers.iter().filter_map(|name| record.headers.last(name)) {
+                if value.is_some_and(|value| !value.is_empty()) {
+                    headers.push(name, value);
+                }
+            }
             trace.write_to(&mut headers);
-            headers.extend(output.headers);
+            headers.append(&output.headers);
             let record = Record { key: output.key, value: output.value, headers, timestamp: None };
             bytes += record.bytes();
             if bytes > self.limits.bytes {
@@ -108,9 +113,9 @@ impl OutputRules {
         Ok(outgoing)
     }
 
-    fn is_hosts(&self, header: &Header, tenant: &Tenant) -> bool {
-        let name = &header.name;
-        tenant.headers.iter().any(|own| own.name == *name)
+    fn is_hosts(&self, header: Header<'_>, tenant: &Tenant) -> bool {
+        let name = header.name;
+        tenant.headers.iter().any(|own| own.name == name)
             || self.carry_headers.iter().any(|own| own.as_bytes() == name)
             || [TRACEPARENT, TRACESTATE].iter().any(|own| own.as_bytes() == name)
             || name.starts_with(HEADER_PREFIX.as_bytes())
@@ -131,42 +136,45 @@ mod tests {
         }
     }
 
-    fn output(topic: &str, headers: Vec<Header>) -> Outbound {
-        Outbound { topic: topic.into(), key: Some(vec![1]), value: Some(vec![0xff]), headers }
+    fn headers(headers: &[(&str, &str)]) -> Headers {
+        headers.iter().map(|(name, value)| (name, Some(value))).collect()
     }
 
-    fn address(outputs: Vec<Outbound>, headers: Vec<Header>) -> Result<Vec<Outgoing>, DeadLetter> {
+    fn output(topic: &str, own: &[(&str, &str)]) -> Outbound {
+        Outbound { topic: topic.into(), key: Some(vec![1]), value: Some(vec![0xff]), headers: headers(own) }
+    }
+
+    fn address(outputs: Vec<Outbound>, record: &[(&str, &str)]) -> Result<Vec<Outgoing>, DeadLetter> {
         let tenant =
-            Tenant { id: TenantId::new("t"), headers: vec![Header::new("TENANT_ID", "t")], texts: vec!["t".into()] };
-        let record = Record { headers, ..Record::default() };
-        let trace = Trace::of(&[], "app", &Coordinates { topic: "T".into(), partition: 0, offset: 0 });
+            Tenant { id: TenantId::new("t"), headers: headers(&[("TENANT_ID", "t")]), texts: vec!["t".into()] };
+        let record = Record { headers: headers(record), ..Record::default() };
+        let trace = Trace::of(&Headers::new(), "app", &Coordinates { topic: "T".into(), partition: 0, offset: 0 });
         rules().address(outputs, &record, &tenant, &trace)
     }
 
-    fn names(headers: &[Header]) -> Vec<String> {
-        headers.iter().map(|header| String::from_utf8_lossy(&header.name).into_owned()).collect()
+    fn names(headers: &Headers) -> Vec<String> {
+        headers.iter().map(|header| String::from_utf8_lossy(header.name).into_owned()).collect()
     }
 
     #[test]
     fn an_output_carries_tenant_environment_trace_and_its_own_headers() {
-        let record =
-            vec![Header::new("ENVIRONMENT", "first"), Header::new("x", "1"), Header::new("ENVIRONMENT", "last")];
-        let out = address(vec![output("OUT", vec![Header::new("mine", "1")])], record).unwrap();
+        let record = [("ENVIRONMENT", "first"), ("x", "1"), ("ENVIRONMENT", "last")];
+        let out = address(vec![output("OUT", &[("mine", "1")])], &record).unwrap();
         assert_eq!(names(&out[0].record.headers), ["TENANT_ID", "ENVIRONMENT", "traceparent", "mine"]);
-        assert_eq!(out[0].record.headers[1].value.as_deref(), Some(&b"last"[..]));
+        assert_eq!(out[0].record.headers.last("ENVIRONMENT").unwrap().value, Some(&b"last"[..]));
     }
 
     #[test]
     fn an_empty_carry_header_is_left_out() {
-        let out = address(vec![output("OUT", vec![])], vec![Header::new("ENVIRONMENT", "")]).unwrap();
+        let out = address(vec![output("OUT", &[])], &[("ENVIRONMENT", "")]).unwrap();
         assert_eq!(names(&out[0].record.headers), ["TENANT_ID", "traceparent"]);
     }
 
     #[test]
     fn unknown_topics_and_headers_of_the_host_are_refused() {
-        assert_eq!(address(vec![output("ELSEWHERE", vec![])], vec![]).unwrap_err().class, Class::Output);
-        for name in ["TENANT_ID", "ENVIRONMENT", "traceparent", "tracestate", "switchboard-source"] {
-            let letter = address(vec![output("OUT", vec![Header::new(name, "")])], vec![]).unwrap_err();
+        assert_eq!(address(vec![output("ELSEWHERE", &[])], &[]).unwrap_err().class, Class::Output);
+        for name in ["TENANT_ID", "ENVIRONMENT", "traceparent", "tracestate", "switchboard-envelope"] {
+            let letter = address(vec![output("OUT", &[(name, "")])], &[]).unwrap_err();
             assert_eq!(letter.class, Class::Output);
             assert!(letter.reason.contains(name), "{}", letter.reason);
         }
@@ -177,7 +185,7 @@ mod tests {
         let long = |key: usize, value: usize| Outbound {
             key: Some(vec![0; key]),
             value: Some(vec![0; value]),
-            ..output("OUT", vec![])
+            ..output("OUT", &[])
         };
         let beyond = [
             vec![long(0, 0), long(0, 0), long(0, 0)],
@@ -186,8 +194,8 @@ mod tests {
             vec![long(0, 200), long(0, 200)],
         ];
         for outputs in beyond {
-            assert_eq!(address(outputs, vec![]).unwrap_err().class, Class::Limit);
+            assert_eq!(address(outputs, &[]).unwrap_err().class, Class::Limit);
         }
-        assert_eq!(address(vec![long(4, 60), long(4, 60)], vec![]).unwrap().len(), 2);
+        assert_eq!(address(vec![long(4, 60), long(4, 60)], &[]).unwrap().len(), 2);
     }
 }

@@ -1,51 +1,67 @@
 use std::sync::Arc;
 
-use super::record::{Coordinates, Header, Record};
+use serde::{Deserialize, Serialize};
 
-/// The header that a record carries on its way through the shard topic, as its last one.
-const SOURCE: &str = "switchboard-source";
+use super::headers::Headers;
+use super::record::{Coordinates, Record};
+
+/// The only header of a record of the shard topic: all that its source record was beside key and value.
+const ENVELOPE: &str = "switchboard-envelope";
+
+/// The envelope's first byte: which form it has.
+const VERSION: u8 = 1;
 
 /// A record of the shard topic that no Switchboard wrote.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("the shard topic is Switchboard's own, but this record was not written by it (no {SOURCE} header at its end)")]
+#[error(
+    "the shard topic is Switchboard's own, but this record was not written by it (no {ENVELOPE} header of a known form)"
+)]
 pub struct RoutedError;
 
-/// The shard topic's form of a source record: unchanged, and one header more that says where it came from.
-///
-/// The original timestamp travels in that header, not as the record's own: brokers refuse timestamps far off the
-/// present (`message.timestamp.after.max.ms`), and a source record has been taken by its broker already.
-pub fn to_routed(mut record: Record, source: &Coordinates) -> Record {
-    let timestamp = record.timestamp.take().map(|ms| ms.to_string()).unwrap_or_default();
-    let text = format!("{}/{}/{timestamp}/{}", source.partition, source.offset, source.topic);
-    record.headers.push(Header::new(SOURCE, text));
-    record
+/// In postcard's form (<https://postcard.jamesmunns.com/wire-format>). One header instead of the source record's: clients
+/// pay for each header of a record, and nobody but the host reads these.
+#[derive(Serialize, Deserialize)]
+struct Envelope<'a> {
+    partition: i32,
+    offset: i64,
+    /// In here and not the record's own: brokers refuse timestamps far off the present
+    /// (`message.timestamp.after.max.ms`), and a source record has been taken by its broker already.
+    timestamp: Option<i64>,
+    topic: &'a str,
+    headers: Headers,
 }
 
-/// The source record again, with its own coordinates and timestamp.
+/// The shard topic's form of a source record: key and value unchanged, and one header with all else.
+pub fn to_routed(record: Record, source: &Coordinates) -> Record {
+    let Record { key, value, headers, timestamp } = record;
+    let room = headers.bytes() + 8 * headers.len() + source.topic.len() + 40;
+    let Coordinates { topic, partition, offset } = source;
+    let envelope = Envelope { partition: *partition, offset: *offset, timestamp, topic, headers };
+    let mut bytes = Vec::with_capacity(room);
+    bytes.push(VERSION);
+    let bytes = postcard::to_extend(&envelope, bytes).expect("a Vec takes any length, and every field has a form");
+    let mut headers = Headers::with_capacity(1, ENVELOPE.len() + bytes.len());
+    headers.add(ENVELOPE, &bytes);
+    Record { key, value, headers, timestamp: None }
+}
+
+/// The source record again, with its own coordinates and timestamp. A known token is shared, not copied.
 ///
 /// # Errors
-/// When the record does not end with the host's header.
-pub fn restore_routed(mut record: Record) -> Result<(Record, Coordinates), (Record, RoutedError)> {
-    let parsed = record.headers.last().and_then(parse);
-    let Some((coordinates, timestamp)) = parsed else { return Err((record, RoutedError)) };
-    record.headers.pop();
-    record.timestamp = timestamp;
-    Ok((record, coordinates))
+/// When the record is no such form of one.
+pub fn restore_routed(record: Record, tokens: &[Arc<str>]) -> Result<(Record, Coordinates), (Record, RoutedError)> {
+    let Some(Envelope { partition, offset, timestamp, topic, headers }) = parse(&record.headers) else {
+        return Err((record, RoutedError));
+    };
+    let topic = tokens.iter().find(|token| ***token == *topic).map_or_else(|| Arc::from(topic), Arc::clone);
+    Ok((Record { key: record.key, value: record.value, headers, timestamp }, Coordinates { topic, partition, offset }))
 }
 
-fn parse(header: &Header) -> Option<(Coordinates, Option<i64>)> {
-    if header.name != SOURCE.as_bytes() {
-        return None;
-    }
-    let text = std::str::from_utf8(header.value.as_deref()?).ok()?;
-    let mut parts = text.splitn(4, '/');
-    let partition = parts.next()?.parse().ok()?;
-    let offset = parts.next()?.parse().ok()?;
-    let timestamp = match parts.next()? {
-        "" => None,
-        ms => Some(ms.parse().ok()?),
-    };
-    Some((Coordinates { topic: Arc::from(parts.next()?), partition, offset }, timestamp))
+fn parse(headers: &Headers) -> Option<Envelope<'_>> {
+    let header = headers.iter().next().filter(|header| headers.len() == 1 && header.name == ENVELOPE.as_bytes())?;
+    let (version, bytes) = header.value?.split_first()?;
+    let envelope: Envelope<'_> = (*version == VERSION).then(|| postcard::from_bytes(bytes).ok())??;
+    envelope.headers.is_sound().then_some(envelope)
 }
 
 #[cfg(test)]
@@ -55,26 +71,27 @@ mod tests {
     #[test]
     fn a_record_comes_back_from_the_shard_topic_as_it_was() {
         for timestamp in [None, Some(-5), Some(1_700_000_000_000)] {
-            let record = Record {
-                key: None,
-                value: Some(vec![1]),
-                headers: vec![
-                    Header::new(SOURCE, "1/2/3/a dead letter sent again"),
-                    Header { name: vec![], value: None },
-                ],
-                timestamp,
-            };
+            let odd: [(&[u8], Option<&[u8]>); 3] =
+                [(b"switchboard-envelope", Some(b"of old")), (b"", None), (b"\xff", Some(b""))];
+            let record = Record { key: None, value: Some(vec![1]), headers: odd.into_iter().collect(), timestamp };
             let source = Coordinates { topic: "odd/token".into(), partition: 5, offset: i64::MAX };
             let routed = to_routed(record.clone(), &source);
-            assert_eq!(restore_routed(routed), Ok((record, source)));
+            assert_eq!(restore_routed(routed, &[]), Ok((record, source)));
         }
     }
 
     #[test]
     fn a_foreign_record_is_told_apart() {
-        for headers in [vec![], vec![Header::new("x", "1/2/3/t")], vec![Header::new(SOURCE, "1/2")]] {
+        let routed = to_routed(Record::default(), &Coordinates { topic: "T".into(), partition: 0, offset: 0 });
+        let good = routed.headers.iter().next().unwrap().value.unwrap().to_vec();
+        // Another version; cut off; lengths of headers that do not add up: one header where there are no bytes.
+        let broken = [vec![], vec![2], good[..good.len() - 1].to_vec(), [&good[..good.len() - 1], &[1, 9, 0]].concat()];
+        let mut records: Vec<_> = broken.iter().map(|value| [(ENVELOPE, Some(value))].into_iter().collect()).collect();
+        records.push(Headers::new());
+        records.push([("x", Some(&good))].into_iter().collect());
+        for headers in records {
             let record = Record { headers, ..Record::default() };
-            assert_eq!(restore_routed(record.clone()), Err((record, RoutedError)));
+            assert_eq!(restore_routed(record.clone(), &[]), Err((record, RoutedError)));
         }
     }
 }

@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
@@ -6,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::dead_letter::{Class, DeadLetter};
-use super::record::{Header, last_header};
+use super::headers::Headers;
 
 /// Everything but RFC 3986's unreserved characters, so that `/` and U+0000 separate without doubt.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -70,7 +71,7 @@ impl fmt::Display for TenantId {
 pub struct Tenant {
     pub id: TenantId,
     /// The tenant headers as they came, in the configured order: outputs carry these bytes.
-    pub headers: Vec<Header>,
+    pub headers: Headers,
     /// The same values as text, for HTTP: text as it came, numbers in decimal.
     pub texts: Vec<String>,
 }
@@ -95,21 +96,63 @@ impl TenantSchema {
     ///
     /// # Errors
     /// A dead letter of class `envelope` when a header is missing, null or malformed.
-    pub fn decode(&self, record: &[Header]) -> Result<Tenant, DeadLetter> {
+    pub fn decode(&self, record: &Headers) -> Result<Tenant, DeadLetter> {
         let mut id = String::with_capacity(64);
-        let mut headers = Vec::with_capacity(self.headers.len());
+        let mut headers = Headers::with_capacity(self.headers.len(), 128);
         let mut texts = Vec::with_capacity(self.headers.len());
         for TenantHeader { name, kind } in &self.headers {
             let failure = |what: &str| DeadLetter::new(Class::Envelope, format!("tenant header {name}: {what}"));
-            let header = last_header(record, name).ok_or_else(|| failure("missing"))?;
-            let value = header.value.as_deref().ok_or_else(|| failure("null"))?;
+            let header = record.last(name).ok_or_else(|| failure("missing"))?;
+            let value = header.value.ok_or_else(|| failure("null"))?;
             if !headers.is_empty() {
                 id.push('/');
             }
             texts.push(decode_value(*kind, value, &mut id).map_err(failure)?);
-            headers.push(header.clone());
+            headers.add(name, value);
         }
         Ok(Tenant { id: TenantId::new(id), headers, texts })
+    }
+}
+
+/// Tenants that were decoded before: a worker meets the same ones again and again.
+#[derive(Debug)]
+pub struct Tenants {
+    schema: TenantSchema,
+    /// By the values of the tenant headers, each behind its length.
+    known: HashMap<Vec<u8>, Arc<Tenant>>,
+    key: Vec<u8>,
+}
+
+/// How many tenants are remembered; beyond, all are forgotten.
+const MOST_KNOWN: usize = 100_000;
+
+impl Tenants {
+    pub fn new(schema: TenantSchema) -> Self {
+        Self { schema, known: HashMap::new(), key: Vec::new() }
+    }
+
+    /// As `TenantSchema::decode`.
+    ///
+    /// # Errors
+    /// As `TenantSchema::decode`.
+    pub fn decode(&mut self, record: &Headers) -> Result<Arc<Tenant>, DeadLetter> {
+        self.key.clear();
+        for header in &self.schema.headers {
+            let Some(value) = record.last(&header.name).and_then(|header| header.value) else {
+                return self.schema.decode(record).map(Arc::new);
+            };
+            self.key.extend_from_slice(&value.len().to_ne_bytes());
+            self.key.extend_from_slice(value);
+        }
+        if let Some(tenant) = self.known.get(&self.key) {
+            return Ok(Arc::clone(tenant));
+        }
+        let tenant = Arc::new(self.schema.decode(record)?);
+        if self.known.len() >= MOST_KNOWN {
+            self.known.clear();
+        }
+        self.known.insert(self.key.clone(), Arc::clone(&tenant));
+        Ok(tenant)
     }
 }
 
@@ -161,28 +204,30 @@ mod tests {
         ])
     }
 
-    fn record() -> Vec<Header> {
-        vec![
-            Header::new("MINOR_VERSION", [0, 1]),
-            Header::new("other", [0xff]),
-            Header::new("TENANT_ID", *b"61CC3717-e260-57fa-b286-57354c3748ff"),
-            Header::new("REGION", "G/M S"),
-            Header::new("MAJOR_VERSION", [1, 0]),
-        ]
+    const GOOD: [(&str, &[u8]); 5] = [
+        ("MINOR_VERSION", &[0, 1]),
+        ("other", &[0xff]),
+        ("TENANT_ID", b"61CC3717-e260-57fa-b286-57354c3748ff"),
+        ("REGION", b"G/M S"),
+        ("MAJOR_VERSION", &[1, 0]),
+    ];
+
+    fn record() -> Headers {
+        GOOD.into_iter().map(|(name, value)| (name, Some(value))).collect()
     }
 
     #[test]
     fn the_canonical_text_is_lower_case_encoded_and_decimal_while_headers_stay_as_they_came() {
         let tenant = messenger().decode(&record()).unwrap();
         assert_eq!(tenant.id.as_str(), "61cc3717-e260-57fa-b286-57354c3748ff/G%2FM%20S/256/1");
-        assert_eq!(tenant.headers[0].value.as_deref(), Some(&b"61CC3717-e260-57fa-b286-57354c3748ff"[..]));
+        assert_eq!(tenant.headers.iter().next().unwrap().value, Some(GOOD[2].1));
         assert_eq!(tenant.texts, ["61CC3717-e260-57fa-b286-57354c3748ff", "G/M S", "256", "1"]);
     }
 
     #[test]
     fn an_empty_region_is_a_region() {
         let mut headers = record();
-        headers.push(Header::new("REGION", ""));
+        headers.add("REGION", "");
         let tenant = messenger().decode(&headers).unwrap();
         assert_eq!(tenant.id.as_str(), "61cc3717-e260-57fa-b286-57354c3748ff//256/1", "the last REGION counts");
     }
@@ -195,20 +240,38 @@ mod tests {
             ("TENANT_ID", Some(b"{61cc3717-e260-57fa-b286-57354c3748}"), "UUID"),
             ("TENANT_ID", Some(b"61cc3717-e260-57fa-b286-57354c3748fg"), "UUID"),
             ("REGION", Some(&[0xff]), "UTF-8"),
-            ("MAJOR_VERSION", Some(b"83"[..1].as_ref()), "2 bytes"),
+            ("MAJOR_VERSION", Some(b"8"), "2 bytes"),
             ("MINOR_VERSION", Some(&[0, 0, 1]), "2 bytes"),
         ];
+        let mut tenants = Tenants::new(messenger());
+        tenants.decode(&record()).unwrap();
         for (name, value, expected) in broken {
             let mut headers = record();
-            headers.push(Header { name: name.into(), value: value.map(<[u8]>::to_vec) });
+            headers.push(name, value);
             let letter = messenger().decode(&headers).unwrap_err();
             assert_eq!(letter.class, Class::Envelope);
             assert!(letter.reason.contains(name) && letter.reason.contains(expected), "{}", letter.reason);
+            assert_eq!(tenants.decode(&headers).unwrap_err(), letter);
         }
-        let without = |name: &str| record().into_iter().filter(|h| h.name != name.as_bytes()).collect::<Vec<_>>();
         for name in ["TENANT_ID", "REGION", "MAJOR_VERSION", "MINOR_VERSION"] {
-            assert!(messenger().decode(&without(name)).unwrap_err().reason.contains("missing"));
+            let without: Headers = record().iter().filter(|header| header.name != name.as_bytes()).collect();
+            assert!(tenants.decode(&without).unwrap_err().reason.contains("missing"));
         }
+    }
+
+    #[test]
+    fn a_remembered_tenant_is_the_one_that_would_be_decoded() {
+        let mut tenants = Tenants::new(messenger());
+        // Values that are equal when joined, but not one by one; and another spelling of the same id.
+        for (region, id) in [("a", "61CC3717"), ("", "61CC3717"), ("a", "61cc3717")] {
+            let mut headers = record();
+            headers.add("REGION", region);
+            headers.add("TENANT_ID", format!("{id}-e260-57fa-b286-57354c3748ff"));
+            for _ in 0..2 {
+                assert_eq!(*tenants.decode(&headers).unwrap(), messenger().decode(&headers).unwrap());
+            }
+        }
+        assert_eq!(tenants.known.len(), 3);
     }
 
     /// Values of Kafka's own `UtilsTest.testMurmur2`.

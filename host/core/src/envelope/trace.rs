@@ -5,7 +5,8 @@ use std::hash::Hasher as _;
 
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
-use super::record::{Coordinates, Header, last_header};
+use super::headers::Headers;
+use super::record::Coordinates;
 
 pub(super) const TRACEPARENT: &str = "traceparent";
 pub(super) const TRACESTATE: &str = "tracestate";
@@ -24,7 +25,7 @@ pub struct Trace {
 
 impl Trace {
     /// `app` keeps apart the spans of two applications that consume the same record.
-    pub fn of(headers: &[Header], app: &str, source: &Coordinates) -> Self {
+    pub fn of(headers: &Headers, app: &str, source: &Coordinates) -> Self {
         let mut hasher = SipHasher13::new();
         for text in [app, &source.topic] {
             hasher.write(text.as_bytes());
@@ -36,7 +37,7 @@ impl Trace {
         // Zero is the invalid id.
         let span_id = derived.h1.max(1);
 
-        let value = |name| last_header(headers, name).and_then(|header| header.value.as_deref());
+        let value = |name| headers.last(name).and_then(|header| header.value);
         match value(TRACEPARENT).and_then(parse) {
             Some((trace_id, flags)) => {
                 let state = value(TRACESTATE).filter(|state| !state.is_empty()).map(<[u8]>::to_vec);
@@ -47,13 +48,13 @@ impl Trace {
     }
 
     /// Appends `traceparent`, and `tracestate` where the record had one.
-    pub(super) fn write_to(&self, headers: &mut Vec<Header>) {
+    pub(super) fn write_to(&self, headers: &mut Headers) {
         let mut text = String::with_capacity(55);
         write!(text, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, self.flags)
             .expect("writing to a String does not fail");
-        headers.push(Header::new(TRACEPARENT, text));
+        headers.add(TRACEPARENT, text);
         if let Some(state) = &self.state {
-            headers.push(Header::new(TRACESTATE, state.clone()));
+            headers.add(TRACESTATE, state);
         }
     }
 }
@@ -85,26 +86,24 @@ mod tests {
 
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-    fn trace(headers: &[Header], offset: i64) -> Vec<Header> {
-        let mut out = Vec::new();
+    /// The trace headers of an output of a record with these.
+    fn trace(parent: Option<&str>, state: Option<&str>, offset: i64) -> Vec<String> {
+        let headers = [(TRACEPARENT, parent), (TRACESTATE, state)];
+        let headers = headers.into_iter().filter(|(_, value)| value.is_some()).collect();
+        let mut out = Headers::new();
         let source = Coordinates { topic: "T".into(), partition: 0, offset };
-        Trace::of(headers, "app", &source).write_to(&mut out);
-        out
-    }
-
-    fn text(header: &Header) -> String {
-        String::from_utf8(header.value.clone().unwrap()).unwrap()
+        Trace::of(&headers, "app", &source).write_to(&mut out);
+        out.iter().map(|header| String::from_utf8(header.value.unwrap().to_vec()).unwrap()).collect()
     }
 
     #[test]
     fn a_trace_goes_on_under_a_span_of_the_record() {
-        let headers = [Header::new(TRACEPARENT, PARENT), Header::new(TRACESTATE, "a=1")];
-        let out = trace(&headers, 1);
-        assert!(text(&out[0]).starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-"));
-        assert!(text(&out[0]).ends_with("-01") && text(&out[0]) != PARENT);
-        assert_eq!(out[1], headers[1]);
-        assert_eq!(out, trace(&headers, 1), "a second try writes the same");
-        assert_ne!(out, trace(&headers, 2));
+        let out = trace(Some(PARENT), Some("a=1"), 1);
+        assert!(out[0].starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-"));
+        assert!(out[0].ends_with("-01") && out[0] != PARENT);
+        assert_eq!(out[1], "a=1");
+        assert_eq!(out, trace(Some(PARENT), Some("a=1"), 1), "a second try writes the same");
+        assert_ne!(out, trace(Some(PARENT), Some("a=1"), 2));
     }
 
     #[test]
@@ -120,20 +119,16 @@ mod tests {
             "00_4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
             "00-+bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
         ];
-        let fresh = trace(&[], 1);
+        let fresh = trace(None, None, 1);
         assert_eq!(fresh.len(), 1);
         for parent in broken {
-            let headers = [Header::new(TRACEPARENT, parent), Header::new(TRACESTATE, "a=1")];
-            assert_eq!(trace(&headers, 1), fresh, "{parent}");
+            assert_eq!(trace(Some(parent), Some("a=1"), 1), fresh, "{parent}");
         }
-        let null = [Header { name: TRACEPARENT.into(), value: None }];
-        assert_eq!(trace(&null, 1), fresh);
     }
 
     #[test]
     fn a_later_version_is_read_as_far_as_it_is_known() {
-        let headers = [Header::new(TRACEPARENT, "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-fd-what")];
-        let out = text(&trace(&headers, 1)[0]);
+        let out = trace(Some("cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-fd-what"), None, 1).remove(0);
         assert!(out.starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-") && out.ends_with("-01"), "{out}");
     }
 }

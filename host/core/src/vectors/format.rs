@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::envelope::{Header, HeaderKind, TenantHeader, TenantSchema};
+use crate::envelope::{HeaderKind, Headers, TenantHeader, TenantSchema};
 
 /// A file that is no list of scenarios.
 #[derive(Debug, thiserror::Error)]
@@ -115,9 +115,8 @@ pub(super) fn optional(bytes: Option<&Bytes>) -> Result<Option<Vec<u8>>, String>
     bytes.map(Bytes::to_vec).transpose()
 }
 
-pub(super) fn headers(named: &[NamedBytes]) -> Result<Vec<Header>, String> {
-    let header =
-        |(name, value): &NamedBytes| Ok(Header { name: name.clone().into_bytes(), value: optional(value.as_ref())? });
+fn headers(named: &[NamedBytes]) -> Result<Headers, String> {
+    let header = |(name, value): &NamedBytes| Ok((name.clone(), optional(value.as_ref())?));
     named.iter().map(header).collect()
 }
 
@@ -126,7 +125,7 @@ impl Input {
     ///
     /// # Errors
     /// When the tenant is none of the scenario's, or bytes are malformed.
-    pub fn record_headers(&self, scenario: &Scenario) -> Result<Vec<Header>, String> {
+    pub fn record_headers(&self, scenario: &Scenario) -> Result<Headers, String> {
         match &self.headers {
             Some(own) => headers(own),
             None => headers(scenario.tenant_headers(&self.tenant)?),
@@ -146,13 +145,13 @@ impl Scenario {
     ///
     /// # Errors
     /// As `tenant_headers`, or when bytes are malformed.
-    pub fn expected_headers(&self, input: &Input, output: &Output) -> Result<Vec<Header>, String> {
+    pub fn expected_headers(&self, input: &Input, output: &Output) -> Result<Headers, String> {
         let own = headers(&output.headers)?;
-        let mut expected = headers(self.tenant_headers(&input.tenant)?)?;
-        expected.retain(|header| own.iter().all(|other| other.name != header.name));
-        expected.extend(own);
-        expected.sort_by(|a, b| (&a.name, &a.value).cmp(&(&b.name, &b.value)));
-        Ok(expected)
+        let tenant = headers(self.tenant_headers(&input.tenant)?)?;
+        let kept = tenant.iter().filter(|header| own.iter().all(|other| other.name != header.name));
+        let mut expected: Vec<_> = kept.chain(own.iter()).collect();
+        expected.sort();
+        Ok(expected.into_iter().collect())
     }
 }
 

@@ -6,7 +6,7 @@ use super::broker::{Consumed, Partition};
 use super::plugins::Answers;
 use super::process::Need;
 use super::rules::Rules;
-use crate::envelope::{Class, Coordinates, DeadLetter, Record, Tenant, restore_routed, shard_of, to_routed};
+use crate::envelope::{Class, Coordinates, DeadLetter, Record, Tenant, Tenants, restore_routed, shard_of, to_routed};
 
 /// A record that was read and is not yet committed. It stays here until its transaction is, so that an aborted batch
 /// runs again from memory, with the answers that it was given.
@@ -28,7 +28,7 @@ pub(super) struct Pending {
 #[derive(Debug)]
 pub(super) enum Fate {
     Route { shard: i32 },
-    Process { tenant: Tenant },
+    Process { tenant: Arc<Tenant> },
     Bury { letter: DeadLetter, minimal: bool },
 }
 
@@ -42,12 +42,12 @@ pub(super) struct LookupProgress {
 }
 
 impl Pending {
-    pub(super) fn new(consumed: Consumed, rules: &Rules) -> Self {
+    pub(super) fn new(consumed: Consumed, rules: &Rules, tenants: &mut Tenants) -> Self {
         let Consumed { partition, offset, record } = consumed;
         let (record, source, fate) = match partition {
             Partition::Source { topic, index } => {
                 let source = Coordinates { topic: Arc::clone(&rules.sources[topic]), partition: index, offset };
-                match rules.tenants.decode(&record.headers) {
+                match tenants.decode(&record.headers) {
                     Ok(tenant) => {
                         let shard = shard_of(&tenant.id, rules.shards);
                         (to_routed(record, &source), source, Fate::Route { shard })
@@ -55,9 +55,9 @@ impl Pending {
                     Err(letter) => (record, source, Fate::Bury { letter, minimal: false }),
                 }
             }
-            Partition::Shard(index) => match restore_routed(record) {
+            Partition::Shard(index) => match restore_routed(record, &rules.sources) {
                 Ok((record, source)) => {
-                    let fate = match rules.tenants.decode(&record.headers) {
+                    let fate = match tenants.decode(&record.headers) {
                         Ok(tenant) => Fate::Process { tenant },
                         Err(letter) => Fate::Bury { letter, minimal: false },
                     };
@@ -85,7 +85,7 @@ impl Pending {
                 let letter = DeadLetter::new(Class::Output, reason);
                 if let Fate::Route { .. } = self.fate {
                     // Back to the source record's own form.
-                    if let Ok((record, _)) = restore_routed(std::mem::take(&mut self.record)) {
+                    if let Ok((record, _)) = restore_routed(std::mem::take(&mut self.record), &[]) {
                         self.record = record;
                     }
                 }

@@ -35,8 +35,8 @@ pub(crate) fn process(
     source: &Coordinates,
     answers: &Answers,
 ) -> Verdict {
-    if let Some(header) = record.headers.iter().find(|header| std::str::from_utf8(&header.name).is_err()) {
-        let name = String::from_utf8_lossy(&header.name);
+    if let Some(header) = record.headers.iter().find(|header| std::str::from_utf8(header.name).is_err()) {
+        let name = String::from_utf8_lossy(header.name);
         return Verdict::DeadLetter(DeadLetter::new(Class::Envelope, format!("header name {name:?} is not UTF-8")));
     }
     let state = shard.tenant(&tenant.id);

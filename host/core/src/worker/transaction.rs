@@ -108,13 +108,15 @@ pub(super) fn again<B: Broker, T>(
     broker: &mut B,
     mut call: impl FnMut(&mut B) -> Result<T, Fault>,
 ) -> Result<T, Fault> {
-    let started = broker.now();
+    let mut started = None;
     loop {
         match call(broker) {
-            Err(Fault::Retriable(why)) if broker.now().saturating_sub(started) >= PATIENCE => {
-                return Err(Fault::TimedOut(why));
+            Err(Fault::Retriable(why)) => {
+                let now = broker.now();
+                if now.saturating_sub(*started.get_or_insert(now)) >= PATIENCE {
+                    return Err(Fault::TimedOut(why));
+                }
             }
-            Err(Fault::Retriable(_)) => {}
             result => return result,
         }
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::Value;
-use switchboard_core::envelope::{Header, HeaderKind, TenantHeader};
+use switchboard_core::envelope::{HeaderKind, Headers, TenantHeader};
 
 use crate::config::{ConfigError, extract};
 
@@ -110,7 +110,7 @@ impl Demo {
     }
 
     /// The tenant headers of a tenant's records.
-    pub(super) fn headers(&self, tenant: &DemoTenant) -> Result<Vec<Header>, String> {
+    pub(super) fn headers(&self, tenant: &DemoTenant) -> Result<Headers, String> {
         let header = |TenantHeader { name, kind }: &TenantHeader| {
             let value = tenant.headers.get(name).ok_or_else(|| format!("tenant {}: no header {name}", tenant.name))?;
             let bytes = match (kind, value.as_str(), value.as_u64()) {
@@ -123,7 +123,7 @@ impl Demo {
             };
             let bytes =
                 bytes.ok_or_else(|| format!("tenant {}: header {name} = {value} is no {kind:?}", tenant.name))?;
-            Ok(Header::new(name.as_str(), bytes))
+            Ok((name.clone(), Some(bytes)))
         };
         self.tenant_headers.iter().map(header).collect()
     }

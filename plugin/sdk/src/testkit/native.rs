@@ -109,9 +109,9 @@ impl Lookup for Given<'_> {
 }
 
 fn message(call: Call<'_>) -> Message {
-    let header = |header: &envelope::Header| Header {
-        name: String::from_utf8_lossy(&header.name).into_owned(),
-        value: header.value.clone(),
+    let header = |header: envelope::Header<'_>| Header {
+        name: String::from_utf8_lossy(header.name).into_owned(),
+        value: header.value.map(<[u8]>::to_vec),
     };
     Message {
         topic: call.source.topic.to_string(),
@@ -124,7 +124,7 @@ fn message(call: Call<'_>) -> Message {
 }
 
 fn outbound(Outbound { topic, key, value, headers }: Outbound) -> envelope::Outbound {
-    let header = |Header { name, value }| envelope::Header { name: name.into_bytes(), value };
+    let header = |Header { name, value }| (name, value);
     envelope::Outbound { topic, key, value, headers: headers.into_iter().map(header).collect() }
 }
 
@@ -176,9 +176,9 @@ mod tests {
     }
 
     fn handle(plugins: &mut Native<Obedient>, state: &mut TenantState, answers: &Answers, value: &str) -> Outcome {
-        let headers = vec![envelope::Header::new("x", "y")];
+        let headers = [("x", Some("y"))].into_iter().collect();
         let record = Record { value: Some(value.into()), headers, timestamp: Some(5), ..Record::default() };
-        let tenant = Tenant { id: TenantId::new("t"), headers: vec![], texts: vec![] };
+        let tenant = Tenant { id: TenantId::new("t"), headers: envelope::Headers::new(), texts: vec![] };
         let source = Coordinates { topic: "T".into(), partition: 0, offset: 0 };
         plugins.handle(Call { tenant: &tenant, record: &record, source: &source }, state, answers)
     }
@@ -188,7 +188,7 @@ mod tests {
             topic: "T".into(),
             key: None,
             value: value.map(Into::into),
-            headers: vec![envelope::Header::new("x", "y")],
+            headers: [("x", Some("y"))].into_iter().collect(),
         }])
     }
 
