@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::client::{Client, Record, unique};
-use crate::host::{Host, messenger, switchboard};
+use crate::host::{Host, hostile, messenger, switchboard};
 use crate::kafka::Kafka;
 
 /// How long what takes a moment may take on a busy machine.
@@ -62,6 +62,54 @@ impl App {
         let plugin = messenger()?;
         let app = Self::on(kafka, prefix, &MESSENGER, partitions)?;
         Ok(app.arg("--config", &config.display().to_string()).arg("--plugin", &plugin.display().to_string()))
+    }
+
+    /// The hostile plugin, which does what its message says: it consumes IN, produces OUT, and the header TENANT tells
+    /// the tenant. The topics are those of `tokens` only.
+    pub fn hostile(prefix: &str, tokens: &[&str], partitions: i32) -> Result<Self> {
+        Self::hostile_on(Kafka::shared(), prefix, tokens, partitions)
+    }
+
+    /// The same on a broker of one's own.
+    pub fn hostile_on(kafka: &Kafka, prefix: &str, tokens: &[&str], partitions: i32) -> Result<Self> {
+        let app = Self::on(kafka, prefix, tokens, partitions)?;
+        Ok(app.arg("--plugin", &hostile()?.display().to_string()).arg("--tenant-header", "TENANT=text"))
+    }
+
+    /// A further token, whose topic has one partition and settings of its own.
+    pub fn topic_with(mut self, token: &str, settings: &[(&str, &str)]) -> Result<Self> {
+        self = self.no_topic(token);
+        self.client.create_topic(self.topic(token), 1, settings)?;
+        Ok(self)
+    }
+
+    /// A further token, whose topic does not exist.
+    #[must_use]
+    pub fn no_topic(mut self, token: &str) -> Self {
+        self.topics.push((token.to_owned(), format!("{}-{token}", self.name)));
+        self
+    }
+
+    /// A message for the hostile plugin.
+    pub fn word(&self, tenant: &str, word: &str) -> Record {
+        Record {
+            topic: self.topic("IN").to_owned(),
+            value: Some(word.into()),
+            headers: vec![("TENANT".to_owned(), Some(tenant.into()))],
+            ..Record::default()
+        }
+    }
+
+    /// Waits until the topic of a token has so many records, and returns them.
+    pub fn wait_for(&self, token: &str, count: usize) -> Result<Vec<Record>> {
+        let what = format!("{count} records of {token}");
+        Ok(self.client.reader(&[self.topic(token)])?.until(&what, LONG, |records| records.len() >= count)?.to_vec())
+    }
+
+    /// Waits for so many dead letters, and returns them.
+    pub fn wait_for_letters(&self, count: usize) -> Result<Vec<Record>> {
+        let mut reader = self.client.reader(&[&self.dead_letters()])?;
+        Ok(reader.until(&format!("{count} dead letters"), LONG, |letters| letters.len() >= count)?.to_vec())
     }
 
     /// The same application's name and outputs are other ones, but it consumes the topics of `self`.
@@ -134,4 +182,10 @@ pub fn source(letter: &Record) -> Option<(String, i32, i64)> {
     let number = |name| header(letter, name)?.parse::<i64>().ok();
     let topic = header(letter, "switchboard-topic")?.to_owned();
     Some((topic, i32::try_from(number("switchboard-partition")?).ok()?, number("switchboard-offset")?))
+}
+
+/// The values of a hostile tenant's outputs, in order.
+pub fn answers<'a>(outputs: &'a [Record], tenant: &str) -> Vec<&'a str> {
+    let own = outputs.iter().filter(|output| header(output, "TENANT") == Some(tenant));
+    own.map(|output| std::str::from_utf8(output.value.as_deref().unwrap_or_default()).unwrap_or("not UTF-8")).collect()
 }

@@ -103,6 +103,14 @@ impl Client {
         names.iter().try_for_each(|name| self.wait_for_topic(name, false))
     }
 
+    /// Deletes the records of a partition that are before this offset.
+    pub fn delete_records(&self, topic: &str, partition: i32, before: i64) -> Result<()> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(before))?;
+        let deleted = self.runtime.block_on(self.admin.delete_records(&list, &admin_options()))?;
+        deleted.elements().iter().try_for_each(|partition| Ok(partition.error()?))
+    }
+
     /// The controller acknowledges a change before the brokers show it.
     fn wait_for_topic(&self, name: &str, there: bool) -> Result<()> {
         let deadline = Instant::now() + CALL;

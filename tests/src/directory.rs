@@ -25,6 +25,8 @@ pub enum Fault {
     Close,
     /// Status 200 with a body that is cut off in the middle of its JSON.
     Garbage,
+    /// Status 200 with this document.
+    Document(&'static str),
 }
 
 /// A running directory. Dropping it closes its port and its connections.
@@ -102,6 +104,7 @@ async fn answer(State(entries): State<Entries>, Path(key): Path<String>, headers
         // It ends the task of this connection, and says nothing on standard error as `panic!` would.
         Some(Fault::Close) => std::panic::resume_unwind(Box::new("a connection closed on purpose")),
         Some(Fault::Garbage) => return json(r#"{"data":{"type":"characters","id":"#.to_owned()),
+        Some(Fault::Document(document)) => return json(document.to_owned()),
     }
     answer.map_or_else(|| StatusCode::NOT_FOUND.into_response(), json)
 }

@@ -23,6 +23,11 @@ pub fn messenger() -> Result<PathBuf> {
     built("wasm32-wasip2/release/messenger.wasm")
 }
 
+/// The component of the plugin that does what its message says, good or bad.
+pub fn hostile() -> Result<PathBuf> {
+    built("wasm32-wasip2/release/hostile.wasm")
+}
+
 fn built(name: &str) -> Result<PathBuf> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from);
@@ -90,6 +95,16 @@ impl Host {
     /// Waits for it to end by itself.
     pub fn wait(&mut self, within: Duration) -> Result<ExitStatus> {
         self.process.wait(within)
+    }
+
+    /// Waits for it to end by itself; returns its exit status and whole log.
+    pub fn end(mut self, within: Duration) -> Result<(ExitStatus, Vec<String>)> {
+        let status = self.process.wait(within)?;
+        let mut lines = self.log.lines();
+        while !lines.ended {
+            lines = self.log.more.wait(lines).unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok((status, lines.text.clone()))
     }
 
     /// Kills it (SIGKILL): nothing is flushed, nothing left.

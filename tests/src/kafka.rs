@@ -329,7 +329,7 @@ fn jars() -> Result<PathBuf> {
 
 /// A port that nobody listens on, below the range from which connections get theirs: clients that try to reach a killed
 /// node would sooner or later be given its own port and connect to themselves.
-fn free_port() -> Result<u16> {
+pub fn free_port() -> Result<u16> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     // Test processes running side by side begin at different places.
     let start = u16::try_from(process::id() % 1000).expect("below 1000") * 10;

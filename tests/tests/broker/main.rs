@@ -3,5 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod conformance;
+mod dead_letters;
 mod harness;
+mod lookups;
 mod stream;

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use switchboard_sdk::{Context, Level, Manifest, Message, Outbound, Plugin, Rejection};
+use switchboard_sdk::{Context, Header, Level, Manifest, Message, Outbound, Plugin, Rejection};
 
 use crate::raw;
 
@@ -107,6 +107,11 @@ impl Plugin for Hostile {
                 let mut arguments = rest.split(' ').filter_map(|argument| argument.parse().ok());
                 let (count, size) = (arguments.next().unwrap_or(0), arguments.next().unwrap_or(0));
                 return Ok(vec![output(vec![b'x'; size]); count]);
+            }
+            "to" => return Ok(vec![Outbound { topic: rest.into(), ..output(vec![]) }]),
+            "header" => {
+                let header = Header { name: rest.into(), value: Some(vec![]) };
+                return Ok(vec![Outbound { headers: vec![header], ..output(vec![]) }]);
             }
             "loop" => loop {
                 black_box(());
