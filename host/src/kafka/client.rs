@@ -72,8 +72,8 @@ impl ClientContext for PlainContext {
             Some(Code::AllBrokersDown) => {
                 lock(&self.nag).warn(format!("no broker of {servers} can be reached ({reason}); trying on"));
             }
-            // No error, and told to the reader too.
-            Some(Code::PartitionEOF) => {}
+            // Told to the reader too, who knows more.
+            Some(Code::PartitionEOF | Code::UnknownTopicOrPartition) => {}
             // Each is followed by AllBrokersDown when it matters.
             Some(Code::BrokerTransportFailure | Code::Resolve | Code::OperationTimedOut) => {
                 tracing::debug!(target: "librdkafka", "{error}: {reason}");

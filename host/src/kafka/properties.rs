@@ -105,6 +105,8 @@ impl ClientOptions {
             // A request is never held back to be merged with the next.
             .set("socket.nagle.disable", "true")
             .set("reconnect.backoff.max.ms", "1000")
+            // A source topic that is created, or gets more partitions, is noticed after this time (default: 5 minutes).
+            .set("topic.metadata.refresh.interval.ms", "10000")
             // FAIL and REQTMOUT are logged up to this level: `Broker::producer_is_suspect` reads them.
             .set_log_level(RDKafkaLogLevel::Info);
         for (name, value) in &self.properties {
