@@ -6,4 +6,5 @@ mod conformance;
 mod dead_letters;
 mod harness;
 mod lookups;
+mod start;
 mod stream;

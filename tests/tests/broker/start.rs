@@ -1,0 +1,160 @@
+//! A host that cannot start says why in one line; one that has to wait says for what, and waits.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use switchboard_tests::app::{App, LONG, answers};
+use switchboard_tests::host::{Host, hostile, switchboard};
+use switchboard_tests::kafka::{Kafka, Options, free_port};
+
+/// Runs a host that must fail by itself, and returns the line that says why: its only one but for log lines.
+fn refusal(host: Host) -> Result<String> {
+    let (status, log) = host.end(LONG)?;
+    ensure!(status.code() == Some(1), "{status}: {log:?}");
+    let [own] = &log.iter().filter(|line| line.starts_with("switchboard: ")).collect::<Vec<_>>()[..] else {
+        anyhow::bail!("not one line: {log:?}")
+    };
+    ensure!(log.last() == Some(own), "{log:?}");
+    Ok((*own).clone())
+}
+
+/// Starts a host that needs no broker to fail.
+fn start(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<Host> {
+    Host::start("refused", switchboard()?.arg("run").args(arguments))
+}
+
+fn assert_says(line: &str, words: &[&str]) {
+    for word in words {
+        assert!(line.contains(word), "{word:?} is not in: {line}");
+    }
+}
+
+fn with_plugin(plugin: &Path, further: &[&str]) -> Result<String> {
+    let plugin = plugin.display().to_string();
+    let arguments = ["--app", "a", "--bootstrap-servers", "127.0.0.1:9", "--plugin", &plugin];
+    refusal(start(arguments.iter().chain(further))?)
+}
+
+#[test]
+fn a_file_that_is_no_plugin_is_refused() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let file = |name: &str, bytes: &[u8]| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, bytes).map(|()| path)
+    };
+    assert_says(&with_plugin(&directory.path().join("absent.wasm"), &[])?, &["absent.wasm", "No such file"]);
+    assert_says(&with_plugin(&file("text.wasm", b"(component)")?, &[])?, &["text.wasm", "not WebAssembly"]);
+    assert_says(&with_plugin(&file("empty.wasm", b"")?, &[])?, &["empty.wasm"]);
+    let module = file("module.wasm", b"\0asm\x01\0\0\0")?;
+    assert_says(&with_plugin(&module, &[])?, &["module.wasm", "module", "wasm32-wasip2"]);
+    let component = file("component.wasm", b"\0asm\x0d\0\x01\0")?;
+    assert_says(&with_plugin(&component, &[])?, &["component.wasm", "switchboard:plugin/handler"]);
+    assert_says(&with_plugin(&hostile()?, &["--max-artifact-bytes", "1000"])?, &["hostile.wasm", "at most 1000"]);
+    Ok(())
+}
+
+#[test]
+fn settings_that_cannot_be_used_are_told_with_what_to_do() -> Result<()> {
+    let plugin = hostile()?;
+    let config = tempfile::NamedTempFile::new()?;
+    std::fs::write(config.path(), "batch-recrods = 7")?;
+    let config = config.path().display().to_string();
+    assert_says(&with_plugin(&plugin, &["--config", &config])?, &["batch-recrods", "batch-records", &config]);
+    assert_says(&with_plugin(&plugin, &["--config", "/absent.toml"])?, &["/absent.toml", "No such file"]);
+    assert_says(&with_plugin(&plugin, &["--shards", "0"])?, &["shards", "at least 1"]);
+    let reserved = with_plugin(&plugin, &["--kafka", "isolation.level=read_uncommitted"])?;
+    assert_says(&reserved, &["isolation.level", "exactly-once"]);
+    assert_says(&with_plugin(&plugin, &["--kafka", "no.such.thing=1"])?, &["no.such.thing"]);
+    assert_says(&with_plugin(&plugin, &["--kafka", "linger.ms=soon"])?, &["linger.ms"]);
+
+    assert_says(&refusal(start(["--bootstrap-servers", "b:9"])?)?, &["--app"]);
+    assert_says(&refusal(start(["--app", "a", "--bootstrap-servers", "b:9"])?)?, &["--plugin"]);
+    assert_says(&refusal(start(["--app", "a", "--plugin", "p.wasm"])?)?, &["BOOTSTRAP_SERVERS"]);
+    Ok(())
+}
+
+#[test]
+fn a_flag_that_does_not_exist_is_told_with_the_nearest() -> Result<()> {
+    let (status, log) = start(["--bootstrap-server", "b:9"])?.end(LONG)?;
+    assert_eq!(status.code(), Some(2));
+    assert_says(&log.join("\n"), &["'--bootstrap-server'", "'--bootstrap-servers'"]);
+    Ok(())
+}
+
+#[test]
+fn internal_topics_that_do_not_fit_are_refused_with_how_to_mend_them() -> Result<()> {
+    let compact = ("cleanup.policy", "compact");
+    let delete = ("cleanup.policy", "delete");
+    let forever = ("retention.ms", "-1");
+    let refused = |topic: &str, partitions, settings: &[(&str, &str)], words: &[&str]| -> Result<()> {
+        let app = App::hostile("internal", &["IN", "OUT"], 1)?;
+        let topic = format!("{}-{topic}", app.name);
+        app.client.create_topic(&topic, partitions, settings)?;
+        let line = refusal(app.start("internal", &["--shards", "4", "--replication-factor", "1"])?)?;
+        assert_says(&line, words);
+        assert_says(&line, &[&topic]);
+        Ok(())
+    };
+    refused("shards", 3, &[delete, forever], &["3 partitions", "--shards 3", "--app"])?;
+    refused("state", 3, &[compact], &["3 partitions", "--shards 3"])?;
+    refused("state", 4, &[delete], &["--alter --add-config cleanup.policy=compact"])?;
+    refused("shards", 4, &[compact, forever], &["--alter --add-config cleanup.policy=delete"])?;
+    refused("shards", 4, &[delete, ("retention.ms", "60000")], &["60000", "--add-config retention.ms=-1"])?;
+    refused("dead-letters", 1, &[compact], &["--alter --add-config cleanup.policy=delete"])?;
+    Ok(())
+}
+
+#[test]
+fn a_replication_factor_that_cannot_be_had_is_refused() -> Result<()> {
+    let app = App::hostile("replicas", &["IN", "OUT"], 1)?;
+    let created = refusal(app.start("replicas", &["--replication-factor", "3"])?)?;
+    assert_says(&created, &[&app.name, "replication factor"]);
+    let mut host = app.run("replicas", &[])?;
+    assert!(host.terminate(LONG)?.success());
+    let existing = refusal(app.start("replicas", &["--replication-factor", "3"])?)?;
+    assert_says(&existing, &["replication factor 1", "--replication-factor 1"]);
+    Ok(())
+}
+
+/// Lines that tell of waiting for brokers.
+fn complaints(host: &Host) -> usize {
+    host.log().iter().filter(|line| line.contains(" WARN ") && line.contains("127.0.0.1")).count()
+}
+
+#[test]
+fn a_broker_that_is_not_there_is_waited_for() -> Result<()> {
+    let port = free_port()?;
+    let address = format!("127.0.0.1:{port}");
+    let plugin = hostile()?.display().to_string();
+    let arguments = ["--app", "early", "--plugin", &plugin, "--bootstrap-servers", &address];
+    let arguments = [&arguments[..], &["--tenant-header", "TENANT=text"]].concat();
+
+    let started = Instant::now();
+    let mut impatient = start(&arguments)?;
+    impatient.wait_for("a complaint", LONG, |line| line.contains("WARN") && line.contains(&address))?;
+    let stopping = Instant::now();
+    assert!(impatient.terminate(LONG)?.success());
+    assert!(stopping.elapsed() < Duration::from_secs(5), "SIGTERM took {:?}", stopping.elapsed());
+
+    let mut patient = start(&arguments)?;
+    let kafka = Kafka::start_with(&Options { port: Some(port), ..Options::default() })?;
+    let most = 1 + usize::try_from(started.elapsed().as_secs() / 4)?;
+    assert!((1..=most).contains(&complaints(&patient)), "at most {most}: {:#?}", patient.log());
+
+    patient.wait_for("the missing topics", LONG, |line| line.contains("do not exist yet: IN, OUT"))?;
+    patient.wait_for("it runs", LONG, |line| line.contains("running on"))?;
+    let client = kafka.client()?;
+    client.create_topic("OUT", 1, &[])?;
+    client.create_topic("IN", 1, &[])?;
+    let app = App::hostile_on(&kafka, "early", &[], 1)?;
+    let mut record = app.no_topic("IN").word("a", "count");
+    record.topic = "IN".to_owned();
+    client.produce(&[record.clone(), record])?;
+    let mut reader = client.reader(&["OUT"])?;
+    let outputs = reader.until("both outputs", Duration::from_secs(20), |outputs| outputs.len() == 2)?;
+    assert_eq!(answers(outputs, "a"), ["1", "2"]);
+    assert!(patient.terminate(LONG)?.success());
+    Ok(())
+}
