@@ -112,7 +112,7 @@ fn expected(casts: &[Cast<'_>]) -> Result<Streams> {
             for output in &step.out {
                 let headers =
                     cast.scenario.expected_headers(&step.input, output).map_err(|problem| anyhow!(problem))?;
-                let text = |name: &[u8]| Ok(String::from_utf8(name.to_vec())?);
+                let text = |name: &[u8]| anyhow::Ok(String::from_utf8(name.to_vec())?);
                 let headers = headers.iter().map(|h| Ok((text(h.name)?, h.value.map(<[u8]>::to_vec))));
                 let headers = cast.own(headers.collect::<Result<_>>()?);
                 let raw = |bytes: &Option<switchboard_core::vectors::Bytes>| {
