@@ -125,6 +125,10 @@ pub struct Overrides {
     #[arg(long, value_name = "PLACE", env = "SWITCHBOARD_START_FROM", help_heading = "Kafka")]
     #[serde(skip_serializing_if = "Option::is_none")]
     start_from: Option<StartFromSetting>,
+    /// How often processed records are deleted from the shard topic [default: 30000].
+    #[arg(long, value_name = "MS", env = "SWITCHBOARD_PURGE_INTERVAL_MS", help_heading = "Kafka")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    purge_interval_ms: Option<u64>,
     /// A librdkafka property, passed through; repeatable.
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair, help_heading = "Kafka")]
     #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "as_map")]

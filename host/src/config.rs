@@ -32,6 +32,7 @@ pub struct Settings {
     pub group_protocol: GroupProtocol,
     pub session_timeout_ms: u32,
     pub start_from: StartFromSetting,
+    pub purge_interval_ms: u64,
     pub batch_records: usize,
     pub batch_time_ms: u64,
 
@@ -94,6 +95,7 @@ impl Default for Settings {
             group_protocol: GroupProtocol::Classic,
             session_timeout_ms: 10_000,
             start_from: StartFromSetting::Earliest,
+            purge_interval_ms: 30_000,
             batch_records: batch.records,
             batch_time_ms: u64::try_from(batch.time.as_millis()).unwrap_or(u64::MAX),
             tenant_headers: Vec::new(),
@@ -182,6 +184,7 @@ impl Settings {
         }
         let at_least_one = [
             ("shards", u64::from(self.shards)),
+            ("purge-interval-ms", self.purge_interval_ms),
             ("batch-records", self.batch_records as u64),
             ("batch-time-ms", self.batch_time_ms),
             ("session-timeout-ms", u64::from(self.session_timeout_ms)),

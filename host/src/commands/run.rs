@@ -12,7 +12,7 @@ use crate::cli::RunArgs;
 use crate::config::Settings;
 use crate::host::{Host, Plan};
 use crate::instance::Instance;
-use crate::kafka::{ClientOptions, GroupProtocol, TopicError, Topology, prepare};
+use crate::kafka::{ClientOptions, GroupProtocol, Purge, TopicError, Topology, prepare};
 use crate::lookup::{HttpLookups, Source};
 use crate::sandbox::{Artifact, Instances, Limits, Sandbox};
 use crate::shutdown::Shutdown;
@@ -42,9 +42,12 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         Err(TopicError::Stopped) => return Ok(()),
         result => result?,
     }
+    let purge = Purge::new(&options, &topology).context("making a Kafka client")?;
     let workers = workers(&settings);
     let plan = Plan { rules, options, topology: Arc::new(topology), lookups, workers };
     let host = Host::start(&plan, || Instances::new(Arc::clone(&artifact), limits), || (), &stop)?;
+    let (every, ended) = (Duration::from_millis(settings.purge_interval_ms), stop.clone());
+    std::thread::Builder::new().name("purge".into()).spawn(move || purge.run(every, &ended))?;
     announce(&settings, &artifact, &instance, workers, started);
     host.join()?;
     tracing::info!("stopped");

@@ -2,7 +2,7 @@
 //!
 //! A worker has a group consumer, a consumer for restores and a transactional producer. Nothing here decides what to
 //! commit, retry or skip: errors are put into the worker's classes (`producer`), rebalances into its events (`client`).
-//! Beside it: names (`topology`), properties (`properties`), internal topics (`topics`), the embedded broker.
+//! Beside it: names (`topology`), properties (`properties`), internal topics (`topics`, `purge`), the embedded broker.
 
 mod broker;
 mod client;
@@ -10,6 +10,7 @@ mod embedded;
 mod native;
 mod producer;
 mod properties;
+mod purge;
 mod readers;
 mod restore;
 mod topics;
@@ -18,6 +19,7 @@ mod topology;
 pub use broker::KafkaBroker;
 pub use embedded::EmbeddedBroker;
 pub use properties::{ClientOptions, GroupProtocol, PropertyError};
+pub use purge::Purge;
 pub use readers::Readers;
 pub use topics::{TopicError, prepare};
 pub use topology::{TopicName, Topology, TopologyError};

@@ -1,0 +1,29 @@
+//! Processed records do not stay in the shard topic for ever.
+
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use switchboard_tests::app::{App, LONG, answers};
+
+#[test]
+fn processed_records_are_deleted_from_the_shard_topic_and_hosts_go_on_from_there() -> Result<()> {
+    let app = App::hostile("purge", &["IN", "OUT"], 1)?.arg("--shards", "2").arg("--purge-interval-ms", "50");
+    let shards = format!("{}-shards", app.name);
+    app.client.produce(&[app.word("a", "count"), app.word("b", "count"), app.word("a", "count")])?;
+    let mut host = app.run("first", &[])?;
+    app.wait_for("OUT", 3)?;
+
+    let deadline = Instant::now() + LONG;
+    while !app.client.read_all(&shards)?.is_empty() {
+        ensure!(Instant::now() < deadline, "processed records are still in {shards}");
+    }
+    app.client.produce(&[app.word("a", "count")])?;
+    app.wait_for("OUT", 4)?;
+    assert!(host.terminate(LONG)?.success());
+
+    let mut host = app.run("second", &[])?;
+    app.client.produce(&[app.word("a", "count")])?;
+    assert_eq!(answers(&app.wait_for("OUT", 5)?, "a"), ["1", "2", "3", "4"]);
+    assert!(host.terminate(LONG)?.success());
+    Ok(())
+}
