@@ -142,7 +142,7 @@ impl App {
     /// When it is no token of this application.
     pub fn topic(&self, token: &str) -> &str {
         let topic = self.topics.iter().find(|(known, _)| known == token);
-        topic.map(|(_, topic)| topic.as_str()).unwrap_or_else(|| panic!("no topic for {token}"))
+        topic.map_or_else(|| panic!("no topic for {token}"), |(_, topic)| topic.as_str())
     }
 
     /// The topic of dead letters.

@@ -169,7 +169,7 @@ impl Bench<'_> {
             let threads: Vec<_> = (0..loops).map(|_| scope.spawn(copy)).collect();
             threads.into_iter().try_for_each(|thread| thread.join().expect("no panic"))
         })?;
-        let rate = total as f64 / first.get().context("nothing was copied")?.elapsed().as_secs_f64();
+        let rate = per_second(total, first.get().context("nothing was copied")?.elapsed())?;
         println!("  plain copy, {loops} loops: {total} records, {rate:.0}/s");
         Ok(rate)
     }
@@ -193,7 +193,7 @@ impl Bench<'_> {
         let started = Instant::now();
         letters.until("the end of the stream", LONG, |letters| letters.len() >= 2 * TENANTS)?;
         let total = count + TENANTS;
-        let rate = total as f64 / started.elapsed().as_secs_f64();
+        let rate = per_second(total, started.elapsed())?;
         host.terminate(LONG)?;
         println!("  two hops: {total} records, {rate:.0}/s");
         Ok(rate)
@@ -247,9 +247,13 @@ impl Bench<'_> {
         }
         host.terminate(LONG)?;
         times.sort_by(f64::total_cmp);
-        let at = |share: f64| times.get((times.len() as f64 * share) as usize).copied().context("no measurements");
-        Ok((at(0.5)?, at(0.99)?))
+        let at = |percent: usize| times.get(times.len() * percent / 100).copied().context("no measurements");
+        Ok((at(50)?, at(99)?))
     }
+}
+
+fn per_second(count: usize, time: Duration) -> Result<f64> {
+    Ok(f64::from(u32::try_from(count)?) / time.as_secs_f64())
 }
 
 fn send(producer: &BaseProducer, topic: &str, tenant: usize, actor: usize, value: &str) -> Result<()> {
