@@ -42,7 +42,7 @@ test: rust java
 lint: rust
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets $(FEATURES) -- -D warnings
-	$(CARGO) clippy --release --target wasm32-wasip2 -p messenger -- -D warnings
+	$(CARGO) clippy --release --target wasm32-wasip2 -p messenger -p hostile -- -D warnings
 
 bench: rust java
 	@tests/kafka/fetch-jars
@@ -50,6 +50,8 @@ bench: rust java
 	$(CARGO) build --release -p switchboard $(FEATURES)
 	$(CARGO) build --release -p switchboard-tests $(FEATURES)
 	@$(TARGET)/release/bench
+	@echo; echo 'The sandbox by itself, with the messenger:'
+	@$(CARGO) run --quiet --release -p switchboard $(FEATURES) --example sandbox -- $(PLUGIN) COMMAND_TOPIC_MESSENGER '{"actorId":2,"type":"CREATE"}'
 
 kafka: rust java
 	@tests/kafka/fetch-jars

@@ -302,6 +302,6 @@ mod tests {
         assert_eq!(settings.lookups["s"].url, "http://x/{key}");
         assert_eq!(settings.kafka["linger.ms"], "1");
         assert_eq!(settings.start_from, StartFromSetting::Latest);
-        assert_eq!(settings.group_protocol, Some(GroupProtocol::Classic));
+        assert_eq!(settings.group_protocol, GroupProtocol::Classic);
     }
 }

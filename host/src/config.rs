@@ -288,7 +288,7 @@ mod tests {
     #[test]
     fn what_is_missing_is_told_with_what_to_do() {
         let mut settings = Settings::default();
-        let mut expect = |settings: &Settings, words: &str| {
+        let expect = |settings: &Settings, words: &str| {
             let error = settings.check().unwrap_err().to_string();
             assert!(error.contains(words), "{error}");
         };

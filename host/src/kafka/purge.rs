@@ -6,6 +6,7 @@ use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaResult;
+use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::client::{Nag, PlainContext};
@@ -62,6 +63,6 @@ impl Purge {
         }
         let options = AdminOptions::new().request_timeout(Some(REQUEST)).operation_timeout(Some(REQUEST));
         let deleted = futures_executor::block_on(self.admin.delete_records(&processed, &options))?;
-        deleted.elements().iter().try_for_each(|shard| shard.error())
+        deleted.elements().iter().try_for_each(TopicPartitionListElem::error)
     }
 }

@@ -69,14 +69,14 @@ mod tests {
     fn an_answer_is_a_tenants_own_and_ends_with_its_time() {
         let cache = Cache::new(1 << 20);
         let (one, two) = (TenantId::new("one"), TenantId::new("two"));
-        cache.insert(&one, &query("1"), Some(vec![1]), Duration::from_secs(3600));
-        cache.insert(&one, &query("2"), None, Duration::from_secs(3600));
+        cache.insert(&one, &query("1"), Some(vec![1]), Duration::from_hours(1));
+        cache.insert(&one, &query("2"), None, Duration::from_hours(1));
         cache.insert(&one, &query("3"), Some(vec![3]), Duration::ZERO);
         assert_eq!(cache.get(&one, &query("1")), Some(Some(vec![1])));
         assert_eq!(cache.get(&one, &query("2")), Some(None));
         assert_eq!(cache.get(&one, &query("3")), None, "its time is over");
         assert_eq!(cache.get(&two, &query("1")), None, "another tenant's");
-        cache.insert(&one, &query("1"), None, Duration::from_secs(3600));
+        cache.insert(&one, &query("1"), None, Duration::from_hours(1));
         assert_eq!(cache.get(&one, &query("1")), Some(None));
     }
 
@@ -84,7 +84,7 @@ mod tests {
     fn what_is_remembered_is_bounded_in_bytes() {
         let cache = Cache::new(10_000);
         for key in 0..100 {
-            cache.insert(&TenantId::new("t"), &query(&key.to_string()), Some(vec![0; 1000]), Duration::from_secs(3600));
+            cache.insert(&TenantId::new("t"), &query(&key.to_string()), Some(vec![0; 1000]), Duration::from_hours(1));
         }
         cache.entries.run_pending_tasks();
         assert!(cache.entries.weighted_size() <= 10_000, "{}", cache.entries.weighted_size());

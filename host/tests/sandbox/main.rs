@@ -5,6 +5,5 @@ mod artifacts;
 mod handmade;
 mod instances;
 mod limits;
-mod speed;
 mod support;
 mod world;

@@ -1,4 +1,6 @@
-//! Not a test, a measurement: `cargo test --release -p switchboard --test sandbox -- --ignored --nocapture speed`.
+//! What the sandbox costs: load, warm call, fresh instance. Part of `make bench`.
+//!
+//! `cargo run --release -p switchboard --example sandbox COMPONENT TOPIC VALUE`: the plugin must answer that value with ok.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -6,64 +8,48 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use switchboard::sandbox::{Artifact, Instances, Limits, Sandbox};
-use switchboard_core::envelope::{Coordinates, Header, Record, Tenant, TenantId};
+use switchboard_core::envelope::{Coordinates, Headers, Record, Tenant, TenantId};
 use switchboard_core::state::TenantState;
 use switchboard_core::worker::{Answers, Call, Outcome, Plugins as _, Query};
 
-use crate::handmade::Handmade;
-use crate::support::hostile_path;
-
-#[test]
-#[ignore = "a measurement"]
-fn speed() {
-    let header = |name: &str, value: &str| Header::new(name, value);
-    let headers = vec![
-        header("TENANT_ID", "61cc3717-e260-57fa-b286-57354c3748ff"),
-        header("REGION", "GMS"),
-        header("MAJOR_VERSION", "\0S"),
-        header("MINOR_VERSION", "\0\x01"),
-        header("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
-    ];
-    let create = r#"{"transactionId":"2f1e9b3c-7a44-4c1e-9d0e-5b1f6f1c2d3e","actorId":2,"type":"CREATE","body":{}}"#;
-    measure("hostile", "IN", &headers, "count");
-    measure("messenger", "COMMAND_TOPIC_MESSENGER", &headers, create);
+fn main() {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let [component, topic, value] = &arguments[..] else {
+        eprintln!("usage: sandbox COMPONENT TOPIC VALUE");
+        std::process::exit(2);
+    };
+    measure(Path::new(component), topic, value);
 }
 
-/// Linux allows a process 65,530 mappings. Alone in its process: allocations of others would fail meanwhile.
-#[test]
-#[ignore = "takes a gigabyte"]
-fn more_instances_than_the_machine_has_room_for() {
-    let limits = Limits { warm_instances: 100_000, ..Limits::default() };
-    let artifact = Arc::new(Sandbox::new(limits).unwrap().load(&Handmade::default().build()).unwrap());
-    let mut worker = Worker::new(&artifact, 70_000, "IN");
-    worker.instances = Instances::new(artifact, limits);
-    worker.round(&Record::default());
-    println!("{} instances are warm in the end", worker.instances.warm());
-}
-
-fn measure(name: &str, topic: &str, headers: &[Header], value: &str) {
+fn measure(component: &Path, topic: &str, value: &str) {
     let sandbox = Sandbox::new(Limits::default()).unwrap();
-    let path = hostile_path().with_file_name(Path::new(name).with_extension("wasm"));
     let start = Instant::now();
-    let artifact = Arc::new(sandbox.load_file(&path).unwrap());
-    println!("{name}: load {:?}", start.elapsed());
-    let record =
-        Record { key: None, value: Some(value.into()), headers: headers.to_vec(), timestamp: Some(1_700_000_000_000) };
+    let artifact = Arc::new(sandbox.load_file(component).unwrap());
+    println!("load (compile and describe): {:.1?}", start.elapsed());
+    let headers = [
+        ("TENANT_ID", "61cc3717-e260-57fa-b286-57354c3748ff"),
+        ("REGION", "GMS"),
+        ("MAJOR_VERSION", "\0S"),
+        ("MINOR_VERSION", "\0\x01"),
+        ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+    ];
+    let headers = headers.into_iter().map(|(name, value)| (name, Some(value))).collect();
+    let record = Record { key: None, value: Some(value.into()), headers, timestamp: Some(1_700_000_000_000) };
     for (what, tenants, rounds) in [("one tenant", 1, 200_000), ("1,900 tenants in turn", 1900, 100)] {
         let mut worker = Worker::new(&artifact, tenants, topic);
         let start = Instant::now();
         worker.round(&record);
-        println!("  {what}: first call {:?}", start.elapsed() / u32::try_from(tenants).unwrap());
+        println!("{what}: first call {:.1?}", start.elapsed() / u32::try_from(tenants).unwrap());
         let start = Instant::now();
         for _ in 0..rounds {
             worker.round(&record);
         }
-        println!("  {what}: warm call {:?}", start.elapsed() / rounds / u32::try_from(tenants).unwrap());
+        println!("{what}: warm call {:.2?}", start.elapsed() / rounds / u32::try_from(tenants).unwrap());
         if tenants > 1 {
             let status = std::fs::read_to_string("/proc/self/status").unwrap();
             let resident = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
             let mappings = std::fs::read_to_string("/proc/self/maps").unwrap().lines().count();
-            println!("  {what}: {resident}, {mappings} mappings");
+            println!("{what}: {resident}, {mappings} mappings");
         }
     }
     let mut worker = Worker::new(&artifact, 1, topic);
@@ -73,7 +59,7 @@ fn measure(name: &str, topic: &str, headers: &[Header], value: &str) {
         worker.instances.discard(&worker.tenants[0].0.id);
         worker.round(&record);
     }
-    println!("  fresh instance and call {:?}", start.elapsed() / rounds);
+    println!("fresh instance, call and drop: {:.1?}", start.elapsed() / rounds);
 }
 
 struct Worker {
@@ -87,7 +73,7 @@ impl Worker {
     fn new(artifact: &Arc<Artifact>, tenants: usize, topic: &str) -> Self {
         let tenant = |number| Tenant {
             id: TenantId::new(format!("61cc3717-e260-57fa-b286-57354c3748ff/GMS/83/{number}")),
-            headers: vec![],
+            headers: Headers::new(),
             texts: vec![],
         };
         let mut answers = Answers::default();
