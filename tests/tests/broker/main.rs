@@ -4,7 +4,9 @@
 
 mod conformance;
 mod dead_letters;
+mod group;
 mod harness;
 mod lookups;
+mod purge;
 mod start;
 mod stream;

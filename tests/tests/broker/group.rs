@@ -1,0 +1,146 @@
+//! Members come, go and take over: nobody waits for a dead one longer than need be, and nothing is lost on the way.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use switchboard_tests::app::{App, LONG, answers};
+use switchboard_tests::client::Record;
+use switchboard_tests::host::Host;
+
+const PARTITIONS: i32 = 4;
+
+/// Waits until the host has been assigned partitions.
+fn wait_for_partitions(host: &Host) -> Result<()> {
+    host.wait_for("its partitions", LONG, |line| line.contains(" partitions assigned")).map(drop)
+}
+
+/// Counts of many tenants, spread over all partitions.
+fn counts(app: &App, tenants: usize, each: usize) -> Vec<Record> {
+    let tenants = (0..tenants * each).map(|number| number % tenants);
+    let record = |tenant: usize| Record {
+        partition: i32::try_from(tenant).ok().map(|tenant| tenant % PARTITIONS),
+        ..app.word(&format!("tenant-{tenant}"), "count")
+    };
+    tenants.map(record).collect()
+}
+
+/// Each tenant has counted up to `each`: nothing was lost, repeated or overtaken.
+fn assert_counted(outputs: &[Record], tenants: usize, each: usize) {
+    let expected: Vec<_> = (1..=each).map(|count| count.to_string()).collect();
+    for tenant in 0..tenants {
+        assert_eq!(answers(outputs, &format!("tenant-{tenant}")), expected, "tenant-{tenant}");
+    }
+    assert_eq!(outputs.len(), tenants * each);
+}
+
+#[test]
+fn several_workers_share_the_tenants() -> Result<()> {
+    let app = App::hostile("workers", &["IN"], PARTITIONS)?.topic_with("OUT", &[])?;
+    app.client.produce(&counts(&app, 40, 25))?;
+    let mut host = app.run("workers", &["--workers", "3"])?;
+    app.client.produce(&counts(&app, 40, 25))?;
+    app.wait_for("OUT", 2000)?;
+    assert!(host.terminate(LONG)?.success());
+    assert_counted(&app.client.read_all(app.topic("OUT"))?, 40, 50);
+    Ok(())
+}
+
+#[test]
+fn a_member_that_is_stopped_leaves_at_once_idle_or_busy() -> Result<()> {
+    let app = App::hostile("leave", &["IN"], PARTITIONS)?.topic_with("OUT", &[])?;
+    let worker = ["--workers", "1", "--batch-records", "20"];
+    let mut idle = app.run("idle", &worker)?;
+    let mut busy = app.run("busy", &worker)?;
+    wait_for_partitions(&busy)?;
+
+    // Well under the session time-out of 10 s.
+    let soon = Duration::from_secs(6);
+    let stopped = Instant::now();
+    assert_eq!(idle.terminate(LONG)?.code(), Some(0));
+    app.client.produce(&counts(&app, 20, 1))?;
+    app.wait_for("OUT", 20)?;
+    assert!(stopped.elapsed() < soon, "the idle one's partitions were back after {:?}", stopped.elapsed());
+
+    let mut last = app.run("last", &worker)?;
+    wait_for_partitions(&last)?;
+    app.client.produce(&counts(&app, 20, 499))?;
+    app.wait_for("OUT", 200)?;
+    let stopped = Instant::now();
+    assert_eq!(busy.terminate(LONG)?.code(), Some(0));
+    assert!(stopped.elapsed() < soon, "the busy one took {:?}", stopped.elapsed());
+    app.wait_for("OUT", 20 * 500)?;
+    assert!(last.terminate(LONG)?.success());
+    assert_counted(&app.client.read_all(app.topic("OUT"))?, 20, 500);
+    Ok(())
+}
+
+#[test]
+fn of_two_hosts_with_one_instance_id_the_older_ends_and_says_why() -> Result<()> {
+    let app = App::hostile("fenced", &["IN"], PARTITIONS)?.topic_with("OUT", &[])?;
+    let older = app.run("older", &["--instance", "same"])?;
+    app.client.produce(&counts(&app, 10, 10))?;
+    app.wait_for("OUT", 100)?;
+    let mut newer = app.run("newer", &["--instance", "same"])?;
+    app.client.produce(&counts(&app, 10, 10))?;
+
+    let (status, log) = older.end(Duration::from_secs(30))?;
+    assert_eq!(status.code(), Some(1));
+    let last = log.last().map_or("", String::as_str);
+    assert!(last.starts_with("switchboard: another process") && last.contains("--instance"), "{last}");
+    app.wait_for("OUT", 200)?;
+    assert!(newer.terminate(LONG)?.success());
+    assert_counted(&app.client.read_all(app.topic("OUT"))?, 10, 20);
+    Ok(())
+}
+
+#[test]
+fn a_new_application_may_start_at_the_end() -> Result<()> {
+    let app = App::hostile("latest", &["IN", "OUT"], 1)?;
+    app.client.produce(&["echo early", "echo early"].map(|word| app.word("a", word)))?;
+    let _host = app.run("latest", &["--start-from", "latest"])?;
+    let mut reader = app.client.reader(&[app.topic("OUT")])?;
+    let deadline = Instant::now() + LONG;
+    // Nobody tells when it has found the end: until then what is sent is early too.
+    while reader.until("an output", Duration::from_millis(500), |outputs| !outputs.is_empty()).is_err() {
+        assert!(Instant::now() < deadline, "nothing is processed");
+        app.client.produce(&[app.word("a", "echo late")])?;
+    }
+    let outputs = app.client.read_all(app.topic("OUT"))?;
+    assert!(answers(&outputs, "a").iter().all(|answer| *answer == "late"), "{outputs:?}");
+    Ok(())
+}
+
+#[test]
+fn where_unprocessed_records_were_deleted_the_partition_is_halted_and_others_go_on() -> Result<()> {
+    let app = App::hostile("deleted", &["IN"], 2)?.topic_with("OUT", &[])?;
+    let send = |partition, word| -> Result<i64> {
+        let record = Record { partition: Some(partition), ..app.word(&format!("tenant-{partition}"), word) };
+        Ok(app.client.produce(&[record])?[0].1)
+    };
+    let mut host = app.run("before", &[])?;
+    send(0, "count")?;
+    send(1, "count")?;
+    app.wait_for("OUT", 2)?;
+    assert!(host.terminate(LONG)?.success());
+
+    send(0, "count")?;
+    app.client.delete_records(app.topic("IN"), 0, 2)?;
+    send(0, "count")?;
+    send(1, "count")?;
+    let mut host = app.run("after", &[])?;
+    let line = host.wait_for("the halted partition", LONG, |line| line.contains("partition halted"))?;
+    for word in ["ERROR", "committed offset 1", "log's start 2", "restart"] {
+        assert!(line.contains(word), "{word:?} is not in: {line}");
+    }
+    assert_eq!(answers(&app.wait_for("OUT", 3)?, "tenant-1"), ["1", "2"]);
+    send(1, "count")?;
+    assert_eq!(answers(&app.wait_for("OUT", 4)?, "tenant-1"), ["1", "2", "3"]);
+    assert!(host.terminate(LONG)?.success());
+    let outputs = app.client.read_all(app.topic("OUT"))?;
+    let by_tenant: BTreeMap<_, _> =
+        ["tenant-0", "tenant-1"].into_iter().map(|tenant| (tenant, answers(&outputs, tenant).len())).collect();
+    assert_eq!(by_tenant, BTreeMap::from([("tenant-0", 1), ("tenant-1", 3)]));
+    assert_eq!(app.client.committed(&app.name, app.topic("IN"))?[0], Some(1));
+    Ok(())
+}
