@@ -121,8 +121,9 @@ fn classify(error: KafkaError) -> Fault {
     };
     let text = describe(&error);
     match error.code() {
-        // PRODUCER_FENCED and INVALID_PRODUCER_EPOCH: a newer producer has our transactional id.
-        Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch => Fault::Fenced(text),
+        // PRODUCER_FENCED and INVALID_PRODUCER_EPOCH: a newer producer has our transactional id. FENCED_INSTANCE_ID: a newer
+        // member has our instance id; a new producer of ours would only fence its.
+        Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch | Code::FencedInstanceId => Fault::Fenced(text),
         _ if error.is_fatal() => Fault::Fatal(text),
         _ if error.txn_requires_abort() => match error.code() {
             Code::MessageTimedOut | Code::OperationTimedOut | Code::RequestTimedOut => Fault::TimedOut(text),
