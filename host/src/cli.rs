@@ -168,6 +168,10 @@ pub struct Overrides {
     #[arg(long, value_name = "N", env = "SWITCHBOARD_BATCH_RECORDS", help_heading = "Limits")]
     #[serde(skip_serializing_if = "Option::is_none")]
     batch_records: Option<usize>,
+    /// Bytes of the records of a transaction [default: 16777216].
+    #[arg(long, value_name = "BYTES", env = "SWITCHBOARD_BATCH_BYTES", help_heading = "Limits")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    batch_bytes: Option<usize>,
     /// Time that a transaction takes records in [default: 100].
     #[arg(long, value_name = "MS", env = "SWITCHBOARD_BATCH_TIME_MS", help_heading = "Limits")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -196,6 +200,10 @@ pub struct Overrides {
     #[arg(long, value_name = "N", env = "SWITCHBOARD_LOG_LINES", help_heading = "Limits")]
     #[serde(skip_serializing_if = "Option::is_none")]
     log_lines: Option<u32>,
+    /// Lookups of a message [default: 100].
+    #[arg(long, value_name = "N", env = "SWITCHBOARD_MAX_LOOKUPS", help_heading = "Limits")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_lookups: Option<usize>,
     /// Outputs of a message [default: 1000].
     #[arg(long, value_name = "N", env = "SWITCHBOARD_MAX_OUTPUTS", help_heading = "Limits")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -34,6 +34,7 @@ pub struct Settings {
     pub start_from: StartFromSetting,
     pub purge_interval_ms: u64,
     pub batch_records: usize,
+    pub batch_bytes: usize,
     pub batch_time_ms: u64,
 
     pub tenant_headers: Vec<TenantHeader>,
@@ -53,6 +54,7 @@ pub struct Settings {
     pub warm_instances: usize,
     pub warm_memory_bytes: u64,
     pub log_lines: u32,
+    pub max_lookups: usize,
     pub max_outputs: usize,
     pub max_output_bytes: usize,
     pub max_key_bytes: usize,
@@ -97,6 +99,7 @@ impl Default for Settings {
             start_from: StartFromSetting::Earliest,
             purge_interval_ms: 30_000,
             batch_records: batch.records,
+            batch_bytes: batch.bytes,
             batch_time_ms: u64::try_from(batch.time.as_millis()).unwrap_or(u64::MAX),
             tenant_headers: Vec::new(),
             carry_headers: Vec::new(),
@@ -111,6 +114,7 @@ impl Default for Settings {
             warm_instances: 2000,
             warm_memory_bytes: 1 << 30,
             log_lines: 100,
+            max_lookups: 100,
             max_outputs: outputs.outputs,
             max_output_bytes: outputs.bytes,
             max_key_bytes: outputs.key,
@@ -186,6 +190,7 @@ impl Settings {
             ("shards", u64::from(self.shards)),
             ("purge-interval-ms", self.purge_interval_ms),
             ("batch-records", self.batch_records as u64),
+            ("batch-bytes", self.batch_bytes as u64),
             ("batch-time-ms", self.batch_time_ms),
             ("session-timeout-ms", u64::from(self.session_timeout_ms)),
             ("fuel", self.fuel),
@@ -202,7 +207,11 @@ impl Settings {
     }
 
     pub fn batch(&self) -> BatchLimits {
-        BatchLimits { records: self.batch_records, time: Duration::from_millis(self.batch_time_ms) }
+        BatchLimits {
+            records: self.batch_records,
+            bytes: self.batch_bytes,
+            time: Duration::from_millis(self.batch_time_ms),
+        }
     }
 
     pub fn output_limits(&self) -> OutputLimits {

@@ -116,6 +116,7 @@ pub(super) fn rules(settings: &Settings, manifest: &Manifest) -> Rules {
         },
         state: settings.state_limits(),
         lookups: manifest.lookups.clone(),
+        lookups_a_message: settings.max_lookups,
         lookup_time: Duration::from_millis(settings.lookup_time_ms),
         batch: settings.batch(),
         start_from: settings.start_from(),

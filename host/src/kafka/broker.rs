@@ -129,6 +129,10 @@ impl KafkaBroker {
                 ));
                 Event::Nothing
             }
+            // Told by the client as a whole when it lasts.
+            KafkaError::MessageConsumption(Code::AllBrokersDown | Code::BrokerTransportFailure | Code::Resolve) => {
+                Event::Nothing
+            }
             other => {
                 self.nag.warn(format!("consuming: {other}; trying on"));
                 Event::Nothing
@@ -259,7 +263,7 @@ impl Broker for KafkaBroker {
         self.producer = None;
         let coming = match self.coming.take() {
             Some(coming) => coming,
-            None => Producer::new(&self.options.producer(self.worker))?,
+            None => Producer::new(&self.options.producer(self.worker), &self.topology)?,
         };
         match coming.init() {
             Ok(()) => {

@@ -33,6 +33,9 @@ impl Nag {
     }
 }
 
+/// For all clients of the process: they are many, and an outage is one.
+static UNREACHABLE: Mutex<Nag> = Mutex::new(Nag { last: None });
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -70,7 +73,8 @@ impl ClientContext for PlainContext {
         let servers = &self.servers;
         match error.rdkafka_error_code() {
             Some(Code::AllBrokersDown) => {
-                lock(&self.nag).warn(format!("no broker of {servers} can be reached ({reason}); trying on"));
+                lock(&UNREACHABLE).warn(format!("no broker of {servers} can be reached; trying on"));
+                tracing::debug!(target: "librdkafka", "{error}: {reason}");
             }
             // Told to the reader too, who knows more.
             Some(Code::PartitionEOF | Code::UnknownTopicOrPartition) => {}

@@ -12,6 +12,7 @@ use switchboard_core::worker::Fault;
 
 use super::client::ProducerEvents;
 use super::native;
+use super::topology::Topology;
 
 /// How long one call waits before it says «again». librdkafka goes on with it meanwhile; the same call takes it up.
 const CALL: Duration = Duration::from_secs(1);
@@ -21,15 +22,19 @@ const LOOK: Duration = Duration::from_millis(5);
 /// A transactional producer. A new one of the same transactional id has a new epoch, and fences this one.
 pub(super) struct Producer {
     inner: BaseProducer<ProducerEvents>,
+    /// Topics that are Switchboard's own: that one of them is missing or not allowed is no record's fault.
+    internal: [String; 3],
 }
 
 impl Producer {
     /// # Errors
     /// When librdkafka cannot make a client.
-    pub(super) fn new(config: &ClientConfig) -> Result<Self, Fault> {
+    pub(super) fn new(config: &ClientConfig, topology: &Topology) -> Result<Self, Fault> {
         let context = ProducerEvents::new(config);
         let inner = BaseProducer::from_config_and_context(config, context);
-        inner.map(|inner| Self { inner }).map_err(|error| Fault::Fatal(error.to_string()))
+        let inner = inner.map_err(|error| Fault::Fatal(error.to_string()))?;
+        let Topology { shards, changelog, dead_letters, .. } = topology;
+        Ok(Self { inner, internal: [shards, changelog, dead_letters].map(Clone::clone) })
     }
 
     /// Gets producer id and epoch; ends whatever a predecessor left open.
@@ -62,7 +67,7 @@ impl Producer {
                 self.inner.poll(LOOK);
                 Err(Fault::Retriable("the producer's queue is full".into()))
             }
-            Err((error, _)) => Err(delivery_fault(&error, topic)),
+            Err((error, _)) => Err(self.delivery_fault(&error, topic)),
         }
     }
 
@@ -73,7 +78,7 @@ impl Producer {
             let done = native::flush(&self.inner, LOOK);
             self.inner.poll(Duration::ZERO);
             if let Some((error, topic)) = self.inner.context().take_failed() {
-                return Err(delivery_fault(&error, &topic));
+                return Err(self.delivery_fault(&error, &topic));
             }
             if done {
                 return Ok(());
@@ -109,6 +114,32 @@ impl Producer {
             }
         }
     }
+
+    /// What a failed delivery means for its transaction, which is to be aborted in any case.
+    fn delivery_fault(&self, error: &KafkaError, topic: &str) -> Fault {
+        let text = format!("to {topic}: {error}");
+        match error.rdkafka_error_code() {
+            Some(
+                Code::MessageSizeTooLarge
+                | Code::InvalidMessageSize
+                | Code::MessageBatchTooLarge
+                | Code::InvalidRecord
+                | Code::InvalidTimestamp
+                | Code::PolicyViolation,
+            ) => Fault::Refused(text),
+            Some(
+                Code::InvalidTopic
+                | Code::TopicAuthorizationFailed
+                | Code::UnknownTopicOrPartition
+                | Code::UnknownTopic
+                | Code::UnknownPartition,
+            ) if !self.internal.iter().any(|internal| internal == topic) => Fault::Refused(text),
+            Some(Code::MessageTimedOut | Code::RequestTimedOut) => Fault::TimedOut(text),
+            Some(Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch) => Fault::Fenced(text),
+            Some(Code::Fatal) => Fault::Fatal(text),
+            _ => Fault::Abortable(text),
+        }
+    }
 }
 
 /// What a transactional call's error allows.
@@ -123,7 +154,9 @@ fn classify(error: KafkaError) -> Fault {
     match error.code() {
         // PRODUCER_FENCED and INVALID_PRODUCER_EPOCH: a newer producer has our transactional id. FENCED_INSTANCE_ID: a newer
         // member has our instance id; a new producer of ours would only fence its.
-        Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch | Code::FencedInstanceId => Fault::Fenced(text),
+        Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch | Code::FencedInstanceId => {
+            Fault::Fenced(text)
+        }
         _ if error.is_fatal() => Fault::Fatal(text),
         _ if error.txn_requires_abort() => match error.code() {
             Code::MessageTimedOut | Code::OperationTimedOut | Code::RequestTimedOut => Fault::TimedOut(text),
@@ -136,28 +169,4 @@ fn classify(error: KafkaError) -> Fault {
 
 fn describe(error: &RDKafkaError) -> String {
     format!("{} ({})", error.string(), error.name())
-}
-
-/// What a failed delivery means for its transaction, which is to be aborted in any case.
-fn delivery_fault(error: &KafkaError, topic: &str) -> Fault {
-    let text = format!("to {topic}: {error}");
-    match error.rdkafka_error_code() {
-        Some(
-            Code::MessageSizeTooLarge
-            | Code::InvalidMessageSize
-            | Code::MessageBatchTooLarge
-            | Code::InvalidRecord
-            | Code::InvalidTimestamp
-            | Code::InvalidTopic
-            | Code::TopicAuthorizationFailed
-            | Code::UnknownTopicOrPartition
-            | Code::UnknownTopic
-            | Code::UnknownPartition
-            | Code::PolicyViolation,
-        ) => Fault::Refused(text),
-        Some(Code::MessageTimedOut | Code::RequestTimedOut) => Fault::TimedOut(text),
-        Some(Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch) => Fault::Fenced(text),
-        Some(Code::Fatal) => Fault::Fatal(text),
-        _ => Fault::Abortable(text),
-    }
 }

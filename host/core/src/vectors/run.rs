@@ -72,6 +72,7 @@ fn rules(scenario: &Scenario, manifest: &Manifest) -> Rules {
         },
         state: StateLimits::default(),
         lookups: manifest.lookups.clone(),
+        lookups_a_message: 100,
         lookup_time: Duration::ZERO,
         batch: BatchLimits::default(),
         start_from: StartFrom::Earliest,

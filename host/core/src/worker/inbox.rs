@@ -22,6 +22,8 @@ pub(super) struct Pending {
     pub(super) lookups: LookupProgress,
     /// Its outputs are flushed one by one: the broker has refused them, or only the batch that they made together.
     pub(super) one_by_one: bool,
+    /// Bytes, as it was read.
+    bytes: usize,
 }
 
 /// What is to be done with a record.
@@ -44,6 +46,7 @@ pub(super) struct LookupProgress {
 impl Pending {
     pub(super) fn new(consumed: Consumed, rules: &Rules, tenants: &mut Tenants) -> Self {
         let Consumed { partition, offset, record } = consumed;
+        let bytes = record.bytes();
         let (record, source, fate) = match partition {
             Partition::Source { topic, index } => {
                 let source = Coordinates { topic: Arc::clone(&rules.sources[topic]), partition: index, offset };
@@ -70,7 +73,7 @@ impl Pending {
                 }
             },
         };
-        Self { partition, offset, record, source, fate, lookups: LookupProgress::default(), one_by_one: false }
+        Self { partition, offset, record, source, fate, lookups: LookupProgress::default(), one_by_one: false, bytes }
     }
 
     /// The broker refused what came of this record when it was alone in its transaction: its outputs are sent one by
@@ -108,15 +111,17 @@ pub(super) enum Verb {
 pub(super) struct Inbox {
     route: VecDeque<Pending>,
     process: VecDeque<Pending>,
+    bytes: usize,
     next: Verb,
 }
 
 impl Inbox {
     pub(super) fn new() -> Self {
-        Self { route: VecDeque::new(), process: VecDeque::new(), next: Verb::Process }
+        Self { route: VecDeque::new(), process: VecDeque::new(), bytes: 0, next: Verb::Process }
     }
 
     pub(super) fn push(&mut self, pending: Pending) {
+        self.bytes += pending.bytes;
         match pending.partition {
             Partition::Source { .. } => self.route.push_back(pending),
             Partition::Shard(_) => self.process.push_back(pending),
@@ -125,6 +130,17 @@ impl Inbox {
 
     pub(super) fn len(&self) -> usize {
         self.route.len() + self.process.len()
+    }
+
+    /// Bytes of all records, as they were read.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The first records of a queue are committed.
+    pub(super) fn settled(&mut self, verb: Verb, count: usize) {
+        let settled: usize = self.queue(verb).drain(..count).map(|pending| pending.bytes).sum();
+        self.bytes -= settled;
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -155,10 +171,10 @@ impl Inbox {
         for queue in [&mut self.route, &mut self.process] {
             queue.retain(|pending| !partitions.contains(&pending.partition));
         }
+        self.bytes = self.route.iter().chain(&self.process).map(|pending| pending.bytes).sum();
     }
 
     pub(super) fn clear(&mut self) {
-        self.route.clear();
-        self.process.clear();
+        *self = Self::new();
     }
 }

@@ -8,7 +8,7 @@ use super::observer::Observer;
 use super::ownership::Ownership;
 use super::plugins::Plugins;
 use super::process::{Need, Verdict, process};
-use super::rules::Rules;
+use super::rules::{BatchLimits, Rules};
 use super::transaction::{Failure, Receipt, Transaction, again};
 use crate::envelope::{Class, DeadLetter, Record, Tenants};
 use crate::state::Shard;
@@ -35,8 +35,8 @@ pub enum Next {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Stop {
     #[error(
-        "another process took over this instance's transactional id ({0}). Two processes with the same instance id fence \
-         each other: give each its own (--instance)"
+        "another process took over this instance's transactional id, or a transaction was open for longer than 10 s and \
+         the broker ended it ({0}). Two processes with the same instance id fence each other: give each its own (--instance)"
     )]
     Fenced(String),
     #[error("the dead-letter topic refuses even a record without key and value, so nothing can be settled: {0}")]
@@ -125,14 +125,15 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         }
     }
 
-    /// Takes in what the consumer has, up to two batches.
+    /// Takes in what the consumer has, up to two batches: records that wait here are bounded in number and bytes.
     fn take_events(&mut self) -> Result<(), Stop> {
         let busy = !self.inbox.is_empty() || self.ownership.is_busy();
         let mut wait = if busy { BUSY_WAIT } else { IDLE_WAIT };
         if !self.inbox.is_empty() {
             wait = Duration::ZERO;
         }
-        while self.inbox.len() < 2 * self.rules.batch.records {
+        let BatchLimits { records, bytes, .. } = self.rules.batch;
+        while self.inbox.len() < 2 * records && self.inbox.bytes() < 2 * bytes {
             match self.broker.poll(wait) {
                 Event::Nothing => return Ok(()),
                 Event::Fenced(why) => return Err(Stop::Fenced(why)),
@@ -181,7 +182,9 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         };
         let began = txn.now();
         let deadline = began + self.rules.batch.time;
+        let mut bytes = 0;
         for pending in queue.iter_mut().take(self.batch) {
+            bytes += pending.record.bytes();
             let (partition, offset, one_by_one) = (pending.partition, pending.offset, pending.one_by_one);
             let sent = match &pending.fate {
                 Fate::Route { shard } => txn.send(Destination::Shard(*shard), &pending.record),
@@ -203,6 +206,10 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                         let Verdict::Waits(Need::Answer(query)) = &verdict else { break verdict };
                         let Some(answer) = self.lookups.known(tenant, query) else { break verdict };
                         answers.insert(query.clone(), answer);
+                        // Calls made again take time too.
+                        if txn.now() >= deadline {
+                            break verdict;
+                        }
                     };
                     if let Verdict::Waits(need) = verdict {
                         // Its order among the tenant's messages is kept, and no open transaction waits for an answer.
@@ -227,6 +234,9 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
             txn.consumed(partition, offset);
             // Processing may take long; to route a record takes as long as a look at the clock.
             if (verb == Verb::Process || batch.done.is_multiple_of(16)) && txn.now() >= deadline {
+                break;
+            }
+            if bytes >= self.rules.batch.bytes {
                 break;
             }
         }
@@ -257,7 +267,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                 state.promote(receipt);
             }
         }
-        self.inbox.queue(verb).drain(..batch.done);
+        self.inbox.settled(verb, batch.done);
         self.observer.committed();
         self.batch = (self.batch * 2).min(self.rules.batch.records);
         self.backoff = BACKOFF.0;
@@ -350,7 +360,9 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
             }
             let spent = progress.spent + self.broker.now().saturating_sub(started);
             let budget = self.rules.lookup_time.saturating_sub(spent);
-            match self.lookups.fetch(tenant, &query, progress.unusable, budget) {
+            let known = if progress.unusable == 0 { self.lookups.known(tenant, &query) } else { None };
+            let answer = known.map_or_else(|| self.lookups.fetch(tenant, &query, progress.unusable, budget), Ok);
+            match answer {
                 Ok(answer) => progress.answers.insert(query, answer),
                 Err(why) => problem = Some(format!("no answer from {} for {:?}: {why}", query.source, query.key)),
             }

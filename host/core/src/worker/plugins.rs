@@ -52,6 +52,10 @@ impl Answers {
         self.answers.insert(query, answer);
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.answers.len()
+    }
+
     pub(super) fn take_queries(&mut self) -> Vec<Query> {
         std::mem::take(&mut self.answers).into_keys().collect()
     }

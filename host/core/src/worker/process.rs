@@ -41,7 +41,7 @@ pub(crate) fn process(
     }
     let state = shard.tenant(&tenant.id);
     let outcome = plugins.handle(Call { tenant, record, source }, state, answers);
-    let verdict = judge(rules, outcome, tenant, record, source);
+    let verdict = judge(rules, outcome, tenant, record, source, answers);
     match verdict {
         Verdict::Outputs(_) => state.accept_message(),
         Verdict::DeadLetter(_) | Verdict::Waits(_) => state.reject_message(),
@@ -49,7 +49,14 @@ pub(crate) fn process(
     verdict
 }
 
-fn judge(rules: &Rules, outcome: Outcome, tenant: &Tenant, record: &Record, source: &Coordinates) -> Verdict {
+fn judge(
+    rules: &Rules,
+    outcome: Outcome,
+    tenant: &Tenant,
+    record: &Record,
+    source: &Coordinates,
+    answers: &Answers,
+) -> Verdict {
     let letter = match outcome {
         Outcome::Outputs(outputs) => {
             let trace = Trace::of(&record.headers, &rules.app, source);
@@ -57,6 +64,10 @@ fn judge(rules: &Rules, outcome: Outcome, tenant: &Tenant, record: &Record, sour
                 Ok(outgoing) => return Verdict::Outputs(outgoing),
                 Err(letter) => letter,
             }
+        }
+        // Each further question is a further call.
+        Outcome::Missing(_) if answers.len() >= rules.lookups_a_message => {
+            DeadLetter::new(Class::Limit, format!("more than {} lookups", rules.lookups_a_message))
         }
         Outcome::Missing(query) if rules.lookups.contains(&query.source) => {
             return Verdict::Waits(Need::Answer(query));

@@ -17,13 +17,15 @@ pub enum StartFrom {
 pub struct BatchLimits {
     /// At so many records.
     pub records: usize,
+    /// At so many bytes of records read.
+    pub bytes: usize,
     /// After so long.
     pub time: Duration,
 }
 
 impl Default for BatchLimits {
     fn default() -> Self {
-        Self { records: 5000, time: Duration::from_millis(100) }
+        Self { records: 5000, bytes: 16 << 20, time: Duration::from_millis(100) }
     }
 }
 
@@ -41,6 +43,8 @@ pub struct Rules {
     pub state: StateLimits,
     /// Lookup sources that the plugin's manifest declares.
     pub lookups: Vec<String>,
+    /// How many lookups a message may make.
+    pub lookups_a_message: usize,
     /// How long a message may wait for its lookups in all.
     pub lookup_time: Duration,
     pub batch: BatchLimits,
