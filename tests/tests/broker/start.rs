@@ -139,7 +139,7 @@ fn a_broker_that_is_not_there_is_waited_for() -> Result<()> {
     assert!(stopping.elapsed() < Duration::from_secs(5), "SIGTERM took {:?}", stopping.elapsed());
 
     let mut patient = start(&arguments)?;
-    let kafka = Kafka::start_with(&Options { port: Some(port), ..Options::default() })?;
+    let mut kafka = Kafka::start_with(&Options { port: Some(port), ..Options::default() })?;
     let most = 1 + usize::try_from(started.elapsed().as_secs() / 4)?;
     assert!((1..=most).contains(&complaints(&patient)), "at most {most}: {:#?}", patient.log());
 
@@ -151,10 +151,19 @@ fn a_broker_that_is_not_there_is_waited_for() -> Result<()> {
     let app = App::hostile_on(&kafka, "early", &[], 1)?;
     let mut record = app.no_topic("IN").word("a", "count");
     record.topic = "IN".to_owned();
-    client.produce(&[record.clone(), record])?;
+    client.produce(&[record.clone(), record.clone()])?;
     let mut reader = client.reader(&["OUT"])?;
     let outputs = reader.until("both outputs", Duration::from_secs(20), |outputs| outputs.len() == 2)?;
     assert_eq!(answers(outputs, "a"), ["1", "2"]);
+
+    let (before, gone) = (complaints(&patient), Instant::now());
+    kafka.kill(0)?;
+    kafka.restart(0)?;
+    client.produce(&[record])?;
+    let outputs = reader.until("a third output", LONG, |outputs| outputs.len() == 3)?;
+    assert_eq!(answers(outputs, "a"), ["1", "2", "3"]);
+    let (new, most) = (complaints(&patient) - before, 1 + usize::try_from(gone.elapsed().as_secs() / 4)?);
+    assert!((1..=most).contains(&new), "at most {most}: {:#?}", patient.log());
     assert!(patient.terminate(LONG)?.success());
     Ok(())
 }
