@@ -263,7 +263,7 @@ impl Broker for KafkaBroker {
         self.producer = None;
         let coming = match self.coming.take() {
             Some(coming) => coming,
-            None => Producer::new(&self.options.producer(self.worker))?,
+            None => Producer::new(&self.options.producer(self.worker), &self.topology)?,
         };
         match coming.init() {
             Ok(()) => {
