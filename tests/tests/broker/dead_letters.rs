@@ -203,7 +203,7 @@ fn a_foreign_record_in_the_shard_topic_is_a_dead_letter_of_class_envelope() -> R
     let _host = app.run("foreign", &["--shards", "1"])?;
     let shards = format!("{}-shards", app.name);
     let foreign = Record { topic: shards, ..app.word("a", "count") };
-    let places = app.client.produce(&[foreign.clone()])?;
+    let places = app.client.produce(std::slice::from_ref(&foreign))?;
     app.client.produce(&[app.word("a", "count")])?;
     assert_eq!(answers(&app.wait_for("OUT", 1)?, "a"), ["1"]);
     let letters = app.wait_for_letters(1)?;
