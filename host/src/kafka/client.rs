@@ -11,7 +11,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::producer::{DeliveryResult, ProducerContext};
-use rdkafka::types::RDKafkaRespErr;
+use rdkafka::types::{RDKafkaErrorCode as Code, RDKafkaRespErr};
 use rdkafka::{ClientConfig, TopicPartitionList};
 
 /// How often the same trouble is told.
@@ -69,7 +69,6 @@ impl ClientContext for PlainContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        use rdkafka::types::RDKafkaErrorCode as Code;
         let servers = &self.servers;
         match error.rdkafka_error_code() {
             Some(Code::AllBrokersDown) => {
@@ -167,8 +166,10 @@ impl ProducerEvents {
         self.suspect.load(Ordering::Relaxed)
     }
 
-    pub(super) fn take_failed(&self) -> Option<(KafkaError, String)> {
-        lock(&self.failed).take()
+    /// Why the open transaction is to be aborted. Until `all` reports are in a purged record is no reason: librdkafka
+    /// purges what is queued as soon as another one has failed, whose report comes too and says more.
+    pub(super) fn take_failed(&self, all: bool) -> Option<(KafkaError, String)> {
+        lock(&self.failed).take_if(|(error, _)| all || !is_purged(error))
     }
 }
 
@@ -191,7 +192,14 @@ impl ProducerContext for ProducerEvents {
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         if let Err((error, message)) = result {
-            lock(&self.failed).get_or_insert_with(|| (error.clone(), message.topic().to_owned()));
+            let mut failed = lock(&self.failed);
+            if failed.as_ref().is_none_or(|(known, _)| is_purged(known) && !is_purged(error)) {
+                *failed = Some((error.clone(), message.topic().to_owned()));
+            }
         }
     }
+}
+
+fn is_purged(error: &KafkaError) -> bool {
+    matches!(error.rdkafka_error_code(), Some(Code::PurgeQueue | Code::PurgeInflight))
 }

@@ -49,7 +49,7 @@ impl Producer {
     pub(super) fn begin(&self) -> Result<(), Fault> {
         // Reports of an aborted transaction's records are of no more interest.
         self.inner.poll(Duration::ZERO);
-        self.inner.context().take_failed();
+        self.inner.context().take_failed(true);
         self.inner.begin_transaction().map_err(classify)
     }
 
@@ -77,7 +77,7 @@ impl Producer {
         loop {
             let done = native::flush(&self.inner, LOOK);
             self.inner.poll(Duration::ZERO);
-            if let Some((error, topic)) = self.inner.context().take_failed() {
+            if let Some((error, topic)) = self.inner.context().take_failed(done) {
                 return Err(self.delivery_fault(&error, &topic));
             }
             if done {
