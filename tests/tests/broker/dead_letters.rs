@@ -1,5 +1,7 @@
 //! What goes wrong with a message is that message's dead letter, and nobody else's trouble.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result};
 use switchboard_tests::app::{App, LONG, answers, header, source};
 use switchboard_tests::client::Record;
@@ -155,6 +157,15 @@ fn where_the_outputs_topic_does_not_exist_only_messages_with_outputs_are_dead_le
     let letters = app.wait_for_letters(11)?;
     assert_eq!(header(&letters[10], "switchboard-class"), Some("invalid"));
     assert!(letters[..10].iter().all(|letter| letter.value == Some(b"echo x".to_vec())));
+
+    app.client.create_topic(app.topic("OUT"), 1, &[])?;
+    let mut reader = app.client.reader(&[app.topic("OUT")])?;
+    let deadline = Instant::now() + LONG;
+    // It is noticed after some seconds; until then outputs are refused as before.
+    while reader.until("an output", Duration::from_secs(1), |outputs| !outputs.is_empty()).is_err() {
+        assert!(Instant::now() < deadline, "the topic is not noticed");
+        app.client.produce(&[app.word("later", "echo at last")])?;
+    }
     assert!(host.terminate(LONG)?.success());
     Ok(())
 }
