@@ -6,7 +6,7 @@ use super::broker::{Consumed, Partition};
 use super::plugins::Answers;
 use super::process::Need;
 use super::rules::Rules;
-use crate::envelope::{Class, Coordinates, DeadLetter, Record, Tenant, Tenants, restore_routed, shard_of, to_routed};
+use crate::envelope::{Class, Coordinates, DeadLetter, Record, Tenant, TenantId, Tenants, restore_routed, shard_of, to_routed};
 
 /// A record that was read and is not yet committed. It stays here until its transaction is, so that an aborted batch
 /// runs again from memory, with the answers that it was given.
@@ -18,6 +18,8 @@ pub(super) struct Pending {
     pub(super) record: Record,
     /// Where it was first consumed.
     pub(super) source: Coordinates,
+    /// `None` where it could not be decoded.
+    pub(super) tenant: Option<TenantId>,
     pub(super) fate: Fate,
     pub(super) lookups: LookupProgress,
     /// Its outputs are flushed one by one: the broker has refused them, or only the batch that they made together.
@@ -47,10 +49,16 @@ impl Pending {
     pub(super) fn new(consumed: Consumed, rules: &Rules, tenants: &mut Tenants) -> Self {
         let Consumed { partition, offset, record } = consumed;
         let bytes = record.bytes();
+        let mut tenant = None;
+        let mut decode = |record: &Record| {
+            let decoded = tenants.decode(&record.headers);
+            tenant = decoded.as_ref().ok().map(|tenant| tenant.id.clone());
+            decoded
+        };
         let (record, source, fate) = match partition {
             Partition::Source { topic, index } => {
                 let source = Coordinates { topic: Arc::clone(&rules.sources[topic]), partition: index, offset };
-                match tenants.decode(&record.headers) {
+                match decode(&record) {
                     Ok(tenant) => {
                         let shard = shard_of(&tenant.id, rules.shards);
                         (to_routed(record, &source), source, Fate::Route { shard })
@@ -60,7 +68,7 @@ impl Pending {
             }
             Partition::Shard(index) => match restore_routed(record, &rules.sources) {
                 Ok((record, source)) => {
-                    let fate = match tenants.decode(&record.headers) {
+                    let fate = match decode(&record) {
                         Ok(tenant) => Fate::Process { tenant },
                         Err(letter) => Fate::Bury { letter, minimal: false },
                     };
@@ -73,7 +81,8 @@ impl Pending {
                 }
             },
         };
-        Self { partition, offset, record, source, fate, lookups: LookupProgress::default(), one_by_one: false, bytes }
+        let lookups = LookupProgress::default();
+        Self { partition, offset, record, source, tenant, fate, lookups, one_by_one: false, bytes }
     }
 
     /// The broker refused what came of this record when it was alone in its transaction: its outputs are sent one by

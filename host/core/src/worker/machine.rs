@@ -53,8 +53,9 @@ pub struct Worker<B, P, L, O = ()> {
     ownership: Ownership,
     tenants: Tenants,
     inbox: Inbox,
-    /// The most records of the next transaction: halved after a time-out or a refusal, doubled after a commit.
-    batch: usize,
+    /// The most records of the next transaction, by verb: halved after a time-out or a refusal, doubled after a commit.
+    /// The commits of one verb must not undo the search for the other's refused record.
+    batch: [usize; 2],
     /// The next transaction begins on a new producer.
     renew_producer: bool,
     /// Everything starts again from what is committed.
@@ -73,7 +74,7 @@ struct Batch {
 impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
     pub fn new(rules: Rules, broker: B, plugins: P, lookups: L, observer: O) -> Self {
         Self {
-            batch: rules.batch.records,
+            batch: [rules.batch.records; 2],
             tenants: Tenants::new(rules.tenants.clone()),
             rules,
             broker,
@@ -101,20 +102,21 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         if self.restart.is_some() {
             return Ok(Next::Now);
         }
+        // Before anything is taken over: stable offsets would wait for the transaction that a dead predecessor, or this
+        // worker before it started again, left open, and the new epoch ends it.
+        let no_producer = if self.renew_producer { self.new_producer()? } else { None };
         self.ownership.advance(&self.rules, &mut self.broker);
+        if let Some(next) = no_producer {
+            return Ok(next);
+        }
         let Some(verb) = self.inbox.turn() else { return Ok(Next::Now) };
         if self.inbox.queue(verb).front().is_some_and(|pending| pending.lookups.need.is_some()) {
             self.answer_head(verb);
         }
-        if self.renew_producer || self.broker.producer_is_suspect() {
-            match self.broker.renew_producer() {
-                Ok(()) => self.renew_producer = false,
-                Err(Fault::Fenced(why)) => return Err(Stop::Fenced(why)),
-                Err(fault) => {
-                    self.renew_producer = true;
-                    return Ok(self.wait(&format!("no transactional producer: {fault}")));
-                }
-            }
+        if self.broker.producer_is_suspect()
+            && let Some(next) = self.new_producer()?
+        {
+            return Ok(next);
         }
         match self.run(verb) {
             Ok((batch, receipt)) => {
@@ -122,6 +124,17 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                 Ok(Next::Now)
             }
             Err((batch, failure)) => self.undo(verb, &batch, failure),
+        }
+    }
+
+    /// Makes a new producer; when that cannot be, says when to go on.
+    fn new_producer(&mut self) -> Result<Option<Next>, Stop> {
+        let made = self.broker.renew_producer();
+        self.renew_producer = made.is_err();
+        match made {
+            Ok(()) => Ok(None),
+            Err(Fault::Fenced(why)) => Err(Stop::Fenced(why)),
+            Err(fault) => Ok(Some(self.wait(&format!("no transactional producer: {fault}")))),
         }
     }
 
@@ -183,14 +196,14 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         let began = txn.now();
         let deadline = began + self.rules.batch.time;
         let mut bytes = 0;
-        for pending in queue.iter_mut().take(self.batch) {
+        for pending in queue.iter_mut().take(self.batch[verb as usize]) {
             bytes += pending.record.bytes();
             let (partition, offset, one_by_one) = (pending.partition, pending.offset, pending.one_by_one);
             let sent = match &pending.fate {
                 Fate::Route { shard } => txn.send(Destination::Shard(*shard), &pending.record),
                 Fate::Bury { letter, minimal } => {
                     let verdict = Verdict::DeadLetter(letter.clone());
-                    self.observer.settled(&pending.source, None, &verdict);
+                    self.observer.settled(&pending.source, pending.tenant.as_ref(), &verdict);
                     bury(&mut txn, letter, *minimal, pending)
                 }
                 Fate::Process { tenant } => {
@@ -269,7 +282,8 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         }
         self.inbox.settled(verb, batch.done);
         self.observer.committed();
-        self.batch = (self.batch * 2).min(self.rules.batch.records);
+        let size = &mut self.batch[verb as usize];
+        *size = (*size * 2).min(self.rules.batch.records);
         self.backoff = BACKOFF.0;
     }
 
@@ -302,10 +316,10 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                 return Ok(Next::Now);
             }
             Fault::Refused(_) => {
-                self.batch = (batch.done / 2).max(1);
+                self.batch[verb as usize] = (batch.done / 2).max(1);
                 return Ok(Next::Now);
             }
-            Fault::TimedOut(_) => self.batch = (batch.done / 2).max(1),
+            Fault::TimedOut(_) => self.batch[verb as usize] = (batch.done / 2).max(1),
             _ => {}
         }
         Ok(self.wait(&format!("a transaction of {} records was aborted and runs again: {fault}", batch.done)))
