@@ -6,7 +6,9 @@ use super::broker::{Consumed, Partition};
 use super::plugins::Answers;
 use super::process::Need;
 use super::rules::Rules;
-use crate::envelope::{Class, Coordinates, DeadLetter, Record, Tenant, TenantId, Tenants, restore_routed, shard_of, to_routed};
+use crate::envelope::{
+    Class, Coordinates, DeadLetter, Record, Tenant, TenantId, Tenants, restore_routed, shard_of, to_routed,
+};
 
 /// A record that was read and is not yet committed. It stays here until its transaction is, so that an aborted batch
 /// runs again from memory, with the answers that it was given.

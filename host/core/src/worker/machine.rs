@@ -146,7 +146,13 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
             wait = Duration::ZERO;
         }
         let BatchLimits { records, bytes, .. } = self.rules.batch;
-        while self.inbox.len() < 2 * records && self.inbox.bytes() < 2 * bytes {
+        let has_room = |inbox: &Inbox| inbox.len() < 2 * records && inbox.bytes() < 2 * bytes;
+        if !has_room(&self.inbox) && !self.broker.is_live_member() {
+            // Nothing of it can be committed, so that there would never be room to hear that the partitions are lost.
+            self.restart = Some("no member of the group any more".into());
+            return Ok(());
+        }
+        while has_room(&self.inbox) {
             match self.broker.poll(wait) {
                 Event::Nothing => return Ok(()),
                 Event::Fenced(why) => return Err(Stop::Fenced(why)),
