@@ -1,0 +1,192 @@
+//! Transactions that fail: nothing is lost, nothing comes twice.
+
+use switchboard_core::worker::{Fault, Stop};
+
+use super::fake_broker::Effect;
+use super::rig::{Rig, SHARD_A};
+
+fn abortable() -> Fault {
+    Fault::Abortable("for a test".into())
+}
+
+fn counting() -> Rig {
+    let rig = Rig::ready();
+    rig.routed(&[("A", "count"), ("A", "count"), ("D", "count")]);
+    rig
+}
+
+fn assert_counted_once(rig: &mut Rig, what: &str) {
+    rig.run();
+    assert_eq!(rig.outputs(), ["A1", "A2", "D1"], "{what}");
+    // What comes later goes on from the state that is committed.
+    rig.routed(&[("A", "count")]);
+    rig.run();
+    assert_eq!(rig.outputs(), ["A1", "A2", "D1", "A3"], "{what}");
+}
+
+#[test]
+fn an_aborted_batch_runs_again_on_the_same_state() {
+    for call in ["begin", "send", "flush", "send_offsets", "commit"] {
+        for abort_fails in [false, true] {
+            let mut rig = counting();
+            rig.kafka().fail(call, 1, Effect::None, abortable());
+            if abort_fails {
+                rig.kafka().fail("abort", 1, Effect::None, abortable());
+            }
+            assert_counted_once(&mut rig, call);
+            assert_eq!(rig.count("restart"), 0, "{call}: it runs again from memory");
+        }
+    }
+}
+
+#[test]
+fn after_an_abort_the_instances_of_its_tenants_are_replaced() {
+    let mut rig = counting();
+    rig.kafka().fail("flush", 1, Effect::None, abortable());
+    rig.run();
+    assert_eq!(*rig.discarded.borrow(), ["A", "D"]);
+}
+
+#[test]
+fn a_retriable_call_is_made_again_within_its_transaction() {
+    for call in ["send", "flush", "send_offsets", "commit"] {
+        let mut rig = counting();
+        rig.kafka().fail(call, 3, Effect::None, Fault::Retriable("not yet".into()));
+        rig.run();
+        assert_eq!((rig.count("abort"), rig.count("restart")), (0, 0), "{call}");
+        assert_counted_once(&mut rig, call);
+    }
+}
+
+#[test]
+fn the_outcome_of_a_commit_without_an_answer_is_read_from_kafka() {
+    for effect in [Effect::None, Effect::Done] {
+        let faults = [
+            (1, Fault::Fatal("gone".into())),
+            (1, Fault::TimedOut("late".into())),
+            (11, Fault::Retriable("not yet".into())),
+        ];
+        for (times, fault) in faults {
+            let mut rig = counting();
+            let what = format!("{fault:?}, {effect:?}");
+            if let (Fault::Retriable(_), Effect::Done) = (&fault, effect) {
+                // Committed by the first call, which the others ask about in vain.
+                rig.kafka().fail("commit", 1, Effect::Done, fault.clone());
+                rig.kafka().fail("commit", times, Effect::None, fault);
+            } else {
+                rig.kafka().fail("commit", times, effect, fault);
+            }
+            assert_counted_once(&mut rig, &what);
+            assert_eq!(rig.count("restart"), 1, "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_fatal_fault_before_the_commit_costs_the_producer_only() {
+    for call in ["begin", "send", "flush", "send_offsets"] {
+        let mut rig = counting();
+        rig.kafka().fail(call, 1, Effect::None, Fault::Fatal("gone".into()));
+        rig.run();
+        assert_eq!((rig.count("renew"), rig.count("restart"), rig.count("abort")), (1, 0, 0), "{call}");
+        assert_counted_once(&mut rig, call);
+    }
+}
+
+#[test]
+fn after_a_failed_end_of_a_transaction_the_next_one_has_a_new_producer() {
+    for call in ["begin", "send_offsets", "commit"] {
+        let mut rig = counting();
+        rig.kafka().fail(call, 1, Effect::None, abortable());
+        rig.run();
+        assert_eq!(rig.count("renew"), 1, "{call}");
+    }
+    let mut rig = counting();
+    rig.kafka().fail("flush", 1, Effect::None, abortable());
+    rig.kafka().fail("abort", 1, Effect::None, abortable());
+    rig.run();
+    assert_eq!(rig.count("renew"), 1, "abort");
+}
+
+#[test]
+fn after_an_abort_that_was_acknowledged_and_after_a_commit_the_producer_stays() {
+    let mut rig = counting();
+    rig.kafka().fail("flush", 1, Effect::None, abortable());
+    rig.run();
+    rig.routed(&[("A", "count")]);
+    rig.run();
+    assert_eq!((rig.count("abort"), rig.count("commit"), rig.count("renew")), (1, 2, 0));
+}
+
+#[test]
+fn a_suspect_producer_makes_no_further_transaction() {
+    let mut rig = counting();
+    rig.kafka().suspect = true;
+    rig.run();
+    assert_eq!(rig.calls()[..2], ["renew", "begin"]);
+    assert_eq!(rig.count("renew"), 1);
+}
+
+#[test]
+fn without_a_new_producer_there_is_no_transaction() {
+    let mut rig = counting();
+    rig.kafka().suspect = true;
+    rig.kafka().fail("renew", 3, Effect::None, Fault::Retriable("not yet".into()));
+    rig.run();
+    assert_eq!(rig.calls()[..5], ["renew", "renew", "renew", "renew", "begin"]);
+    assert_counted_once(&mut rig, "in the end");
+}
+
+#[test]
+fn who_is_no_live_member_sends_no_offsets() {
+    let mut rig = counting();
+    rig.kafka().live = false;
+    rig.step().unwrap();
+    let calls = rig.calls();
+    assert_eq!(calls[calls.len() - 2..], ["flush", "abort"]);
+    assert!(!calls.iter().any(|call| call.starts_with("send_offsets")));
+    rig.kafka().live = true;
+    assert_counted_once(&mut rig, "a member again");
+}
+
+#[test]
+fn a_time_out_halves_the_batch_which_grows_again() {
+    let mut rig = Rig::ready();
+    rig.routed(&[("A", "count"); 12]);
+    rig.kafka().fail("flush", 2, Effect::None, Fault::TimedOut("too much".into()));
+    rig.run();
+    let sizes: Vec<_> = rig
+        .committed_transactions()
+        .iter()
+        .map(|calls| calls.iter().filter(|call| *call == "send OUT").count())
+        .collect();
+    assert_eq!(sizes, [1, 2, 4, 4, 1]);
+    assert_eq!(rig.outputs().len(), 12);
+    assert_eq!(rig.committed(SHARD_A), Some(12));
+}
+
+#[test]
+fn a_failing_batch_is_tried_again_ever_more_slowly() {
+    let mut rig = counting();
+    rig.kafka().fail("flush", usize::MAX, Effect::None, abortable());
+    let waits: Vec<_> = (0..9).map(|_| format!("{:?}", rig.step().unwrap())).collect();
+    assert_eq!((waits[0].as_str(), waits[8].as_str()), ("After(10ms)", "After(1s)"));
+    rig.kafka().heal();
+    assert_counted_once(&mut rig, "healed");
+}
+
+#[test]
+fn a_fenced_producer_stops_the_worker() {
+    for call in ["begin", "send", "flush", "send_offsets", "commit", "abort", "renew", "restart"] {
+        let mut rig = counting();
+        match call {
+            "abort" => rig.kafka().fail("flush", 1, Effect::None, abortable()),
+            "renew" => rig.kafka().suspect = true,
+            "restart" => rig.kafka().fail("commit", 1, Effect::None, Fault::Fatal("gone".into())),
+            _ => {}
+        }
+        rig.kafka().fail(call, 1, Effect::None, Fault::Fenced("by a test".into()));
+        assert_eq!(rig.try_run(), Err(Stop::Fenced("by a test".into())), "{call}");
+        assert_eq!(rig.outputs(), Vec::<String>::new(), "{call}");
+    }
+}

@@ -1,0 +1,120 @@
+//! What makes a transaction, in which order, and when it ends.
+
+use std::time::Duration;
+
+use switchboard_core::worker::{BatchLimits, Rules};
+
+use super::rig::{Rig, SHARD_A, SHARD_D, SOURCE, message, pairs, rules};
+
+fn limited(batch: BatchLimits) -> Rules {
+    Rules { batch, ..rules() }
+}
+
+/// The offsets of each committed transaction, as they were sent.
+fn offsets(rig: &Rig) -> Vec<String> {
+    let sent =
+        rig.calls().into_iter().filter_map(|call| call.strip_prefix("send_offsets").map(str::trim).map(Into::into));
+    sent.collect()
+}
+
+#[test]
+fn outputs_changelog_dead_letters_and_offsets_are_one_transaction_in_this_order() {
+    let mut rig = Rig::ready();
+    rig.routed(&[("A", "count"), ("A", "reject"), ("D", "count")]);
+    rig.run();
+    let expected = [
+        "begin",
+        "send OUT",
+        "send dead-letters",
+        "send OUT",
+        "send changelog 0",
+        "send changelog 1",
+        "flush",
+        "send_offsets shard-0@2 shard-1@1",
+        "commit",
+    ];
+    assert_eq!(rig.calls(), expected);
+    assert_eq!(rig.outputs(), ["A1", "D1"]);
+    assert_eq!(rig.dead_letters(), pairs(&[("invalid", "reject")]));
+}
+
+#[test]
+fn only_the_last_change_of_a_key_goes_to_the_changelog() {
+    let mut rig = Rig::ready();
+    rig.routed(&[("A", "count"), ("A", "count"), ("A", "count")]);
+    rig.run();
+    assert_eq!(rig.kafka().changelogs[&0], [(b"A\0n".to_vec(), Some(b"3".to_vec()))]);
+}
+
+#[test]
+fn a_source_record_goes_by_way_of_its_tenants_shard() {
+    let mut rig = Rig::ready();
+    rig.produce(&[("A", "count"), ("D", "count"), ("A", "count")]);
+    rig.run();
+    assert_eq!(rig.outputs(), ["A1", "A2", "D1"], "in the order of each tenant");
+    let committed = [SOURCE, SHARD_A, SHARD_D].map(|partition| rig.committed(partition));
+    assert_eq!(committed, [Some(3), Some(2), Some(1)]);
+}
+
+#[test]
+fn routing_and_processing_never_share_a_transaction_and_take_turns() {
+    let mut rig = Rig::ready();
+    rig.routed(&[("A", "count"); 10]);
+    rig.produce(&[("D", "count"); 10]);
+    rig.run();
+    let verbs: Vec<_> = rig
+        .committed_transactions()
+        .iter()
+        .map(|calls| {
+            let routes = calls.iter().any(|call| call.starts_with("send shard"));
+            let processes = calls.iter().any(|call| call.starts_with("send OUT"));
+            assert!(routes != processes, "{calls:?}");
+            routes
+        })
+        .collect();
+    assert!(verbs[..4].windows(2).all(|pair| pair[0] != pair[1]), "{verbs:?}");
+    assert_eq!(rig.outputs().len(), 20);
+}
+
+#[test]
+fn a_batch_ends_at_so_many_records() {
+    let mut rig = Rig::ready();
+    rig.routed(&[("A", "count"); 9]);
+    rig.run();
+    assert_eq!(offsets(&rig), ["shard-0@4", "shard-0@8", "shard-0@9"]);
+}
+
+#[test]
+fn a_batch_ends_with_the_record_that_reaches_the_byte_limit() {
+    let long = format!("say {}", "x".repeat(1000));
+    let (long, bytes) = (long.as_str(), message("A", &long).bytes());
+    let mut rig = Rig::ready_with(limited(BatchLimits { records: 100, bytes: 2 * bytes, ..rules().batch }));
+    rig.routed(&[("A", long); 5]);
+    rig.run();
+    assert_eq!(offsets(&rig), ["shard-0@2", "shard-0@4", "shard-0@5"]);
+}
+
+#[test]
+fn a_batch_ends_after_so_long() {
+    let mut rig = Rig::ready_with(limited(BatchLimits { time: Duration::from_millis(100), ..rules().batch }));
+    rig.routed(&[("A", "slow"); 3]);
+    rig.run();
+    assert_eq!(offsets(&rig), ["shard-0@2", "shard-0@3"], "60 ms each");
+}
+
+#[test]
+fn a_lone_record_does_not_wait_for_more() {
+    let mut rig = Rig::ready();
+    rig.routed(&[("A", "count")]);
+    let before = rig.kafka().now;
+    rig.step().unwrap();
+    assert_eq!((rig.committed(SHARD_A), rig.kafka().now), (Some(1), before));
+}
+
+#[test]
+fn records_that_wait_are_bounded() {
+    let mut rig = Rig::ready();
+    rig.produce(&[("A", "count"); 100]);
+    rig.step().unwrap();
+    assert_eq!(rig.kafka().position(SOURCE), 8, "two batches of four");
+}

@@ -1,0 +1,354 @@
+//! Kafka in memory: logs, committed offsets, one open transaction. It does as it is told and can be told to fail.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
+use std::rc::Rc;
+use std::time::Duration;
+
+use switchboard_core::envelope::Record;
+use switchboard_core::worker::{Broker, Consumed, Destination, Event, Fault, NotNow, Partition, Restored, Start};
+
+/// What a failing call does to the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// It never arrived.
+    None,
+    /// It was done; only the answer is lost.
+    Done,
+}
+
+struct Script {
+    call: &'static str,
+    times: usize,
+    effect: Effect,
+    fault: Fault,
+}
+
+/// A changelog's record: key and value.
+pub(crate) type Entry = (Vec<u8>, Option<Vec<u8>>);
+
+#[derive(Debug, Clone, Default)]
+struct Open {
+    records: Vec<(String, Record)>,
+    offsets: BTreeMap<Partition, i64>,
+}
+
+/// Everything that tests set up and look at.
+pub(crate) struct Kafka {
+    pub(crate) now: Duration,
+    /// Calls in their order, without polls and questions about this client itself.
+    pub(crate) calls: Vec<String>,
+    scripts: Vec<Script>,
+    /// Events that come before any further record.
+    pub(crate) events: VecDeque<Event>,
+    /// The partitions that a member which joins anew is given.
+    pub(crate) assignment: Vec<Partition>,
+    pub(crate) logs: BTreeMap<Partition, Vec<Record>>,
+    pub(crate) log_starts: BTreeMap<Partition, i64>,
+    pub(crate) committed: BTreeMap<Partition, i64>,
+    /// Where fetching goes on, and whether it is paused.
+    positions: BTreeMap<Partition, (i64, bool)>,
+    pub(crate) changelogs: BTreeMap<i32, Vec<Entry>>,
+    /// Records of a predecessor's open transaction in the changelogs.
+    pub(crate) unstable: BTreeMap<i32, i64>,
+    restoring: BTreeMap<i32, usize>,
+    /// Outputs and dead letters that read_committed readers see, by destination.
+    pub(crate) visible: Vec<(String, Record)>,
+    open: Option<Open>,
+    pub(crate) epoch: u32,
+    pub(crate) live: bool,
+    pub(crate) suspect: bool,
+    /// Values that contain this are refused by the broker.
+    pub(crate) refuses: Vec<(&'static str, &'static str)>,
+}
+
+impl Kafka {
+    pub(crate) fn new() -> Self {
+        Self {
+            now: Duration::ZERO,
+            calls: Vec::new(),
+            scripts: Vec::new(),
+            events: VecDeque::new(),
+            assignment: Vec::new(),
+            logs: BTreeMap::new(),
+            log_starts: BTreeMap::new(),
+            committed: BTreeMap::new(),
+            positions: BTreeMap::new(),
+            changelogs: BTreeMap::new(),
+            unstable: BTreeMap::new(),
+            restoring: BTreeMap::new(),
+            visible: Vec::new(),
+            open: None,
+            epoch: 0,
+            live: true,
+            suspect: false,
+            refuses: Vec::new(),
+        }
+    }
+
+    /// The next calls of that name fail, so many times.
+    pub(crate) fn fail(&mut self, call: &'static str, times: usize, effect: Effect, fault: Fault) {
+        self.scripts.push(Script { call, times, effect, fault });
+    }
+
+    pub(crate) fn heal(&mut self) {
+        self.scripts.clear();
+    }
+
+    /// A predecessor of the same transactional id has died with these offsets pending.
+    pub(crate) fn leave_open(&mut self, offsets: &[(Partition, i64)]) {
+        self.open = Some(Open { records: Vec::new(), offsets: offsets.iter().copied().collect() });
+    }
+
+    /// How far a partition has been read.
+    pub(crate) fn position(&self, partition: Partition) -> i64 {
+        self.positions[&partition].0
+    }
+
+    fn end(&self, partition: Partition) -> i64 {
+        self.logs.get(&partition).map_or(0, |log| i64::try_from(log.len()).unwrap())
+    }
+
+    fn start(&self, partition: Partition) -> i64 {
+        self.log_starts.get(&partition).copied().unwrap_or(0)
+    }
+
+    /// Notes a call; what its script says, time passing meanwhile.
+    fn call(&mut self, name: &str, detail: &str) -> Option<(Effect, Fault)> {
+        self.calls.push(format!("{name} {detail}").trim_end().to_owned());
+        let script = self.scripts.iter_mut().find(|script| script.call == name && script.times > 0)?;
+        script.times -= 1;
+        self.now += Duration::from_secs(1);
+        Some((script.effect, script.fault.clone()))
+    }
+
+    fn ask(&mut self, name: &str, detail: &str) -> Result<(), NotNow> {
+        self.call(name, detail).map_or(Ok(()), |(_, fault)| Err(NotNow(fault.to_string())))
+    }
+
+    /// A call that changes the open transaction.
+    fn transact(&mut self, name: &str, detail: &str, effect: impl FnOnce(&mut Self)) -> Result<(), Fault> {
+        match self.call(name, detail) {
+            None => effect(self),
+            Some((does, fault)) => {
+                if does == Effect::Done {
+                    effect(self);
+                }
+                return Err(fault);
+            }
+        }
+        Ok(())
+    }
+
+    fn open(&mut self) -> &mut Open {
+        self.open.as_mut().expect("only within a transaction")
+    }
+
+    fn commit_open(&mut self) {
+        let Open { records, offsets } = self.open.take().expect("only within a transaction");
+        self.committed.extend(offsets);
+        for (destination, record) in records {
+            match destination.split_once(' ').map(|(kind, index)| (kind, index.parse().unwrap())) {
+                Some(("shard", index)) => self.logs.entry(Partition::Shard(index)).or_default().push(record),
+                Some(("changelog", index)) => {
+                    self.changelogs.entry(index).or_default().push((record.key.unwrap(), record.value));
+                }
+                _ => self.visible.push((destination, record)),
+            }
+        }
+    }
+
+    fn refused(&self) -> Option<Fault> {
+        let open = self.open.as_ref()?;
+        let text = |record: &Record| String::from_utf8_lossy(record.value.as_deref().unwrap_or(b"null")).into_owned();
+        let is_refused = |(destination, record): &(String, Record)| {
+            self.refuses.iter().any(|(to, what)| destination.starts_with(to) && text(record).contains(what))
+        };
+        open.records.iter().any(is_refused).then(|| Fault::Refused("too large".into()))
+    }
+}
+
+/// The worker's end of it.
+pub(crate) struct FakeBroker(pub(crate) Rc<RefCell<Kafka>>);
+
+pub(crate) fn name(partition: Partition) -> String {
+    match partition {
+        Partition::Source { index, .. } => format!("source-{index}"),
+        Partition::Shard(index) => format!("shard-{index}"),
+    }
+}
+
+fn names(partitions: impl IntoIterator<Item = Partition>) -> String {
+    partitions.into_iter().map(name).collect::<Vec<_>>().join(" ")
+}
+
+impl Broker for FakeBroker {
+    fn now(&self) -> Duration {
+        self.0.borrow().now
+    }
+
+    fn poll(&mut self, wait: Duration) -> Event {
+        let kafka = &mut *self.0.borrow_mut();
+        if let Some(event) = kafka.events.pop_front() {
+            return event;
+        }
+        for (partition, (offset, paused)) in &mut kafka.positions {
+            let record = kafka.logs.get(partition).and_then(|log| log.get(usize::try_from(*offset).unwrap()));
+            if let (false, Some(record)) = (*paused, record) {
+                *offset += 1;
+                return Event::Record(Consumed { partition: *partition, offset: *offset - 1, record: record.clone() });
+            }
+        }
+        kafka.now += wait;
+        Event::Nothing
+    }
+
+    fn stable_offsets(&mut self, partitions: &[Partition]) -> Result<Vec<Option<i64>>, NotNow> {
+        let kafka = &mut *self.0.borrow_mut();
+        kafka.ask("stable_offsets", &names(partitions.iter().copied()))?;
+        let pending: BTreeSet<_> = kafka.open.iter().flat_map(|open| open.offsets.keys()).collect();
+        if partitions.iter().any(|partition| pending.contains(partition)) {
+            return Err(NotNow("pending in an open transaction".into()));
+        }
+        Ok(partitions.iter().map(|partition| kafka.committed.get(partition).copied()).collect())
+    }
+
+    fn log_bounds(&mut self, partition: Partition) -> Result<Range<i64>, NotNow> {
+        let kafka = &mut *self.0.borrow_mut();
+        kafka.ask("log_bounds", &name(partition))?;
+        Ok(kafka.start(partition)..kafka.end(partition))
+    }
+
+    fn assign(&mut self, starts: &[Start]) {
+        let kafka = &mut *self.0.borrow_mut();
+        kafka.call("assign", &names(starts.iter().map(|start| start.partition)));
+        for Start { partition, offset, paused } in starts {
+            kafka.positions.insert(*partition, (*offset, *paused));
+        }
+    }
+
+    fn unassign(&mut self, partitions: &[Partition]) {
+        let kafka = &mut *self.0.borrow_mut();
+        kafka.call("unassign", &names(partitions.iter().copied()));
+        kafka.positions.retain(|partition, _| !partitions.contains(partition));
+    }
+
+    fn resume(&mut self, partition: Partition) {
+        let kafka = &mut *self.0.borrow_mut();
+        kafka.call("resume", &name(partition));
+        kafka.positions.get_mut(&partition).expect("only what is assigned").1 = false;
+    }
+
+    fn changelog_end(&mut self, shard: i32) -> Result<i64, NotNow> {
+        let kafka = &mut *self.0.borrow_mut();
+        kafka.ask("changelog_end", &shard.to_string())?;
+        let stable = kafka.changelogs.get(&shard).map_or(0, |log| i64::try_from(log.len()).unwrap());
+        Ok(stable + kafka.unstable.get(&shard).copied().unwrap_or(0))
+    }
+
+    fn changelog_stable_bounds(&mut self, shard: i32) -> Result<Range<i64>, NotNow> {
+        let kafka = &mut *self.0.borrow_mut();
+        kafka.ask("changelog_stable_bounds", &shard.to_string())?;
+        Ok(0..kafka.changelogs.get(&shard).map_or(0, |log| i64::try_from(log.len()).unwrap()))
+    }
+
+    fn start_restore(&mut self, shard: i32, offset: i64) {
+        let kafka = &mut *self.0.borrow_mut();
+        kafka.call("start_restore", &shard.to_string());
+        kafka.restoring.insert(shard, usize::try_from(offset).unwrap());
+    }
+
+    fn poll_restore(&mut self, wait: Duration) -> Restored {
+        let kafka = &mut *self.0.borrow_mut();
+        if kafka.ask("poll_restore", "").is_err() {
+            return Restored::Nothing;
+        }
+        kafka.calls.pop();
+        let Some((shard, position)) = kafka.restoring.iter_mut().next() else {
+            kafka.now += wait;
+            return Restored::Nothing;
+        };
+        let shard = *shard;
+        let record = kafka.changelogs.get(&shard).and_then(|log| log.get(*position)).cloned();
+        *position += 1;
+        match record {
+            Some((key, value)) => {
+                kafka.call("restored", &shard.to_string());
+                Restored::Record { shard, key, value }
+            }
+            None => Restored::End { shard },
+        }
+    }
+
+    fn stop_restore(&mut self, shard: i32) {
+        let kafka = &mut *self.0.borrow_mut();
+        kafka.call("stop_restore", &shard.to_string());
+        kafka.restoring.remove(&shard);
+    }
+
+    fn is_live_member(&self) -> bool {
+        self.0.borrow().live
+    }
+
+    fn producer_is_suspect(&self) -> bool {
+        self.0.borrow().suspect
+    }
+
+    fn renew_producer(&mut self) -> Result<(), Fault> {
+        self.0.borrow_mut().transact("renew", "", |kafka| {
+            kafka.open = None;
+            kafka.epoch += 1;
+            kafka.suspect = false;
+        })
+    }
+
+    fn begin(&mut self) -> Result<(), Fault> {
+        self.0.borrow_mut().transact("begin", "", |kafka| {
+            assert!(kafka.open.is_none(), "a transaction is open already");
+            kafka.open = Some(Open::default());
+        })
+    }
+
+    fn send(&mut self, destination: Destination<'_>, record: &Record) -> Result<(), Fault> {
+        let destination = match destination {
+            Destination::Output(topic) => topic.to_owned(),
+            Destination::Shard(index) => format!("shard {index}"),
+            Destination::Changelog(index) => format!("changelog {index}"),
+            Destination::DeadLetters => "dead-letters".to_owned(),
+        };
+        let sent = (destination.clone(), record.clone());
+        self.0.borrow_mut().transact("send", &destination, |kafka| kafka.open().records.push(sent))
+    }
+
+    fn flush(&mut self) -> Result<(), Fault> {
+        let kafka = &mut *self.0.borrow_mut();
+        kafka.transact("flush", "", |_| ())?;
+        kafka.refused().map_or(Ok(()), Err)
+    }
+
+    fn send_offsets(&mut self, offsets: &[(Partition, i64)]) -> Result<(), Fault> {
+        let detail: Vec<_> =
+            offsets.iter().map(|(partition, offset)| format!("{}@{offset}", name(*partition))).collect();
+        self.0.borrow_mut().transact("send_offsets", &detail.join(" "), |kafka| {
+            kafka.open().offsets.extend(offsets.iter().copied());
+        })
+    }
+
+    fn commit(&mut self) -> Result<(), Fault> {
+        self.0.borrow_mut().transact("commit", "", Kafka::commit_open)
+    }
+
+    fn abort(&mut self) -> Result<(), Fault> {
+        self.0.borrow_mut().transact("abort", "", |kafka| kafka.open = None)
+    }
+
+    fn restart(&mut self) -> Result<(), Fault> {
+        self.0.borrow_mut().transact("restart", "", |kafka| {
+            kafka.positions.clear();
+            kafka.restoring.clear();
+            kafka.live = true;
+            kafka.events = [Event::Assigned(kafka.assignment.clone())].into();
+        })
+    }
+}

@@ -1,0 +1,126 @@
+//! A plugin that does what a message's value says, lookup sources with scripted answers, an observer that takes notes.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+use switchboard_core::envelope::{Class, Coordinates, DeadLetter, Headers, Outbound, Tenant, TenantId};
+use switchboard_core::state::{StateLimits, TenantState};
+use switchboard_core::worker::{Answers, Call, Lookups, Observer, Outcome, Plugins, Query, Verdict};
+
+use super::fake_broker::Kafka;
+
+/// Counts the messages of a tenant in its state and answers with tenant and count, `a1`. Other commands:
+/// `reject`, `trap`, `elsewhere`, `say TEXT`, `many TEXT ..`, `slow`, `look KEY ..`, `choosy KEY`, `undeclared`.
+pub(crate) struct FakePlugins {
+    pub(crate) kafka: Rc<RefCell<Kafka>>,
+    pub(crate) discarded: Rc<RefCell<Vec<String>>>,
+}
+
+fn output(topic: &str, text: &str) -> Outbound {
+    Outbound { topic: topic.into(), key: None, value: Some(text.into()), headers: Headers::new() }
+}
+
+fn query(source: &str, key: &str) -> Query {
+    Query { source: source.into(), key: key.into() }
+}
+
+impl Plugins for FakePlugins {
+    fn handle(&mut self, call: Call<'_>, state: &mut TenantState, answers: &Answers) -> Outcome {
+        let text = String::from_utf8(call.record.value.clone().unwrap_or_default()).unwrap();
+        let (command, rest) = text.split_once(' ').unwrap_or((&text, ""));
+        let before = state.get("n").map_or(0, |n| std::str::from_utf8(n).unwrap().parse::<u32>().unwrap());
+        // Staged in any case: what becomes of it is the host's to decide.
+        state.set("n", (before + 1).to_string().into_bytes(), &StateLimits::default()).unwrap();
+        let count = format!("{}{}", call.tenant.id, before + 1);
+        match command {
+            "count" => Outcome::Outputs(vec![output("OUT", &count)]),
+            "reject" => Outcome::Rejected("told so".into()),
+            "trap" => Outcome::Failed(DeadLetter::new(Class::Trap, "unreachable")),
+            "elsewhere" => Outcome::Outputs(vec![output("OUT", &count), output("ELSEWHERE", &count)]),
+            "say" => Outcome::Outputs(vec![output("OUT", rest)]),
+            "many" => Outcome::Outputs(rest.split(' ').map(|text| output("OUT", text)).collect()),
+            "slow" => {
+                self.kafka.borrow_mut().now += Duration::from_millis(60);
+                Outcome::Outputs(vec![output("OUT", &count)])
+            }
+            "undeclared" => Outcome::Missing(query("strangers", "x")),
+            "look" | "choosy" => {
+                let mut said = count;
+                for key in rest.split(' ') {
+                    let Some(answer) = answers.get(&query("names", key)) else {
+                        return Outcome::Missing(query("names", key));
+                    };
+                    let answer = answer.map_or("nobody".into(), String::from_utf8_lossy);
+                    if command == "choosy" && answer == "bad" {
+                        return Outcome::UnusableAnswer("bad".into());
+                    }
+                    said = format!("{said}:{answer}");
+                }
+                Outcome::Outputs(vec![output("OUT", &said)])
+            }
+            other => panic!("no such command: {other}"),
+        }
+    }
+
+    fn discard(&mut self, tenant: &TenantId) {
+        self.discarded.borrow_mut().push(tenant.to_string());
+    }
+}
+
+/// Answers by key, given one after the other; `Err`: none can be had.
+#[derive(Default)]
+pub(crate) struct Names {
+    pub(crate) known: BTreeMap<String, &'static str>,
+    pub(crate) answers: BTreeMap<String, VecDeque<Result<Option<&'static str>, &'static str>>>,
+    /// Each question: key, attempt.
+    pub(crate) asked: Vec<(String, u32)>,
+    /// How long an answer takes.
+    pub(crate) takes: Duration,
+    pub(crate) budgets: Vec<Duration>,
+}
+
+pub(crate) struct FakeLookups {
+    pub(crate) kafka: Rc<RefCell<Kafka>>,
+    pub(crate) names: Rc<RefCell<Names>>,
+}
+
+impl Lookups for FakeLookups {
+    fn known(&mut self, _: &Tenant, query: &Query) -> Option<Option<Vec<u8>>> {
+        self.names.borrow().known.get(&query.key).map(|answer| Some(answer.as_bytes().to_vec()))
+    }
+
+    fn fetch(&mut self, _: &Tenant, query: &Query, attempt: u32, budget: Duration) -> Result<Option<Vec<u8>>, String> {
+        let (kafka, names) = (&mut *self.kafka.borrow_mut(), &mut *self.names.borrow_mut());
+        kafka.calls.push(format!("fetch {}", query.key));
+        kafka.now += names.takes;
+        names.asked.push((query.key.clone(), attempt));
+        names.budgets.push(budget);
+        let answer = names.answers.get_mut(&query.key).and_then(VecDeque::pop_front);
+        answer.unwrap_or(Err("no answer")).map(|answer| answer.map(|text| text.as_bytes().to_vec())).map_err(Into::into)
+    }
+}
+
+/// What an observer is told, a line each.
+pub(crate) struct Notes(pub(crate) Rc<RefCell<Vec<String>>>);
+
+impl Observer for Notes {
+    fn settled(&mut self, source: &Coordinates, tenant: Option<&TenantId>, verdict: &Verdict) {
+        let tenant = tenant.map_or("unknown", TenantId::as_str);
+        let verdict = match verdict {
+            Verdict::Outputs(outputs) => format!("{} outputs", outputs.len()),
+            Verdict::DeadLetter(letter) => letter.class.to_string(),
+            Verdict::Waits(_) => panic!("a message that waits is not settled"),
+        };
+        self.0.borrow_mut().push(format!("{source} {tenant} {verdict}"));
+    }
+
+    fn committed(&mut self) {
+        self.0.borrow_mut().push("committed".into());
+    }
+
+    fn aborted(&mut self) {
+        self.0.borrow_mut().push("aborted".into());
+    }
+}

@@ -1,0 +1,136 @@
+//! Messages that need an answer from elsewhere.
+
+use std::time::Duration;
+
+use switchboard_core::worker::{Fault, Rules};
+
+use super::fake_broker::Effect;
+use super::rig::{Rig, SHARD_A, pairs, rules};
+
+type Answer = Result<Option<&'static str>, &'static str>;
+
+fn answering(answers: &[(&str, &[Answer])]) -> Rig {
+    let rig = Rig::ready();
+    for (key, answers) in answers {
+        rig.names().answers.insert((*key).into(), answers.iter().copied().collect());
+    }
+    rig
+}
+
+#[test]
+fn no_open_transaction_waits_for_an_answer_and_the_tenants_order_is_kept() {
+    let mut rig = answering(&[("ann", &[Ok(Some("Ann"))])]);
+    rig.routed(&[("A", "count"), ("A", "look ann"), ("A", "count")]);
+    rig.run();
+    let around_the_question = ["send_offsets shard-0@1", "commit", "fetch ann", "begin"];
+    let calls = rig.calls();
+    let asked = calls.iter().position(|call| call == "fetch ann").unwrap();
+    assert_eq!(calls[asked - 2..asked + 2], around_the_question, "what is before it is committed first");
+    assert_eq!(rig.outputs(), ["A1", "A2:Ann", "A3"]);
+    assert_eq!(rig.committed(SHARD_A), Some(3));
+}
+
+#[test]
+fn each_answer_of_a_message_is_asked_for_once() {
+    let mut rig = answering(&[("ann", &[Ok(Some("Ann"))]), ("bob", &[Ok(Some("Bob"))])]);
+    rig.routed(&[("A", "look ann bob"), ("A", "count")]);
+    rig.run();
+    assert_eq!(rig.outputs(), ["A1:Ann:Bob", "A2"]);
+    assert_eq!(rig.names().asked, [("ann".into(), 0), ("bob".into(), 0)]);
+}
+
+#[test]
+fn after_an_abort_a_message_is_given_the_answers_that_it_had() {
+    for call in ["send", "flush", "send_offsets", "commit"] {
+        let mut rig = answering(&[("ann", &[Ok(Some("Ann")), Ok(Some("Bob"))])]);
+        rig.routed(&[("A", "look ann")]);
+        rig.step().unwrap();
+        rig.kafka().fail(call, 1, Effect::None, Fault::Abortable("for a test".into()));
+        rig.run();
+        assert_eq!(rig.outputs(), ["A1:Ann"], "{call}");
+        assert_eq!((rig.names().asked.len(), rig.count("abort")), (1, 1), "{call}");
+    }
+}
+
+#[test]
+fn there_is_none_is_an_answer() {
+    let mut rig = answering(&[("ann", &[Ok(None)])]);
+    rig.routed(&[("A", "look ann")]);
+    rig.run();
+    assert_eq!(rig.outputs(), ["A1:nobody"]);
+}
+
+#[test]
+fn a_message_that_can_have_no_answer_is_a_dead_letter_and_leaves_no_state() {
+    let mut rig = answering(&[("ann", &[Err("the source is down")])]);
+    rig.routed(&[("A", "count"), ("A", "look ann"), ("A", "count")]);
+    rig.run();
+    assert_eq!(rig.outputs(), ["A1", "A2"]);
+    assert_eq!(rig.dead_letters(), pairs(&[("lookup", "look ann")]));
+}
+
+#[test]
+fn known_answers_do_not_end_the_transaction() {
+    let mut rig = Rig::ready();
+    rig.names().known.insert("ann".into(), "Ann");
+    rig.routed(&[("A", "look ann"), ("A", "look ann"), ("A", "count")]);
+    rig.run();
+    assert_eq!(rig.outputs(), ["A1:Ann", "A2:Ann", "A3"]);
+    assert_eq!((rig.count("commit"), rig.names().asked.len()), (1, 0));
+}
+
+#[test]
+fn an_answer_that_cannot_be_used_is_asked_for_again() {
+    let mut rig = answering(&[("ann", &[Ok(Some("bad")), Ok(Some("bad")), Ok(Some("Ann"))])]);
+    rig.routed(&[("A", "choosy ann")]);
+    rig.run();
+    assert_eq!(rig.outputs(), ["A1:Ann"]);
+    assert_eq!(rig.names().asked, [("ann".into(), 0), ("ann".into(), 1), ("ann".into(), 2)]);
+}
+
+#[test]
+fn a_known_answer_that_cannot_be_used_is_asked_for() {
+    let mut rig = answering(&[("ann", &[Ok(Some("Ann"))])]);
+    rig.names().known.insert("ann".into(), "bad");
+    rig.routed(&[("A", "choosy ann")]);
+    rig.run();
+    assert_eq!(rig.outputs(), ["A1:Ann"]);
+}
+
+#[test]
+fn answers_that_never_can_be_used_cost_the_message_in_the_end() {
+    let mut rig = answering(&[("ann", &[Ok(Some("bad")); 50])]);
+    rig.routed(&[("A", "choosy ann"), ("A", "count")]);
+    rig.run();
+    assert_eq!(rig.outputs(), ["A1"]);
+    assert_eq!(rig.dead_letters(), pairs(&[("lookup", "choosy ann")]));
+    let attempts: Vec<_> = rig.names().asked.iter().map(|(_, attempt)| *attempt).collect();
+    assert!(attempts.iter().copied().eq(0..u32::try_from(attempts.len()).unwrap()), "{attempts:?}");
+    assert!(attempts.len() < 10, "{attempts:?}");
+}
+
+#[test]
+fn a_message_may_make_so_many_lookups() {
+    let answers: &[Answer] = &[Ok(Some("x"))];
+    let mut rig = answering(&[("a", answers), ("b", answers), ("c", answers), ("d", answers)]);
+    rig.routed(&[("A", "look a b c"), ("A", "look a b c d"), ("A", "count")]);
+    for key in ["a", "b", "c"] {
+        rig.names().known.insert(key.into(), "x");
+    }
+    rig.run();
+    assert_eq!(rig.outputs(), ["A1:x:x:x", "A2"]);
+    assert_eq!(rig.dead_letters(), pairs(&[("limit", "look a b c d")]));
+}
+
+#[test]
+fn the_lookups_of_a_message_share_its_time() {
+    let mut rig = Rig::ready_with(Rules { lookup_time: Duration::from_secs(30), ..rules() });
+    for key in ["a", "b", "c"] {
+        rig.names().answers.insert(key.into(), [Ok(Some("x"))].into());
+    }
+    rig.names().takes = Duration::from_secs(10);
+    rig.routed(&[("A", "look a b c")]);
+    rig.run();
+    assert_eq!(rig.outputs(), ["A1:x:x:x"]);
+    assert_eq!(rig.names().budgets, [30, 20, 10].map(Duration::from_secs));
+}

@@ -1,0 +1,12 @@
+//! The worker's machine against a scripted broker: each test states one rule of `docs/architecture.md`.
+
+mod aborts;
+mod batches;
+mod fake_broker;
+mod fake_plugins;
+mod lookups;
+mod membership;
+mod refusals;
+mod rig;
+mod takeover;
+mod verdicts;

@@ -1,0 +1,129 @@
+//! Partitions that go, come back, or are not ours any more without our knowing.
+
+use switchboard_core::envelope::Record;
+use switchboard_core::worker::{Consumed, Event, Fault, Stop};
+
+use super::fake_broker::Effect;
+use super::rig::{Rig, SHARD_A, SHARD_D, SOURCE, rules};
+
+#[test]
+fn what_was_read_of_a_partition_that_goes_is_dropped_and_others_go_on() {
+    for event in [Event::Revoked(vec![SHARD_A]), Event::Lost(vec![SHARD_A])] {
+        let mut rig = Rig::ready();
+        rig.routed(&[("A", "count"); 8]);
+        rig.step().unwrap();
+        rig.routed(&[("D", "count"); 2]);
+        rig.kafka().events.push_back(event);
+        rig.run();
+        assert_eq!(rig.outputs(), ["A1", "A2", "A3", "A4", "D1", "D2"]);
+        assert_eq!(rig.committed(SHARD_A), Some(4));
+
+        // Back again, it goes on from there, on the state that is committed.
+        rig.kafka().events.push_back(Event::Assigned(vec![SHARD_A]));
+        rig.later();
+        assert_eq!(rig.outputs()[6..], ["A5", "A6", "A7", "A8"]);
+    }
+}
+
+#[test]
+fn state_that_another_owner_changed_meanwhile_is_read_anew() {
+    let mut rig = Rig::ready();
+    rig.routed(&[("A", "count")]);
+    rig.run();
+    rig.kafka().events.push_back(Event::Revoked(vec![SHARD_A]));
+    rig.run();
+    rig.routed(&[("A", "count"), ("A", "count")]);
+    rig.kafka().changelogs.get_mut(&0).unwrap().push((b"A\0n".to_vec(), Some(b"50".to_vec())));
+    rig.kafka().committed.insert(SHARD_A, 2);
+    rig.kafka().events.push_back(Event::Assigned(vec![SHARD_A]));
+    rig.later();
+    assert_eq!(rig.outputs(), ["A1", "A51"]);
+}
+
+#[test]
+fn a_partition_is_given_back_between_transactions() {
+    let mut rig = Rig::ready();
+    rig.routed(&[("A", "count"); 8]);
+    rig.step().unwrap();
+    rig.kafka().events.push_back(Event::Revoked(vec![SHARD_A]));
+    rig.run();
+    let calls = rig.calls();
+    let given_back = calls.iter().position(|call| call == "unassign shard-0").unwrap();
+    assert_eq!(calls[given_back - 1], "commit");
+}
+
+#[test]
+fn a_shard_that_goes_while_it_is_taken_over_is_not_restored_on() {
+    let mut rig = Rig::with(rules(), &[SHARD_D]);
+    rig.run();
+    rig.routed(&[("A", "count"), ("D", "count")]);
+    rig.kafka().fail("poll_restore", usize::MAX, Effect::None, Fault::Retriable("not now".into()));
+    rig.kafka().events.push_back(Event::Assigned(vec![SHARD_A]));
+    rig.step().unwrap();
+    rig.kafka().events.push_back(Event::Revoked(vec![SHARD_A]));
+    rig.step().unwrap();
+    assert_eq!((rig.count("stop_restore 0"), rig.count("unassign shard-0")), (1, 1));
+    rig.kafka().heal();
+    rig.later();
+    assert_eq!(rig.outputs(), ["D1"]);
+}
+
+#[test]
+fn a_consumer_that_cannot_go_on_starts_again_from_what_is_committed() {
+    let mut rig = Rig::ready();
+    rig.routed(&[("A", "count"); 8]);
+    rig.produce(&[("D", "count"); 3]);
+    rig.step().unwrap();
+    rig.kafka().events.push_back(Event::Failed("by a test".into()));
+    rig.run();
+    let mut outputs = rig.outputs();
+    outputs.sort();
+    assert_eq!(outputs, ["A1", "A2", "A3", "A4", "A5", "A6", "A7", "A8", "D1", "D2", "D3"]);
+    assert_eq!(rig.count("restart"), 1);
+}
+
+#[test]
+fn a_consumer_that_cannot_start_tries_on() {
+    let mut rig = Rig::ready();
+    rig.routed(&[("A", "count")]);
+    rig.kafka().fail("restart", 3, Effect::None, Fault::Fatal("no".into()));
+    rig.kafka().events.push_back(Event::Failed("by a test".into()));
+    rig.run();
+    assert_eq!((rig.count("restart"), rig.outputs()), (4, vec!["A1".into()]));
+}
+
+#[test]
+fn a_record_of_a_partition_that_is_not_being_read_is_not_left_out() {
+    let mut rig = Rig::with(rules(), &[SHARD_D]);
+    rig.run();
+    rig.kafka().events.push_back(Event::Record(Consumed { partition: SOURCE, offset: 0, record: Record::default() }));
+    rig.run();
+    assert_eq!(rig.count("restart"), 1);
+}
+
+#[test]
+fn a_member_with_another_of_its_identity_stops() {
+    let mut rig = Rig::ready();
+    rig.kafka().events.push_back(Event::Fenced("twin".into()));
+    assert_eq!(rig.try_run(), Err(Stop::Fenced("twin".into())));
+}
+
+#[test]
+fn who_is_no_member_any_more_learns_it_though_it_has_all_the_records_that_it_takes() {
+    let mut rig = Rig::ready();
+    rig.routed(&[("A", "count"); 20]);
+    rig.step().unwrap();
+    rig.kafka().live = false;
+    rig.step().unwrap();
+    rig.kafka().events.push_back(Event::Lost(vec![SOURCE, SHARD_A, SHARD_D]));
+    rig.run();
+    // Heard of it, or started again by itself; either way everything comes once.
+    if rig.count("restart") == 0 {
+        assert_eq!(rig.count("unassign source-0 shard-0 shard-1"), 1);
+        rig.kafka().live = true;
+        rig.kafka().events.push_back(Event::Assigned(vec![SOURCE, SHARD_A, SHARD_D]));
+        rig.later();
+    }
+    let expected: Vec<_> = (1..=20).map(|n| format!("A{n}")).collect();
+    assert_eq!(rig.outputs(), expected);
+}

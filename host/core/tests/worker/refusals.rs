@@ -1,0 +1,102 @@
+//! Records that the broker refuses for themselves.
+
+use switchboard_core::worker::{Fault, Stop};
+
+use super::fake_broker::Effect;
+use super::rig::{Rig, SHARD_A, SHARD_D, SOURCE, header, pairs};
+
+#[test]
+fn a_refused_output_costs_its_message_only() {
+    let mut rig = Rig::ready();
+    rig.kafka().refuses.push(("OUT", "large"));
+    rig.routed(&[("A", "count"), ("A", "count"), ("A", "say large"), ("A", "count"), ("A", "count"), ("A", "count")]);
+    rig.run();
+    assert_eq!(rig.outputs(), ["A1", "A2", "A3", "A4", "A5"]);
+    assert_eq!(rig.dead_letters(), pairs(&[("output", "say large")]));
+    assert_eq!(rig.committed(SHARD_A), Some(6));
+}
+
+#[test]
+fn the_batch_halves_until_the_message_is_alone_and_grows_again() {
+    let mut rig = Rig::ready();
+    rig.kafka().refuses.push(("OUT", "large"));
+    rig.routed(&[("A", "say large")]);
+    rig.routed(&[("A", "count"); 8]);
+    rig.run();
+    let mut sizes = Vec::new();
+    for call in rig.calls() {
+        match call.as_str() {
+            "begin" => sizes.push(0),
+            "send OUT" | "send dead-letters" => *sizes.last_mut().unwrap() += 1,
+            _ => {}
+        }
+    }
+    // Alone thrice: as it is, output by output, as a dead letter.
+    assert_eq!(sizes, [4, 2, 1, 1, 1, 2, 4, 2]);
+}
+
+#[test]
+fn outputs_that_are_refused_only_together_go_one_by_one() {
+    let mut rig = Rig::ready();
+    rig.routed(&[("A", "many x y")]);
+    let refusal = Fault::Refused("the two in one request".into());
+    rig.kafka().fail("flush", 1, Effect::None, refusal);
+    rig.run();
+    let calls = rig.calls();
+    let again = calls.iter().rposition(|call| call == "begin").unwrap();
+    assert_eq!(calls[again + 1..again + 5], ["send OUT", "flush", "send OUT", "flush"]);
+    assert_eq!(rig.outputs(), ["x", "y"]);
+    assert!(rig.dead_letters().is_empty());
+}
+
+#[test]
+fn a_dead_letter_that_is_refused_is_written_by_its_coordinates() {
+    let mut rig = Rig::ready();
+    rig.kafka().refuses = vec![("OUT", "large"), ("dead-letters", "large")];
+    rig.routed(&[("A", "count"), ("A", "say large"), ("A", "count")]);
+    rig.run();
+    assert_eq!(rig.outputs(), ["A1", "A2"]);
+    assert_eq!(rig.dead_letters(), pairs(&[("output", "null")]));
+}
+
+#[test]
+fn where_no_dead_letter_is_taken_the_worker_stops_and_skips_nothing() {
+    let mut rig = Rig::ready();
+    rig.kafka().refuses = vec![("OUT", "large"), ("dead-letters", "")];
+    rig.routed(&[("A", "count"), ("A", "say large"), ("A", "count")]);
+    assert!(matches!(rig.try_run(), Err(Stop::DeadLettersRefused(_))));
+    assert_eq!(rig.committed(SHARD_A), Some(1));
+    assert_eq!(rig.outputs(), ["A1"]);
+}
+
+#[test]
+fn a_record_that_the_shard_topic_refuses_is_a_dead_letter_as_it_came() {
+    let mut rig = Rig::ready();
+    rig.kafka().refuses.push(("shard", "large"));
+    rig.produce(&[("A", "count"), ("A", "say large"), ("A", "count")]);
+    rig.run();
+    assert_eq!(rig.outputs(), ["A1", "A2"]);
+    assert_eq!(rig.dead_letters(), pairs(&[("output", "say large")]));
+    let letter = rig.kafka().visible.iter().find(|(to, _)| to == "dead-letters").unwrap().1.clone();
+    assert_eq!(header(&letter.headers, "T"), "A");
+    assert_eq!(rig.committed(SOURCE), Some(3));
+}
+
+#[test]
+fn a_refused_message_is_found_while_there_is_always_something_to_route() {
+    let mut rig = Rig::ready();
+    rig.kafka().refuses.push(("OUT", "large"));
+    rig.routed(&[("A", "say large"), ("A", "count")]);
+    rig.step().unwrap();
+    for _ in 0..40 {
+        // For a shard that somebody else processes.
+        rig.kafka().logs.remove(&SHARD_D);
+        rig.produce(&[("D", "count"); 8]);
+        rig.step().unwrap();
+        if rig.committed(SHARD_A) == Some(2) {
+            break;
+        }
+    }
+    assert_eq!(rig.dead_letters(), pairs(&[("output", "say large")]));
+    assert_eq!(rig.outputs(), ["A1"]);
+}

@@ -1,0 +1,196 @@
+//! A worker with all its fakes, and what tests ask of them.
+
+use std::cell::{RefCell, RefMut};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use switchboard_core::envelope::{
+    Coordinates, HeaderKind, Headers, OutputLimits, OutputRules, Record, TenantHeader, TenantId, TenantSchema,
+    shard_of, to_routed,
+};
+use switchboard_core::state::StateLimits;
+use switchboard_core::worker::{BatchLimits, Event, Next, Partition, Rules, StartFrom, Stop, Worker};
+
+use super::fake_broker::{FakeBroker, Kafka};
+use super::fake_plugins::{FakeLookups, FakePlugins, Names, Notes};
+
+pub(crate) const SOURCE: Partition = Partition::Source { topic: 0, index: 0 };
+/// The shards of the tenants `A` and `B`, and of `D`, as `tenants_and_their_shards` checks.
+pub(crate) const SHARD_A: Partition = Partition::Shard(0);
+pub(crate) const SHARD_D: Partition = Partition::Shard(1);
+
+/// More steps than any script here needs.
+const MOST_STEPS: usize = 200;
+
+pub(crate) struct Rig {
+    worker: Worker<FakeBroker, FakePlugins, FakeLookups, Notes>,
+    kafka: Rc<RefCell<Kafka>>,
+    names: Rc<RefCell<Names>>,
+    pub(crate) notes: Rc<RefCell<Vec<String>>>,
+    pub(crate) discarded: Rc<RefCell<Vec<String>>>,
+}
+
+pub(crate) fn rules() -> Rules {
+    Rules {
+        app: "app".into(),
+        sources: vec!["IN".into()],
+        shards: 2,
+        tenants: TenantSchema::new(vec![TenantHeader { name: "T".into(), kind: HeaderKind::Text }]),
+        outputs: OutputRules { topics: vec!["OUT".into()], carry_headers: Vec::new(), limits: OutputLimits::default() },
+        state: StateLimits::default(),
+        lookups: vec!["names".into()],
+        lookups_a_message: 3,
+        lookup_time: Duration::from_secs(30),
+        batch: BatchLimits { records: 4, bytes: 1 << 20, time: Duration::from_millis(100) },
+        start_from: StartFrom::Earliest,
+    }
+}
+
+pub(crate) fn message(tenant: &str, command: &str) -> Record {
+    let headers = [("T", Some(tenant))].into_iter().collect();
+    Record { key: None, value: Some(command.into()), headers, timestamp: Some(7) }
+}
+
+pub(crate) fn text(record: &Record) -> String {
+    String::from_utf8(record.value.clone().unwrap_or(b"null".to_vec())).unwrap()
+}
+
+pub(crate) fn header(headers: &Headers, name: &str) -> String {
+    headers.last(name).map_or("none".into(), |header| String::from_utf8(header.value.unwrap().to_vec()).unwrap())
+}
+
+impl Rig {
+    /// Assigned these, nothing read yet.
+    pub(crate) fn with(rules: Rules, assigned: &[Partition]) -> Self {
+        let mut kafka = Kafka::new();
+        kafka.assignment = assigned.to_vec();
+        kafka.events.push_back(Event::Assigned(assigned.to_vec()));
+        let (kafka, names) = (Rc::new(RefCell::new(kafka)), Rc::new(RefCell::new(Names::default())));
+        let (notes, discarded) = (Rc::default(), Rc::default());
+        let worker = Worker::new(
+            rules,
+            FakeBroker(Rc::clone(&kafka)),
+            FakePlugins { kafka: Rc::clone(&kafka), discarded: Rc::clone(&discarded) },
+            FakeLookups { kafka: Rc::clone(&kafka), names: Rc::clone(&names) },
+            Notes(Rc::clone(&notes)),
+        );
+        Self { worker, kafka, names, notes, discarded }
+    }
+
+    /// With everything taken over and the calls so far forgotten.
+    pub(crate) fn ready() -> Self {
+        Self::ready_with(rules())
+    }
+
+    pub(crate) fn ready_with(rules: Rules) -> Self {
+        let mut rig = Self::with(rules, &[SOURCE, SHARD_A, SHARD_D]);
+        rig.run();
+        rig.kafka().calls.clear();
+        rig
+    }
+
+    pub(crate) fn kafka(&self) -> RefMut<'_, Kafka> {
+        self.kafka.borrow_mut()
+    }
+
+    pub(crate) fn names(&self) -> RefMut<'_, Names> {
+        self.names.borrow_mut()
+    }
+
+    /// Records of the source topic.
+    pub(crate) fn produce(&self, messages: &[(&str, &str)]) {
+        let mut kafka = self.kafka();
+        let log = kafka.logs.entry(SOURCE).or_default();
+        log.extend(messages.iter().map(|(tenant, command)| message(tenant, command)));
+    }
+
+    /// Records of the shard topic, as routed from the source's offsets 0, 1, ..
+    pub(crate) fn routed(&self, messages: &[(&str, &str)]) {
+        let mut kafka = self.kafka();
+        for (tenant, command) in messages {
+            let shard = Partition::Shard(shard_of(&TenantId::new(*tenant), 2));
+            let log = kafka.logs.entry(shard).or_default();
+            let source =
+                Coordinates { topic: Arc::from("IN"), partition: 0, offset: i64::try_from(log.len()).unwrap() };
+            log.push(to_routed(message(tenant, command), &source));
+        }
+    }
+
+    pub(crate) fn step(&mut self) -> Result<Next, Stop> {
+        self.worker.step()
+    }
+
+    /// Steps until nothing happens any more, or for so long that it never will.
+    pub(crate) fn try_run(&mut self) -> Result<(), Stop> {
+        let mut quiet = 0;
+        for _ in 0..MOST_STEPS {
+            let before = self.kafka().calls.len();
+            if let Next::After(wait) = self.step()? {
+                self.kafka().now += wait;
+            }
+            quiet = if self.kafka().calls.len() == before { quiet + 1 } else { 0 };
+            if quiet == 3 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn run(&mut self) {
+        self.try_run().expect("a worker that goes on");
+    }
+
+    /// A second later, when questions are asked again that could not be answered.
+    pub(crate) fn later(&mut self) {
+        self.kafka().now += Duration::from_secs(1);
+        self.run();
+    }
+
+    pub(crate) fn calls(&self) -> Vec<String> {
+        self.kafka().calls.clone()
+    }
+
+    pub(crate) fn count(&self, call: &str) -> usize {
+        self.kafka().calls.iter().filter(|made| *made == call).count()
+    }
+
+    /// The calls between each begin and its commit.
+    pub(crate) fn committed_transactions(&self) -> Vec<Vec<String>> {
+        let (mut all, mut open) = (Vec::new(), Vec::new());
+        for call in self.calls() {
+            match call.as_str() {
+                "begin" => open.clear(),
+                "commit" => all.push(std::mem::take(&mut open)),
+                _ => open.push(call),
+            }
+        }
+        all
+    }
+
+    pub(crate) fn outputs(&self) -> Vec<String> {
+        self.kafka().visible.iter().filter(|(to, _)| to == "OUT").map(|(_, record)| text(record)).collect()
+    }
+
+    /// Class and value of each dead letter.
+    pub(crate) fn dead_letters(&self) -> Vec<(String, String)> {
+        let kafka = self.kafka();
+        let letters = kafka.visible.iter().filter(|(to, _)| to == "dead-letters");
+        letters.map(|(_, record)| (header(&record.headers, "switchboard-class"), text(record))).collect()
+    }
+
+    pub(crate) fn committed(&self, partition: Partition) -> Option<i64> {
+        self.kafka().committed.get(&partition).copied()
+    }
+}
+
+/// Pairs of text as `Rig::dead_letters` gives them.
+pub(crate) fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(class, value)| ((*class).into(), (*value).into())).collect()
+}
+
+#[test]
+fn tenants_and_their_shards() {
+    let shard = |tenant: &str| Partition::Shard(shard_of(&TenantId::new(tenant), 2));
+    assert_eq!(["A", "B", "D"].map(shard), [SHARD_A, SHARD_A, SHARD_D]);
+}

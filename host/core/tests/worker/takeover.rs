@@ -1,0 +1,125 @@
+//! How partitions that were assigned are taken over: in one order, and never on a guess.
+
+use switchboard_core::worker::{Event, Fault, Partition, Rules, StartFrom};
+
+use super::fake_broker::{Effect, Entry};
+use super::rig::{Rig, SHARD_A, SHARD_D, SOURCE, rules};
+
+/// A changelog's record: the tenant's count.
+fn counted(tenant: &str, count: &str) -> Entry {
+    (format!("{tenant}\0n").into_bytes(), Some(count.into()))
+}
+
+/// Both shards' logs hold a record that is not processed yet.
+fn waiting(assigned: &[Partition]) -> Rig {
+    let rig = Rig::with(rules(), assigned);
+    rig.routed(&[("A", "count"), ("D", "count")]);
+    rig
+}
+
+#[test]
+fn a_shard_is_taken_over_in_this_order_and_then_processed() {
+    let mut rig = waiting(&[SHARD_A]);
+    rig.kafka().changelogs.insert(0, vec![counted("A", "5"), counted("A", "6")]);
+    rig.kafka().committed.insert(SHARD_A, 0);
+    rig.run();
+    let mut calls = rig.calls();
+    calls.retain(|call| call != "assign");
+    let expected = [
+        "renew",
+        "stable_offsets shard-0",
+        "log_bounds shard-0",
+        "assign shard-0",
+        "changelog_end 0",
+        "changelog_stable_bounds 0",
+        "start_restore 0",
+        "restored 0",
+        "restored 0",
+        "stop_restore 0",
+        "resume shard-0",
+        "begin",
+    ];
+    assert_eq!(calls[..expected.len()], expected);
+    assert_eq!(rig.outputs(), ["A7"]);
+}
+
+#[test]
+fn the_transaction_that_a_dead_predecessor_of_the_same_id_left_open_is_ended_first() {
+    let mut rig = waiting(&[SHARD_A]);
+    rig.kafka().leave_open(&[(SHARD_A, 1)]);
+    rig.run();
+    assert_eq!(rig.outputs(), ["A1"], "what it left open is undone, so its record is read again");
+}
+
+#[test]
+fn a_question_that_cannot_be_answered_now_means_wait_and_others_go_on() {
+    for call in ["stable_offsets", "log_bounds", "changelog_end", "changelog_stable_bounds", "poll_restore"] {
+        let mut rig = waiting(&[SHARD_D]);
+        rig.kafka().assignment.push(SHARD_A);
+        rig.run();
+        rig.kafka().fail(call, usize::MAX, Effect::None, Fault::Retriable("not now".into()));
+        rig.kafka().events.push_back(Event::Assigned(vec![SHARD_A]));
+        rig.run();
+        rig.routed(&[("D", "count")]);
+        rig.later();
+        assert_eq!(rig.outputs(), ["D1", "D2"], "{call}");
+        rig.kafka().heal();
+        rig.later();
+        assert_eq!(rig.outputs(), ["D1", "D2", "A1"], "{call}");
+        assert_eq!(rig.count("restart"), 0, "{call}");
+    }
+}
+
+#[test]
+fn an_offset_below_the_logs_start_halts_its_partition_and_skips_nothing() {
+    for (halted, expected) in [(SHARD_A, ["D1", "D2"]), (SOURCE, ["A1", "D1"])] {
+        let mut rig = waiting(&[SOURCE, SHARD_A, SHARD_D]);
+        rig.produce(&[("D", "count"); 4]);
+        rig.kafka().committed.insert(SOURCE, 3);
+        rig.kafka().committed.insert(halted, 0);
+        rig.kafka().log_starts.insert(halted, 1);
+        rig.run();
+        let mut outputs = rig.outputs();
+        outputs.sort();
+        assert_eq!(outputs, expected, "{halted:?}");
+        assert_eq!(rig.committed(halted), Some(0));
+    }
+}
+
+#[test]
+fn a_shard_with_state_but_without_an_offset_is_halted() {
+    let mut rig = waiting(&[SHARD_A, SHARD_D]);
+    rig.kafka().changelogs.insert(0, vec![counted("A", "5")]);
+    rig.run();
+    assert_eq!(rig.outputs(), ["D1"]);
+    assert_eq!((rig.committed(SHARD_A), rig.count("resume shard-0")), (None, 0));
+}
+
+#[test]
+fn a_shard_whose_state_is_all_deleted_needs_no_offset() {
+    let mut rig = waiting(&[SHARD_A]);
+    rig.kafka().changelogs.insert(0, vec![counted("A", "5"), (b"A\0n".to_vec(), None)]);
+    rig.run();
+    assert_eq!(rig.outputs(), ["A1"]);
+}
+
+#[test]
+fn a_source_without_an_offset_starts_where_the_setting_says() {
+    for (start_from, expected) in [(StartFrom::Earliest, vec!["D1", "D2", "D3"]), (StartFrom::Latest, vec!["D1"])] {
+        let mut rig = Rig::with(Rules { start_from, ..rules() }, &[SOURCE, SHARD_A, SHARD_D]);
+        rig.produce(&[("D", "count"); 2]);
+        rig.step().unwrap();
+        rig.produce(&[("D", "count")]);
+        rig.run();
+        assert_eq!(rig.outputs(), expected, "{start_from:?}");
+    }
+}
+
+#[test]
+fn a_foreign_record_of_the_changelog_is_left_out() {
+    let mut rig = waiting(&[SHARD_A]);
+    rig.kafka().committed.insert(SHARD_A, 0);
+    rig.kafka().changelogs.insert(0, vec![counted("A", "5"), (b"no separator".to_vec(), Some(b"9".to_vec()))]);
+    rig.run();
+    assert_eq!(rig.outputs(), ["A6"]);
+}
