@@ -12,7 +12,13 @@ use crate::kafka::GroupProtocol;
 
 /// A Kafka runtime for WebAssembly plugins: exactly-once, many tenants in one process.
 #[derive(Debug, Parser)]
-#[command(version, arg_required_else_help = true, max_term_width = 120)]
+#[command(
+    version,
+    arg_required_else_help = true,
+    max_term_width = 120,
+    after_help = "Example:
+  BOOTSTRAP_SERVERS=localhost:9092 switchboard run --config messenger.toml --plugin messenger.wasm"
+)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -28,7 +34,8 @@ pub enum Command {
       --kafka sasl.mechanisms=SCRAM-SHA-512 --kafka sasl.username=u --kafka sasl.password=p
 
 Topics: an environment variable named after a token (COMMAND_TOPIC_MESSENGER) gives the broker's name of that topic;
-else --topic TOKEN=NAME or the config file, else the token itself. Log level: RUST_LOG (default info).")]
+else --topic TOKEN=NAME or the config file, else the token itself. librdkafka's properties: --kafka sasl.password=p, or
+SWITCHBOARD_KAFKA_SASL_PASSWORD=p in the environment, where `ps` does not show it. Log level: RUST_LOG (default info).")]
     Run(Box<RunArgs>),
 
     /// Play a scripted demo on an embedded broker, then take typed messages.
@@ -129,7 +136,7 @@ pub struct Overrides {
     #[arg(long, value_name = "MS", env = "SWITCHBOARD_PURGE_INTERVAL_MS", help_heading = "Kafka")]
     #[serde(skip_serializing_if = "Option::is_none")]
     purge_interval_ms: Option<u64>,
-    /// A librdkafka property, passed through; repeatable.
+    /// A librdkafka property, passed through; repeatable [env: SWITCHBOARD_KAFKA_...].
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair, help_heading = "Kafka")]
     #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "as_map")]
     kafka: Vec<(String, String)>,
@@ -139,19 +146,32 @@ pub struct Overrides {
     topic: Vec<(String, String)>,
 
     /// A header that makes the tenant: uuid, text, u8, u16, u32, u64 (big-endian); repeatable, in order.
-    #[arg(long, value_name = "NAME=TYPE", value_parser = tenant_header, help_heading = "Messages")]
+    #[arg(long, value_name = "NAME=TYPE", value_parser = tenant_header, env = "SWITCHBOARD_TENANT_HEADERS", value_delimiter = ',', help_heading = "Messages")]
     #[serde(rename = "tenant-headers", skip_serializing_if = "Vec::is_empty")]
     tenant_header: Vec<TenantHeader>,
     /// A header copied to every output when present and not empty; repeatable.
-    #[arg(long, value_name = "NAME", help_heading = "Messages")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "SWITCHBOARD_CARRY_HEADERS",
+        value_delimiter = ',',
+        help_heading = "Messages"
+    )]
     #[serde(rename = "carry-headers", skip_serializing_if = "Vec::is_empty")]
     carry_header: Vec<String>,
     /// A token that the plugin may produce to; repeatable [default: all that its manifest lists].
-    #[arg(long, value_name = "TOKEN", help_heading = "Messages")]
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "SWITCHBOARD_ALLOW_TOPICS",
+        value_delimiter = ',',
+        help_heading = "Messages"
+    )]
     #[serde(rename = "allow-topics", skip_serializing_if = "Vec::is_empty")]
     allow_topic: Vec<String>,
 
-    /// A lookup source's URL template, with {base} and {key}; repeatable.
+    /// A lookup source's URL template, with {base} and {key}; repeatable. {base} comes from <SOURCE>_SERVICE_URL, else from
+    /// BASE_SERVICE_URL.
     #[arg(long, value_name = "SOURCE=URL", value_parser = pair, help_heading = "Lookups")]
     #[serde(rename = "lookups", skip_serializing_if = "Vec::is_empty", serialize_with = "as_urls")]
     lookup: Vec<(String, String)>,
@@ -235,6 +255,19 @@ pub struct Overrides {
     log_format: Option<LogFormat>,
 }
 
+impl Overrides {
+    /// Adds librdkafka's properties from the environment, below those given as flags: SWITCHBOARD_KAFKA_SASL_PASSWORD is
+    /// sasl.password.
+    #[must_use]
+    pub fn with_kafka_from(mut self, environment: impl Iterator<Item = (String, String)>) -> Self {
+        let property = |name: &str| Some(name.strip_prefix("SWITCHBOARD_KAFKA_")?.to_lowercase().replace('_', "."));
+        let found = environment.filter_map(|(name, value)| Some((property(&name)?, value)));
+        let given = std::mem::take(&mut self.kafka);
+        self.kafka = found.chain(given).collect();
+        self
+    }
+}
+
 fn pair(text: &str) -> Result<(String, String), String> {
     let pair = text.split_once('=').filter(|(name, _)| !name.is_empty());
     pair.map(|(name, value)| (name.to_owned(), value.to_owned())).ok_or_else(|| "write it as NAME=VALUE".into())
@@ -248,7 +281,8 @@ fn tenant_header(text: &str) -> Result<TenantHeader, String> {
 }
 
 fn as_map<S: serde::Serializer>(pairs: &[(String, String)], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(pairs.iter().map(|(name, value)| (name, value)))
+    // The last of a name counts.
+    serializer.collect_map(pairs.iter().map(|(name, value)| (name, value)).collect::<BTreeMap<_, _>>())
 }
 
 fn as_urls<S: serde::Serializer>(pairs: &[(String, String)], serializer: S) -> Result<S::Ok, S::Error> {
@@ -281,6 +315,22 @@ mod tests {
             let singular = name.strip_suffix('s').unwrap_or(name);
             assert!(flags.iter().any(|flag| flag == name || flag == singular), "--{name} is missing");
         }
+    }
+
+    #[test]
+    fn properties_come_from_the_environment_below_flags() {
+        let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let environment = [
+            variable("SWITCHBOARD_KAFKA_SASL_PASSWORD", "secret"),
+            variable("SWITCHBOARD_KAFKA_LINGER_MS", "1"),
+            variable("SWITCHBOARD_APP", "a"),
+        ];
+        let cli = Cli::parse_from(["switchboard", "run", "--kafka", "linger.ms=2"]);
+        let Command::Run(args) = cli.command else { panic!("not run") };
+        let overrides = args.overrides.with_kafka_from(environment.into_iter());
+        let settings = Settings::load(None, &overrides).unwrap();
+        let expected = [variable("linger.ms", "2"), variable("sasl.password", "secret")];
+        assert_eq!(settings.kafka, expected.into());
     }
 
     #[test]

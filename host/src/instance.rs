@@ -25,7 +25,11 @@ impl Instance {
         let node = rustix::system::uname();
         let host = node.nodename().to_string_lossy();
         for slot in 0_u32.. {
-            let file = File::options().create(true).truncate(false).write(true).open(lock_path(app, slot))?;
+            let file = match File::options().create(true).truncate(false).write(true).open(lock_path(app, slot)) {
+                // Another user's process had it.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied && slot < SLOTS => continue,
+                file => file?,
+            };
             match file.try_lock() {
                 Ok(()) => return Ok(Self { id: format!("{host}-{slot}"), _lock: Some(file) }),
                 Err(std::fs::TryLockError::WouldBlock) => {}
@@ -35,6 +39,9 @@ impl Instance {
         unreachable!("fewer processes than slot numbers")
     }
 }
+
+/// After so many slots of others, a directory that nobody may write to is the likelier reason.
+const SLOTS: u32 = 1000;
 
 fn lock_path(app: &str, slot: u32) -> PathBuf {
     std::env::temp_dir().join(format!("switchboard-{app}-{slot}.lock"))

@@ -20,9 +20,10 @@ use crate::telemetry;
 
 /// # Errors
 /// Why the host could not start or go on, with what to do.
-pub fn run(args: &RunArgs) -> anyhow::Result<()> {
+pub fn run(args: RunArgs) -> anyhow::Result<()> {
     let started = Instant::now();
-    let settings = Settings::load(args.config.as_deref(), &args.overrides)?;
+    let overrides = args.overrides.with_kafka_from(std::env::vars());
+    let settings = Settings::load(args.config.as_deref(), &overrides)?;
     telemetry::logs(settings.log_format);
     settings.check()?;
     let instance = Instance::claim(&settings.app, settings.instance.as_deref()).context("claiming an instance id")?;
@@ -47,9 +48,12 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let plan = Plan { rules, options, topology: Arc::new(topology), lookups, workers };
     let host = Host::start(&plan, || Instances::new(Arc::clone(&artifact), limits), || (), &stop)?;
     let (every, ended) = (Duration::from_millis(settings.purge_interval_ms), stop.clone());
-    std::thread::Builder::new().name("purge".into()).spawn(move || purge.run(every, &ended))?;
+    let purge = std::thread::Builder::new().name("purge".into()).spawn(move || purge.run(every, &ended))?;
     announce(&settings, &artifact, &instance, workers, started);
-    host.join()?;
+    let result = host.join();
+    // Err: it panicked, which ends nothing else.
+    let _ = purge.join();
+    result?;
     tracing::info!("stopped");
     Ok(())
 }
@@ -83,12 +87,15 @@ fn client_options(settings: &Settings, instance: &Instance) -> ClientOptions {
     }
 }
 
+/// An instance takes four of the 65,530 memory mappings that Linux allows a process by default.
+const MOST_INSTANCES: usize = 12_000;
+
 pub(super) fn sandbox(settings: &Settings) -> anyhow::Result<Sandbox> {
     let limits = Limits {
         fuel: settings.fuel,
         cpu_time: Duration::from_millis(settings.cpu_time_ms),
         memory: settings.memory_bytes,
-        warm_instances: settings.warm_instances,
+        warm_instances: settings.warm_instances.min(MOST_INSTANCES / workers(settings)).max(1),
         warm_memory: settings.warm_memory_bytes,
         log_lines: settings.log_lines,
         artifact: settings.max_artifact_bytes,
@@ -137,7 +144,7 @@ fn lookups(settings: &Settings, manifest: &Manifest, tenants: &TenantSchema) -> 
                 tracing::info!("lookup source {name}: {}", source.template());
                 sources.push(source);
             }
-            None => tracing::info!("lookup source {name}: none of {} is set", options.base_env.join(", ")),
+            None => tracing::info!("lookup source {name}: no variable holds its base URL"),
         }
         if !manifest.lookups.contains(name) {
             tracing::warn!("lookup source {name} is configured, but {} does not ask it", manifest.name);

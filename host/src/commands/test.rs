@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, ensure};
 use similar::TextDiff;
 use switchboard_core::vectors::{self, Failure, Scenario, VectorError};
 
@@ -27,6 +27,7 @@ pub fn test(plugin: &Path, files: &[PathBuf]) -> anyhow::Result<bool> {
         // Its causes are in an error's own text.
         let unusable = |error: VectorError| anyhow!("{}: {error}", file.display());
         let scenarios = vectors::parse(&text).map_err(unusable)?;
+        ensure!(!scenarios.is_empty(), "{}: no scenarios, so nothing would be tested", file.display());
         for scenario in &scenarios {
             let steps = run(scenario, &artifact, limits).map_err(unusable)?;
             sum.failed += steps.len();

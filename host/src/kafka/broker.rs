@@ -2,7 +2,6 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{BorrowedMessage, Message as _};
@@ -12,6 +11,7 @@ use switchboard_core::envelope::Record;
 use switchboard_core::worker::{Broker, Consumed, Destination, Event, Fault, NotNow, Partition, Restored, Start};
 
 use super::client::{GroupContext, Nag, Rebalance};
+use super::group::Member;
 use super::native;
 use super::producer::Producer;
 use super::properties::ClientOptions;
@@ -27,12 +27,15 @@ pub struct KafkaBroker {
     options: ClientOptions,
     topology: Arc<Topology>,
     worker: usize,
-    consumer: BaseConsumer<GroupContext>,
+    /// `None` only while a restart has not gone through, which the worker does before anything else.
+    group: Option<Member>,
     restore: Restore,
     readers: Arc<Readers>,
     producer: Option<Producer>,
     /// A new producer whose epoch the coordinator has not given yet.
     coming: Option<Producer>,
+    /// What went wrong in a call that has no answer; the next event tells it.
+    broken: Option<String>,
     started: Instant,
     nag: Nag,
 }
@@ -49,7 +52,7 @@ impl KafkaBroker {
         worker: usize,
     ) -> KafkaResult<Self> {
         Ok(Self {
-            consumer: join(&options, &topology, worker)?,
+            group: Some(Member::join(&options, &topology, worker)?),
             restore: Restore::new(&options.restore_consumer(), topology.changelog.clone())?,
             options,
             topology,
@@ -57,6 +60,7 @@ impl KafkaBroker {
             readers,
             producer: None,
             coming: None,
+            broken: None,
             started: Instant::now(),
             nag: Nag::default(),
         })
@@ -84,8 +88,23 @@ impl KafkaBroker {
         list
     }
 
-    fn rebalance(&self) -> Option<Event> {
-        Some(match self.consumer.context().next_rebalance()? {
+    fn consumer(&self) -> &BaseConsumer<GroupContext> {
+        self.group.as_ref().expect("joined anew before anything else").consumer()
+    }
+
+    fn group(&mut self) -> &mut Member {
+        self.group.as_mut().expect("joined anew before anything else")
+    }
+
+    /// Without this the partition would be ours and never read, or the group would wait for ever.
+    fn must<E: std::fmt::Display>(&mut self, what: &str, result: Result<(), E>) {
+        if let Err(error) = result {
+            self.broken = Some(format!("{what}: {error}"));
+        }
+    }
+
+    fn rebalance(&mut self) -> Option<Event> {
+        Some(match self.group().next_rebalance()? {
             Rebalance::Assign(names) => Event::Assigned(self.partitions(&names)),
             Rebalance::Revoke { partitions, lost: false } => Event::Revoked(self.partitions(&partitions)),
             Rebalance::Revoke { partitions, lost: true } => Event::Lost(self.partitions(&partitions)),
@@ -145,13 +164,6 @@ impl KafkaBroker {
     }
 }
 
-fn join(options: &ClientOptions, topology: &Topology, worker: usize) -> KafkaResult<BaseConsumer<GroupContext>> {
-    let config = options.group_consumer(worker);
-    let consumer = BaseConsumer::from_config_and_context(&config, GroupContext::new(&config))?;
-    consumer.subscribe(&topology.consumed())?;
-    Ok(consumer)
-}
-
 fn not_now(what: &str) -> impl Fn(KafkaError) -> NotNow + '_ {
     move |error| NotNow(format!("{what}: {error}"))
 }
@@ -162,10 +174,13 @@ impl Broker for KafkaBroker {
     }
 
     fn poll(&mut self, wait: Duration) -> Event {
+        if let Some(why) = self.broken.take() {
+            return Event::Failed(why);
+        }
         if let Some(event) = self.rebalance() {
             return event;
         }
-        let polled = match self.consumer.poll(wait) {
+        let polled = match self.consumer().poll(wait) {
             None => None,
             Some(Ok(message)) => Some(self.consumed(&message).ok_or_else(|| message.topic().to_owned())),
             Some(Err(error)) => return self.failed(&error),
@@ -185,7 +200,7 @@ impl Broker for KafkaBroker {
         // coordinator answers UNSTABLE_OFFSET_COMMIT, and librdkafka asks again until the time-out.
         let error = not_now("the committed offsets are not stable");
         let list = self.names(partitions.iter().copied());
-        let committed = self.consumer.committed_offsets(list, QUESTION).map_err(&error)?;
+        let committed = self.consumer().committed_offsets(list, QUESTION).map_err(&error)?;
         let offset = |partition: &Partition| {
             let (topic, index) = self.topology.name(*partition);
             let Some(element) = committed.find_partition(topic, index) else {
@@ -209,23 +224,19 @@ impl Broker for KafkaBroker {
     fn assign(&mut self, starts: &[Start]) {
         let list = self.list(starts.iter().map(|start| (start.partition, Offset::Offset(start.offset))));
         let paused = self.names(starts.iter().filter(|start| start.paused).map(|start| start.partition));
-        // Nothing is polled in between, so no record of a paused partition gets through.
-        let result = self.consumer.incremental_assign(&list).and_then(|()| self.consumer.pause(&paused));
-        if let Err(error) = result {
-            tracing::warn!("assigning: {error}");
-        }
+        let result = self.group().assign(&list, &paused);
+        self.must("assigning", result);
     }
 
     fn unassign(&mut self, partitions: &[Partition]) {
-        if let Err(error) = self.consumer.incremental_unassign(&self.names(partitions.iter().copied())) {
-            tracing::debug!("unassigning: {error}");
-        }
+        let list = self.names(partitions.iter().copied());
+        let result = self.group().unassign(&list);
+        self.must("unassigning", result);
     }
 
     fn resume(&mut self, partition: Partition) {
-        if let Err(error) = self.consumer.resume(&self.names([partition])) {
-            tracing::warn!("resuming: {error}");
-        }
+        let result = self.consumer().resume(&self.names([partition]));
+        self.must("resuming", result);
     }
 
     fn changelog_end(&mut self, shard: i32) -> Result<i64, NotNow> {
@@ -239,7 +250,8 @@ impl Broker for KafkaBroker {
     }
 
     fn start_restore(&mut self, shard: i32, offset: i64) {
-        self.restore.start(shard, offset);
+        let result = self.restore.start(shard, offset);
+        self.must("reading the changelog", result);
     }
 
     fn poll_restore(&mut self, wait: Duration) -> Restored {
@@ -251,7 +263,7 @@ impl Broker for KafkaBroker {
     }
 
     fn is_live_member(&self) -> bool {
-        !self.consumer.assignment_lost() && native::has_generation(&self.consumer)
+        !self.consumer().assignment_lost() && native::is_member(self.consumer())
     }
 
     fn producer_is_suspect(&self) -> bool {
@@ -305,10 +317,7 @@ impl Broker for KafkaBroker {
 
     fn send_offsets(&mut self, offsets: &[(Partition, i64)]) -> Result<(), Fault> {
         let list = self.list(offsets.iter().map(|(partition, offset)| (*partition, Offset::Offset(*offset))));
-        // Fresh for each commit: the generation changes with every rebalance.
-        let metadata = self.consumer.group_metadata();
-        let metadata = metadata.ok_or_else(|| Fault::Abortable("not a member of the group".into()))?;
-        self.producer()?.send_offsets(&list, &metadata)
+        self.producer()?.send_offsets(&list, self.consumer())
     }
 
     fn commit(&mut self) -> Result<(), Fault> {
@@ -322,15 +331,11 @@ impl Broker for KafkaBroker {
     fn restart(&mut self) -> Result<(), Fault> {
         self.producer = None;
         self.restore.stop_all();
-        self.consumer.context().close();
-        self.consumer = join(&self.options, &self.topology, self.worker).map_err(|e| Fault::Fatal(e.to_string()))?;
+        // First left, then joined anew: a static member would fence itself.
+        self.group = None;
+        self.broken = None;
+        let member = Member::join(&self.options, &self.topology, self.worker);
+        self.group = Some(member.map_err(|error| Fault::Fatal(error.to_string()))?);
         Ok(())
-    }
-}
-
-impl Drop for KafkaBroker {
-    /// The consumer's own drop leaves the group.
-    fn drop(&mut self) {
-        self.consumer.context().close();
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::Message as _;
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 use rdkafka::types::{RDKafkaErrorCode as Code, RDKafkaRespErr};
@@ -89,7 +89,7 @@ impl ClientContext for PlainContext {
 impl ConsumerContext for PlainContext {}
 
 /// A change of the assignment, as librdkafka wants it answered.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Rebalance {
     Assign(Vec<(String, i32)>),
     Revoke { partitions: Vec<(String, i32)>, lost: bool },
@@ -132,21 +132,38 @@ impl ClientContext for GroupContext {
 
 impl ConsumerContext for GroupContext {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, kind: RDKafkaRespErr, list: &mut TopicPartitionList) {
-        let partitions = || list.elements().iter().map(|e| (e.topic().to_owned(), e.partition())).collect::<Vec<_>>();
+        let partitions: Vec<_> = list.elements().iter().map(|e| (e.topic().to_owned(), e.partition())).collect();
         let assign = kind == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         if self.closing.load(Ordering::Relaxed) {
-            if !assign && let Err(error) = consumer.incremental_unassign(list) {
-                tracing::debug!("unassigning at the end: {error}");
+            let answered = if assign {
+                consumer.incremental_assign(&TopicPartitionList::new())
+            } else {
+                unassign_ours(consumer, &partitions)
+            };
+            if let Err(error) = answered {
+                tracing::debug!("answering a rebalance at the end: {error}");
             }
             return;
         }
         let rebalance = if assign {
-            Rebalance::Assign(partitions())
+            Rebalance::Assign(partitions)
         } else {
-            Rebalance::Revoke { partitions: partitions(), lost: consumer.assignment_lost() }
+            Rebalance::Revoke { partitions, lost: consumer.assignment_lost() }
         };
         lock(&self.rebalances).push_back(rebalance);
     }
+}
+
+/// Gives up those of the partitions that were taken: to give up one that was not is an error, and answers nothing.
+pub(super) fn unassign_ours(consumer: &BaseConsumer<GroupContext>, partitions: &[(String, i32)]) -> KafkaResult<()> {
+    let ours = consumer.assignment()?;
+    let mut list = TopicPartitionList::new();
+    for (topic, partition) in partitions {
+        if ours.find_partition(topic, *partition).is_some() {
+            list.add_partition(topic, *partition);
+        }
+    }
+    consumer.incremental_unassign(&list)
 }
 
 /// What a transactional producer tells beside the results of calls.

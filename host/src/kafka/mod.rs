@@ -7,6 +7,7 @@
 mod broker;
 mod client;
 mod embedded;
+mod group;
 mod native;
 mod producer;
 mod properties;

@@ -5,10 +5,12 @@ use std::ffi::CStr;
 use std::ptr;
 use std::time::Duration;
 
+use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::RDKafkaError;
 use rdkafka::message::{BorrowedHeaders, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
-use rdkafka::types::RDKafkaRespErr;
+use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use rdkafka_sys as rdsys;
 use switchboard_core::envelope::Headers;
 
@@ -73,19 +75,90 @@ pub(super) fn flush<C: ProducerContext>(producer: &BaseProducer<C>, wait: Durati
     result == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR
 }
 
-/// Whether the group coordinator would fence our offsets: we have a member id and a generation. Offsets sent without
-/// (generation -1) are taken from anybody, as those of a consumer outside the group.
-pub(super) fn has_generation<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> bool {
-    // SAFETY: the client outlives the calls; the metadata object is ours, checked for null, read, and destroyed once.
-    unsafe {
-        let metadata = rdsys::rd_kafka_consumer_group_metadata(consumer.client().native_ptr());
-        if metadata.is_null() {
-            return false;
+/// A failed transactional call.
+pub(super) struct CallError {
+    pub(super) code: RDKafkaErrorCode,
+    pub(super) text: String,
+    pub(super) fatal: bool,
+    pub(super) requires_abort: bool,
+    pub(super) retriable: bool,
+}
+
+impl From<&RDKafkaError> for CallError {
+    fn from(error: &RDKafkaError) -> Self {
+        Self {
+            code: error.code(),
+            text: format!("{} ({})", error.string(), error.name()),
+            fatal: error.is_fatal(),
+            requires_abort: error.txn_requires_abort(),
+            retriable: error.is_retriable(),
         }
-        let member = rdsys::rd_kafka_consumer_group_metadata_member_id(metadata);
-        let live =
-            rdsys::rd_kafka_consumer_group_metadata_generation_id(metadata) >= 0 && !member.is_null() && *member != 0;
-        rdsys::rd_kafka_consumer_group_metadata_destroy(metadata);
-        live
     }
+}
+
+/// A consumer's membership as it is now: offsets are fenced by it.
+struct Membership(*mut rdsys::rd_kafka_consumer_group_metadata_t);
+
+impl Membership {
+    /// `None` without a member id or a generation: offsets sent so (generation -1) are taken from anybody, as those of a
+    /// consumer outside the group.
+    fn of<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<Self> {
+        // SAFETY: the client outlives the call; the object is ours, or null.
+        let metadata = unsafe { rdsys::rd_kafka_consumer_group_metadata(consumer.client().native_ptr()) };
+        if metadata.is_null() {
+            return None;
+        }
+        let membership = Self(metadata);
+        // SAFETY: the object lives as long as `membership`, and the member id in it is null or a C string.
+        let live = unsafe {
+            let member = rdsys::rd_kafka_consumer_group_metadata_member_id(metadata);
+            rdsys::rd_kafka_consumer_group_metadata_generation_id(metadata) >= 0 && !member.is_null() && *member != 0
+        };
+        live.then_some(membership)
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        // SAFETY: not null, ours, and destroyed only here.
+        unsafe { rdsys::rd_kafka_consumer_group_metadata_destroy(self.0) };
+    }
+}
+
+/// Whether the group would take our offsets.
+pub(super) fn is_member<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> bool {
+    Membership::of(consumer).is_some()
+}
+
+/// Makes offsets part of the transaction, fenced by the consumer's membership; `None`: it has none. The membership that is
+/// looked at is the one that is sent: librdkafka's own thread may end it at any time.
+pub(super) fn send_offsets<P: ProducerContext, C: ConsumerContext>(
+    producer: &BaseProducer<P>,
+    consumer: &BaseConsumer<C>,
+    offsets: &TopicPartitionList,
+    wait: Duration,
+) -> Option<Result<(), CallError>> {
+    let membership = Membership::of(consumer)?;
+    let wait = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
+    let client = producer.client().native_ptr();
+    // SAFETY: client, list and membership outlive the call.
+    let error = unsafe { rdsys::rd_kafka_send_offsets_to_transaction(client, offsets.ptr(), membership.0, wait) };
+    if error.is_null() {
+        return Some(Ok(()));
+    }
+    // SAFETY: the error is ours until it is destroyed, here and once; its texts are C strings that live as long.
+    let failed = unsafe {
+        let text = CStr::from_ptr(rdsys::rd_kafka_error_string(error)).to_string_lossy();
+        let name = CStr::from_ptr(rdsys::rd_kafka_error_name(error)).to_string_lossy();
+        let failed = CallError {
+            code: rdsys::rd_kafka_error_code(error).into(),
+            text: format!("{text} ({name})"),
+            fatal: rdsys::rd_kafka_error_is_fatal(error) != 0,
+            requires_abort: rdsys::rd_kafka_error_txn_requires_abort(error) != 0,
+            retriable: rdsys::rd_kafka_error_is_retriable(error) != 0,
+        };
+        rdsys::rd_kafka_error_destroy(error);
+        failed
+    };
+    Some(Err(failed))
 }

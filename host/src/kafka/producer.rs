@@ -3,15 +3,15 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientConfig;
 use rdkafka::TopicPartitionList;
 use rdkafka::config::FromClientConfigAndContext as _;
-use rdkafka::consumer::ConsumerGroupMetadata;
-use rdkafka::error::{KafkaError, RDKafkaError};
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::types::RDKafkaErrorCode as Code;
 use switchboard_core::envelope::Record;
 use switchboard_core::worker::Fault;
 
 use super::client::ProducerEvents;
-use super::native;
+use super::native::{self, CallError};
 use super::topology::Topology;
 
 /// How long one call waits before it says «again». librdkafka goes on with it meanwhile; the same call takes it up.
@@ -39,7 +39,7 @@ impl Producer {
 
     /// Gets producer id and epoch; ends whatever a predecessor left open.
     pub(super) fn init(&self) -> Result<(), Fault> {
-        self.inner.init_transactions(CALL).map_err(classify)
+        self.inner.init_transactions(CALL).map_err(|error| classify(&error))
     }
 
     pub(super) fn is_suspect(&self) -> bool {
@@ -50,7 +50,7 @@ impl Producer {
         // Reports of an aborted transaction's records are of no more interest.
         self.inner.poll(Duration::ZERO);
         self.inner.context().take_failed(true);
-        self.inner.begin_transaction().map_err(classify)
+        self.inner.begin_transaction().map_err(|error| classify(&error))
     }
 
     pub(super) fn send(&self, topic: &str, partition: Option<i32>, record: &Record) -> Result<(), Fault> {
@@ -89,16 +89,19 @@ impl Producer {
         }
     }
 
-    pub(super) fn send_offsets(
+    pub(super) fn send_offsets<C: ConsumerContext>(
         &self,
         offsets: &TopicPartitionList,
-        metadata: &ConsumerGroupMetadata,
+        consumer: &BaseConsumer<C>,
     ) -> Result<(), Fault> {
-        self.inner.send_offsets_to_transaction(offsets, metadata, CALL).map_err(classify)
+        match native::send_offsets(&self.inner, consumer, offsets, CALL) {
+            Some(sent) => sent.map_err(classify_call),
+            None => Err(Fault::NotAMember("no member id or generation".into())),
+        }
     }
 
     pub(super) fn commit(&self) -> Result<(), Fault> {
-        self.inner.commit_transaction(CALL).map_err(classify)
+        self.inner.commit_transaction(CALL).map_err(|error| classify(&error))
     }
 
     /// librdkafka waits for the reports of the records that it purges, and with events nobody but us takes these: so it
@@ -106,7 +109,7 @@ impl Producer {
     pub(super) fn abort(&self) -> Result<(), Fault> {
         let started = Instant::now();
         loop {
-            let result = self.inner.abort_transaction(10 * LOOK).map_err(classify);
+            let result = self.inner.abort_transaction(10 * LOOK).map_err(|error| classify(&error));
             self.inner.poll(Duration::ZERO);
             match result {
                 Err(Fault::Retriable(_)) if started.elapsed() < CALL => {}
@@ -143,30 +146,29 @@ impl Producer {
 }
 
 /// What a transactional call's error allows.
-fn classify(error: KafkaError) -> Fault {
-    let KafkaError::Transaction(error) = error else {
-        return match error.rdkafka_error_code() {
-            Some(Code::OperationTimedOut) => Fault::Retriable(error.to_string()),
-            _ => Fault::Fatal(error.to_string()),
-        };
-    };
-    let text = describe(&error);
-    match error.code() {
-        // PRODUCER_FENCED and INVALID_PRODUCER_EPOCH: a newer producer has our transactional id. FENCED_INSTANCE_ID: a newer
-        // member has our instance id; a new producer of ours would only fence its.
-        Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch | Code::FencedInstanceId => {
-            Fault::Fenced(text)
-        }
-        _ if error.is_fatal() => Fault::Fatal(text),
-        _ if error.txn_requires_abort() => match error.code() {
-            Code::MessageTimedOut | Code::OperationTimedOut | Code::RequestTimedOut => Fault::TimedOut(text),
-            _ => Fault::Abortable(text),
-        },
-        _ if error.is_retriable() => Fault::Retriable(text),
-        _ => Fault::Fatal(text),
+fn classify(error: &KafkaError) -> Fault {
+    match error {
+        KafkaError::Transaction(error) => classify_call(error.into()),
+        // rdkafka flushes before it commits.
+        _ if error.rdkafka_error_code() == Some(Code::OperationTimedOut) => Fault::Retriable(error.to_string()),
+        _ => Fault::Fatal(error.to_string()),
     }
 }
 
-fn describe(error: &RDKafkaError) -> String {
-    format!("{} ({})", error.string(), error.name())
+fn classify_call(error: CallError) -> Fault {
+    let CallError { code, text, fatal, requires_abort, retriable } = error;
+    match code {
+        // A newer producer has our transactional id, or the coordinator ended a transaction that was open for too long.
+        // FENCED_INSTANCE_ID: a newer member has our instance id; a new producer of ours would only fence its.
+        Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch | Code::FencedInstanceId => {
+            Fault::Fenced(text)
+        }
+        _ if fatal => Fault::Fatal(text),
+        Code::MessageTimedOut | Code::OperationTimedOut | Code::RequestTimedOut if requires_abort => {
+            Fault::TimedOut(text)
+        }
+        _ if requires_abort => Fault::Abortable(text),
+        _ if retriable => Fault::Retriable(text),
+        _ => Fault::Fatal(text),
+    }
 }

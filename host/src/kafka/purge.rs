@@ -14,7 +14,8 @@ use super::properties::ClientOptions;
 use super::topology::Topology;
 use crate::shutdown::Shutdown;
 
-const REQUEST: Duration = Duration::from_secs(10);
+/// One request; a stop waits for its end.
+const REQUEST: Duration = Duration::from_secs(2);
 
 /// Deletes, every so often, the records of the shard topic below the group's committed offsets, as Kafka Streams does with
 /// its repartition topics. Every host of an application does it for all shards: what is deleted twice is deleted.

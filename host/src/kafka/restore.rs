@@ -32,11 +32,9 @@ impl Restore {
     }
 
     /// The offset is one of a record or the log's start: a logical one costs a question more, asked again after 500 ms.
-    pub(super) fn start(&mut self, shard: i32, offset: i64) {
-        if let Err(error) = self.consumer.incremental_assign(&self.partition(shard, offset)) {
-            tracing::error!(shard, "the changelog cannot be read: {error}");
-        }
+    pub(super) fn start(&mut self, shard: i32, offset: i64) -> KafkaResult<()> {
         self.reading.insert(shard);
+        self.consumer.incremental_assign(&self.partition(shard, offset))
     }
 
     pub(super) fn stop(&mut self, shard: i32) {

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::client::Client;
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
@@ -15,9 +14,10 @@ use super::properties::{ClientOptions, MAX_RECORD_BYTES};
 use super::topology::Topology;
 use crate::shutdown::Shutdown;
 
-const REQUEST: Duration = Duration::from_secs(10);
-/// One attempt to reach the brokers.
-const ATTEMPT: Duration = Duration::from_secs(1);
+/// One request; a stop waits for its end.
+const REQUEST: Duration = Duration::from_secs(2);
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Internal topics that cannot be used, with what to do.
 #[derive(Debug, thiserror::Error)]
@@ -54,17 +54,20 @@ pub enum TopicError {
 struct Internal<'a> {
     name: &'a str,
     partitions: u32,
+    /// The number of partitions may not be another one.
+    fixed: bool,
     config: &'static [(&'static str, &'static str)],
 }
 
 /// What internal topics are like. Shards never expire by time: nothing unprocessed may. Tombstones of the changelog are
 /// kept for 7 days, so that what was copied from it may be that old.
 fn internal(topology: &Topology) -> [Internal<'_>; 3] {
-    let topic = |name, partitions, config| Internal { name, partitions, config };
+    let topic = |name, partitions, fixed, config| Internal { name, partitions, fixed, config };
     [
         topic(
             &topology.shards,
             topology.shard_count,
+            true,
             &[
                 ("cleanup.policy", "delete"),
                 ("retention.ms", "-1"),
@@ -75,6 +78,7 @@ fn internal(topology: &Topology) -> [Internal<'_>; 3] {
         topic(
             &topology.changelog,
             topology.shard_count,
+            true,
             &[
                 ("cleanup.policy", "compact"),
                 ("delete.retention.ms", "604800000"),
@@ -84,6 +88,7 @@ fn internal(topology: &Topology) -> [Internal<'_>; 3] {
         topic(
             &topology.dead_letters,
             1,
+            false,
             &[
                 ("cleanup.policy", "delete"),
                 ("retention.ms", "2592000000"),
@@ -109,41 +114,51 @@ pub fn prepare(
         .map_err(|error| brokers(options, error))?;
     let admin: AdminClient<PlainContext> = AdminClient::from_config_and_context(&config, PlainContext::new(&config))
         .map_err(|error| brokers(options, error))?;
-    await_brokers(client.client(), options, stop)?;
-
-    let existing = topics(&client, options)?;
-    let internal = internal(topology);
-    let missing: Vec<_> = internal.iter().filter(|topic| !existing.contains_key(topic.name)).collect();
-    create(&admin, &missing, replication_factor)?;
-    for topic in internal.iter().filter(|topic| existing.contains_key(topic.name)) {
-        check(&admin, topic, &existing[topic.name], replication_factor, options)?;
-    }
+    let mut nag = Nag::default();
+    let existing = loop {
+        match attempt(&client, &admin, options, &internal(topology), replication_factor) {
+            Err(TopicError::Brokers { servers, error }) => {
+                nag.warn(format!("no broker of {servers} answers ({error}); trying on until one does"));
+            }
+            Ok(None) => {}
+            Ok(Some(existing)) => break existing,
+            Err(error) => return Err(error),
+        }
+        if stop.wait(PAUSE) {
+            return Err(TopicError::Stopped);
+        }
+    };
     let all = topology.sources.iter().chain(&topology.outputs);
     let absent: Vec<_> = all.map(|topic| topic.name.as_str()).filter(|name| !existing.contains_key(*name)).collect();
     if !absent.is_empty() {
         tracing::warn!("topics that do not exist yet: {}", absent.join(", "));
     }
-    await_topics(&client, &internal, options, stop)
+    Ok(())
+}
+
+/// Gives the topics that exist once the internal ones are among them: created ones are known to one broker before they
+/// are known to all. Whoever created them, they are checked.
+fn attempt(
+    client: &BaseConsumer<PlainContext>,
+    admin: &AdminClient<PlainContext>,
+    options: &ClientOptions,
+    internal: &[Internal<'_>],
+    replication_factor: Option<u16>,
+) -> Result<Option<Found>, TopicError> {
+    let existing = topics(client, options)?;
+    let missing: Vec<_> = internal.iter().filter(|topic| !existing.contains_key(topic.name)).collect();
+    if !missing.is_empty() {
+        create(admin, &missing, replication_factor, options)?;
+        return Ok(None);
+    }
+    for topic in internal {
+        check(admin, topic, &existing[topic.name], replication_factor, options)?;
+    }
+    Ok(Some(existing))
 }
 
 fn brokers(options: &ClientOptions, error: KafkaError) -> TopicError {
     TopicError::Brokers { servers: options.bootstrap_servers.clone(), error }
-}
-
-fn await_brokers(client: &Client<PlainContext>, options: &ClientOptions, stop: &Shutdown) -> Result<(), TopicError> {
-    let mut nag = Nag::default();
-    loop {
-        if stop.is_asked() {
-            return Err(TopicError::Stopped);
-        }
-        match client.fetch_metadata(Some("__consumer_offsets"), ATTEMPT) {
-            Ok(_) => return Ok(()),
-            Err(error) => {
-                let servers = &options.bootstrap_servers;
-                nag.warn(format!("no broker of {servers} answers ({error}); trying on until one does"));
-            }
-        }
-    }
 }
 
 /// Topic -> partitions and replicas.
@@ -158,28 +173,11 @@ fn topics(client: &BaseConsumer<PlainContext>, options: &ClientOptions) -> Resul
     Ok(found.collect())
 }
 
-/// Created topics are known to one broker before they are known to all.
-fn await_topics(
-    client: &BaseConsumer<PlainContext>,
-    internal: &[Internal<'_>],
-    options: &ClientOptions,
-    stop: &Shutdown,
-) -> Result<(), TopicError> {
-    loop {
-        let known = topics(client, options)?;
-        if internal.iter().all(|topic| known.get(topic.name).is_some_and(|(partitions, _)| *partitions > 0)) {
-            return Ok(());
-        }
-        if stop.wait(Duration::from_millis(20)) {
-            return Err(TopicError::Stopped);
-        }
-    }
-}
-
 fn create(
     admin: &AdminClient<PlainContext>,
     missing: &[&Internal<'_>],
     replication_factor: Option<u16>,
+    options: &ClientOptions,
 ) -> Result<(), TopicError> {
     // -1: the brokers' default.
     let replicas = replication_factor.map_or(-1, i32::from);
@@ -191,9 +189,6 @@ fn create(
             topic.config.iter().fold(new, |new, (name, value)| new.set(name, value))
         })
         .collect();
-    if new.is_empty() {
-        return Ok(());
-    }
     let failure = |topic: &str, error: String| {
         let wanted = missing.iter().find(|t| t.name == topic);
         let config = wanted.map(|t| t.config.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>());
@@ -204,14 +199,21 @@ fn create(
             config: config.unwrap_or_default().join(" "),
         }
     };
-    let options = AdminOptions::new().request_timeout(Some(REQUEST)).operation_timeout(Some(REQUEST));
-    let results = wait_for(admin.create_topics(&new, &options));
-    let results = results.map_err(|error| failure(missing[0].name, error.to_string()))?;
+    let patience = AdminOptions::new().request_timeout(Some(REQUEST)).operation_timeout(Some(REQUEST));
+    let results = wait_for(admin.create_topics(&new, &patience)).map_err(|error| brokers(options, error))?;
     for result in results {
         match result {
             Ok(topic) => tracing::info!("created the topic {topic}"),
             // Another process was quicker; it went by the same settings, or it is told so when it is started again.
             Err((_, Code::TopicAlreadyExists)) => {}
+            Err((
+                _,
+                code @ (Code::OperationTimedOut
+                | Code::RequestTimedOut
+                | Code::NotController
+                | Code::BrokerTransportFailure
+                | Code::BrokerNotAvailable),
+            )) => return Err(brokers(options, KafkaError::AdminOp(code))),
             Err((topic, code)) => return Err(failure(&topic, code.to_string())),
         }
     }
@@ -227,8 +229,7 @@ fn check(
 ) -> Result<(), TopicError> {
     let name = || topic.name.to_owned();
     let wanted = topic.partitions;
-    // Dead letters may have any number of partitions.
-    if wanted > 1 && usize::try_from(wanted).ok() != Some(*partitions) {
+    if topic.fixed && usize::try_from(wanted).ok() != Some(*partitions) {
         return Err(TopicError::Partitions { topic: name(), found: *partitions, wanted });
     }
     if let Some(wanted) = replication_factor

@@ -1,7 +1,7 @@
 //! HTTP sources behind the worker's `Lookups`.
 //!
 //! A source is a URL template; a question is a GET with the tenant's headers as text; 200 is an answer, 404 says that
-//! there is none, anything else is retried with back-off until the message's time is up. Answers and «not found» are
+//! there is none; what another try may mend (time-outs, 5xx, 408, 429) is retried with back-off, the rest is a failure. Answers and «not found» are
 //! remembered for a while, by source, tenant and key. This room never decides what becomes of a message.
 
 mod cache;

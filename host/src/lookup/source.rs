@@ -20,7 +20,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 pub struct SourceOptions {
     /// With `{base}` and `{key}`: `{base}characters/{key}`.
     pub url: String,
-    /// Environment variables that hold the base URL; the first that is set counts.
+    /// Environment variables that hold the base URL; the first that is set counts. None given: `<SOURCE>_SERVICE_URL`,
+    /// the source's name in upper case, then `BASE_SERVICE_URL`.
     #[serde(default)]
     pub base_env: Vec<String>,
     /// One request, in milliseconds.
@@ -72,8 +73,6 @@ impl SourceOptions {
 pub enum SourceError {
     #[error("lookup source {0}: the URL template {1:?} has no {{key}}")]
     NoKey(String, String),
-    #[error("lookup source {0}: the URL template {1:?} has a {{base}}, but base-env names no variables for it")]
-    NoBase(String, String),
     #[error("lookup source {0}: {1:?} is no http or https URL")]
     NoUrl(String, String),
 }
@@ -120,19 +119,17 @@ impl Source {
     /// When the template can never give a URL.
     pub fn new(
         name: &str,
-        options: SourceOptions,
+        mut options: SourceOptions,
         environment: impl Fn(&str) -> Option<String>,
     ) -> Result<Option<Self>, SourceError> {
-        let url = || (name.to_owned(), options.url.clone());
         if !options.url.contains("{key}") {
-            let (name, url) = url();
-            return Err(SourceError::NoKey(name, url));
+            return Err(SourceError::NoKey(name.to_owned(), options.url));
         }
         let mut template = options.url.clone();
         if template.contains("{base}") {
             if options.base_env.is_empty() {
-                let (name, url) = url();
-                return Err(SourceError::NoBase(name, url));
+                let own = name.to_uppercase().replace('-', "_");
+                options.base_env = vec![format!("{own}_SERVICE_URL"), "BASE_SERVICE_URL".into()];
             }
             let base = options.base_env.iter().filter_map(|name| environment(name)).find(|base| !base.is_empty());
             let Some(base) = base else { return Ok(None) };
@@ -212,9 +209,7 @@ mod tests {
     use super::*;
 
     fn source(url: &str, environment: &[(&str, &str)]) -> Result<Option<Source>, SourceError> {
-        let base_env = vec!["CHARACTERS_SERVICE_URL".into(), "BASE_SERVICE_URL".into()];
-        let options = SourceOptions { base_env, ..SourceOptions::new(url.into()) };
-        Source::new("characters", options, |name| {
+        Source::new("characters", SourceOptions::new(url.into()), |name| {
             environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
         })
     }
@@ -243,7 +238,5 @@ mod tests {
         assert!(matches!(source("http://x/", &[]), Err(SourceError::NoKey(..))));
         assert!(matches!(source("ftp://x/{key}", &[]), Err(SourceError::NoUrl(..))));
         assert!(matches!(source("{base}/{key}", &[("BASE_SERVICE_URL", "nonsense")]), Err(SourceError::NoUrl(..))));
-        let no_base = Source::new("s", SourceOptions::new("{base}{key}".into()), |_| None);
-        assert!(matches!(no_base, Err(SourceError::NoBase(..))));
     }
 }

@@ -49,7 +49,9 @@ pub enum LoadError {
     Read { path: PathBuf, error: io::Error },
     #[error("{}: {error}", path.display())]
     File { path: PathBuf, error: Box<LoadError> },
-    #[error("{size} bytes, at most {most} are allowed for a plugin: build it with --release, or strip it")]
+    #[error(
+        "{size} bytes, at most {most} are allowed for a plugin: build it with --release, strip it, or raise --max-artifact-bytes"
+    )]
     TooLarge { size: u64, most: u64 },
     #[error("not WebAssembly: give the .wasm file that `cargo build --release --target wasm32-wasip2` makes")]
     NotWasm,

@@ -1,8 +1,9 @@
+use std::borrow::Cow;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use lru::LruCache;
-use switchboard_core::envelope::{Class, DeadLetter, Header, Outbound, Record, TenantId};
+use switchboard_core::envelope::{Class, Header, Outbound, TenantId};
 use switchboard_core::state::TenantState;
 use switchboard_core::worker::{Answers, Call, Outcome, Plugins};
 use wasmtime::{Engine, Store};
@@ -108,10 +109,9 @@ impl Instances {
 
 impl Plugins for Instances {
     fn handle(&mut self, call: Call<'_>, state: &mut TenantState, answers: &Answers) -> Outcome {
-        let headers = match headers(call.record) {
-            Ok(headers) => headers,
-            Err(letter) => return Outcome::Failed(letter),
-        };
+        // The contract's names are text; Kafka's are bytes. What is no text is shown as well as it can be.
+        let names: Vec<_> = call.record.headers.iter().map(|header| String::from_utf8_lossy(header.name)).collect();
+        let headers: Vec<_> = call.record.headers.iter().zip(&names).map(header).collect();
         let message = message(&call, &headers);
         self.touch(&call.tenant.id);
         let is_warm = self.tenants.peek(&call.tenant.id).is_some_and(|slot| slot.instance.is_some());
@@ -244,13 +244,8 @@ fn message<'a>(call: &Call<'a>, headers: &'a [HeaderParam<'a>]) -> Message<'a> {
     }
 }
 
-fn headers(record: &Record) -> Result<Vec<HeaderParam<'_>>, DeadLetter> {
-    let header = |Header { name, value }| {
-        let name = std::str::from_utf8(name);
-        let name = name.map_err(|_| DeadLetter::new(Class::Envelope, "a header's name is not UTF-8"))?;
-        Ok(HeaderParam { name, value })
-    };
-    record.headers.iter().map(header).collect()
+fn header<'a>((Header { value, .. }, name): (Header<'a>, &'a Cow<'a, str>)) -> HeaderParam<'a> {
+    HeaderParam { name, value }
 }
 
 fn outbound(output: types::Outbound) -> Outbound {

@@ -45,8 +45,8 @@ pub struct Outbound {
 pub enum Rejection {
     /// It never can be: the text says why. The message becomes a dead letter (class `invalid`).
     Invalid(String),
-    /// A lookup's answer cannot be used: the text says why. The host asks the source again for as long as a message may
-    /// wait for its lookups, and handles the message again; in the end it becomes a dead letter (class `lookup`).
+    /// A lookup's answer cannot be used: the text says why. The host asks the source again, a few times within the time that
+    /// a message may wait for its lookups, and handles the message again; in the end it becomes a dead letter (class `lookup`).
     UnusableAnswer(String),
 }
 

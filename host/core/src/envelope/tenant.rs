@@ -12,6 +12,9 @@ use super::headers::Headers;
 /// Everything but RFC 3986's unreserved characters, so that `/` and U+0000 separate without doubt.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
+/// The longest value of a tenant header, in bytes: it becomes part of every key of the tenant's state.
+const MAX_VALUE: usize = 256;
+
 /// How a tenant header's bytes are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -104,6 +107,9 @@ impl TenantSchema {
             let failure = |what: &str| DeadLetter::new(Class::Envelope, format!("tenant header {name}: {what}"));
             let header = record.last(name).ok_or_else(|| failure("missing"))?;
             let value = header.value.ok_or_else(|| failure("null"))?;
+            if value.len() > MAX_VALUE {
+                return Err(failure("longer than 256 bytes"));
+            }
             if !headers.is_empty() {
                 id.push('/');
             }
@@ -234,7 +240,8 @@ mod tests {
 
     #[test]
     fn missing_null_and_malformed_headers_are_refused_by_name() {
-        let broken: [(&str, Option<&[u8]>, &str); 7] = [
+        let broken: [(&str, Option<&[u8]>, &str); 8] = [
+            ("REGION", Some(&[b'x'; 257]), "256 bytes"),
             ("TENANT_ID", None, "null"),
             ("TENANT_ID", Some(b"61cc3717e26057fab28657354c3748ff"), "UUID"),
             ("TENANT_ID", Some(b"{61cc3717-e260-57fa-b286-57354c3748}"), "UUID"),

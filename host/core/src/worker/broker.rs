@@ -39,7 +39,7 @@ pub struct Consumed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     Record(Consumed),
-    /// Partitions are ours as soon as we `assign` them; until then the group waits.
+    /// Partitions are ours. The group waits for an `assign`, with some, all or none of them; others may follow later.
     Assigned(Vec<Partition>),
     /// Partitions stay ours until we `unassign` them; until then the group waits.
     Revoked(Vec<Partition>),
@@ -101,6 +101,9 @@ pub enum Fault {
     /// The producer is of no more use, or the outcome is unknown.
     #[error("{0}")]
     Fatal(String),
+    /// The group does not take offsets from us: start again from what is committed.
+    #[error("not a member of the group any more: {0}")]
+    NotAMember(String),
     /// Another producer has our transactional id.
     #[error("fenced: {0}")]
     Fenced(String),
@@ -120,10 +123,10 @@ pub trait Broker {
     /// The first offset and the one after the last.
     fn log_bounds(&mut self, partition: Partition) -> Result<Range<i64>, NotNow>;
 
-    /// Answers `Event::Assigned`.
+    /// Answers `Event::Assigned`, and starts to read partitions that were assigned.
     fn assign(&mut self, starts: &[Start]);
 
-    /// Answers `Event::Revoked` and `Event::Lost`.
+    /// Answers `Event::Revoked` and `Event::Lost`; those of the partitions that were never read are not listed.
     fn unassign(&mut self, partitions: &[Partition]);
 
     /// Fetching of a paused partition begins.

@@ -22,7 +22,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from
 /// How often trouble that lasts is told.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 /// How many answers a plugin may find unusable before its message is given up.
-const UNUSABLE_ANSWERS: u32 = 3;
+const UNUSABLE_ANSWERS: u32 = 6;
 
 /// When to call `step` again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +109,12 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         if let Some(next) = no_producer {
             return Ok(next);
         }
-        let Some(verb) = self.inbox.turn() else { return Ok(Next::Now) };
+        let verb = match self.inbox.turn() {
+            Some(verb) => verb,
+            // A transaction of offsets alone.
+            None if !self.ownership.beginning().is_empty() => Verb::Route,
+            None => return Ok(Next::Now),
+        };
         if self.inbox.queue(verb).front().is_some_and(|pending| pending.lookups.need.is_some()) {
             self.answer_head(verb);
         }
@@ -170,7 +175,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                         tracing::info!("{} partitions assigned", partitions.len());
                     }
                     tracing::debug!(?partitions, "assigned");
-                    self.ownership.assigned(partitions);
+                    self.ownership.assigned(partitions, &mut self.broker);
                     return Ok(());
                 }
                 // No transaction is open here: all that these partitions were part of is committed or aborted.
@@ -201,6 +206,9 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         };
         let began = txn.now();
         let deadline = began + self.rules.batch.time;
+        for (partition, offset) in self.ownership.beginning() {
+            txn.begins(*partition, *offset);
+        }
         let mut bytes = 0;
         for pending in queue.iter_mut().take(self.batch[verb as usize]) {
             bytes += pending.record.bytes();
@@ -218,6 +226,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                         unreachable!("a shard is paused until it is restored, and its records go with it")
                     };
                     batch.shards.insert(shard);
+                    pending.lookups.need = None;
                     let answers = &mut pending.lookups.answers;
                     let verdict = loop {
                         let (record, source) = (&pending.record, &pending.source);
@@ -286,6 +295,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                 state.promote(receipt);
             }
         }
+        self.ownership.begun();
         self.inbox.settled(verb, batch.done);
         self.observer.committed();
         let size = &mut self.batch[verb as usize];
@@ -326,6 +336,10 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                 return Ok(Next::Now);
             }
             Fault::TimedOut(_) => self.batch[verb as usize] = (batch.done / 2).max(1),
+            Fault::NotAMember(_) => {
+                self.restart = Some(fault.to_string());
+                return Ok(Next::Now);
+            }
             _ => {}
         }
         Ok(self.wait(&format!("a transaction of {} records was aborted and runs again: {fault}", batch.done)))
@@ -337,7 +351,8 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         self.ownership = Ownership::default();
         self.renew_producer = true;
         match again(&mut self.broker, B::restart) {
-            Ok(()) => Ok(Next::Now),
+            // What made it necessary may be there still.
+            Ok(()) => Ok(Next::After(self.back_off())),
             Err(Fault::Fenced(why)) => Err(Stop::Fenced(why)),
             Err(fault) => {
                 let next = self.wait(&format!("the consumer cannot start: {fault}"));
@@ -353,9 +368,14 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
             tracing::warn!("{why}");
             self.told = Some((now, why.to_owned()));
         }
-        let wait = self.backoff;
-        self.backoff = (wait * 2).min(BACKOFF.1);
-        Next::After(wait)
+        Next::After(self.back_off())
+    }
+
+    /// The pause before the next attempt; longer each time, until a transaction is committed.
+    fn back_off(&mut self) -> Duration {
+        let pause = self.backoff;
+        self.backoff = (pause * 2).min(BACKOFF.1);
+        pause
     }
 
     /// Gets the first record what it waits for, or its dead letter. No transaction is open.

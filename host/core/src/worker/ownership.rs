@@ -12,6 +12,8 @@ use super::broker::{Broker, NotNow, Partition, Restored, Start};
 use super::rules::{Rules, StartFrom};
 use crate::state::Shard;
 
+/// The pause before a question is asked again that could not be answered: each may hold up the worker's other work.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// Restored records between two looks at the rest of the worker's duties.
 const RESTORE_BURST: usize = 5000;
 
@@ -35,28 +37,55 @@ struct Owned {
     state: Shard,
 }
 
+impl Owned {
+    fn start_restore(&mut self, shard: i32, broker: &mut impl Broker) -> Result<(), NotNow> {
+        if self.phase == Phase::Assigned {
+            self.phase = Phase::Unstable { end: broker.changelog_end(shard)? };
+        }
+        if let Phase::Unstable { end } = self.phase {
+            let stable = broker.changelog_stable_bounds(shard)?;
+            if stable.end < end {
+                return Err(NotNow(format!("an open transaction in the changelog of shard {shard}")));
+            }
+            broker.start_restore(shard, stable.start);
+            self.phase = Phase::Restoring;
+        }
+        Ok(())
+    }
+}
+
 /// The partitions of one worker.
 #[derive(Debug, Default)]
 pub(super) struct Ownership {
-    /// Assigned by the group, which waits until we take them; `None`: nothing to take.
-    arriving: Option<BTreeSet<Partition>>,
+    /// Assigned by the group; where to read them from is not known yet.
+    arriving: BTreeSet<Partition>,
+    /// Sources that begin at the log's end: the group has no offset for them yet, and what comes before it has one would be
+    /// passed over by the next owner.
+    beginning: BTreeMap<Partition, i64>,
     sources: BTreeSet<Partition>,
     shards: BTreeMap<i32, Owned>,
     halted: BTreeMap<Partition, String>,
     /// What the last attempt to go on is waiting for, to be told once.
     waiting: Option<String>,
+    /// When the next attempt is due.
+    due: Duration,
 }
 
 impl Ownership {
-    pub(super) fn assigned(&mut self, partitions: Vec<Partition>) {
-        self.arriving.get_or_insert_default().extend(partitions);
+    /// The group is answered at once, and each partition is read as soon as it is known from where: until the answer
+    /// librdkafka holds back the records of all others too.
+    pub(super) fn assigned(&mut self, partitions: Vec<Partition>, broker: &mut impl Broker) {
+        broker.assign(&[]);
+        self.arriving.extend(partitions);
+        self.due = Duration::ZERO;
     }
 
     /// Nothing of these partitions is kept.
     pub(super) fn dropped(&mut self, partitions: &[Partition], broker: &mut impl Broker) {
         let mut taken = Vec::new();
         for partition in partitions {
-            if self.arriving.as_mut().is_some_and(|arriving| arriving.remove(partition)) {
+            self.beginning.remove(partition);
+            if self.arriving.remove(partition) {
                 continue;
             }
             taken.push(*partition);
@@ -87,58 +116,82 @@ impl Ownership {
 
     /// Whether something is under way that wants to be looked at soon.
     pub(super) fn is_busy(&self) -> bool {
-        self.arriving.is_some() || self.shards.values().any(|owned| owned.phase == Phase::Restoring)
+        !self.arriving.is_empty() || self.shards.values().any(|owned| owned.phase == Phase::Restoring)
+    }
+
+    /// Where sources begin that have no offset yet: to be committed with the next transaction.
+    pub(super) fn beginning(&self) -> &BTreeMap<Partition, i64> {
+        &self.beginning
+    }
+
+    /// The transaction that had `beginning` is committed.
+    pub(super) fn begun(&mut self) {
+        self.beginning.clear();
     }
 
     /// Goes on with taking over what has been assigned, as far as it goes without waiting.
     pub(super) fn advance(&mut self, rules: &Rules, broker: &mut impl Broker) {
-        let result = self.take_arriving(rules, broker).and_then(|()| self.start_restores(broker));
-        match result {
-            Ok(()) => self.waiting = None,
-            Err(NotNow(why)) => {
-                if self.waiting.as_ref() != Some(&why) {
-                    tracing::info!("taking over partitions waits: {why}");
+        if broker.now() >= self.due {
+            let taken = self.take_arriving(rules, broker);
+            match taken.and(self.start_restores(broker)) {
+                Ok(()) => self.waiting = None,
+                Err(NotNow(why)) => {
+                    if self.waiting.as_ref() != Some(&why) {
+                        tracing::info!("taking over partitions waits: {why}");
+                    }
+                    self.waiting = Some(why);
+                    self.due = broker.now() + ASK_AGAIN;
                 }
-                self.waiting = Some(why);
             }
         }
         self.restore(broker);
     }
 
     fn take_arriving(&mut self, rules: &Rules, broker: &mut impl Broker) -> Result<(), NotNow> {
-        let Some(arriving) = &self.arriving else { return Ok(()) };
-        let partitions: Vec<_> = arriving.iter().copied().collect();
-        let offsets = broker.stable_offsets(&partitions)?;
-        let mut starts = Vec::with_capacity(partitions.len());
-        let mut halted = Vec::new();
-        for (partition, committed) in partitions.iter().copied().zip(&offsets) {
-            let bounds = broker.log_bounds(partition)?;
-            let is_shard = matches!(partition, Partition::Shard(_));
-            let (offset, problem) = match *committed {
-                Some(offset) if offset < bounds.start => (bounds.end, Some(below_log_start(offset, bounds.start))),
-                Some(offset) => (offset, None),
-                None if is_shard || rules.start_from == StartFrom::Earliest => (bounds.start, None),
-                None => (bounds.end, None),
-            };
-            starts.push(Start { partition, offset, paused: is_shard || problem.is_some() });
-            halted.extend(problem.map(|problem| (partition, problem)));
+        if self.arriving.is_empty() {
+            return Ok(());
         }
-        broker.assign(&starts);
+        let partitions: Vec<_> = self.arriving.iter().copied().collect();
+        let offsets = broker.stable_offsets(&partitions)?;
+        let mut result = Ok(());
         for (partition, committed) in partitions.into_iter().zip(offsets) {
-            match partition {
-                Partition::Source { .. } => {
-                    self.sources.insert(partition);
-                }
-                Partition::Shard(shard) => {
-                    let has_offset = committed.is_some();
-                    self.shards.insert(shard, Owned { phase: Phase::Assigned, has_offset, state: Shard::default() });
-                }
+            result = self.take(partition, committed, rules, broker).and(result);
+        }
+        result
+    }
+
+    fn take(
+        &mut self,
+        partition: Partition,
+        committed: Option<i64>,
+        rules: &Rules,
+        broker: &mut impl Broker,
+    ) -> Result<(), NotNow> {
+        let bounds = broker.log_bounds(partition)?;
+        let is_shard = matches!(partition, Partition::Shard(_));
+        let (offset, problem) = match committed {
+            Some(offset) if offset < bounds.start => (bounds.end, Some(below_log_start(offset, bounds.start))),
+            // A new leader may not know the end yet; a topic that was made anew never will.
+            Some(offset) if offset > bounds.end => return Err(NotNow(beyond_log_end(partition, offset, bounds.end))),
+            Some(offset) => (offset, None),
+            None if is_shard || rules.start_from == StartFrom::Earliest => (bounds.start, None),
+            None => {
+                self.beginning.insert(partition, bounds.end);
+                (bounds.end, None)
+            }
+        };
+        broker.assign(&[Start { partition, offset, paused: is_shard || problem.is_some() }]);
+        self.arriving.remove(&partition);
+        match (partition, problem) {
+            (_, Some(problem)) => self.halt(partition, problem),
+            (Partition::Source { .. }, None) => {
+                self.sources.insert(partition);
+            }
+            (Partition::Shard(shard), None) => {
+                let has_offset = committed.is_some();
+                self.shards.insert(shard, Owned { phase: Phase::Assigned, has_offset, state: Shard::default() });
             }
         }
-        for (partition, problem) in halted {
-            self.halt(partition, problem);
-        }
-        self.arriving = None;
         Ok(())
     }
 
@@ -152,20 +205,11 @@ impl Ownership {
     }
 
     fn start_restores(&mut self, broker: &mut impl Broker) -> Result<(), NotNow> {
+        let mut result = Ok(());
         for (shard, owned) in &mut self.shards {
-            if owned.phase == Phase::Assigned {
-                owned.phase = Phase::Unstable { end: broker.changelog_end(*shard)? };
-            }
-            if let Phase::Unstable { end } = owned.phase {
-                let stable = broker.changelog_stable_bounds(*shard)?;
-                if stable.end < end {
-                    return Err(NotNow(format!("an open transaction in the changelog of shard {shard}")));
-                }
-                broker.start_restore(*shard, stable.start);
-                owned.phase = Phase::Restoring;
-            }
+            result = owned.start_restore(*shard, broker).and(result);
         }
-        Ok(())
+        result
     }
 
     fn restore(&mut self, broker: &mut impl Broker) {
@@ -208,5 +252,12 @@ fn below_log_start(offset: i64, start: i64) -> String {
     format!(
         "the group's committed offset {offset} is below the log's start {start}: records were deleted before they were \
          processed. Set the group's offset of this partition to where processing shall go on, and restart"
+    )
+}
+
+fn beyond_log_end(partition: Partition, offset: i64, end: i64) -> String {
+    format!(
+        "the group's committed offset {offset} of {partition:?} is beyond the log's end {end}. If the topic was deleted and \
+         made anew, set the group's offset of this partition to where processing shall go on"
     )
 }

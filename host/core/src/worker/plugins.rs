@@ -20,7 +20,7 @@ pub struct Manifest {
     pub state_version: u32,
 }
 
-/// One message for a plugin. All names of the record's headers are UTF-8.
+/// One message for a plugin. It is shown header names that are not UTF-8 with U+FFFD in the place of what is wrong.
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'a> {
     pub tenant: &'a Tenant,

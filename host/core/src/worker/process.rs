@@ -35,10 +35,6 @@ pub(crate) fn process(
     source: &Coordinates,
     answers: &Answers,
 ) -> Verdict {
-    if let Some(header) = record.headers.iter().find(|header| std::str::from_utf8(header.name).is_err()) {
-        let name = String::from_utf8_lossy(header.name);
-        return Verdict::DeadLetter(DeadLetter::new(Class::Envelope, format!("header name {name:?} is not UTF-8")));
-    }
     let state = shard.tenant(&tenant.id);
     let outcome = plugins.handle(Call { tenant, record, source }, state, answers);
     let verdict = judge(rules, outcome, tenant, record, source, answers);

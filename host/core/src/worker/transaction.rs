@@ -61,6 +61,11 @@ impl<'a, B: Broker> Transaction<'a, B> {
         self.offsets.insert(partition, offset + 1);
     }
 
+    /// The partition is read from this offset on.
+    pub(super) fn begins(&mut self, partition: Partition, offset: i64) {
+        self.offsets.entry(partition).or_insert(offset);
+    }
+
     /// Writes all records, then the offsets, then commits. A transaction that is not committed is aborted.
     pub(super) fn commit(mut self) -> Result<Receipt, Failure> {
         // Offsets last: once they are pending the next owner waits for this transaction's end, so that all it wrote to
@@ -80,7 +85,9 @@ impl<'a, B: Broker> Transaction<'a, B> {
         match again(self.broker, B::commit) {
             Ok(()) => Ok(Receipt(())),
             // The coordinator answered that it will not commit: these never leave a commit behind.
-            Err(fault @ (Fault::Abortable(_) | Fault::Refused(_))) => Err(self.abort(fault, true)),
+            Err(fault @ (Fault::Abortable(_) | Fault::Refused(_) | Fault::NotAMember(_))) => {
+                Err(self.abort(fault, true))
+            }
             Err(Fault::Fenced(why)) => Err(Failure::Fenced(why)),
             Err(Fault::Retriable(why) | Fault::TimedOut(why) | Fault::Fatal(why)) => Err(Failure::Unclear(why)),
         }

@@ -44,6 +44,20 @@ fn a_shard_is_taken_over_in_this_order_and_then_processed() {
 }
 
 #[test]
+fn a_predecessors_open_transaction_in_the_changelog_is_waited_for_while_others_go_on() {
+    let mut rig = waiting(&[SHARD_A, SHARD_D]);
+    rig.kafka().committed.insert(SHARD_A, 0);
+    rig.kafka().unstable.insert(0, 1);
+    rig.run();
+    assert_eq!(rig.outputs(), ["D1"]);
+    assert_eq!(rig.count("start_restore 0"), 0);
+    rig.kafka().changelogs.insert(0, vec![counted("A", "7")]);
+    rig.kafka().unstable.clear();
+    rig.later();
+    assert_eq!(rig.outputs(), ["D1", "A8"]);
+}
+
+#[test]
 fn the_transaction_that_a_dead_predecessor_of_the_same_id_left_open_is_ended_first() {
     let mut rig = waiting(&[SHARD_A]);
     rig.kafka().leave_open(&[(SHARD_A, 1)]);
@@ -113,6 +127,17 @@ fn a_source_without_an_offset_starts_where_the_setting_says() {
         rig.run();
         assert_eq!(rig.outputs(), expected, "{start_from:?}");
     }
+}
+
+#[test]
+fn a_source_that_starts_at_its_end_loses_nothing_to_a_restart_before_its_first_commit() {
+    let mut rig = Rig::with(Rules { start_from: StartFrom::Latest, ..rules() }, &[SOURCE, SHARD_A, SHARD_D]);
+    rig.produce(&[("D", "reject"); 2]);
+    rig.run();
+    rig.produce(&[("D", "count")]);
+    rig.kafka().fail("commit", 1, Effect::None, Fault::Fatal("gone".into()));
+    rig.run();
+    assert_eq!((rig.count("restart"), rig.outputs()), (1, vec!["D1".into()]));
 }
 
 #[test]

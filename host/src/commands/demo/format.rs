@@ -55,7 +55,7 @@ pub(super) struct DemoLookup {
 #[serde(deny_unknown_fields)]
 pub(super) struct Word {
     pub word: String,
-    /// `name:kind`: a kind of `names`, `number` or `text`.
+    /// `name:kind`: a kind of `names`, `number`, `text`, or, as the last one, `line`: all that is left, as it is.
     #[serde(default)]
     pub args: Vec<String>,
     pub help: String,
@@ -133,18 +133,23 @@ impl Demo {
         let [name, given @ ..] = typed else { return Err("nothing was typed".into()) };
         let word = self.words.iter().find(|word| word.word.eq_ignore_ascii_case(name));
         let word = word.ok_or_else(|| format!("no word {name:?}; `help` lists them"))?;
-        if given.len() != word.args.len() {
+        // All that is left belongs to a `line`.
+        let takes_line = word.args.last().is_some_and(|arg| arg.ends_with(":line"));
+        let count = word.args.len();
+        if given.len() < count || (given.len() > count && !takes_line) {
             return Err(format!("usage: {}", word.usage()));
         }
         let mut values = Vec::new();
-        for (arg, text) in word.args.iter().zip(given) {
+        for (place, arg) in word.args.iter().enumerate() {
             let (name, kind) = arg.split_once(':').unwrap_or((arg, "text"));
-            values.push((name, self.argument(kind, text)?));
+            let value = match kind {
+                "line" => given[place..].join(" "),
+                kind => self.argument(kind, given[place])?.to_string(),
+            };
+            values.push((name, value));
         }
         let fill = |template: &str| {
-            values
-                .iter()
-                .fold(template.to_owned(), |text, (name, value)| text.replace(&format!("<{name}>"), &value.to_string()))
+            values.iter().fold(template.to_owned(), |text, (name, value)| text.replace(&format!("<{name}>"), value))
         };
         let mut key = Vec::new();
         for part in &word.key {
@@ -257,6 +262,12 @@ mod tests {
         assert_eq!(input.key, Some(vec![1, 0, 0, 0, 0, 0, 0, 0]));
         let json: Value = serde_json::from_slice(&input.value).unwrap();
         assert_eq!((&json["actorId"], &json["body"]["characterId"]), (&1.into(), &2.into()));
+    }
+
+    #[test]
+    fn a_line_is_sent_as_it_was_typed() {
+        let input = messenger().input(&["send", r#"{"type":"#, r#""x"}"#]).unwrap();
+        assert_eq!(input.value, br#"{"type": "x"}"#);
     }
 
     #[test]

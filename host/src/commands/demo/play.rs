@@ -119,7 +119,8 @@ impl<'a> Play<'a> {
         let started = Instant::now();
         let record = Record { key: input.key, value: Some(input.value), headers, timestamp: None };
         self.broker.send(&input.token, &record).map_err(|error| Problem::Broker(error.to_string()))?;
-        let verdict = self.verdict(started)?;
+        // A stop leaves the line without its verdict.
+        let Some(verdict) = self.verdict(started)? else { return Ok(()) };
         let lines = match verdict {
             Verdict::Outputs(outputs) if outputs.is_empty() => vec!["(nothing)".to_owned()],
             Verdict::Outputs(outputs) => {
@@ -136,11 +137,12 @@ impl<'a> Play<'a> {
         Ok(())
     }
 
-    fn verdict(&self, started: Instant) -> Result<Verdict, Problem> {
+    fn verdict(&self, started: Instant) -> Result<Option<Verdict>, Problem> {
         loop {
             match self.verdicts.recv_timeout(Duration::from_millis(100)) {
-                Ok(verdict) => return Ok(verdict),
-                Err(RecvTimeoutError::Timeout) if started.elapsed() < PATIENCE && !self.stop.is_asked() => {}
+                Ok(verdict) => return Ok(Some(verdict)),
+                Err(_) if self.stop.is_asked() => return Ok(None),
+                Err(RecvTimeoutError::Timeout) if started.elapsed() < PATIENCE => {}
                 Err(_) => return Err(Problem::NoVerdict),
             }
         }

@@ -21,10 +21,9 @@ impl<'a> Object<'a> {
     /// Reads a whole document: UTF-8 without byte order mark, JSON, an object.
     pub(crate) fn parse(document: &'a [u8]) -> Result<Self, String> {
         let text = str::from_utf8(document).map_err(|error| format!("not UTF-8: {error}"))?;
-        serde_json::from_str(text).map_err(|_| match serde_json::from_str::<IgnoredAny>(text) {
-            Ok(_) => "not a JSON object".to_owned(),
-            Err(error) => format!("not JSON: {error}"),
-        })
+        // Names and values that are skipped as bytes are not checked for what JSON allows in a string.
+        serde_json::from_str::<IgnoredAny>(text).map_err(|error| format!("not JSON: {error}"))?;
+        serde_json::from_str(text).map_err(|_| "not a JSON object".to_owned())
     }
 
     /// The object in the field `name`; an empty one when it is missing or null.

@@ -59,6 +59,8 @@ fn what_is_not_json_is_refused() {
         "{\"type\":\"CREATE\",\"x\":NaN}",
         "{\"type\":\"CREATE\",\"x\":\"\\x\"}",
         "{\"type\":\"CREATE\",\"x\":\"\u{1}\"}",
+        "{\"a\tname\":1,\"type\":\"CREATE\"}",
+        "{\"type\":\"CREATE\",\"body\":{\"a\tname\":1}}",
         "{\"type\":\"CREATE\"}{}",
     ];
     for value in values.map(String::from).into_iter().chain([

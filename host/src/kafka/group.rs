@@ -1,0 +1,66 @@
+use rdkafka::TopicPartitionList;
+use rdkafka::config::FromClientConfigAndContext as _;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaResult;
+
+use super::client::{GroupContext, Rebalance, unassign_ours};
+use super::properties::ClientOptions;
+use super::topology::Topology;
+
+/// A worker's membership of the group. Dropping it leaves the group.
+pub(super) struct Member {
+    consumer: BaseConsumer<GroupContext>,
+    /// A rebalance that was handed out and is not yet answered. librdkafka does not close a consumer that owes an answer:
+    /// rdkafka would wait for its end for ever.
+    unanswered: Option<Rebalance>,
+}
+
+impl Member {
+    /// Joins the group; the partitions come as a rebalance.
+    pub(super) fn join(options: &ClientOptions, topology: &Topology, worker: usize) -> KafkaResult<Self> {
+        let config = options.group_consumer(worker);
+        let consumer = BaseConsumer::from_config_and_context(&config, GroupContext::new(&config))?;
+        consumer.subscribe(&topology.consumed())?;
+        Ok(Self { consumer, unanswered: None })
+    }
+
+    pub(super) fn consumer(&self) -> &BaseConsumer<GroupContext> {
+        &self.consumer
+    }
+
+    /// The next rebalance, to be answered by `assign` or `unassign`.
+    pub(super) fn next_rebalance(&mut self) -> Option<Rebalance> {
+        let rebalance = self.consumer.context().next_rebalance()?;
+        self.unanswered = Some(rebalance.clone());
+        Some(rebalance)
+    }
+
+    /// Adds partitions, some of them paused. Nothing is polled in between, so no record of these gets through.
+    pub(super) fn assign(&mut self, list: &TopicPartitionList, paused: &TopicPartitionList) -> KafkaResult<()> {
+        self.consumer.incremental_assign(list)?;
+        self.unanswered.take_if(|rebalance| matches!(rebalance, Rebalance::Assign(_)));
+        self.consumer.pause(paused)
+    }
+
+    pub(super) fn unassign(&mut self, list: &TopicPartitionList) -> KafkaResult<()> {
+        self.consumer.incremental_unassign(list)?;
+        self.unanswered.take_if(|rebalance| matches!(rebalance, Rebalance::Revoke { .. }));
+        Ok(())
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let context = self.consumer.context();
+        context.close();
+        while let Some(rebalance) = self.unanswered.take().or_else(|| context.next_rebalance()) {
+            let answered = match rebalance {
+                Rebalance::Assign(_) => self.consumer.incremental_assign(&TopicPartitionList::new()),
+                Rebalance::Revoke { partitions, .. } => unassign_ours(&self.consumer, &partitions),
+            };
+            if let Err(error) = answered {
+                tracing::debug!("answering a rebalance at the end: {error}");
+            }
+        }
+    }
+}
