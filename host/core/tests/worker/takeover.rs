@@ -97,6 +97,11 @@ fn an_offset_below_the_logs_start_halts_its_partition_and_skips_nothing() {
         outputs.sort();
         assert_eq!(outputs, expected, "{halted:?}");
         assert_eq!(rig.committed(halted), Some(0));
+        // What still comes there is not even fetched.
+        rig.produce(&[("D", "count")]);
+        rig.routed(&[("A", "count")]);
+        rig.later();
+        assert_eq!((rig.committed(halted), rig.count("restart")), (Some(0), 0), "{halted:?}");
     }
 }
 
