@@ -14,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
+use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders, ToBytes};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::types::RDKafkaErrorCode;
 use switchboard_tests::app::{App, MESSENGER};
@@ -267,15 +267,7 @@ fn send(producer: &BaseProducer, topic: &str, tenant: usize, actor: usize, value
         .insert(Header { key: "traceparent", value: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01") });
     // One partition a tenant: its records keep their order.
     let partition = i32::try_from(tenant)? % PARTITIONS;
-    let mut record = BaseRecord::to(topic).partition(partition).key(&key).payload(value).headers(headers);
-    loop {
-        match producer.send(record) {
-            Ok(()) => return Ok(()),
-            Err((error, back)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) => record = back,
-            Err((error, _)) => return Err(error.into()),
-        }
-        producer.poll(Duration::from_millis(1));
-    }
+    hand_over(producer, BaseRecord::to(topic).partition(partition).key(&key).payload(value).headers(headers))
 }
 
 fn forward(producer: &BaseProducer, topic: &str, message: &BorrowedMessage<'_>) -> Result<()> {
@@ -285,6 +277,14 @@ fn forward(producer: &BaseProducer, topic: &str, message: &BorrowedMessage<'_>) 
     let mut record = BaseRecord::to(topic).headers(headers);
     record.key = message.key();
     record.payload = message.payload();
+    hand_over(producer, record)
+}
+
+/// Waits while the producer's queue is full.
+fn hand_over<K: ToBytes + ?Sized, P: ToBytes + ?Sized>(
+    producer: &BaseProducer,
+    mut record: BaseRecord<'_, K, P>,
+) -> Result<()> {
     loop {
         match producer.send(record) {
             Ok(()) => return Ok(()),

@@ -163,12 +163,12 @@ fn a_restarted_host_gives_the_same_outputs() -> Result<()> {
 }
 
 /// Two processes share the work; one is killed in the middle, and the other one goes on with all of it.
-#[test]
-fn two_processes_in_one_group_give_the_same_outputs() -> Result<()> {
-    let stage = Stage::new("group")?;
+fn two_processes(name: &str, protocol: &str) -> Result<()> {
+    let stage = Stage::new(name)?;
     let mut steady = stage.steady.run("steady", &[])?;
-    let mut one = stage.disturbed.run("one", &SMALL)?;
-    let mut two = stage.disturbed.run("two", &SMALL)?;
+    let arguments = [&SMALL[..], &["--group-protocol", protocol]].concat();
+    let mut one = stage.disturbed.run("one", &arguments)?;
+    let mut two = stage.disturbed.run("two", &arguments)?;
     wait_for_assignment(&one)?;
     wait_for_assignment(&two)?;
     let ends = stage.send()?;
@@ -179,4 +179,15 @@ fn two_processes_in_one_group_give_the_same_outputs() -> Result<()> {
     assert!(two.terminate(Duration::from_secs(30))?.success());
     assert!(steady.terminate(LONG)?.success());
     Ok(())
+}
+
+#[test]
+fn two_processes_in_one_group_give_the_same_outputs() -> Result<()> {
+    two_processes("group", "classic")
+}
+
+/// The same as members by KIP-848.
+#[test]
+fn two_processes_in_one_consumer_protocol_group_give_the_same_outputs() -> Result<()> {
+    two_processes("group-848", "consumer")
 }

@@ -6,6 +6,7 @@
 //! stable end; then records are processed. Meanwhile other shards go on.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::Duration;
 
 use super::broker::{Broker, NotNow, Partition, Restored, Start};
@@ -38,19 +39,20 @@ struct Owned {
 }
 
 impl Owned {
-    fn start_restore(&mut self, shard: i32, broker: &mut impl Broker) -> Result<(), NotNow> {
+    /// Goes on towards reading the changelog; false: an open transaction in it is waited for.
+    fn start_restore(&mut self, shard: i32, broker: &mut impl Broker) -> Result<bool, NotNow> {
         if self.phase == Phase::Assigned {
             self.phase = Phase::Unstable { end: broker.changelog_end(shard)? };
         }
         if let Phase::Unstable { end } = self.phase {
             let stable = broker.changelog_stable_bounds(shard)?;
             if stable.end < end {
-                return Err(NotNow(format!("an open transaction in the changelog of shard {shard}")));
+                return Ok(false);
             }
             broker.start_restore(shard, stable.start);
             self.phase = Phase::Restoring;
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -155,24 +157,28 @@ impl Ownership {
         let offsets = broker.stable_offsets(&partitions)?;
         let mut result = Ok(());
         for (partition, committed) in partitions.into_iter().zip(offsets) {
-            result = self.take(partition, committed, rules, broker).and(result);
+            let bounds = broker.log_bounds(partition)?;
+            if let Some(why) = self.take(partition, committed, bounds, rules, broker) {
+                result = Err(NotNow(why));
+            }
         }
         result
     }
 
+    /// Starts to read a partition; otherwise why it has to wait.
     fn take(
         &mut self,
         partition: Partition,
         committed: Option<i64>,
+        bounds: Range<i64>,
         rules: &Rules,
         broker: &mut impl Broker,
-    ) -> Result<(), NotNow> {
-        let bounds = broker.log_bounds(partition)?;
+    ) -> Option<String> {
         let is_shard = matches!(partition, Partition::Shard(_));
         let (offset, problem) = match committed {
             Some(offset) if offset < bounds.start => (bounds.end, Some(below_log_start(offset, bounds.start))),
             // A new leader may not know the end yet; a topic that was made anew never will.
-            Some(offset) if offset > bounds.end => return Err(NotNow(beyond_log_end(partition, offset, bounds.end))),
+            Some(offset) if offset > bounds.end => return Some(beyond_log_end(partition, offset, bounds.end)),
             Some(offset) => (offset, None),
             None if is_shard || rules.start_from == StartFrom::Earliest => (bounds.start, None),
             None => {
@@ -192,7 +198,7 @@ impl Ownership {
                 self.shards.insert(shard, Owned { phase: Phase::Assigned, has_offset, state: Shard::default() });
             }
         }
-        Ok(())
+        None
     }
 
     fn halt(&mut self, partition: Partition, problem: String) {
@@ -204,10 +210,13 @@ impl Ownership {
         self.halted.insert(partition, problem);
     }
 
+    /// Goes past a shard that waits, but not past a question without an answer: each may take its time.
     fn start_restores(&mut self, broker: &mut impl Broker) -> Result<(), NotNow> {
         let mut result = Ok(());
         for (shard, owned) in &mut self.shards {
-            result = owned.start_restore(*shard, broker).and(result);
+            if !owned.start_restore(*shard, broker)? {
+                result = Err(NotNow(format!("an open transaction in the changelog of shard {shard}")));
+            }
         }
         result
     }

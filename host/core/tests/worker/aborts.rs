@@ -150,6 +150,14 @@ fn who_is_no_live_member_sends_no_offsets() {
 }
 
 #[test]
+fn a_membership_that_ends_while_offsets_are_sent_starts_everything_again() {
+    let mut rig = counting();
+    rig.kafka().fail("send_offsets", 1, Effect::None, Fault::NotAMember("the generation is over".into()));
+    assert_counted_once(&mut rig, "a member again");
+    assert_eq!(rig.count("restart"), 1);
+}
+
+#[test]
 fn a_time_out_halves_the_batch_which_grows_again() {
     let mut rig = Rig::ready();
     rig.routed(&[("A", "count"); 12]);

@@ -106,6 +106,17 @@ fn an_offset_below_the_logs_start_halts_its_partition_and_skips_nothing() {
 }
 
 #[test]
+fn an_offset_beyond_the_logs_end_waits_for_the_end_and_skips_nothing() {
+    let mut rig = waiting(&[SHARD_A, SHARD_D]);
+    rig.kafka().committed.insert(SHARD_A, 2);
+    rig.run();
+    assert_eq!(rig.outputs(), ["D1"], "a leader that does not know the end yet holds up its partition only");
+    rig.routed(&[("A", "count"), ("A", "count")]);
+    rig.later();
+    assert_eq!(rig.outputs(), ["D1", "A1"], "read from the committed offset on");
+}
+
+#[test]
 fn a_shard_with_state_but_without_an_offset_is_halted() {
     let mut rig = waiting(&[SHARD_A, SHARD_D]);
     rig.kafka().changelogs.insert(0, vec![counted("A", "5")]);
