@@ -34,7 +34,7 @@ pub(super) struct Pending {
 #[derive(Debug)]
 pub(super) enum Fate {
     Route { shard: i32 },
-    Process { tenant: Arc<Tenant> },
+    Process { shard: i32, tenant: Arc<Tenant> },
     Bury { letter: DeadLetter, minimal: bool },
 }
 
@@ -71,7 +71,7 @@ impl Pending {
             Partition::Shard(index) => match restore_routed(record, &rules.sources) {
                 Ok((record, source)) => {
                     let fate = match decode(&record) {
-                        Ok(tenant) => Fate::Process { tenant },
+                        Ok(tenant) => Fate::Process { shard: index, tenant },
                         Err(letter) => Fate::Bury { letter, minimal: false },
                     };
                     (record, source, fate)

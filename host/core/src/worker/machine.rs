@@ -1,7 +1,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::broker::{Broker, Consumed, Destination, Event, Fault, Partition};
+use super::answer::answer;
+use super::broker::{Broker, Consumed, Destination, Event, Fault};
 use super::inbox::{Fate, Inbox, Pending, Verb};
 use super::lookups::Lookups;
 use super::observer::Observer;
@@ -10,7 +11,7 @@ use super::plugins::Plugins;
 use super::process::{Need, Verdict, process};
 use super::rules::{BatchLimits, Rules};
 use super::transaction::{Failure, Receipt, Transaction, again};
-use crate::envelope::{Class, DeadLetter, Record, Tenants};
+use crate::envelope::{DeadLetter, Record, Tenants};
 use crate::state::Shard;
 
 /// How long an idle worker waits for events before it returns to its driver.
@@ -21,8 +22,6 @@ const BUSY_WAIT: Duration = Duration::from_millis(1);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 /// How often trouble that lasts is told.
 const TELL_EVERY: Duration = Duration::from_secs(5);
-/// How many answers a plugin may find unusable before its message is given up.
-const UNUSABLE_ANSWERS: u32 = 6;
 
 /// When to call `step` again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,8 +114,8 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
             None if !self.ownership.beginning().is_empty() => Verb::Route,
             None => return Ok(Next::Now),
         };
-        if self.inbox.queue(verb).front().is_some_and(|pending| pending.lookups.need.is_some()) {
-            self.answer_head(verb);
+        if let Some(head) = self.inbox.queue(verb).front_mut() {
+            answer(head, &self.rules, &mut self.lookups, || self.broker.now());
         }
         if self.broker.producer_is_suspect()
             && let Some(next) = self.new_producer()?
@@ -220,12 +219,11 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                     self.observer.settled(&pending.source, pending.tenant.as_ref(), &verdict);
                     bury(&mut txn, letter, *minimal, pending)
                 }
-                Fate::Process { tenant } => {
-                    let Partition::Shard(shard) = partition else { unreachable!("only shards' records are processed") };
-                    let Some(state) = self.ownership.ready(shard) else {
+                Fate::Process { shard, tenant } => {
+                    let Some(state) = self.ownership.ready(*shard) else {
                         unreachable!("a shard is paused until it is restored, and its records go with it")
                     };
-                    batch.shards.insert(shard);
+                    batch.shards.insert(*shard);
                     pending.lookups.need = None;
                     let answers = &mut pending.lookups.answers;
                     let verdict = loop {
@@ -376,41 +374,6 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         let pause = self.backoff;
         self.backoff = (pause * 2).min(BACKOFF.1);
         pause
-    }
-
-    /// Gets the first record what it waits for, or its dead letter. No transaction is open.
-    fn answer_head(&mut self, verb: Verb) {
-        let Some(pending) = self.inbox.queue(verb).front_mut() else { return };
-        let Fate::Process { tenant } = &pending.fate else { return };
-        let progress = &mut pending.lookups;
-        let started = self.broker.now();
-        let (queries, complaint) = match progress.need.take() {
-            None => return,
-            Some(Need::Answer(query)) => (vec![query], None),
-            Some(Need::BetterAnswers(reason)) => {
-                progress.unusable += 1;
-                (progress.answers.take_queries(), Some(reason))
-            }
-        };
-        let given_up = complaint.filter(|_| queries.is_empty() || progress.unusable >= UNUSABLE_ANSWERS);
-        let mut problem = given_up;
-        for query in queries {
-            if problem.is_some() {
-                break;
-            }
-            let spent = progress.spent + self.broker.now().saturating_sub(started);
-            let budget = self.rules.lookup_time.saturating_sub(spent);
-            let known = if progress.unusable == 0 { self.lookups.known(tenant, &query) } else { None };
-            let answer = known.map_or_else(|| self.lookups.fetch(tenant, &query, progress.unusable, budget), Ok);
-            match answer {
-                Ok(answer) => progress.answers.insert(query, answer),
-                Err(why) => problem = Some(format!("no answer from {} for {:?}: {why}", query.source, query.key)),
-            }
-        }
-        progress.spent += self.broker.now().saturating_sub(started);
-        if let Some(reason) = problem {
-            pending.fate = Fate::Bury { letter: DeadLetter::new(Class::Lookup, reason), minimal: false };
-        }
     }
 }
 

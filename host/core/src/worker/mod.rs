@@ -6,6 +6,7 @@
 //! The worker drives the traits `Broker`, `Plugins` and `Lookups`; it never waits but through them, and has no other
 //! view of time, so a simulation can run it from a seed. Only `transaction` orders begin, send, offsets, commit, abort.
 
+mod answer;
 mod broker;
 mod inbox;
 mod lookups;
