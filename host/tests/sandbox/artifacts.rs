@@ -104,7 +104,7 @@ fn files_are_refused_with_their_path() {
     assert!(load().starts_with(&format!("cannot read {}: ", path.display())), "{}", load());
     std::fs::File::create(&path).unwrap().set_len((16 << 20) + 1).unwrap();
     let expected = format!(
-        "{}: 16777217 bytes, at most 16777216 are allowed for a plugin: build it with --release, or strip it",
+        "{}: 16777217 bytes, at most 16777216 are allowed for a plugin: build it with --release, strip it, or raise --max-artifact-bytes",
         path.display()
     );
     assert_eq!(load(), expected);
