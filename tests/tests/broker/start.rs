@@ -139,6 +139,7 @@ fn a_broker_that_is_not_there_is_waited_for() -> Result<()> {
     assert!(stopping.elapsed() < Duration::from_secs(5), "SIGTERM took {:?}", stopping.elapsed());
 
     let mut patient = start(&arguments)?;
+    patient.wait_for("a complaint", LONG, |line| line.contains("WARN") && line.contains(&address))?;
     let mut kafka = Kafka::start_with(&Options { port: Some(port), ..Options::default() })?;
     let most = 1 + usize::try_from(started.elapsed().as_secs() / 4)?;
     assert!((1..=most).contains(&complaints(&patient)), "at most {most}: {:#?}", patient.log());
