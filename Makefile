@@ -8,7 +8,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 HOST := $(TARGET)/release/switchboard
 PLUGIN := $(TARGET)/wasm32-wasip2/release/messenger.wasm
 
-# The system's OpenSSL where there is one to link with; else one is built from source (4 minutes more on two cores).
+# The system's OpenSSL where there is one to link with; else one is built from source (1.5 minutes more on two cores).
 FEATURES := $(shell pkg-config --exists openssl 2>/dev/null || echo --features vendored-openssl)
 
 .PHONY: help build demo test lint bench kafka clean rust java
@@ -28,7 +28,7 @@ java:
 	@tools/require java
 
 build: rust
-	@[ -x $(HOST) ] || echo 'Building from source: about 6 minutes on two cores the first time$(if $(FEATURES), and 4 more for OpenSSL).'
+	@[ -x $(HOST) ] || echo 'Building from source: about 5 minutes on two cores the first time$(if $(FEATURES), and 2 more for OpenSSL).'
 	$(CARGO) build --release --target wasm32-wasip2 -p messenger
 	$(CARGO) build --release -p switchboard $(FEATURES)
 
