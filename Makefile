@@ -3,6 +3,7 @@
 CARGO ?= cargo
 PORT ?= 19092
 SCRIPT ?=
+ONLY ?=
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 HOST := $(TARGET)/release/switchboard
@@ -17,7 +18,7 @@ help:
 	@echo 'make demo    the messenger on an embedded broker: a scripted evening, then your turn (SCRIPT=file plays that)'
 	@echo 'make test    all tests, on a real Apache Kafka'
 	@echo 'make build   $(HOST) and $(PLUGIN)'
-	@echo 'make bench   throughput and latency, beside a plain consume-produce loop'
+	@echo 'make bench   throughput, latency and more on a real broker (ONLY=latency: that part alone)'
 	@echo 'make kafka   a real broker in the foreground (PORT=19092)'
 	@echo 'make lint    formatting and lints'
 
@@ -49,9 +50,11 @@ bench: rust java
 	$(CARGO) build --release --target wasm32-wasip2 -p messenger
 	$(CARGO) build --release -p switchboard $(FEATURES)
 	$(CARGO) build --release -p switchboard-tests $(FEATURES)
-	@$(TARGET)/release/bench
+	@$(TARGET)/release/bench $(ONLY)
+ifeq ($(ONLY),)
 	@echo; echo 'The sandbox by itself, with the messenger:'
 	@$(CARGO) run --quiet --release -p switchboard $(FEATURES) --example sandbox -- $(PLUGIN) COMMAND_TOPIC_MESSENGER '{"actorId":2,"type":"CREATE"}'
+endif
 
 kafka: rust java
 	@tests/kafka/fetch-jars

@@ -1,0 +1,122 @@
+//! The measuring side's own clients, and the records that they send.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use rdkafka::ClientConfig;
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::message::{Header, OwnedHeaders, ToBytes};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::types::RDKafkaErrorCode;
+use switchboard_tests::app::{App, MESSENGER};
+use switchboard_tests::kafka::Kafka;
+
+pub(crate) const TENANTS: usize = 100;
+pub(crate) const CHARACTERS: usize = 10;
+/// Of each source topic.
+pub(crate) const PARTITIONS: i32 = 8;
+/// When a measurement is given up.
+pub(crate) const LONG: Duration = Duration::from_mins(10);
+
+pub(crate) fn config(kafka: &Kafka) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", kafka.bootstrap());
+    config
+}
+
+pub(crate) fn producer(kafka: &Kafka) -> Result<BaseProducer> {
+    let mut config = config(kafka);
+    config.set("enable.idempotence", "true").set("linger.ms", "5").set("partitioner", "murmur2_random");
+    Ok(config.set("delivery.report.only.error", "true").create()?)
+}
+
+pub(crate) fn consumer(kafka: &Kafka, group: &str) -> Result<BaseConsumer> {
+    let mut config = config(kafka);
+    config
+        .set("group.id", group)
+        .set("auto.offset.reset", "earliest")
+        .set("enable.auto.commit", "false")
+        .set("isolation.level", "read_committed")
+        .set("fetch.queue.backoff.ms", "5");
+    Ok(config.create()?)
+}
+
+/// Characters open, enter and leave rooms at random: each command gives one output. The last
+/// record of each tenant is no JSON, so that its dead letter says that all is done.
+pub(crate) fn fill(kafka: &Kafka, app: &App, count: usize) -> Result<()> {
+    let producer = producer(kafka)?;
+    let mut random = 0x2545_f491_4f6c_dd1d_usize;
+    let mut next = |below: usize| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random % below
+    };
+    for _ in 0..count {
+        let (tenant, actor) = (next(TENANTS), next(CHARACTERS) + 1);
+        let room = 1_000_000_000 + next(CHARACTERS);
+        let body = match next(3) {
+            0 => format!(
+                r#"{{"transactionId":"6b1e1f64-9d2c-4a55-8d65-6b0c4c0c2b11","actorId":{actor},"type":"CREATE","body":{{}}}}"#
+            ),
+            kind => {
+                let kind = if kind == 1 { "JOIN" } else { "LEAVE" };
+                format!(
+                    r#"{{"transactionId":"6b1e1f64-9d2c-4a55-8d65-6b0c4c0c2b11","actorId":{actor},"type":"{kind}","body":{{"messengerId":{room}}}}}"#
+                )
+            }
+        };
+        send(&producer, app.topic(MESSENGER[0]), tenant, actor, &body)?;
+    }
+    for tenant in 0..TENANTS {
+        send(&producer, app.topic(MESSENGER[0]), tenant, 0, "the end")?;
+    }
+    producer.flush(LONG)?;
+    Ok(())
+}
+
+/// Characters are known by their LOGIN; the last record of each tenant is no JSON.
+pub(crate) fn log_in(kafka: &Kafka, app: &App) -> Result<()> {
+    let producer = producer(kafka)?;
+    for (tenant, actor) in (0..TENANTS).flat_map(|tenant| (1..=CHARACTERS).map(move |actor| (tenant, actor))) {
+        let value = format!(r#"{{"worldId":0,"characterId":{actor},"type":"LOGIN","body":{{"channelId":1}}}}"#);
+        send(&producer, app.topic(MESSENGER[1]), tenant, actor, &value)?;
+    }
+    for tenant in 0..TENANTS {
+        send(&producer, app.topic(MESSENGER[1]), tenant, 0, "the end")?;
+    }
+    Ok(producer.flush(LONG)?)
+}
+
+pub(crate) fn per_second(count: usize, time: Duration) -> Result<f64> {
+    Ok(f64::from(u32::try_from(count)?) / time.as_secs_f64())
+}
+
+pub(crate) fn send(producer: &BaseProducer, topic: &str, tenant: usize, actor: usize, value: &str) -> Result<()> {
+    let key = [u32::try_from(actor)?.to_le_bytes(), [0; 4]].concat();
+    let id = format!("00000000-0000-4000-8000-{tenant:012}");
+    let headers = OwnedHeaders::new()
+        .insert(Header { key: "TENANT_ID", value: Some(&id) })
+        .insert(Header { key: "REGION", value: Some("GMS") })
+        .insert(Header { key: "MAJOR_VERSION", value: Some(&[0, 83]) })
+        .insert(Header { key: "MINOR_VERSION", value: Some(&[0, 1]) })
+        .insert(Header { key: "traceparent", value: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01") });
+    // One partition a tenant: its records keep their order.
+    let partition = i32::try_from(tenant)? % PARTITIONS;
+    hand_over(producer, BaseRecord::to(topic).partition(partition).key(&key).payload(value).headers(headers))
+}
+
+/// Waits while the producer's queue is full.
+pub(crate) fn hand_over<K: ToBytes + ?Sized, P: ToBytes + ?Sized>(
+    producer: &BaseProducer,
+    mut record: BaseRecord<'_, K, P>,
+) -> Result<()> {
+    loop {
+        match producer.send(record) {
+            Ok(()) => return Ok(()),
+            Err((error, back)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) => record = back,
+            Err((error, _)) => return Err(error.into()),
+        }
+        producer.poll(Duration::from_millis(1));
+    }
+}

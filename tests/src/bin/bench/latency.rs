@@ -1,0 +1,61 @@
+//! How long a lone message takes through an idle host.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::Consumer as _;
+use rdkafka::producer::BaseProducer;
+use switchboard_tests::app::{App, MESSENGER};
+use switchboard_tests::client::unique;
+use switchboard_tests::kafka::Kafka;
+
+use crate::Args;
+use crate::clients::{LONG, PARTITIONS, TENANTS, config, consumer, send};
+
+pub(crate) fn run(kafka: &Kafka, args: &Args) -> Result<()> {
+    let (p50, p99) = lone(kafka, args)?;
+    println!();
+    println!("{:<62} {:>10.1} ms", "a lone message's way through the idle host, p50", p50);
+    println!("{:<62} {:>10.1} ms", "  p99", p99);
+    Ok(())
+}
+
+/// One message at a time through an idle host, from the call that sends it to the moment its output is read:
+/// p50 and p99 in ms.
+fn lone(kafka: &Kafka, args: &Args) -> Result<(f64, f64)> {
+    let app = App::messenger_on(kafka, "lone", PARTITIONS)?;
+    let mut host = app.run("host", &[])?;
+    host.wait_for("its partitions", LONG, |line| line.contains("assigned"))?;
+    let mut config = config(kafka);
+    let producer: BaseProducer = config.set("linger.ms", "0").set("enable.idempotence", "true").create()?;
+    let consumer = consumer(kafka, &unique("lone"))?;
+    let mut assignment = TopicPartitionList::new();
+    for partition in 0..PARTITIONS {
+        assignment.add_partition_offset(app.topic(MESSENGER[3]), partition, rdkafka::Offset::Beginning)?;
+    }
+    consumer.assign(&assignment)?;
+    let mut times = Vec::with_capacity(args.lone);
+    for turn in 0..args.lone + 100 {
+        let started = Instant::now();
+        let room = turn + 1;
+        let value = format!(r#"{{"actorId":1,"type":"JOIN","body":{{"messengerId":{room}}}}}"#);
+        send(&producer, app.topic(MESSENGER[0]), turn % TENANTS, 1, &value)?;
+        loop {
+            producer.poll(Duration::ZERO);
+            ensure!(started.elapsed() < LONG, "a lone message gets no output");
+            if let Some(message) = consumer.poll(Duration::from_millis(100)) {
+                message?;
+                break;
+            }
+        }
+        // The first ones find clients, instances and JIT cold.
+        if turn >= 100 {
+            times.push(started.elapsed().as_secs_f64() * 1e3);
+        }
+    }
+    host.terminate(LONG)?;
+    times.sort_by(f64::total_cmp);
+    let at = |percent: usize| times.get(times.len() * percent / 100).copied().context("no measurements");
+    Ok((at(50)?, at(99)?))
+}
