@@ -249,8 +249,8 @@ impl Broker for KafkaBroker {
         bounds.map_err(not_now("the changelog's stable end cannot be had"))
     }
 
-    fn start_restore(&mut self, shard: i32, offset: i64) {
-        let result = self.restore.start(shard, offset);
+    fn start_restore(&mut self, shard: i32, bounds: Range<i64>) {
+        let result = self.restore.start(shard, bounds.start);
         self.must("reading the changelog", result);
     }
 

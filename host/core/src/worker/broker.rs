@@ -138,8 +138,9 @@ pub trait Broker {
     /// The changelog's start, and its end as a read_committed client is told it: the last stable offset.
     fn changelog_stable_bounds(&mut self, shard: i32) -> Result<Range<i64>, NotNow>;
 
-    /// Starts to read a shard's changelog, read_committed, from this offset.
-    fn start_restore(&mut self, shard: i32, offset: i64);
+    /// Starts to read a shard's changelog, read_committed, between its start and its stable end: what they were just now.
+    /// What is known to be the log's beginning need not be read from it.
+    fn start_restore(&mut self, shard: i32, bounds: Range<i64>);
 
     /// The next record of the changelogs being read, waiting for at most `wait`.
     fn poll_restore(&mut self, wait: Duration) -> Restored;

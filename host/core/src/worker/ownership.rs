@@ -49,7 +49,7 @@ impl Owned {
             if stable.end < end {
                 return Ok(false);
             }
-            broker.start_restore(shard, stable.start);
+            broker.start_restore(shard, stable);
             self.phase = Phase::Restoring;
         }
         Ok(true)

@@ -253,10 +253,10 @@ impl Broker for FakeBroker {
         Ok(0..kafka.changelogs.get(&shard).map_or(0, |log| i64::try_from(log.len()).unwrap()))
     }
 
-    fn start_restore(&mut self, shard: i32, offset: i64) {
+    fn start_restore(&mut self, shard: i32, bounds: Range<i64>) {
         let kafka = &mut *self.0.borrow_mut();
         kafka.call("start_restore", &shard.to_string());
-        kafka.restoring.insert(shard, usize::try_from(offset).unwrap());
+        kafka.restoring.insert(shard, usize::try_from(bounds.start).unwrap());
     }
 
     fn poll_restore(&mut self, wait: Duration) -> Restored {
