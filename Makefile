@@ -43,7 +43,7 @@ test: rust java
 lint: rust
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets $(FEATURES) -- -D warnings
-	$(CARGO) clippy --release --target wasm32-wasip2 -p messenger -p hostile -- -D warnings
+	$(CARGO) clippy --release --target wasm32-wasip2 -p messenger -p hostile -p ledger -- -D warnings
 
 bench: rust java
 	@tests/kafka/fetch-jars

@@ -15,7 +15,20 @@ use crate::process::{Process, leashed};
 
 /// A command for [`Host::start`]: the binary, without arguments yet.
 pub fn switchboard() -> Result<Command> {
-    Ok(leashed(built("release/switchboard")?, None))
+    Ok(leashed(binary()?, None))
+}
+
+/// The binary.
+pub fn binary() -> Result<PathBuf> {
+    built("release/switchboard")
+}
+
+/// Builds the binary with a mutation: a patch of `tests/mutations`, by its name. Takes half a minute.
+pub fn mutant(name: &str) -> Result<PathBuf> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tools/mutant-host");
+    let output = Command::new(&script).arg(name).stderr(Stdio::inherit()).output()?;
+    ensure!(output.status.success(), "{} {name} failed; it says why above", script.display());
+    Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim_end()))
 }
 
 /// The messenger's component.
@@ -26,6 +39,11 @@ pub fn messenger() -> Result<PathBuf> {
 /// The component of the plugin that does what its message says, good or bad.
 pub fn hostile() -> Result<PathBuf> {
     built("wasm32-wasip2/release/hostile.wasm")
+}
+
+/// The component of the plugin that numbers each tenant's messages.
+pub fn ledger() -> Result<PathBuf> {
+    built("wasm32-wasip2/release/ledger.wasm")
 }
 
 fn built(name: &str) -> Result<PathBuf> {

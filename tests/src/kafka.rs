@@ -32,6 +32,9 @@ pub struct Options {
     pub nodes: u16,
     /// The first node's port; else a free one.
     pub port: Option<u16>,
+    /// A further listener of each node, for clients that are to reach it through a proxy: its port, and the port that it
+    /// is advertised at. Empty: none.
+    pub proxied: Vec<(u16, u16)>,
     /// Where the data is kept, and found again; else in a temporary directory.
     pub data: Option<PathBuf>,
     /// Server properties, over those for tests.
@@ -44,7 +47,15 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { nodes: 1, port: None, data: None, properties: Vec::new(), heap_mib: 512, optimised: false }
+        Self {
+            nodes: 1,
+            port: None,
+            proxied: Vec::new(),
+            data: None,
+            properties: Vec::new(),
+            heap_mib: 512,
+            optimised: false,
+        }
     }
 }
 
@@ -92,6 +103,9 @@ impl Kafka {
             fs::create_dir_all(&directory)?;
             let mut properties = server_properties(id, options.nodes.min(3), port, controller, &voters);
             properties.push(("log.dirs".to_owned(), directory.join("data").display().to_string()));
+            if let Some((behind, advertised)) = options.proxied.get(nodes.len()) {
+                properties.extend(proxied(port, controller, *behind, *advertised));
+            }
             properties.extend(options.properties.iter().cloned());
             let properties: String = properties.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
             fs::write(directory.join("server.properties"), properties)?;
@@ -138,6 +152,29 @@ impl Kafka {
             process.kill()?;
         }
         Ok(())
+    }
+
+    /// Shuts a node down (SIGTERM) and waits for its end. Its data stays.
+    pub fn shut_down(&mut self, node: usize) -> Result<()> {
+        if let Some(mut process) = self.nodes[node].process.take() {
+            process.signal(Signal::TERM);
+            process.wait(PATIENCE)?;
+        }
+        Ok(())
+    }
+
+    /// Freezes a node (SIGSTOP): its connections stay, it answers nothing.
+    pub fn pause(&self, node: usize) {
+        if let Some(process) = &self.nodes[node].process {
+            process.signal(Signal::STOP);
+        }
+    }
+
+    /// Lets a node go on after [`Kafka::pause`] (SIGCONT).
+    pub fn resume(&self, node: usize) {
+        if let Some(process) = &self.nodes[node].process {
+            process.signal(Signal::CONT);
+        }
     }
 
     /// Starts a killed node again, on its data and port, and waits until the cluster is ready.
@@ -316,6 +353,20 @@ fn server_properties(id: u16, replicas: u16, port: u16, controller: u16, voters:
         ("log.cleaner.dedupe.buffer.size", "8388608"),
     ]
     .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .to_vec()
+}
+
+/// A listener that is advertised at another port than its own. A client that comes through it is told the same listener
+/// of the other nodes.
+fn proxied(port: u16, controller: u16, behind: u16, advertised: u16) -> Vec<(String, String)> {
+    let own = format!("PLAINTEXT://127.0.0.1:{port}");
+    [
+        ("listeners", format!("{own},PROXIED://127.0.0.1:{behind},CONTROLLER://127.0.0.1:{controller}")),
+        ("advertised.listeners", format!("{own},PROXIED://127.0.0.1:{advertised}")),
+        ("listener.security.protocol.map", "PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned()),
+        ("inter.broker.listener.name", "PLAINTEXT".to_owned()),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
     .to_vec()
 }
 

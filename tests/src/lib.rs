@@ -12,3 +12,4 @@ pub mod directory;
 pub mod host;
 pub mod kafka;
 pub mod process;
+pub mod proxy;

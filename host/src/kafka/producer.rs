@@ -42,7 +42,14 @@ impl Producer {
         self.inner.init_transactions(CALL).map_err(|error| classify(&error))
     }
 
+    /// Whether a request of this producer may still be under way that nobody waits for any more.
+    ///
+    /// librdkafka logs the loss of a connection before the call returns in which it happened, but into a queue, of which a
+    /// poll takes one event. The count is that of all events in it, or more.
     pub(super) fn is_suspect(&self) -> bool {
+        for _ in 0..self.inner.in_flight_count() {
+            self.inner.poll(Duration::ZERO);
+        }
         self.inner.context().is_suspect()
     }
 

@@ -1,0 +1,75 @@
+//! A plugin that numbers each tenant's messages, so that every loss, repetition and overtaking shows in what it sends and
+//! keeps. A message's value is `<id> <word> <argument>`:
+//!
+//! | word | does |
+//! |---|---|
+//! | `note` | nothing else |
+//! | `many` | sends as many lines as the argument says |
+//! | `keep`, `drop` | sets and deletes the key `kept/<argument>` |
+//! | `refuse`, `trap` | do what all others do and a `keep`, and then refuse the message or trap: nothing of it may stay |
+//!
+//! A line to LINES, keyed by tenant, is `<id> <number> <hash> <part>`; one to AUDIT, keyed by id, is `<id> <number> <hash>`.
+//! The hash is over all ids so far. A refusal's reason is `after <number> <hash>`. Tests run the same code natively as
+//! their model.
+
+#![cfg_attr(not(target_family = "wasm"), forbid(unsafe_code))]
+
+use switchboard_sdk::{Context, Manifest, Message, Outbound, Plugin, Rejection};
+
+/// The plugin.
+pub struct Ledger;
+
+impl Plugin for Ledger {
+    fn manifest() -> Manifest {
+        Manifest {
+            name: "ledger".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            consumes: vec!["IN".into()],
+            produces: vec!["LINES".into(), "AUDIT".into()],
+            lookups: vec![],
+            state_version: 1,
+        }
+    }
+
+    fn handle(ctx: &mut Context<'_>, message: &Message) -> Result<Vec<Outbound>, Rejection> {
+        let text = std::str::from_utf8(message.value.as_deref().unwrap_or_default());
+        let text = text.map_err(|_| Rejection::Invalid("not UTF-8".into()))?;
+        let mut words = text.splitn(3, ' ');
+        let mut next = || words.next().unwrap_or_default();
+        let (id, word, argument) = (next(), next(), next());
+        let (last, hash): (u64, u64) = ctx.get_json("last").unwrap_or_default();
+        let kept = format!("kept/{argument}");
+        let number = last + 1;
+        let after =
+            id.bytes().fold(hash ^ number, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        ctx.set_json("last", &(number, after));
+        let mut parts = 1;
+        match word {
+            "note" => {}
+            "many" => parts = argument.parse().unwrap_or(0),
+            "keep" => ctx.set(&kept, id.into()),
+            "drop" => ctx.delete(&kept),
+            "refuse" => {
+                ctx.set(&kept, id.into());
+                return Err(Rejection::Invalid(format!("after {last} {hash}")));
+            }
+            "trap" => {
+                ctx.set(&kept, id.into());
+                panic!("as asked");
+            }
+            _ => return Err(Rejection::Invalid(format!("no such word: {word}"))),
+        }
+        let output = |topic: &str, key: &str, value: String| Outbound {
+            topic: topic.into(),
+            key: Some(key.into()),
+            value: Some(value.into_bytes()),
+            headers: vec![],
+        };
+        let mut outputs: Vec<_> =
+            (0..parts).map(|part| output("LINES", &message.tenant, format!("{id} {number} {after} {part}"))).collect();
+        outputs.push(output("AUDIT", id, format!("{id} {number} {after}")));
+        Ok(outputs)
+    }
+}
+
+switchboard_sdk::export!(Ledger);

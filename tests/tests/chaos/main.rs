@@ -1,0 +1,5 @@
+//! Faults made on purpose, on clusters of their own.
+
+#![forbid(unsafe_code)]
+
+mod late_request;
