@@ -7,6 +7,8 @@
 mod broker;
 mod client;
 mod embedded;
+mod finding;
+mod fit;
 mod group;
 mod native;
 mod producer;
@@ -19,6 +21,7 @@ mod topology;
 
 pub use broker::KafkaBroker;
 pub use embedded::EmbeddedBroker;
+pub use finding::{Finding, Level};
 pub use properties::{ClientOptions, GroupProtocol, PropertyError};
 pub use purge::Purge;
 pub use readers::Readers;

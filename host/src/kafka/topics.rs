@@ -1,15 +1,18 @@
 //! Internal topics: created where they are missing, refused where they do not fit.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::metadata::Metadata;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 use super::client::{Nag, PlainContext};
+use super::finding::{Finding, Level};
+use super::fit::{self, Facts, Internal, Role, TOMBSTONES_KEPT_MS};
 use super::properties::{ClientOptions, MAX_RECORD_BYTES};
 use super::topology::Topology;
 use crate::shutdown::Shutdown;
@@ -18,84 +21,67 @@ use crate::shutdown::Shutdown;
 const REQUEST: Duration = Duration::from_secs(2);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(50);
+/// A topic that cannot be created because it exists is shown by all brokers after this time, or not to us.
+const HIDDEN: Duration = Duration::from_secs(20);
 
 /// Internal topics that cannot be used, with what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum TopicError {
-    #[error(
-        "the topic {topic} has {found} partitions, but --shards is {wanted}. The number of shards is fixed when an \
-             application starts for the first time: set --shards {found}, or use another --app"
-    )]
-    Partitions { topic: String, found: usize, wanted: u32 },
-    #[error(
-        "the topic {topic} has cleanup.policy={found}, but must have {wanted}, or {loss}. Mend it: kafka-configs.sh \
-             --bootstrap-server ... --entity-type topics --entity-name {topic} --alter --add-config cleanup.policy={wanted}"
-    )]
-    CleanupPolicy { topic: String, found: String, wanted: &'static str, loss: &'static str },
-    #[error(
-        "the topic {topic} has retention.ms={found}, but must have -1, or records that are not yet processed expire. \
-             Mend it: kafka-configs.sh --bootstrap-server ... --entity-type topics --entity-name {topic} --alter \
-             --add-config retention.ms=-1"
-    )]
-    Retention { topic: String, found: String },
-    #[error(
-        "the topic {topic} has replication factor {found}, but --replication-factor is {wanted}. Raise it with \
-             kafka-reassign-partitions.sh, or set --replication-factor {found}"
-    )]
-    Replication { topic: String, found: usize, wanted: u16 },
+    #[error("{}{}", .0[0], more(.0))]
+    Unfit(Vec<Finding>),
     #[error("the topic {topic} cannot be created: {error}. Create it yourself: {partitions} partitions, {config}")]
     Create { topic: String, error: String, partitions: u32, config: String },
+    #[error("the topic {0} exists, but is not shown to this client. Allow it DESCRIBE, READ and WRITE on the topic")]
+    Hidden(String),
     #[error("the brokers at {servers} do not answer: {error}")]
     Brokers { servers: String, error: KafkaError },
     #[error("stopped before the brokers could be reached")]
     Stopped,
 }
 
-struct Internal<'a> {
-    name: &'a str,
-    partitions: u32,
-    /// The number of partitions may not be another one.
-    fixed: bool,
-    config: &'static [(&'static str, &'static str)],
+fn more(problems: &[Finding]) -> String {
+    match problems.len() {
+        1 => String::new(),
+        count => format!(" ({} more: `switchboard doctor` tells them all)", count - 1),
+    }
 }
 
-/// What internal topics are like. Shards never expire by time: nothing unprocessed may. Tombstones of the changelog are
-/// kept for 7 days, so that what was copied from it may be that old.
-fn internal(topology: &Topology) -> [Internal<'_>; 3] {
-    let topic = |name, partitions, fixed, config| Internal { name, partitions, fixed, config };
+/// What internal topics are like.
+pub(super) fn internal(topology: &Topology) -> [Internal<'_>; 3] {
     [
-        topic(
-            &topology.shards,
-            topology.shard_count,
-            true,
-            &[
+        Internal {
+            name: &topology.shards,
+            role: Role::Shards,
+            partitions: topology.shard_count,
+            config: &[
                 ("cleanup.policy", "delete"),
                 ("retention.ms", "-1"),
                 ("retention.bytes", "-1"),
+                ("message.timestamp.type", "CreateTime"),
                 ("max.message.bytes", MAX_RECORD_BYTES),
             ],
-        ),
-        topic(
-            &topology.changelog,
-            topology.shard_count,
-            true,
-            &[
+        },
+        Internal {
+            name: &topology.changelog,
+            role: Role::Changelog,
+            partitions: topology.shard_count,
+            config: &[
                 ("cleanup.policy", "compact"),
-                ("delete.retention.ms", "604800000"),
+                ("delete.retention.ms", TOMBSTONES_KEPT_MS),
                 ("max.message.bytes", MAX_RECORD_BYTES),
             ],
-        ),
-        topic(
-            &topology.dead_letters,
-            1,
-            false,
-            &[
+        },
+        Internal {
+            name: &topology.dead_letters,
+            role: Role::DeadLetters,
+            partitions: 1,
+            config: &[
                 ("cleanup.policy", "delete"),
                 ("retention.ms", "2592000000"),
                 ("message.timestamp.type", "LogAppendTime"),
                 ("max.message.bytes", MAX_RECORD_BYTES),
             ],
-        ),
+        },
     ]
 }
 
@@ -109,76 +95,123 @@ pub fn prepare(
     replication_factor: Option<u16>,
     stop: &Shutdown,
 ) -> Result<(), TopicError> {
+    let brokers = |error| TopicError::Brokers { servers: options.bootstrap_servers.clone(), error };
     let config = options.plain();
-    let client: BaseConsumer<PlainContext> = BaseConsumer::from_config_and_context(&config, PlainContext::new(&config))
-        .map_err(|error| brokers(options, error))?;
-    let admin: AdminClient<PlainContext> = AdminClient::from_config_and_context(&config, PlainContext::new(&config))
-        .map_err(|error| brokers(options, error))?;
+    let client: BaseConsumer<PlainContext> =
+        BaseConsumer::from_config_and_context(&config, PlainContext::new(&config)).map_err(brokers)?;
+    let admin: AdminClient<PlainContext> =
+        AdminClient::from_config_and_context(&config, PlainContext::new(&config)).map_err(brokers)?;
     let mut nag = Nag::default();
-    let existing = loop {
-        match attempt(&client, &admin, options, &internal(topology), replication_factor) {
-            Err(TopicError::Brokers { servers, error }) => {
-                nag.warn(format!("no broker of {servers} answers ({error}); trying on until one does"));
+    let (internal, mut hidden) = (internal(topology), None);
+    loop {
+        match attempt(&client, &admin, topology, &internal, replication_factor) {
+            Ok(None) => return Ok(()),
+            Ok(Some(missing)) => {
+                if hidden.get_or_insert_with(Instant::now).elapsed() >= HIDDEN {
+                    return Err(TopicError::Hidden(missing));
+                }
             }
-            Ok(None) => {}
-            Ok(Some(existing)) => break existing,
-            Err(error) => return Err(error),
+            Err(Failure::NotNow(error)) => {
+                let error = brokers(error);
+                nag.warn(format!("{error}; trying on until one does"));
+            }
+            Err(Failure::Never(error)) => return Err(error),
         }
         if stop.wait(PAUSE) {
             return Err(TopicError::Stopped);
         }
-    };
-    let all = topology.sources.iter().chain(&topology.outputs);
-    let absent: Vec<_> = all.map(|topic| topic.name.as_str()).filter(|name| !existing.contains_key(*name)).collect();
-    if !absent.is_empty() {
-        tracing::warn!("topics that do not exist yet: {}", absent.join(", "));
     }
-    Ok(())
 }
 
-/// Gives the topics that exist once the internal ones are among them: created ones are known to one broker before they
-/// are known to all. Whoever created them, they are checked.
+enum Failure {
+    NotNow(KafkaError),
+    Never(TopicError),
+}
+
+impl From<KafkaError> for Failure {
+    fn from(error: KafkaError) -> Self {
+        Self::NotNow(error)
+    }
+}
+
+/// Gives a topic that is not there yet, else nothing: created ones are known to one broker before they are known to all.
+/// Whoever created them, they are checked.
 fn attempt(
     client: &BaseConsumer<PlainContext>,
     admin: &AdminClient<PlainContext>,
-    options: &ClientOptions,
+    topology: &Topology,
     internal: &[Internal<'_>],
     replication_factor: Option<u16>,
-) -> Result<Option<Found>, TopicError> {
-    let existing = topics(client, options)?;
-    let missing: Vec<_> = internal.iter().filter(|topic| !existing.contains_key(topic.name)).collect();
-    if !missing.is_empty() {
-        create(admin, &missing, replication_factor, options)?;
-        return Ok(None);
+) -> Result<Option<String>, Failure> {
+    let metadata = client.fetch_metadata(None, REQUEST)?;
+    let missing: Vec<_> = internal.iter().filter(|topic| !exists(&metadata, topic.name)).collect();
+    if let Some(first) = missing.first() {
+        create(admin, &missing, replication_factor)?;
+        return Ok(Some(first.name.to_owned()));
     }
+    let configs = configs(admin, &internal.iter().map(|topic| topic.name).collect::<Vec<_>>())?;
+    let mut problems = Vec::new();
     for topic in internal {
-        check(admin, topic, &existing[topic.name], replication_factor, options)?;
+        for finding in fit::check(topic, &facts(&metadata, topic.name, &configs), replication_factor) {
+            match finding.level {
+                Level::Problem => problems.push(finding),
+                Level::Ok | Level::Warning => tracing::warn!("{finding}"),
+            }
+        }
     }
-    Ok(Some(existing))
+    if !problems.is_empty() {
+        return Err(Failure::Never(TopicError::Unfit(problems)));
+    }
+    let all = topology.sources.iter().chain(&topology.outputs).map(|topic| topic.name.as_str());
+    let absent: Vec<_> = all.filter(|name| !exists(&metadata, name)).collect();
+    if !absent.is_empty() {
+        tracing::warn!("topics that do not exist yet: {}", absent.join(", "));
+    }
+    Ok(None)
 }
 
-fn brokers(options: &ClientOptions, error: KafkaError) -> TopicError {
-    TopicError::Brokers { servers: options.bootstrap_servers.clone(), error }
+pub(super) fn exists(metadata: &Metadata, topic: &str) -> bool {
+    metadata.topics().iter().any(|known| known.name() == topic && known.error().is_none())
 }
 
-/// Topic -> partitions and replicas.
-type Found = HashMap<String, (usize, usize)>;
+/// Topic -> its configuration.
+pub(super) type Configs = HashMap<String, HashMap<String, String>>;
 
-fn topics(client: &BaseConsumer<PlainContext>, options: &ClientOptions) -> Result<Found, TopicError> {
-    let metadata = client.fetch_metadata(None, REQUEST).map_err(|error| brokers(options, error))?;
-    let found = metadata.topics().iter().filter(|topic| topic.error().is_none()).map(|topic| {
-        let replicas = topic.partitions().iter().map(|partition| partition.replicas().len()).min().unwrap_or(0);
-        (topic.name().to_owned(), (topic.partitions().len(), replicas))
-    });
-    Ok(found.collect())
+/// The configurations of those topics that we may read them of; each exists.
+pub(super) fn configs(admin: &AdminClient<PlainContext>, topics: &[&str]) -> KafkaResult<Configs> {
+    let resources: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+    let options = AdminOptions::new().request_timeout(Some(REQUEST));
+    let described = wait_for(admin.describe_configs(&resources, &options))?;
+    let mut configs = Configs::new();
+    for (topic, described) in topics.iter().zip(described) {
+        match described {
+            Ok(config) => {
+                let entries = config.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?)));
+                configs.insert((*topic).to_owned(), entries.collect());
+            }
+            Err(Code::TopicAuthorizationFailed) => {}
+            Err(code) => return Err(KafkaError::AdminOp(code)),
+        }
+    }
+    Ok(configs)
+}
+
+pub(super) fn facts(metadata: &Metadata, topic: &str, configs: &Configs) -> Facts {
+    let found = metadata.topics().iter().find(|known| known.name() == topic);
+    let mut partitions: Vec<_> = found.map(|topic| topic.partitions().iter().collect()).unwrap_or_default();
+    partitions.sort_by_key(|partition| partition.id());
+    Facts {
+        replicas: partitions.iter().map(|partition| partition.replicas().len()).collect(),
+        brokers: metadata.brokers().len(),
+        config: configs.get(topic).cloned(),
+    }
 }
 
 fn create(
     admin: &AdminClient<PlainContext>,
     missing: &[&Internal<'_>],
     replication_factor: Option<u16>,
-    options: &ClientOptions,
-) -> Result<(), TopicError> {
+) -> Result<(), Failure> {
     // -1: the brokers' default.
     let replicas = replication_factor.map_or(-1, i32::from);
     let new: Vec<_> = missing
@@ -200,11 +233,10 @@ fn create(
         }
     };
     let patience = AdminOptions::new().request_timeout(Some(REQUEST)).operation_timeout(Some(REQUEST));
-    let results = wait_for(admin.create_topics(&new, &patience)).map_err(|error| brokers(options, error))?;
-    for result in results {
+    for result in wait_for(admin.create_topics(&new, &patience))? {
         match result {
             Ok(topic) => tracing::info!("created the topic {topic}"),
-            // Another process was quicker; it went by the same settings, or it is told so when it is started again.
+            // Another process was quicker; it went by the same settings, or one of the two is refused by the check.
             Err((_, Code::TopicAlreadyExists)) => {}
             Err((
                 _,
@@ -213,55 +245,14 @@ fn create(
                 | Code::NotController
                 | Code::BrokerTransportFailure
                 | Code::BrokerNotAvailable),
-            )) => return Err(brokers(options, KafkaError::AdminOp(code))),
-            Err((topic, code)) => return Err(failure(&topic, code.to_string())),
-        }
-    }
-    Ok(())
-}
-
-fn check(
-    admin: &AdminClient<PlainContext>,
-    topic: &Internal<'_>,
-    (partitions, replicas): &(usize, usize),
-    replication_factor: Option<u16>,
-    options: &ClientOptions,
-) -> Result<(), TopicError> {
-    let name = || topic.name.to_owned();
-    let wanted = topic.partitions;
-    if topic.fixed && usize::try_from(wanted).ok() != Some(*partitions) {
-        return Err(TopicError::Partitions { topic: name(), found: *partitions, wanted });
-    }
-    if let Some(wanted) = replication_factor
-        && *replicas < usize::from(wanted)
-    {
-        return Err(TopicError::Replication { topic: name(), found: *replicas, wanted });
-    }
-    let resource = [ResourceSpecifier::Topic(topic.name)];
-    let described = wait_for(admin.describe_configs(&resource, &AdminOptions::new().request_timeout(Some(REQUEST))));
-    let described = described.map_err(|error| brokers(options, error))?;
-    let Some(Ok(found)) = described.into_iter().next() else {
-        tracing::warn!("the configuration of {} cannot be read (DESCRIBE_CONFIGS); it is not checked", topic.name);
-        return Ok(());
-    };
-    let value = |key: &str| found.get(key).and_then(|entry| entry.value.clone()).unwrap_or_default();
-    for (key, wanted) in topic.config {
-        let found = value(key);
-        match *key {
-            "cleanup.policy" if found != *wanted => {
-                let loss = if *wanted == "compact" { "state expires" } else { "records that wait are compacted away" };
-                return Err(TopicError::CleanupPolicy { topic: name(), found, wanted, loss });
-            }
-            "retention.ms" if *wanted == "-1" && found != "-1" => {
-                return Err(TopicError::Retention { topic: name(), found });
-            }
-            _ => {}
+            )) => return Err(KafkaError::AdminOp(code).into()),
+            Err((topic, code)) => return Err(Failure::Never(failure(&topic, code.to_string()))),
         }
     }
     Ok(())
 }
 
 /// The admin client answers by futures that its own thread completes.
-fn wait_for<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn wait_for<T>(future: impl Future<Output = T>) -> T {
     futures_executor::block_on(future)
 }

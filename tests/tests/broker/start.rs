@@ -88,6 +88,7 @@ fn internal_topics_that_do_not_fit_are_refused_with_how_to_mend_them() -> Result
     let compact = ("cleanup.policy", "compact");
     let delete = ("cleanup.policy", "delete");
     let forever = ("retention.ms", "-1");
+    let large = ("max.message.bytes", "4194304");
     let refused = |topic: &str, partitions, settings: &[(&str, &str)], words: &[&str]| -> Result<()> {
         let app = App::hostile("internal", &["IN", "OUT"], 1)?;
         let topic = format!("{}-{topic}", app.name);
@@ -97,12 +98,38 @@ fn internal_topics_that_do_not_fit_are_refused_with_how_to_mend_them() -> Result
         assert_says(&line, &[&topic]);
         Ok(())
     };
-    refused("shards", 3, &[delete, forever], &["3 partitions", "--shards 3", "--app"])?;
-    refused("state", 3, &[compact], &["3 partitions", "--shards 3"])?;
-    refused("state", 4, &[delete], &["--alter --add-config cleanup.policy=compact"])?;
-    refused("shards", 4, &[compact, forever], &["--alter --add-config cleanup.policy=delete"])?;
-    refused("shards", 4, &[delete, ("retention.ms", "60000")], &["60000", "--add-config retention.ms=-1"])?;
-    refused("dead-letters", 1, &[compact], &["--alter --add-config cleanup.policy=delete"])?;
+    refused("shards", 3, &[delete, forever, large], &["3 partitions", "--shards 3", "--app"])?;
+    refused("state", 3, &[compact, large], &["3 partitions", "--shards 3"])?;
+    refused("state", 4, &[delete, large], &["--alter --add-config cleanup.policy=compact"])?;
+    refused("state", 4, &[("cleanup.policy", "compact,delete"), large], &["add-config cleanup.policy=compact"])?;
+    let tombstones = ("delete.retention.ms", "60000");
+    refused("state", 4, &[compact, large, tombstones], &["60000", "--add-config delete.retention.ms=604800000"])?;
+    refused("shards", 4, &[compact, forever, large], &["--alter --add-config cleanup.policy=delete"])?;
+    refused("shards", 4, &[delete, large, ("retention.ms", "60000")], &["60000", "--add-config retention.ms=-1"])?;
+    let bytes = ("retention.bytes", "1000000");
+    refused("shards", 4, &[delete, forever, large, bytes], &["1000000", "--add-config retention.bytes=-1"])?;
+    refused("dead-letters", 1, &[compact, large], &["--alter --add-config cleanup.policy=delete"])?;
+    let small = ("max.message.bytes", "1048588");
+    let in_sync = ("min.insync.replicas", "2");
+    for (topic, settings) in [("shards", &[delete, forever][..]), ("state", &[compact]), ("dead-letters", &[delete])] {
+        let with = |setting| [settings, &[setting]].concat();
+        refused(topic, 4, &with(small), &["1048588", "--alter --add-config max.message.bytes=4194304"])?;
+        let words = ["only 1 replicas", "--alter --add-config min.insync.replicas=1"];
+        refused(topic, 4, &[&with(large)[..], &[in_sync]].concat(), &words)?;
+    }
+    // Of several problems the first is told, and that there are more.
+    refused("shards", 4, &[delete, small, ("retention.ms", "60000")], &["retention.ms=-1 (1 more", "doctor"])?;
+    Ok(())
+}
+
+#[test]
+fn hosts_that_start_at_once_create_the_internal_topics_together() -> Result<()> {
+    let app = App::hostile("together", &["IN", "OUT"], 1)?;
+    let hosts: Vec<_> = (0..3).map(|number| app.start(&format!("host-{number}"), &[])).collect::<Result<_>>()?;
+    for mut host in hosts {
+        host.wait_for("it runs", LONG, |line| line.contains("running on"))?;
+        assert!(host.terminate(LONG)?.success());
+    }
     Ok(())
 }
 
