@@ -40,12 +40,8 @@ impl Host {
         L: Lookups + Clone + Send + 'static,
         O: Observer + Send + 'static,
     {
-        let readers = Arc::new(Readers::new(&plan.options).context("making a Kafka client")?);
         let mut workers = Vec::with_capacity(plan.workers);
-        for number in 0..plan.workers {
-            let (topology, readers) = (Arc::clone(&plan.topology), Arc::clone(&readers));
-            let broker = KafkaBroker::new(plan.options.clone(), topology, readers, number);
-            let broker = broker.context("making the Kafka clients of a worker")?;
+        for (number, broker) in brokers(plan)?.into_iter().enumerate() {
             let worker = Worker::new(plan.rules.clone(), broker, plugins(), plan.lookups.clone(), observer());
             let stop = stop.clone();
             let thread = std::thread::Builder::new().name(format!("worker-{number}"));
@@ -69,6 +65,20 @@ impl Host {
         }
         result
     }
+}
+
+/// The clients of all workers, made side by side: each asks the brokers for metadata first.
+fn brokers<L>(plan: &Plan<L>) -> anyhow::Result<Vec<KafkaBroker>> {
+    let readers = Arc::new(Readers::new(&plan.options).context("making a Kafka client")?);
+    let (options, topology) = (&plan.options, &plan.topology);
+    let make = |number| KafkaBroker::new(options.clone(), Arc::clone(topology), Arc::clone(&readers), number);
+    let made: Vec<_> = std::thread::scope(|scope| {
+        let make = &make;
+        let threads: Vec<_> = (0..plan.workers).map(|number| scope.spawn(move || make(number))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("to make clients does not panic")).collect()
+    });
+    let made: Result<_, _> = made.into_iter().collect();
+    made.context("making the Kafka clients of a worker")
 }
 
 fn drive<P: Plugins, L: Lookups, O: Observer>(

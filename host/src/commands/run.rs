@@ -39,11 +39,11 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
 
     let stop = Shutdown::default();
     stop.on_signals().context("handling signals")?;
-    match prepare(&options, &topology, settings.replication_factor, &stop) {
+    let admin = match prepare(&options, &topology, settings.replication_factor, &stop) {
         Err(TopicError::Stopped) => return Ok(()),
         result => result?,
-    }
-    let purge = Purge::new(&options, &topology).context("making a Kafka client")?;
+    };
+    let purge = Purge::new(&options, &topology, admin).context("making a Kafka client")?;
     let workers = workers(&settings);
     let plan = Plan { rules, options, topology: Arc::new(topology), lookups, workers };
     let host = Host::start(&plan, || Instances::new(Arc::clone(&artifact), limits), || (), &stop)?;

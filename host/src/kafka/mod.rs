@@ -25,5 +25,5 @@ pub use finding::{Finding, Level};
 pub use properties::{ClientOptions, GroupProtocol, PropertyError};
 pub use purge::Purge;
 pub use readers::Readers;
-pub use topics::{TopicError, prepare};
+pub use topics::{Admin, TopicError, prepare};
 pub use topology::{TopicName, Topology, TopologyError};

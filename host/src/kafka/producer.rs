@@ -37,9 +37,16 @@ impl Producer {
         Ok(Self { inner, internal: [shards, changelog, dead_letters].map(Clone::clone) })
     }
 
-    /// Gets producer id and epoch; ends whatever a predecessor left open.
+    /// Gets producer id and epoch; ends whatever a predecessor left open. The coordinator's answer to the first request is
+    /// then CONCURRENT_TRANSACTIONS, and librdkafka would ask again after 500 ms; each call makes it ask at once.
     pub(super) fn init(&self) -> Result<(), Fault> {
-        self.inner.init_transactions(CALL).map_err(|error| classify(&error))
+        let started = Instant::now();
+        loop {
+            match self.inner.init_transactions(4 * LOOK).map_err(|error| classify(&error)) {
+                Err(Fault::Retriable(_)) if started.elapsed() < CALL => {}
+                result => return result,
+            }
+        }
     }
 
     /// Whether a request of this producer may still be under way that nobody waits for any more.

@@ -104,6 +104,9 @@ impl ClientOptions {
             .set("client.id", format!("{}-{}", self.app, self.instance))
             // A request is never held back to be merged with the next.
             .set("socket.nagle.disable", "true")
+            // A client's second connection comes half of this time after its first, and every client needs two: the first
+            // one learns who the brokers are. The wait is doubled up to its maximum.
+            .set("reconnect.backoff.ms", "20")
             .set("reconnect.backoff.max.ms", "1000")
             // A source topic that is created, or gets more partitions, is noticed after this time (default: 5 minutes).
             .set("topic.metadata.refresh.interval.ms", "10000")

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::admin::AdminOptions;
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaResult;
@@ -11,6 +11,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::client::{Nag, PlainContext};
 use super::properties::ClientOptions;
+use super::topics::Admin;
 use super::topology::Topology;
 use crate::shutdown::Shutdown;
 
@@ -21,7 +22,7 @@ const REQUEST: Duration = Duration::from_secs(2);
 /// its repartition topics. Every host of an application does it for all shards: what is deleted twice is deleted.
 pub struct Purge {
     consumer: BaseConsumer<PlainContext>,
-    admin: AdminClient<PlainContext>,
+    admin: Admin,
     topic: String,
     shards: i32,
 }
@@ -29,9 +30,8 @@ pub struct Purge {
 impl Purge {
     /// # Errors
     /// When librdkafka refuses the configuration.
-    pub fn new(options: &ClientOptions, topology: &Topology) -> KafkaResult<Self> {
+    pub fn new(options: &ClientOptions, topology: &Topology, admin: Admin) -> KafkaResult<Self> {
         let mut config = options.plain();
-        let admin = AdminClient::from_config_and_context(&config, PlainContext::new(&config))?;
         // Asks for the group's offsets; a consumer that subscribes to nothing is no member.
         config.set("group.id", &options.app).set("isolation.level", "read_committed");
         let consumer = BaseConsumer::from_config_and_context(&config, PlainContext::new(&config))?;
@@ -63,7 +63,7 @@ impl Purge {
             return Ok(());
         }
         let options = AdminOptions::new().request_timeout(Some(REQUEST)).operation_timeout(Some(REQUEST));
-        let deleted = futures_executor::block_on(self.admin.delete_records(&processed, &options))?;
+        let deleted = futures_executor::block_on(self.admin.0.delete_records(&processed, &options))?;
         deleted.elements().iter().try_for_each(TopicPartitionListElem::error)
     }
 }

@@ -24,6 +24,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// A topic that cannot be created because it exists is shown by all brokers after this time, or not to us.
 const HIDDEN: Duration = Duration::from_secs(20);
 
+/// Creates topics, describes them, deletes records.
+pub struct Admin(pub(super) AdminClient<PlainContext>);
+
 /// Internal topics that cannot be used, with what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum TopicError {
@@ -85,7 +88,8 @@ pub(super) fn internal(topology: &Topology) -> [Internal<'_>; 3] {
     ]
 }
 
-/// Waits for the brokers; then creates the internal topics that are missing and checks those that exist.
+/// Waits for the brokers; then creates the internal topics that are missing and checks those that exist. Gives the client
+/// that did it, for whoever has further use for one: to end it takes 100 ms.
 ///
 /// # Errors
 /// When a topic cannot be created or does not fit, or when a stop is asked for.
@@ -94,7 +98,7 @@ pub fn prepare(
     topology: &Topology,
     replication_factor: Option<u16>,
     stop: &Shutdown,
-) -> Result<(), TopicError> {
+) -> Result<Admin, TopicError> {
     let brokers = |error| TopicError::Brokers { servers: options.bootstrap_servers.clone(), error };
     let config = options.plain();
     let client: BaseConsumer<PlainContext> =
@@ -105,7 +109,7 @@ pub fn prepare(
     let (internal, mut hidden) = (internal(topology), None);
     loop {
         match attempt(&client, &admin, topology, &internal, replication_factor) {
-            Ok(None) => return Ok(()),
+            Ok(None) => return Ok(Admin(admin)),
             Ok(Some(missing)) => {
                 if hidden.get_or_insert_with(Instant::now).elapsed() >= HIDDEN {
                     return Err(TopicError::Hidden(missing));

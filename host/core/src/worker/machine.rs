@@ -144,7 +144,8 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
 
     /// Takes in what the consumer has, up to two batches: records that wait here are bounded in number and bytes.
     fn take_events(&mut self) -> Result<(), Stop> {
-        let busy = !self.inbox.is_empty() || self.ownership.is_busy();
+        // A producer can be had while the group still forms.
+        let busy = self.ownership.is_busy() || self.renew_producer;
         let mut wait = if busy { BUSY_WAIT } else { IDLE_WAIT };
         if !self.inbox.is_empty() {
             wait = Duration::ZERO;
