@@ -40,7 +40,7 @@ impl Plugin for Hostile {
             "count" => {
                 let count: u64 = ctx.get_json("count").unwrap_or(0) + 1;
                 ctx.set_json("count", &count);
-                count.to_string()
+                format!("{count} {rest}").trim_end().into()
             }
             "state" => {
                 for pair in rest.split(' ') {

@@ -6,6 +6,8 @@
 
 mod clients;
 mod latency;
+mod recovery;
+mod stream;
 mod throughput;
 
 use std::process::ExitCode;
@@ -29,6 +31,12 @@ struct Args {
     /// Messages whose latency is measured, one at a time.
     #[arg(long, default_value_t = 1000)]
     lone: usize,
+    /// Of the ways to be a member of the group only those whose name has this in it.
+    #[arg(long, default_value = "")]
+    way: String,
+    /// How often a second host joins and leaves.
+    #[arg(long, default_value_t = 3)]
+    hand_overs: usize,
     /// Workers of the host.
     #[arg(long, default_value_t = 2)]
     workers: usize,
@@ -43,6 +51,8 @@ enum Part {
     Throughput,
     /// How long a lone message takes through an idle host.
     Latency,
+    /// How long nothing comes out after a kill, and when hosts come and go.
+    Recovery,
 }
 
 fn main() -> ExitCode {
@@ -62,6 +72,7 @@ fn run(args: &Args) -> Result<()> {
         match part {
             Part::Throughput => throughput::run(warm_kafka(&mut warm, args)?, args)?,
             Part::Latency => latency::run(warm_kafka(&mut warm, args)?, args)?,
+            Part::Recovery => recovery::run(args)?,
         }
     }
     Ok(())

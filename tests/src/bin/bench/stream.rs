@@ -1,0 +1,190 @@
+//! A steady stream of inputs for many tenants, and when the outputs of each were there for a read_committed reader.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use rdkafka::consumer::Consumer as _;
+use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer as _};
+use rdkafka::{Offset, TopicPartitionList};
+use switchboard_tests::app::App;
+use switchboard_tests::client::unique;
+use switchboard_tests::kafka::Kafka;
+
+use crate::clients::{LONG, config, consumer, hand_over};
+
+/// Tenants of a stream: a few on each of the 16 shards.
+pub(crate) const TENANTS: usize = 48;
+/// Of the topic IN: each tenant's inputs go to all of them in turn, so that none waits for a source partition alone.
+pub(crate) const PARTITIONS: i32 = 8;
+
+/// An output: the plugin counts each tenant's inputs and answers with the input's number.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seen {
+    pub(crate) tenant: usize,
+    pub(crate) count: usize,
+    /// Of its input, in the order of sending.
+    pub(crate) number: usize,
+    pub(crate) at: Instant,
+}
+
+/// An application of the counting plugin under a stream that goes on until it is finished.
+pub(crate) struct Stream {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<Result<()>>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// When each input was sent.
+    sent: Mutex<Vec<Instant>>,
+    seen: Mutex<Vec<Seen>>,
+    /// No further inputs.
+    finished: AtomicBool,
+}
+
+/// The application that a stream is for.
+pub(crate) fn counting(kafka: &Kafka, name: &str) -> Result<App> {
+    App::hostile_on(kafka, name, &["IN"], PARTITIONS)?.topic_with("OUT", &[])
+}
+
+impl Stream {
+    /// Begins to send and to read, with so much time between two inputs of any tenants.
+    pub(crate) fn start(kafka: &Kafka, app: &App, every: Duration) -> Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let mut low_latency = config(kafka);
+        low_latency.set("enable.idempotence", "true").set("linger.ms", "0");
+        let producer: rdkafka::producer::BaseProducer = low_latency.create()?;
+        let (topic, state) = (app.topic("IN").to_owned(), Arc::clone(&shared));
+        let send = move || -> Result<()> {
+            let began = Instant::now();
+            for number in 0.. {
+                if state.finished.load(Ordering::Relaxed) {
+                    break;
+                }
+                let (tenant, turn) = (number % TENANTS, number / TENANTS);
+                let name = format!("tenant-{tenant}");
+                let headers = OwnedHeaders::new().insert(Header { key: "TENANT", value: Some(&name) });
+                let value = format!("count {number}");
+                let partition = i32::try_from(tenant + turn)? % PARTITIONS;
+                let record: BaseRecord<'_, [u8], str> = BaseRecord::to(&topic).partition(partition).payload(&value);
+                lock(&state.sent).push(Instant::now());
+                hand_over(&producer, record.headers(headers))?;
+                producer.poll(Duration::ZERO);
+                let due = began + every * u32::try_from(number + 1)?;
+                thread::sleep(due.saturating_duration_since(Instant::now()));
+            }
+            Ok(producer.flush(LONG)?)
+        };
+        let consumer = consumer(kafka, &unique("stream"))?;
+        let mut assignment = TopicPartitionList::new();
+        assignment.add_partition_offset(app.topic("OUT"), 0, Offset::Beginning)?;
+        consumer.assign(&assignment)?;
+        let state = Arc::clone(&shared);
+        let read = move || -> Result<()> {
+            loop {
+                if state.finished.load(Ordering::Relaxed) && lock(&state.seen).len() >= lock(&state.sent).len() {
+                    return Ok(());
+                }
+                let Some(message) = consumer.poll(Duration::from_millis(50)) else { continue };
+                let message = message?;
+                let at = Instant::now();
+                let header = message.headers().and_then(|headers| headers.try_get(0)).and_then(|header| header.value);
+                let seen = parse(header, message.payload(), at).with_context(|| format!("{message:?}"))?;
+                lock(&state.seen).push(seen);
+            }
+        };
+        Ok(Self { shared, threads: vec![thread::spawn(send), thread::spawn(read)] })
+    }
+
+    /// How many inputs were sent.
+    pub(crate) fn sent(&self) -> usize {
+        lock(&self.shared.sent).len()
+    }
+
+    /// The moment at which every tenant had an output for an input from this number on, and that of the first output.
+    pub(crate) fn back(&self, from: usize) -> Result<(Instant, Instant)> {
+        let began = Instant::now();
+        loop {
+            let seen: Vec<Seen> = lock(&self.shared.seen).iter().copied().filter(|seen| seen.number >= from).collect();
+            let mut tenants = BTreeSet::new();
+            let last = seen.iter().find(|seen| tenants.insert(seen.tenant) && tenants.len() == TENANTS);
+            if let (Some(first), Some(last)) = (seen.first(), last) {
+                return Ok((first.at, last.at));
+            }
+            ensure!(began.elapsed() < LONG, "{} of {TENANTS} tenants have outputs", tenants.len());
+            self.alive()?;
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until the inputs of the next while have been answered: all is at rest again.
+    pub(crate) fn settle(&self, time: Duration) -> Result<()> {
+        thread::sleep(time);
+        self.back(self.sent()).map(drop)
+    }
+
+    fn alive(&self) -> Result<()> {
+        ensure!(self.threads.iter().all(|thread| !thread.is_finished()), "the stream has ended by itself");
+        Ok(())
+    }
+
+    /// Ends it, waits for the last output, and checks that every input was counted exactly once.
+    pub(crate) fn finish(self) -> Result<History> {
+        self.shared.finished.store(true, Ordering::Relaxed);
+        for thread in self.threads {
+            thread.join().map_err(|_| anyhow!("the stream panicked"))??;
+        }
+        let history = History { sent: lock(&self.shared.sent).clone(), seen: lock(&self.shared.seen).clone() };
+        let mut counts = vec![0; TENANTS];
+        let mut numbers = BTreeSet::new();
+        for Seen { tenant, count, number, .. } in &history.seen {
+            counts[*tenant] += 1;
+            ensure!(*count == counts[*tenant], "tenant-{tenant} counts {count} after {}", counts[*tenant] - 1);
+            ensure!(numbers.insert(*number), "input {number} was counted twice");
+        }
+        ensure!(numbers.len() == history.sent.len(), "{} of {} inputs counted", numbers.len(), history.sent.len());
+        Ok(history)
+    }
+}
+
+/// All that was sent and seen.
+pub(crate) struct History {
+    pub(crate) sent: Vec<Instant>,
+    pub(crate) seen: Vec<Seen>,
+}
+
+impl History {
+    /// The longest time without an output of each tenant, in a span of time.
+    pub(crate) fn gaps(&self, from: Instant, to: Instant) -> Vec<Duration> {
+        let mut last = vec![from; TENANTS];
+        let mut longest = vec![Duration::ZERO; TENANTS];
+        for Seen { tenant, at, .. } in self.seen.iter().filter(|seen| (from..to).contains(&seen.at)) {
+            longest[*tenant] = longest[*tenant].max(*at - last[*tenant]);
+            last[*tenant] = *at;
+        }
+        longest
+    }
+
+    /// The longest that an input sent in this span of time had to wait for its output.
+    pub(crate) fn slowest(&self, from: Instant, to: Instant) -> Duration {
+        let waits = self.seen.iter().map(|seen| (self.sent[seen.number], seen.at));
+        waits.filter(|(sent, _)| (from..to).contains(sent)).map(|(sent, at)| at - sent).max().unwrap_or_default()
+    }
+}
+
+fn parse(tenant: Option<&[u8]>, value: Option<&[u8]>, at: Instant) -> Result<Seen> {
+    let text = |bytes: Option<&[u8]>| anyhow::Ok(String::from_utf8(bytes.context("nothing there")?.to_vec())?);
+    let (tenant, value) = (text(tenant)?, text(value)?);
+    let Some((count, number)) = value.split_once(' ') else { bail!("an output that is no count: {value}") };
+    let tenant = tenant.strip_prefix("tenant-").context("an unknown tenant")?;
+    Ok(Seen { tenant: tenant.parse()?, count: count.parse()?, number: number.parse()?, at })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
