@@ -3,6 +3,8 @@
 CARGO ?= cargo
 PORT ?= 19092
 SCRIPT ?=
+CYCLES ?= 200
+SEED ?=
 ONLY ?=
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -12,13 +14,14 @@ PLUGIN := $(TARGET)/wasm32-wasip2/release/messenger.wasm
 # The system's OpenSSL where there is one to link with; else one is built from source (1.5 minutes more on two cores).
 FEATURES := $(shell pkg-config --exists openssl 2>/dev/null || echo --features vendored-openssl)
 
-.PHONY: help build demo test lint bench kafka clean rust java
+.PHONY: help build demo test lint bench chaos kafka clean rust java
 
 help:
 	@echo 'make demo    the messenger on an embedded broker: a scripted evening, then your turn (SCRIPT=file plays that)'
 	@echo 'make test    all tests, on a real Apache Kafka'
 	@echo 'make build   $(HOST) and $(PLUGIN)'
 	@echo 'make bench   throughput, latency and more on a real broker (ONLY=latency: that part alone)'
+	@echo 'make chaos   faults on a real Kafka, and whether every input was settled exactly once (CYCLES=200 SEED=7)'
 	@echo 'make kafka   a real broker in the foreground (PORT=19092)'
 	@echo 'make lint    formatting and lints'
 
@@ -55,6 +58,13 @@ ifeq ($(ONLY),)
 	@echo; echo 'The sandbox by itself, with the messenger:'
 	@$(CARGO) run --quiet --release -p switchboard $(FEATURES) --example sandbox -- $(PLUGIN) COMMAND_TOPIC_MESSENGER '{"actorId":2,"type":"CREATE"}'
 endif
+
+chaos: rust java
+	@tests/kafka/fetch-jars
+	$(CARGO) build --release --target wasm32-wasip2 -p messenger -p hostile -p ledger
+	$(CARGO) build --release -p switchboard $(FEATURES)
+	$(CARGO) build --release -p switchboard-tests $(FEATURES)
+	@$(TARGET)/release/chaos --cycles $(CYCLES) $(if $(SEED),--seed $(SEED))
 
 kafka: rust java
 	@tests/kafka/fetch-jars

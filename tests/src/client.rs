@@ -111,8 +111,9 @@ impl Client {
         deleted.elements().iter().try_for_each(|partition| Ok(partition.error()?))
     }
 
-    /// The controller acknowledges a change before the brokers show it.
-    fn wait_for_topic(&self, name: &str, there: bool) -> Result<()> {
+    /// Waits until the brokers show that a topic is there, or that it is gone; they do so later than the controller
+    /// acknowledges it.
+    pub fn wait_for_topic(&self, name: &str, there: bool) -> Result<()> {
         let deadline = Instant::now() + CALL;
         while partitions(self.admin.inner(), name).is_ok() != there {
             ensure!(Instant::now() < deadline, "topic {name}: the broker does not show what was done");
@@ -153,6 +154,14 @@ impl Client {
     /// All records that the topic has now, up to its last stable offset.
     pub fn read_all(&self, topic: &str) -> Result<Vec<Record>> {
         self.reader(&[topic])?.read_to_end(CALL)
+    }
+
+    /// Where each partition of the topic ends: its last stable offset, or its high watermark.
+    pub fn ends(&self, topic: &str, stable: bool) -> Result<Vec<i64>> {
+        let isolation = if stable { "read_committed" } else { "read_uncommitted" };
+        let consumer: BaseConsumer = config(&self.bootstrap).set("isolation.level", isolation).create()?;
+        let end = |partition| Ok(consumer.fetch_watermarks(topic, partition, CALL)?.1);
+        partitions(consumer.client(), topic)?.into_iter().map(end).collect()
     }
 
     /// The group's stable committed offsets in this topic, by partition; none where it has none.

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod app;
+pub mod chaos;
 pub mod client;
 pub mod directory;
 pub mod host;

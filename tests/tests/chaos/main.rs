@@ -3,3 +3,4 @@
 #![forbid(unsafe_code)]
 
 mod late_request;
+mod short;

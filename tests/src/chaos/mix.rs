@@ -1,0 +1,67 @@
+//! What is sent: a mix of inputs from a seed, for many tenants over all partitions of the source.
+
+use fastrand::Rng;
+
+/// How many tenants share the inputs.
+pub const TENANTS: u32 = 50;
+/// Keys that a tenant's inputs keep and drop.
+const KEYS: u32 = 8;
+
+/// A message for the ledger plugin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Input {
+    /// Unique; counted from 0.
+    pub id: u64,
+    pub tenant: String,
+    /// Of the source. A tenant's inputs come over all of them.
+    pub partition: i32,
+    /// The word and its argument.
+    pub action: String,
+}
+
+impl Input {
+    /// The record's value.
+    pub fn value(&self) -> String {
+        format!("{} {}", self.id, self.action)
+    }
+
+    /// Whether it can only become a dead letter.
+    pub fn is_refused(&self) -> bool {
+        self.action.starts_with("refuse") || self.action.starts_with("trap")
+    }
+}
+
+/// Inputs without end, the same ones for the same seed.
+#[derive(Debug)]
+pub struct Mix {
+    random: Rng,
+    next: u64,
+    partitions: i32,
+}
+
+impl Mix {
+    pub fn new(seed: u64, partitions: i32) -> Self {
+        Self { random: Rng::with_seed(seed), next: 0, partitions }
+    }
+}
+
+impl Iterator for Mix {
+    type Item = Input;
+
+    fn next(&mut self) -> Option<Input> {
+        let random = &mut self.random;
+        let key = random.u32(..KEYS);
+        let action = match random.u32(..100) {
+            0..40 => "note".to_owned(),
+            40..55 => format!("many {}", random.u32(2..=3)),
+            55..75 => format!("keep {key}"),
+            75..90 => format!("drop {key}"),
+            90..97 => format!("refuse {key}"),
+            _ => format!("trap {key}"),
+        };
+        let (tenant, partition) = (random.u32(..TENANTS), random.i32(0..self.partitions));
+        let input = Input { id: self.next, tenant: format!("tenant-{tenant}"), partition, action };
+        self.next += 1;
+        Some(input)
+    }
+}
