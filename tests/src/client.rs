@@ -164,6 +164,16 @@ impl Client {
         partitions(consumer.client(), topic)?.into_iter().map(end).collect()
     }
 
+    /// Looks at a topic's open transactions.
+    pub fn transactions(&self, topic: &str) -> Result<Transactions> {
+        let reader = |isolation: &str| -> Result<BaseConsumer> {
+            Ok(config(&self.bootstrap).set("group.id", "never used").set("isolation.level", isolation).create()?)
+        };
+        let (committed, uncommitted) = (reader("read_committed")?, reader("read_uncommitted")?);
+        let partitions = partitions(committed.client(), topic)?;
+        Ok(Transactions { topic: topic.to_owned(), partitions, committed, uncommitted })
+    }
+
     /// The group's stable committed offsets in this topic, by partition; none where it has none.
     pub fn committed(&self, group: &str, topic: &str) -> Result<Vec<Option<i64>>> {
         let consumer: BaseConsumer = config(&self.bootstrap).set("group.id", group).create()?;
@@ -270,6 +280,29 @@ impl Reader {
             }
         }
         Ok(None)
+    }
+}
+
+/// Made by [`Client::transactions`].
+pub struct Transactions {
+    topic: String,
+    partitions: Vec<i32>,
+    committed: BaseConsumer,
+    uncommitted: BaseConsumer,
+}
+
+impl Transactions {
+    /// Whether one is open: records are there that a read_committed reader is not yet shown.
+    pub fn is_open(&self) -> Result<bool> {
+        for partition in &self.partitions {
+            // In this order: what is written in between does not look like it.
+            let (_, high) = self.uncommitted.fetch_watermarks(&self.topic, *partition, CALL)?;
+            let (_, stable) = self.committed.fetch_watermarks(&self.topic, *partition, CALL)?;
+            if stable < high {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

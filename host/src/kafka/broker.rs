@@ -188,7 +188,10 @@ impl Broker for KafkaBroker {
         match polled {
             Some(Ok(consumed)) => Event::Record(consumed),
             Some(Err(topic)) => Event::Failed(format!("a record of {topic}, to which nobody subscribed")),
-            None => self.rebalance().unwrap_or(Event::Nothing),
+            None => {
+                self.group().keep_pace();
+                self.rebalance().unwrap_or(Event::Nothing)
+            }
         }
     }
 

@@ -1,9 +1,12 @@
+use std::time::{Duration, Instant};
+
 use rdkafka::TopicPartitionList;
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaResult;
 
 use super::client::{GroupContext, Rebalance, unassign_ours};
+use super::native;
 use super::properties::ClientOptions;
 use super::topology::Topology;
 
@@ -13,7 +16,12 @@ pub(super) struct Member {
     /// A rebalance that was handed out and is not yet answered. librdkafka does not close a consumer that owes an answer:
     /// rdkafka would wait for its end for ever.
     unanswered: Option<Rebalance>,
+    /// When librdkafka's main thread was last woken.
+    woken: Instant,
 }
+
+/// At least as often as heartbeats are due.
+const WAKE_EVERY: Duration = Duration::from_millis(100);
 
 impl Member {
     /// Joins the group; the partitions come as a rebalance.
@@ -21,11 +29,20 @@ impl Member {
         let config = options.group_consumer(worker);
         let consumer = BaseConsumer::from_config_and_context(&config, GroupContext::new(&config))?;
         consumer.subscribe(&topology.consumed())?;
-        Ok(Self { consumer, unanswered: None })
+        Ok(Self { consumer, unanswered: None, woken: Instant::now() })
     }
 
     pub(super) fn consumer(&self) -> &BaseConsumer<GroupContext> {
         &self.consumer
+    }
+
+    /// To be called while nothing comes in. librdkafka's main thread sends heartbeats, and when nothing wakes it it looks
+    /// for what is due only once a second: an idle member would hear of a rebalance so late, and all the others wait for it.
+    pub(super) fn keep_pace(&mut self) {
+        if self.woken.elapsed() >= WAKE_EVERY {
+            native::is_member(&self.consumer);
+            self.woken = Instant::now();
+        }
     }
 
     /// The next rebalance, to be answered by `assign` or `unassign`.

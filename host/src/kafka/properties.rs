@@ -48,7 +48,7 @@ const RESERVED: &[(&str, &str)] = &[
 #[serde(rename_all = "lowercase")]
 pub enum GroupProtocol {
     /// JoinGroup and SyncGroup, cooperative-sticky. Its times are ours: a member that is missed for the session time-out
-    /// is given up, a hand-over takes two heartbeats, and with a stable instance id a restarted host goes on at once.
+    /// is given up, a hand-over takes about a second, and with a stable instance id a restarted host goes on at once.
     Classic,
     /// KIP-848, brokers from 4.0. Its times are the broker's: 45 s and 5 s by default.
     Consumer,
@@ -130,8 +130,8 @@ impl ClientOptions {
                     .set("group.protocol", "classic")
                     .set("partition.assignment.strategy", "cooperative-sticky")
                     .set("session.timeout.ms", self.session_timeout_ms.to_string())
-                    // A heartbeat's answer tells that others join or leave: a hand-over takes two of them.
-                    .set("heartbeat.interval.ms", (self.session_timeout_ms / 20).max(1).to_string());
+                    // A heartbeat's answer tells that others join or leave, and these wait for everybody: 0.2 s by default.
+                    .set("heartbeat.interval.ms", (self.session_timeout_ms / 50).max(1).to_string());
             }
             GroupProtocol::Consumer => {
                 // Partitions of each topic are spread over the members: the uniform assignor fills member after member,

@@ -8,5 +8,6 @@ mod group;
 mod harness;
 mod lookups;
 mod purge;
+mod recovery;
 mod start;
 mod stream;

@@ -42,6 +42,13 @@ impl Plugin for Hostile {
                 ctx.set_json("count", &count);
                 format!("{count} {rest}").trim_end().into()
             }
+            // So many thousand turns of a loop: slow, but by no limit.
+            "burn" => {
+                for turn in 0..number() * 1000 {
+                    black_box(turn);
+                }
+                rest.into()
+            }
             "state" => {
                 for pair in rest.split(' ') {
                     match pair.split_once('=') {

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod clients;
+mod hand_over;
 mod latency;
 mod recovery;
 mod stream;
@@ -51,8 +52,10 @@ enum Part {
     Throughput,
     /// How long a lone message takes through an idle host.
     Latency,
-    /// How long nothing comes out after a kill, and when hosts come and go.
+    /// How long nothing comes out after a kill.
     Recovery,
+    /// How long a shard pauses when hosts join and leave.
+    HandOver,
 }
 
 fn main() -> ExitCode {
@@ -73,6 +76,7 @@ fn run(args: &Args) -> Result<()> {
             Part::Throughput => throughput::run(warm_kafka(&mut warm, args)?, args)?,
             Part::Latency => latency::run(warm_kafka(&mut warm, args)?, args)?,
             Part::Recovery => recovery::run(args)?,
+            Part::HandOver => hand_over::run(args)?,
         }
     }
     Ok(())
