@@ -38,6 +38,20 @@ else --topic TOKEN=NAME or the config file, else the token itself. librdkafka's 
 SWITCHBOARD_KAFKA_SASL_PASSWORD=p in the environment, where `ps` does not show it. Log level: RUST_LOG (default info).")]
     Run(Box<RunArgs>),
 
+    /// Look at a cluster with the settings of `run`, and tell what does not fit and what to do.
+    #[command(after_help = "Example:
+  BOOTSTRAP_SERVERS=localhost:9092 switchboard doctor --config messenger.toml --plugin messenger.wasm
+
+Nothing is created or changed. Without --plugin the consumed and produced topics are not checked. The exit status is 1 when
+there is a problem; warnings leave it at 0.")]
+    Doctor {
+        #[command(flatten)]
+        args: Box<RunArgs>,
+        /// As JSON, for programs.
+        #[arg(long)]
+        json: bool,
+    },
+
     /// Play a scripted demo on an embedded broker, then take typed messages.
     #[command(after_help = "Examples:
   switchboard demo messenger.wasm plugin/messenger/demo.toml

@@ -158,7 +158,7 @@ impl Settings {
         figment.extract().map_err(|error| describe(&error, &name))
     }
 
-    /// Checks what no type does.
+    /// Checks what no type does; of the plugin see `check_plugin`.
     ///
     /// # Errors
     /// Names the first setting that is missing or out of range.
@@ -173,12 +173,6 @@ impl Settings {
         if !self.app.chars().all(legal) || self.app.len() > 200 {
             let problem = "names topics, so it has only letters, digits, '.', '_' and '-', at most 200";
             return Err(ConfigError::Value { name: "app", value: self.app.clone(), problem });
-        }
-        if self.plugin.as_os_str().is_empty() {
-            return Err(ConfigError::Missing(
-                "the plugin",
-                "--plugin X.wasm, or plugin = \"X.wasm\" in the config file",
-            ));
         }
         if self.bootstrap_servers.is_empty() {
             return Err(ConfigError::Missing(
@@ -202,6 +196,18 @@ impl Settings {
             if value == 0 {
                 return Err(ConfigError::Value { name, value: "0".into(), problem: "must be at least 1" });
             }
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// When no plugin is given.
+    pub fn check_plugin(&self) -> Result<(), ConfigError> {
+        if self.plugin.as_os_str().is_empty() {
+            return Err(ConfigError::Missing(
+                "the plugin",
+                "--plugin X.wasm, or plugin = \"X.wasm\" in the config file",
+            ));
         }
         Ok(())
     }
@@ -305,11 +311,12 @@ mod tests {
         settings.app = "no/slash".into();
         expect(&settings, "letters");
         settings.app = "app".into();
-        expect(&settings, "--plugin");
-        settings.plugin = "p".into();
         expect(&settings, "BOOTSTRAP_SERVERS");
         settings.bootstrap_servers = "b".into();
         settings.check().unwrap();
+        assert!(settings.check_plugin().unwrap_err().to_string().contains("--plugin"));
+        settings.plugin = "p".into();
+        settings.check_plugin().unwrap();
         settings.shards = 0;
         expect(&settings, "shards");
     }

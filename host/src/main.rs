@@ -14,6 +14,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => commands::run::run(*args).map(|()| true),
+        Command::Doctor { args, json } => commands::doctor::doctor(*args, json),
         Command::Inspect { plugin, json } => commands::inspect::inspect(&plugin, json).map(|()| true),
         Command::Test { plugin, vectors } => commands::test::test(&plugin, &vectors),
         Command::Demo { plugin, demo, script } => {

@@ -1,6 +1,7 @@
 //! One application under test: topics of its own for every token, and hosts that run a plugin on them.
 
 use std::path::Path;
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -8,6 +9,7 @@ use anyhow::Result;
 use crate::client::{Client, Record, unique};
 use crate::host::{Host, hostile, messenger, switchboard};
 use crate::kafka::Kafka;
+use crate::native;
 
 /// How long what takes a moment may take on a busy machine.
 pub const LONG: Duration = Duration::from_mins(2);
@@ -152,15 +154,30 @@ impl App {
 
     /// Starts a host with further arguments; `name` is for people. It need not be ready yet.
     pub fn start(&self, name: &str, arguments: &[&str]) -> Result<Host> {
+        Host::start(name, &mut self.command("run", arguments)?)
+    }
+
+    /// Deletes the group's offsets of a topic, as if they had expired. No host runs.
+    pub fn delete_offsets(&self, topic: &str) -> Result<()> {
+        let partitions = i32::try_from(self.client.committed(&self.name, topic)?.len())?;
+        native::delete_offsets(&self.bootstrap, &self.name, topic, partitions)
+    }
+
+    /// Examines the cluster as this application's hosts would: exit status and lines.
+    pub fn doctor(&self, arguments: &[&str]) -> Result<(ExitStatus, Vec<String>)> {
+        Host::start("doctor", &mut self.command("doctor", arguments)?)?.end(LONG)
+    }
+
+    fn command(&self, name: &str, arguments: &[&str]) -> Result<Command> {
         let mut command = switchboard()?;
         command
-            .args(["run", "--app", &self.name])
+            .args([name, "--app", &self.name])
+            .env("BOOTSTRAP_SERVERS", &self.bootstrap)
             .args(&self.arguments)
             .args(arguments)
-            .env("BOOTSTRAP_SERVERS", &self.bootstrap)
             .envs(self.topics.iter().map(|(token, topic)| (token, topic)))
             .envs(self.environment.iter().map(|(name, value)| (name, value)));
-        Host::start(name, &mut command)
+        Ok(command)
     }
 
     /// Starts a host and waits until it runs.

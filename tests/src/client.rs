@@ -103,6 +103,12 @@ impl Client {
         names.iter().try_for_each(|name| self.wait_for_topic(name, false))
     }
 
+    /// The names of all topics.
+    pub fn topics(&self) -> Result<Vec<String>> {
+        let metadata = self.admin.inner().fetch_metadata(None, CALL)?;
+        Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
+    }
+
     /// Deletes the records of a partition that are before this offset.
     pub fn delete_records(&self, topic: &str, partition: i32, before: i64) -> Result<()> {
         let mut list = TopicPartitionList::new();
@@ -306,7 +312,7 @@ impl Transactions {
     }
 }
 
-fn config(bootstrap: &str) -> ClientConfig {
+pub(crate) fn config(bootstrap: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", bootstrap)

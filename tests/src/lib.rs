@@ -4,7 +4,7 @@
 //! Everything that is started here ends when its value is dropped, and also when the test process dies in any other
 //! way ([`process`]). Nothing sleeps: every wait is for a condition, with a deadline whose error says what was seen.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod app;
 pub mod chaos;
@@ -12,5 +12,6 @@ pub mod client;
 pub mod directory;
 pub mod host;
 pub mod kafka;
+pub mod native;
 pub mod process;
 pub mod proxy;

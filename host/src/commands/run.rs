@@ -12,7 +12,7 @@ use crate::cli::RunArgs;
 use crate::config::Settings;
 use crate::host::{Host, Plan};
 use crate::instance::Instance;
-use crate::kafka::{ClientOptions, GroupProtocol, Purge, TopicError, Topology, prepare};
+use crate::kafka::{ClientOptions, GroupProtocol, Purge, TopicError, Topology, prepare, tell_lag};
 use crate::lookup::{HttpLookups, Source};
 use crate::sandbox::{Artifact, Instances, Limits, Sandbox};
 use crate::shutdown::Shutdown;
@@ -26,8 +26,9 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
     let settings = Settings::load(args.config.as_deref(), &overrides)?;
     telemetry::logs(settings.log_format);
     settings.check()?;
+    settings.check_plugin()?;
     let instance = Instance::claim(&settings.app, settings.instance.as_deref()).context("claiming an instance id")?;
-    let options = client_options(&settings, &instance);
+    let options = client_options(&settings, &instance.id);
     options.check()?;
 
     let sandbox = sandbox(&settings)?;
@@ -49,10 +50,13 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
     let host = Host::start(&plan, || Instances::new(Arc::clone(&artifact), limits), || (), &stop)?;
     let (every, ended) = (Duration::from_millis(settings.purge_interval_ms), stop.clone());
     let purge = std::thread::Builder::new().name("purge".into()).spawn(move || purge.run(every, &ended))?;
+    let (options, topology, start_from) = (plan.options.clone(), Arc::clone(&plan.topology), plan.rules.start_from);
+    let (lag, ended) = (std::thread::Builder::new().name("lag".into()), stop.clone());
+    let lag = lag.spawn(move || tell_lag(&options, &topology, start_from, &ended))?;
     announce(&settings, &artifact, &instance, workers, started);
     let result = host.join();
     // Err: it panicked, which ends nothing else.
-    let _ = purge.join();
+    let _ = (purge.join(), lag.join());
     result?;
     tracing::info!("stopped");
     Ok(())
@@ -72,12 +76,12 @@ fn announce(settings: &Settings, artifact: &Artifact, instance: &Instance, worke
     );
 }
 
-fn client_options(settings: &Settings, instance: &Instance) -> ClientOptions {
+pub(super) fn client_options(settings: &Settings, instance: &str) -> ClientOptions {
     let group_protocol = settings.group_protocol;
     ClientOptions {
         bootstrap_servers: settings.bootstrap_servers.clone(),
         app: settings.app.clone(),
-        instance: instance.id.clone(),
+        instance: instance.to_owned(),
         // Under KIP-848 a killed static member's successor is refused until the session time-out
         // (UNRELEASED_INSTANCE_ID), which is worse than none.
         static_members: settings.instance.is_some() && group_protocol == GroupProtocol::Classic,

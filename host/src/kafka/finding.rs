@@ -30,6 +30,10 @@ pub struct Finding {
 }
 
 impl Finding {
+    pub(super) fn ok(subject: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { level: Level::Ok, subject: subject.into(), text: text.into(), fix: None }
+    }
+
     pub(super) fn warning(subject: impl Into<String>, text: impl Into<String>, fix: impl Into<String>) -> Self {
         Self { level: Level::Warning, subject: subject.into(), text: text.into(), fix: Some(fix.into()) }
     }

@@ -2,14 +2,17 @@
 //!
 //! A worker has a group consumer, a consumer for restores and a transactional producer. Nothing here decides what to
 //! commit, retry or skip: errors are put into the worker's classes (`producer`), rebalances into its events (`client`).
-//! Beside it: names (`topology`), properties (`properties`), internal topics (`topics`, `purge`), the embedded broker.
+//! Beside it: names (`topology`), properties (`properties`), internal topics (`topics`, `fit`, `purge`), the lag (`lag`), what
+//! `doctor` looks at (`doctor`), the embedded broker.
 
 mod broker;
 mod client;
+mod doctor;
 mod embedded;
 mod finding;
 mod fit;
 mod group;
+mod lag;
 mod native;
 mod producer;
 mod properties;
@@ -20,8 +23,10 @@ mod topics;
 mod topology;
 
 pub use broker::KafkaBroker;
+pub use doctor::{Doctor, Section};
 pub use embedded::EmbeddedBroker;
 pub use finding::{Finding, Level};
+pub use lag::tell_lag;
 pub use properties::{ClientOptions, GroupProtocol, PropertyError};
 pub use purge::Purge;
 pub use readers::Readers;

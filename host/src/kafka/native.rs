@@ -1,5 +1,7 @@
-//! The calls for which rdkafka has no safe form. The only file that uses `rdkafka-sys`.
+//! The calls for which rdkafka has no safe form. The only room that uses `rdkafka-sys`.
 #![allow(unsafe_code)]
+
+pub(super) mod describe;
 
 use std::ffi::CStr;
 use std::ptr;

@@ -195,13 +195,16 @@ impl ClientOptions {
         default("queue.buffering.max.kbytes", "131072");
         config
             .set("transactional.id", format!("{}-{}-{worker}", self.app, self.instance))
-            .set("transaction.timeout.ms", "10000")
+            .set("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS.to_string())
             .set("enable.idempotence", "true")
             .set("delivery.report.only.error", "true")
             .set("partitioner", "murmur2_random");
         config
     }
 }
+
+/// When brokers abort a transaction that its producer has left open.
+pub(super) const TRANSACTION_TIMEOUT_MS: i64 = 10_000;
 
 /// What internal topics and producers take: a legal record (1 MiB by default) and our headers always fit.
 pub(super) const MAX_RECORD_BYTES: &str = "4194304";

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, ConfigResourceResult, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -21,6 +21,8 @@ use crate::shutdown::Shutdown;
 const REQUEST: Duration = Duration::from_secs(2);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(50);
+/// A configuration is told by all brokers after this time, or not to us.
+const UNREADABLE: Duration = Duration::from_secs(1);
 /// A topic that cannot be created because it exists is shown by all brokers after this time, or not to us.
 const HIDDEN: Duration = Duration::from_secs(20);
 
@@ -106,15 +108,13 @@ pub fn prepare(
     let admin: AdminClient<PlainContext> =
         AdminClient::from_config_and_context(&config, PlainContext::new(&config)).map_err(brokers)?;
     let mut nag = Nag::default();
-    let (internal, mut hidden) = (internal(topology), None);
+    let (internal, mut answered) = (internal(topology), None);
     loop {
-        match attempt(&client, &admin, topology, &internal, replication_factor) {
+        let told = answered.map_or(Duration::ZERO, |first: Instant| first.elapsed());
+        match attempt(&client, &admin, topology, &internal, replication_factor, told >= UNREADABLE) {
             Ok(None) => return Ok(Admin(admin)),
-            Ok(Some(missing)) => {
-                if hidden.get_or_insert_with(Instant::now).elapsed() >= HIDDEN {
-                    return Err(TopicError::Hidden(missing));
-                }
-            }
+            Ok(Some(missing)) if told >= HIDDEN => return Err(TopicError::Hidden(missing)),
+            Ok(Some(_)) => drop(answered.get_or_insert_with(Instant::now)),
             Err(Failure::NotNow(error)) => {
                 let error = brokers(error);
                 nag.warn(format!("{error}; trying on until one does"));
@@ -139,13 +139,14 @@ impl From<KafkaError> for Failure {
 }
 
 /// Gives a topic that is not there yet, else nothing: created ones are known to one broker before they are known to all.
-/// Whoever created them, they are checked.
+/// Whoever created them, they are checked, and those whose configuration is not told `unread` too.
 fn attempt(
     client: &BaseConsumer<PlainContext>,
     admin: &AdminClient<PlainContext>,
     topology: &Topology,
     internal: &[Internal<'_>],
     replication_factor: Option<u16>,
+    unread: bool,
 ) -> Result<Option<String>, Failure> {
     let metadata = client.fetch_metadata(None, REQUEST)?;
     let missing: Vec<_> = internal.iter().filter(|topic| !exists(&metadata, topic.name)).collect();
@@ -154,6 +155,11 @@ fn attempt(
         return Ok(Some(first.name.to_owned()));
     }
     let configs = configs(admin, &internal.iter().map(|topic| topic.name).collect::<Vec<_>>())?;
+    if let Some(untold) = internal.iter().find(|topic| !configs.contains_key(topic.name))
+        && !unread
+    {
+        return Ok(Some(untold.name.to_owned()));
+    }
     let mut problems = Vec::new();
     for topic in internal {
         for finding in fit::check(topic, &facts(&metadata, topic.name, &configs), replication_factor) {
@@ -186,18 +192,14 @@ pub(super) fn configs(admin: &AdminClient<PlainContext>, topics: &[&str]) -> Kaf
     let resources: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
     let options = AdminOptions::new().request_timeout(Some(REQUEST));
     let described = wait_for(admin.describe_configs(&resources, &options))?;
-    let mut configs = Configs::new();
-    for (topic, described) in topics.iter().zip(described) {
-        match described {
-            Ok(config) => {
-                let entries = config.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?)));
-                configs.insert((*topic).to_owned(), entries.collect());
-            }
-            Err(Code::TopicAuthorizationFailed) => {}
-            Err(code) => return Err(KafkaError::AdminOp(code)),
-        }
-    }
-    Ok(configs)
+    let config = |described: ConfigResourceResult| {
+        let entries = described.ok()?.entries.into_iter();
+        let config: HashMap<_, _> = entries.filter_map(|entry| Some((entry.name, entry.value?))).collect();
+        // rdkafka drops a resource's error, and gives no entries.
+        (!config.is_empty()).then_some(config)
+    };
+    let described = topics.iter().zip(described);
+    Ok(described.filter_map(|(topic, described)| Some(((*topic).to_owned(), config(described)?))).collect())
 }
 
 pub(super) fn facts(metadata: &Metadata, topic: &str, configs: &Configs) -> Facts {

@@ -4,6 +4,7 @@
 
 mod conformance;
 mod dead_letters;
+mod doctor;
 mod group;
 mod harness;
 mod lookups;

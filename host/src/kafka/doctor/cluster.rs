@@ -1,0 +1,179 @@
+//! What the cluster as a whole is good for: its release, transactions, and for how long it keeps offsets.
+
+use std::collections::HashMap;
+
+use rdkafka::config::FromClientConfigAndContext as _;
+use rdkafka::producer::{BaseProducer, Producer as _};
+
+use super::super::finding::Finding;
+use super::super::properties::TRANSACTION_TIMEOUT_MS;
+use super::brokers::Configs;
+use super::client::{Heard, LISTEN};
+use super::{Cluster, REQUEST};
+
+pub(super) fn check(cluster: &Cluster<'_>, configs: Option<&Configs>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let brokers = cluster.metadata.brokers().len();
+    match configs {
+        Some(configs) => {
+            for config in configs.values() {
+                for finding in judge(config, brokers) {
+                    // Brokers are mostly set alike.
+                    if !findings.contains(&finding) {
+                        findings.push(finding);
+                    }
+                }
+            }
+        }
+        None => findings.push(Finding::warning(
+            "the brokers",
+            "their configuration cannot be read, so release, time-outs and replication of Kafka's own topics are not checked",
+            "Allow this client DESCRIBE_CONFIGS on the cluster, at least for `doctor`",
+        )),
+    }
+    findings.push(transaction(cluster));
+    findings
+}
+
+/// What one broker's configuration means for us.
+fn judge(config: &HashMap<String, String>, brokers: usize) -> Vec<Finding> {
+    let number = |name: &str| config.get(name).and_then(|value| value.parse::<i64>().ok());
+    let mut findings = vec![release(config)];
+    if let Some(most) = number("transaction.max.timeout.ms")
+        && most < TRANSACTION_TIMEOUT_MS
+    {
+        findings.push(Finding::problem(
+            "transactions",
+            format!("the brokers have transaction.max.timeout.ms={most}: producers with ours are refused"),
+            format!("Set transaction.max.timeout.ms of the brokers to {TRANSACTION_TIMEOUT_MS} or more"),
+        ));
+    }
+    for (subject, replication, in_sync) in [
+        ("transactions", "transaction.state.log.replication.factor", Some("transaction.state.log.min.isr")),
+        ("committed offsets", "offsets.topic.replication.factor", None),
+    ] {
+        if let Some(factor) = number(replication)
+            && brokers > 1
+            && factor == 1
+        {
+            findings.push(Finding::warning(
+                subject,
+                format!("the brokers have {replication}=1: a broker that is lost takes its part along"),
+                format!("Set {replication} of the brokers to 3, and raise that of the topic with kafka-reassign-partitions.sh"),
+            ));
+        }
+        if let Some(in_sync) = in_sync
+            && let Some(fewest) = number(in_sync).and_then(|fewest| usize::try_from(fewest).ok())
+            && brokers < fewest
+        {
+            findings.push(Finding::problem(
+                subject,
+                format!("the brokers have {in_sync}={fewest}, but there are {brokers}: no transaction can be begun"),
+                format!("Start {fewest} brokers, or set {in_sync} to {brokers}"),
+            ));
+        }
+    }
+    if let Some(minutes) = number("offsets.retention.minutes") {
+        let days = minutes / 1440;
+        let text = format!("kept for {days} days after the last member has left (offsets.retention.minutes={minutes})");
+        findings.push(if days >= 7 {
+            Finding::ok("committed offsets", text)
+        } else {
+            Finding::warning(
+                "committed offsets",
+                format!("{text}: after a longer stop it is not known any more where to go on"),
+                "Set offsets.retention.minutes of the brokers to 10080 or more",
+            )
+        });
+    }
+    findings
+}
+
+/// No request tells the release. Before 4.0 one of the settings has it; later it shows by a setting that others lack.
+fn release(config: &HashMap<String, String>) -> Finding {
+    let subject = "the brokers' release";
+    match config.get("inter.broker.protocol.version") {
+        Some(version) => {
+            let numbers = version.split(['-', '.']).map_while(|part| part.parse::<u32>().ok()).collect::<Vec<_>>();
+            if numbers >= vec![2, 5] {
+                return Finding::ok(subject, format!("Kafka {version} or later"));
+            }
+            let text = format!(
+                "the brokers speak {version} with one another; offsets in transactions are not fenced before 2.5"
+            );
+            Finding::problem(subject, text, "Use Kafka 2.5 or later, and its inter.broker.protocol.version")
+        }
+        None if config.contains_key("group.coordinator.rebalance.protocols") => {
+            Finding::ok(subject, "Kafka 4.0 or later")
+        }
+        None => Finding::warning(subject, "not known", "Switchboard needs Kafka 2.5 or later, and is tested on 4.2"),
+    }
+}
+
+/// Begins and aborts a real one, under an id that no host has: theirs end in a number.
+fn transaction(cluster: &Cluster<'_>) -> Finding {
+    let app = &cluster.asked.options.app;
+    let (mut config, heard) = (cluster.asked.options.producer(0), Heard::default());
+    config.set("transactional.id", format!("{app}-doctor"));
+    let result =
+        BaseProducer::from_config_and_context(&config, heard.clone()).and_then(|producer: BaseProducer<Heard>| {
+            let result = producer.init_transactions(REQUEST).and_then(|()| {
+                producer.begin_transaction()?;
+                producer.abort_transaction(REQUEST)
+            });
+            // Why it failed is told by polling.
+            producer.poll(LISTEN);
+            result
+        });
+    match result {
+        Ok(()) => Finding::ok("transactions", format!("can be begun under the id {app}-doctor")),
+        Err(error) => Finding::problem(
+            "transactions",
+            format!("cannot be begun under the id {app}-doctor: {}", heard.explain(&error)),
+            format!(
+                "Allow this client WRITE on the transactional ids that begin with {app}-; when time ran out, see the brokers' \
+                 log for why __transaction_state cannot be created or led (as many brokers as its replication factor?)"
+            ),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::finding::Level;
+    use super::*;
+
+    fn levels(config: &[(&str, &str)], brokers: usize) -> Vec<Level> {
+        let healthy = [
+            ("group.coordinator.rebalance.protocols", "classic,consumer"),
+            ("transaction.max.timeout.ms", "900000"),
+            ("transaction.state.log.replication.factor", "3"),
+            ("transaction.state.log.min.isr", "2"),
+            ("offsets.topic.replication.factor", "3"),
+            ("offsets.retention.minutes", "10080"),
+        ];
+        let config = healthy.iter().chain(config).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let mut levels: Vec<_> = judge(&config.collect(), brokers).iter().map(|finding| finding.level).collect();
+        levels.retain(|level| *level != Level::Ok);
+        levels
+    }
+
+    #[test]
+    fn what_a_cluster_lacks_is_told() {
+        assert_eq!(levels(&[], 3), []);
+        assert_eq!(levels(&[("transaction.max.timeout.ms", "5000")], 3), [Level::Problem]);
+        assert_eq!(levels(&[], 1), [Level::Problem], "min.isr is 2");
+        assert_eq!(levels(&[("transaction.state.log.replication.factor", "1")], 3), [Level::Warning]);
+        assert_eq!(levels(&[("offsets.retention.minutes", "60")], 3), [Level::Warning]);
+    }
+
+    #[test]
+    fn the_release_shows_by_the_settings() {
+        let level = |name: &str, value: &str| release(&HashMap::from([(name.to_owned(), value.to_owned())])).level;
+        assert_eq!(level("inter.broker.protocol.version", "2.4-IV1"), Level::Problem);
+        assert_eq!(level("inter.broker.protocol.version", "2.5-IV0"), Level::Ok);
+        assert_eq!(level("inter.broker.protocol.version", "3.9-IV0"), Level::Ok);
+        assert_eq!(level("group.coordinator.rebalance.protocols", "classic,consumer"), Level::Ok);
+        assert_eq!(level("something", "else"), Level::Warning);
+    }
+}

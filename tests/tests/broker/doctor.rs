@@ -1,0 +1,225 @@
+//! `switchboard doctor` tells what does not fit, and what to do; a host tells how far it is behind.
+
+use anyhow::{Context as _, Result};
+use switchboard_tests::app::{App, LONG};
+use switchboard_tests::kafka::{Kafka, Options, free_port};
+use switchboard_tests::native::{Operation, Resource, allow};
+
+/// The one line that has all of these words.
+fn line<'a>(lines: &'a [String], words: &[&str]) -> Result<&'a str> {
+    let found: Vec<_> = lines.iter().filter(|line| words.iter().all(|word| line.contains(word))).collect();
+    match found[..] {
+        [line] => Ok(line),
+        _ => anyhow::bail!("{} lines with {words:?} in {lines:#?}", found.len()),
+    }
+}
+
+/// What the doctor says is wrong, one after the other, with the line of advice that follows.
+fn complaints(lines: &[String]) -> Vec<String> {
+    let complains = |line: &str| line.starts_with("  PROBLEM") || line.starts_with("  warning");
+    let both = |pair: &[String]| complains(&pair[0]).then(|| format!("{} {}", pair[0].trim(), pair[1].trim()));
+    lines.windows(2).filter_map(both).collect()
+}
+
+#[test]
+fn a_cluster_with_nothing_created_is_fit() -> Result<()> {
+    let app = App::hostile("doctor-fresh", &[], 1)?;
+    let (status, lines) = app.doctor(&["--shards", "5"])?;
+    assert_eq!(status.code(), Some(0));
+    for (topic, partitions) in [("shards", "5 partitions"), ("state", "5 partitions"), ("dead-letters", "1 partition")]
+    {
+        line(&lines, &["  ok ", &format!("{}-{topic}:", app.name), "`run` creates it", partitions])?;
+    }
+    line(&lines, &["  warning ", "IN (consumed)", "does not exist"])?;
+    line(&lines, &["  warning ", "OUT (produced)", "does not exist"])?;
+    line(&lines, &["  ok ", "transactions: can be begun"])?;
+    assert_eq!(lines.last().map(String::as_str), Some("0 problems, 2 warnings"));
+    let topics = app.client.topics()?;
+    assert!(!topics.iter().any(|topic| topic.starts_with(&app.name)), "it creates nothing: {topics:?}");
+    Ok(())
+}
+
+#[test]
+fn a_healthy_application_has_nothing_to_complain_of_and_its_lag_is_shown() -> Result<()> {
+    let app = App::hostile("doctor", &["OUT"], 2)?.topic_with("IN", &[("max.message.bytes", "1048588")])?;
+    let mut host = app.run("doctor-host", &["--workers", "2", "--instance", "one"])?;
+    app.client.produce(&["count", "count", "count"].map(|word| app.word("a", word)))?;
+    app.wait_for("OUT", 3)?;
+    let (status, lines) = app.doctor(&[])?;
+    assert_eq!((status.code(), complaints(&lines)), (Some(0), vec![]));
+    line(&lines, &["  ok ", "the cluster: 1 broker"])?;
+    line(&lines, &["  ok ", "Kafka 4.0 or later"])?;
+    line(&lines, &["  ok ", &format!("the group {}:", app.name), "Stable, 2 members (2 static), protocol Classic"])?;
+    line(&lines, &["  ok ", &format!("{}-shards: 16 partitions, replication factor 1", app.name)])?;
+    line(&lines, &["  ok ", "all that is needed is allowed"])?;
+    line(&lines, &["  ok ", app.topic("IN"), "nothing waits in its 1 partitions"])?;
+    line(&lines, &["  ok ", "-shards", "nothing waits in its 16 partitions"])?;
+    assert_eq!(lines.last().map(String::as_str), Some("0 problems, 0 warnings"));
+
+    assert!(host.terminate(LONG)?.success());
+    app.client.produce(&["count", "count"].map(|word| app.word("a", word)))?;
+    let (_, lines) = app.doctor(&[])?;
+    line(&lines, &["  ok ", app.topic("IN"), "2 records wait", "the oldest for"])?;
+
+    let (status, lines) = app.doctor(&["--json"])?;
+    let told: serde_json::Value = serde_json::from_str(&lines.join("\n"))?;
+    assert_eq!((status.code(), &told["problems"], &told["warnings"]), (Some(0), &0.into(), &0.into()));
+    let sections = told["sections"].as_array().context("no sections")?;
+    assert!(sections.iter().any(|section| section["title"] == "Lag" && section["findings"][0]["level"] == "ok"));
+    Ok(())
+}
+
+#[test]
+fn without_a_plugin_the_rest_is_examined() -> Result<()> {
+    let app = App::new("doctor-bare", &[], 1)?;
+    let (status, lines) = app.doctor(&[])?;
+    assert_eq!(status.code(), Some(0));
+    assert!(matches!(&complaints(&lines)[..], [only] if only.contains("--plugin")), "{lines:#?}");
+    Ok(())
+}
+
+#[test]
+fn brokers_that_cannot_be_reached_are_told() -> Result<()> {
+    let app = App::hostile("doctor-nobody", &[], 1)?;
+    let dead = format!("127.0.0.1:{}", free_port()?);
+    let (status, lines) = app.doctor(&["--bootstrap-servers", &format!("{dead},no.such.host.invalid:9092")])?;
+    assert_eq!(status.code(), Some(1));
+    line(&lines, &["  PROBLEM ", &dead, "Connection refused"])?;
+    line(&lines, &["  PROBLEM ", "no.such.host.invalid:9092"])?;
+    assert_eq!(lines.last().map(String::as_str), Some("2 problems, 0 warnings"));
+
+    // One that can be reached is enough.
+    let servers = format!("{dead},{}", Kafka::shared().bootstrap());
+    let (status, lines) = app.doctor(&["--bootstrap-servers", &servers])?;
+    assert_eq!(status.code(), Some(0));
+    line(&lines, &["  warning ", &dead, "Connection refused"])?;
+    Ok(())
+}
+
+#[test]
+fn what_does_not_fit_is_told_all_at_once() -> Result<()> {
+    let app = App::hostile("doctor-unfit", &["IN"], 1)?.topic_with("OUT", &[("max.message.bytes", "1000")])?;
+    let compact = ("cleanup.policy", "compact");
+    app.client.create_topic(&format!("{}-state", app.name), 3, &[("cleanup.policy", "delete")])?;
+    app.client.create_topic(&format!("{}-shards", app.name), 16, &[("retention.ms", "60000")])?;
+    let app = app.arg("--session-timeout-ms", "1000");
+    let (status, lines) = app.doctor(&[])?;
+    assert_eq!(status.code(), Some(1));
+    line(&lines, &["  PROBLEM ", "-state: it has 3 partitions, but --shards is 16"])?;
+    line(&lines, &["  PROBLEM ", "-state: it has cleanup.policy=delete, but must have compact"])?;
+    line(&lines, &["--entity-name", "-state", "--add-config cleanup.policy=compact"])?;
+    line(&lines, &["  PROBLEM ", "-shards: it has retention.ms=60000"])?;
+    line(&lines, &["  PROBLEM ", "--session-timeout-ms is 1000", "group.min.session.timeout.ms=6000"])?;
+    line(&lines, &["  warning ", "OUT (produced)", "1000 bytes"])?;
+
+    let app = App::hostile("doctor-compacted", &["OUT"], 1)?.topic_with("IN", &[compact])?;
+    let (status, lines) = app.doctor(&[])?;
+    assert_eq!(status.code(), Some(0));
+    line(&lines, &["  warning ", "IN (consumed)", "it is compacted"])?;
+    Ok(())
+}
+
+#[test]
+fn a_broker_that_is_advertised_where_it_cannot_be_reached_is_told() -> Result<()> {
+    let (port, dead) = (free_port()?, free_port()?);
+    let kafka = Kafka::start_with(&Options { proxied: vec![(port, dead)], ..Options::default() })?;
+    let app = App::hostile_on(&kafka, "doctor-trap", &[], 1)?;
+    let (status, lines) = app.doctor(&["--bootstrap-servers", &format!("127.0.0.1:{port}")])?;
+    assert_eq!(status.code(), Some(1));
+    line(&lines, &["  ok ", &format!("bootstrap server 127.0.0.1:{port}")])?;
+    line(&lines, &["  PROBLEM ", &format!("broker 1: is advertised as 127.0.0.1:{dead}")])?;
+    line(&lines, &["advertised.listeners"])?;
+    assert_eq!(
+        lines.last().map(String::as_str),
+        Some("1 problems, 0 warnings"),
+        "what follows from it is not told too"
+    );
+    Ok(())
+}
+
+#[test]
+fn what_a_client_is_not_allowed_is_named_by_resource() -> Result<()> {
+    let port = free_port()?;
+    let properties = [
+        ("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer"),
+        ("super.users", "User:ANONYMOUS"),
+        ("listener.security.protocol.map", "PLAINTEXT:PLAINTEXT,PROXIED:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT"),
+        ("listener.name.proxied.sasl.enabled.mechanisms", "PLAIN"),
+        (
+            "listener.name.proxied.plain.sasl.jaas.config",
+            "org.apache.kafka.common.security.plain.PlainLoginModule required user_switchboard=\"secret\";",
+        ),
+    ];
+    let properties = properties.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let kafka = Kafka::start_with(&Options { proxied: vec![(port, port)], properties, ..Options::default() })?;
+    let app = App::hostile_on(&kafka, "doctor-acl", &["IN", "OUT"], 1)?;
+    let mut host = app.run("creator", &[])?;
+    assert!(host.terminate(LONG)?.success());
+
+    let server = format!("127.0.0.1:{port}");
+    let mut login = vec!["--bootstrap-servers", &server, "--kafka", "security.protocol=SASL_PLAINTEXT"];
+    login.extend(["--kafka", "sasl.mechanisms=PLAIN", "--kafka", "sasl.username=switchboard", "--kafka"]);
+    let (status, lines) = app.doctor(&[&login[..], &["sasl.password=wrong"]].concat())?;
+    assert_eq!(status.code(), Some(1));
+    line(&lines, &["  PROBLEM ", "does not answer as Kafka", "Authentication failed"])?;
+
+    login.push("sasl.password=secret");
+    let (status, lines) = app.doctor(&login)?;
+    assert_eq!(status.code(), Some(1));
+    line(&lines, &["  PROBLEM ", "-shards: this client is not allowed READ, WRITE, DELETE"])?;
+    line(&lines, &["  PROBLEM ", &format!("the group {}: this client is not allowed READ", app.name)])?;
+    line(&lines, &["  PROBLEM ", "transactions: cannot be begun"])?;
+
+    let topic = |topic: &str| format!("{}-{topic}", app.name);
+    let (bootstrap, user) = (kafka.bootstrap(), "User:switchboard");
+    for (topic, operations) in [
+        (topic("IN"), &[Operation::Read][..]),
+        (topic("OUT"), &[Operation::Write]),
+        (topic("shards"), &[Operation::Read, Operation::Write]),
+        (topic("state"), &[Operation::Read, Operation::Write, Operation::DescribeConfigs]),
+        (topic("dead-letters"), &[Operation::Write]),
+    ] {
+        for operation in operations {
+            allow(bootstrap, user, Resource::Topic(&topic), *operation)?;
+        }
+    }
+    allow(bootstrap, user, Resource::Group(&app.name), Operation::Read)?;
+    allow(bootstrap, user, Resource::TransactionalIds(&app.name), Operation::Write)?;
+    let (status, lines) = app.doctor(&login)?;
+    assert_eq!(status.code(), Some(1));
+    line(&lines, &["  PROBLEM ", "-shards: this client is not allowed DELETE"])?;
+    line(&lines, &["  warning ", "-shards", "its configuration cannot be read"])?;
+    line(&lines, &["  ok ", "-state: 16 partitions"])?;
+    line(&lines, &["  ok ", "transactions: can be begun"])?;
+    let problems = complaints(&lines).into_iter().filter(|line| line.starts_with("PROBLEM")).count();
+    assert_eq!(problems, 1, "{lines:#?}");
+
+    allow(bootstrap, user, Resource::Topic(&topic("shards")), Operation::Delete)?;
+    let (status, lines) = app.doctor(&login)?;
+    assert_eq!(status.code(), Some(0), "{lines:#?}");
+    // What the doctor wants is all that a host needs.
+    app.client.produce(&[app.word("a", "count")])?;
+    let mut host = app.run("allowed", &login)?;
+    host.wait_for("what is not checked", LONG, |line| line.contains("-shards: its configuration cannot be read"))?;
+    app.wait_for("OUT", 1)?;
+    assert!(host.terminate(LONG)?.success());
+    Ok(())
+}
+
+#[test]
+fn a_host_tells_how_far_the_application_is_behind() -> Result<()> {
+    let app = App::hostile("lag", &["IN", "OUT"], 1)?;
+    // A shard that is halted stays behind: its offset is gone, but not its state.
+    let mut host = app.run("before", &["--workers", "1"])?;
+    app.client.produce(&[app.word("a", "count")])?;
+    app.wait_for("OUT", 1)?;
+    assert!(host.terminate(LONG)?.success());
+    app.delete_offsets(&format!("{}-shards", app.name))?;
+    let mut behind = app.run("behind", &["--workers", "1"])?;
+    app.client.produce(&[app.word("a", "count"), app.word("a", "count")])?;
+    behind.wait_for("its lag", LONG, |line| line.contains(" INFO ") && line.contains("lag: 0 records in sources, "))?;
+    let line = behind.wait_for("the oldest", LONG, |line| line.contains(" in shards, the oldest waits "))?;
+    assert!(!line.contains(" 0 in shards"), "{line}");
+    assert!(behind.terminate(LONG)?.success());
+    Ok(())
+}
