@@ -237,8 +237,14 @@ impl Broker for KafkaBroker {
         self.must("unassigning", result);
     }
 
-    fn resume(&mut self, partition: Partition) {
-        let result = self.consumer().resume(&self.names([partition]));
+    fn pause(&mut self, partitions: &[Partition]) {
+        // librdkafka drops what it has read ahead of these, and fetches it again after `resume`.
+        let result = self.consumer().pause(&self.names(partitions.iter().copied()));
+        self.must("pausing", result);
+    }
+
+    fn resume(&mut self, partitions: &[Partition]) {
+        let result = self.consumer().resume(&self.names(partitions.iter().copied()));
         self.must("resuming", result);
     }
 

@@ -172,11 +172,8 @@ fn classify(error: &KafkaError) -> Fault {
 fn classify_call(error: CallError) -> Fault {
     let CallError { code, text, fatal, requires_abort, retriable } = error;
     match code {
-        // A newer producer has our transactional id, or the coordinator ended a transaction that was open for too long.
-        // FENCED_INSTANCE_ID: a newer member has our instance id; a new producer of ours would only fence its.
-        Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch | Code::FencedInstanceId => {
-            Fault::Fenced(text)
-        }
+        Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch => Fault::Fenced(text),
+        Code::FencedInstanceId => Fault::FencedInstance(text),
         _ if fatal => Fault::Fatal(text),
         Code::MessageTimedOut | Code::OperationTimedOut | Code::RequestTimedOut if requires_abort => {
             Fault::TimedOut(text)

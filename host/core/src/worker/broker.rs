@@ -104,9 +104,13 @@ pub enum Fault {
     /// The group does not take offsets from us: start again from what is committed.
     #[error("not a member of the group any more: {0}")]
     NotAMember(String),
-    /// Another producer has our transactional id.
+    /// The producer's epoch is not valid any more: another one has our transactional id, or the coordinator ended a
+    /// transaction that was open for longer than `transaction.timeout.ms`.
     #[error("fenced: {0}")]
     Fenced(String),
+    /// Another member has our static identity.
+    #[error("fenced: {0}")]
+    FencedInstance(String),
 }
 
 /// One worker's Kafka: a consumer in the group, a consumer for restores, a transactional producer.
@@ -129,8 +133,11 @@ pub trait Broker {
     /// Answers `Event::Revoked` and `Event::Lost`; those of the partitions that were never read are not listed.
     fn unassign(&mut self, partitions: &[Partition]);
 
-    /// Fetching of a paused partition begins.
-    fn resume(&mut self, partition: Partition);
+    /// Records of these do not come before `resume`, those that are fetched already included; events do.
+    fn pause(&mut self, partitions: &[Partition]);
+
+    /// Records of paused partitions come, from where they had come to.
+    fn resume(&mut self, partitions: &[Partition]);
 
     /// The changelog's end as a read_uncommitted client is told it: the high watermark.
     fn changelog_end(&mut self, shard: i32) -> Result<i64, NotNow>;

@@ -26,6 +26,8 @@ pub(super) struct Pending {
     pub(super) lookups: LookupProgress,
     /// Its outputs are flushed one by one: the broker has refused them, or only the batch that they made together.
     pub(super) one_by_one: bool,
+    /// Of the source record, in milliseconds since 1970.
+    timestamp: Option<i64>,
     /// Bytes, as it was read.
     bytes: usize,
 }
@@ -57,6 +59,7 @@ impl Pending {
             tenant = decoded.as_ref().ok().map(|tenant| tenant.id.clone());
             decoded
         };
+        let mut timestamp = record.timestamp;
         let (record, source, fate) = match partition {
             Partition::Source { topic, index } => {
                 let source = Coordinates { topic: Arc::clone(&rules.sources[topic]), partition: index, offset };
@@ -70,6 +73,7 @@ impl Pending {
             }
             Partition::Shard(index) => match restore_routed(record, &rules.sources) {
                 Ok((record, source)) => {
+                    timestamp = record.timestamp;
                     let fate = match decode(&record) {
                         Ok(tenant) => Fate::Process { shard: index, tenant },
                         Err(letter) => Fate::Bury { letter, minimal: false },
@@ -84,7 +88,7 @@ impl Pending {
             },
         };
         let lookups = LookupProgress::default();
-        Self { partition, offset, record, source, tenant, fate, lookups, one_by_one: false, bytes }
+        Self { partition, offset, record, source, tenant, fate, lookups, one_by_one: false, timestamp, bytes }
     }
 
     /// The broker refused what came of this record when it was alone in its transaction: its outputs are sent one by
@@ -117,18 +121,31 @@ pub(super) enum Verb {
     Process,
 }
 
+impl Verb {
+    fn other(self) -> Self {
+        match self {
+            Self::Route => Self::Process,
+            Self::Process => Self::Route,
+        }
+    }
+}
+
+/// So many batches of one verb may come one after the other while the other waits: timestamps are the producers' own.
+const MOST_IN_A_ROW: u32 = 4;
+
 /// What was read and is not committed, by verb, each in the order of its partitions.
 #[derive(Debug)]
 pub(super) struct Inbox {
     route: VecDeque<Pending>,
     process: VecDeque<Pending>,
     bytes: usize,
-    next: Verb,
+    /// The verb of the last batches, and how many they were.
+    last: (Verb, u32),
 }
 
 impl Inbox {
     pub(super) fn new() -> Self {
-        Self { route: VecDeque::new(), process: VecDeque::new(), bytes: 0, next: Verb::Process }
+        Self { route: VecDeque::new(), process: VecDeque::new(), bytes: 0, last: (Verb::Route, 0) }
     }
 
     pub(super) fn push(&mut self, pending: Pending) {
@@ -158,15 +175,20 @@ impl Inbox {
         self.len() == 0
     }
 
-    /// The verb of the next batch: they take turns while both have records, so that neither starves.
+    /// The verb of the next batch: the one whose first record is the older, so that under backlog what has waited longest
+    /// is served first. Neither starves the other.
     pub(super) fn turn(&mut self) -> Option<Verb> {
-        let verb = match (self.route.is_empty(), self.process.is_empty()) {
-            (true, true) => return None,
-            (false, true) => Verb::Route,
-            (true, false) => Verb::Process,
-            (false, false) => self.next,
+        let verb = match (self.route.front(), self.process.front()) {
+            (None, None) => return None,
+            (Some(_), None) => Verb::Route,
+            (None, Some(_)) => Verb::Process,
+            (Some(route), Some(process)) => {
+                let older = if route.timestamp < process.timestamp { Verb::Route } else { Verb::Process };
+                if self.last == (older, MOST_IN_A_ROW) { older.other() } else { older }
+            }
         };
-        self.next = if verb == Verb::Route { Verb::Process } else { Verb::Route };
+        let in_a_row = if self.last.0 == verb { self.last.1 + 1 } else { 1 };
+        self.last = (verb, in_a_row.min(MOST_IN_A_ROW));
         Some(verb)
     }
 

@@ -34,8 +34,8 @@ pub enum Next {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Stop {
     #[error(
-        "another process took over this instance's transactional id, or a transaction was open for longer than 10 s and \
-         the broker ended it ({0}). Two processes with the same instance id fence each other: give each its own (--instance)"
+        "another process took over this instance's identity ({0}). Two processes with the same instance id fence each \
+         other: give each its own (--instance)"
     )]
     Fenced(String),
     #[error("the dead-letter topic refuses even a record without key and value, so nothing can be settled: {0}")]
@@ -59,6 +59,8 @@ pub struct Worker<B, P, L, O = ()> {
     renew_producer: bool,
     /// Everything starts again from what is committed.
     restart: Option<String>,
+    /// All that is read is paused, so that events come though there is no room for records.
+    paused: bool,
     backoff: Duration,
     /// What was told last, and when: trouble that lasts is told every few seconds.
     told: Option<(Duration, String)>,
@@ -84,6 +86,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
             inbox: Inbox::new(),
             renew_producer: true,
             restart: None,
+            paused: false,
             backoff: BACKOFF.0,
             told: None,
         }
@@ -137,7 +140,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         self.renew_producer = made.is_err();
         match made {
             Ok(()) => Ok(None),
-            Err(Fault::Fenced(why)) => Err(Stop::Fenced(why)),
+            Err(Fault::Fenced(why) | Fault::FencedInstance(why)) => Err(Stop::Fenced(why)),
             Err(fault) => Ok(Some(self.wait(&format!("no transactional producer: {fault}")))),
         }
     }
@@ -152,16 +155,28 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         }
         let BatchLimits { records, bytes, .. } = self.rules.batch;
         let has_room = |inbox: &Inbox| inbox.len() < 2 * records && inbox.bytes() < 2 * bytes;
-        if !has_room(&self.inbox) && !self.broker.is_live_member() {
-            // Nothing of it can be committed, so that there would never be room to hear that the partitions are lost.
-            self.restart = Some("no member of the group any more".into());
+        if has_room(&self.inbox) {
+            if std::mem::take(&mut self.paused) {
+                self.broker.resume(&self.ownership.reading());
+            }
+        } else if self.failing() {
+            // The group may have an event for us that is why nothing can be committed: without hearing of it there would
+            // never be room again.
+            if !std::mem::replace(&mut self.paused, true) {
+                self.broker.pause(&self.ownership.reading());
+            }
+        } else {
             return Ok(());
         }
-        while has_room(&self.inbox) {
+        while self.paused || has_room(&self.inbox) {
             match self.broker.poll(wait) {
                 Event::Nothing => return Ok(()),
                 Event::Fenced(why) => return Err(Stop::Fenced(why)),
                 Event::Record(consumed) if self.ownership.takes(consumed.partition) => {
+                    if self.paused {
+                        // It came to us after the pause.
+                        self.broker.pause(&[consumed.partition]);
+                    }
                     self.inbox.push(Pending::new(consumed, &self.rules, &mut self.tenants));
                 }
                 Event::Record(Consumed { partition, offset, .. }) => {
@@ -204,7 +219,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
             Ok(txn) => txn,
             Err(failure) => return Err((batch, failure)),
         };
-        let began = txn.now();
+        let began = txn.began();
         let deadline = began + self.rules.batch.time;
         for (partition, offset) in self.ownership.beginning() {
             txn.begins(*partition, *offset);
@@ -347,12 +362,13 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
     fn start_again(&mut self, why: String) -> Result<Next, Stop> {
         tracing::warn!("starting again from what is committed: {why}");
         self.inbox.clear();
+        self.paused = false;
         self.ownership = Ownership::default();
         self.renew_producer = true;
         match again(&mut self.broker, B::restart) {
             // What made it necessary may be there still.
             Ok(()) => Ok(Next::After(self.back_off())),
-            Err(Fault::Fenced(why)) => Err(Stop::Fenced(why)),
+            Err(Fault::Fenced(why) | Fault::FencedInstance(why)) => Err(Stop::Fenced(why)),
             Err(fault) => {
                 let next = self.wait(&format!("the consumer cannot start: {fault}"));
                 self.restart = Some(why);
@@ -368,6 +384,11 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
             self.told = Some((now, why.to_owned()));
         }
         Next::After(self.back_off())
+    }
+
+    /// Whether nothing has been committed since something went wrong.
+    fn failing(&self) -> bool {
+        self.backoff > BACKOFF.0
     }
 
     /// The pause before the next attempt; longer each time, until a transaction is committed.

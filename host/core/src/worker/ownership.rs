@@ -111,6 +111,12 @@ impl Ownership {
         }
     }
 
+    /// The partitions whose records are taken in.
+    pub(super) fn reading(&self) -> Vec<Partition> {
+        let ready = self.shards.iter().filter(|(_, owned)| owned.phase == Phase::Ready);
+        self.sources.iter().copied().chain(ready.map(|(shard, _)| Partition::Shard(*shard))).collect()
+    }
+
     /// The state of a shard whose records may be processed.
     pub(super) fn ready(&mut self, shard: i32) -> Option<&mut Shard> {
         self.shards.get_mut(&shard).filter(|owned| owned.phase == Phase::Ready).map(|owned| &mut owned.state)
@@ -253,7 +259,7 @@ impl Ownership {
         }
         owned.phase = Phase::Ready;
         tracing::debug!(shard, tenants = owned.state.len(), "shard restored");
-        broker.resume(Partition::Shard(shard));
+        broker.resume(&[Partition::Shard(shard)]);
     }
 }
 

@@ -9,7 +9,8 @@ use std::time::Duration;
 use super::broker::{Broker, Destination, Fault, Partition};
 use crate::envelope::Record;
 
-/// A call that says «again» for longer than a transaction may be open has an unknown outcome.
+/// How long a transaction may be open (`transaction.timeout.ms`). A call that says «again» for longer has an unknown
+/// outcome.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Proof of an acknowledged commit.
@@ -21,25 +22,33 @@ pub struct Receipt(());
 pub(super) enum Failure {
     /// Nothing of it is visible, nor will be once the next producer has its epoch. The batch runs again.
     Aborted { fault: Fault, renew: bool },
-    /// It may be committed, or not: only what Kafka holds can tell.
+    /// It may be committed, or not, and others may have taken over: only what Kafka holds can tell.
     Unclear(String),
-    /// The producer is somebody else's.
+    /// Our identity is somebody else's.
     Fenced(String),
 }
 
 /// An open transaction.
 pub(super) struct Transaction<'a, B: Broker> {
     broker: &'a mut B,
+    began: Duration,
     offsets: BTreeMap<Partition, i64>,
 }
 
 impl<'a, B: Broker> Transaction<'a, B> {
     pub(super) fn begin(broker: &'a mut B) -> Result<Self, Failure> {
         match broker.begin() {
-            Ok(()) => Ok(Self { broker, offsets: BTreeMap::new() }),
-            Err(Fault::Fenced(why)) => Err(Failure::Fenced(why)),
+            Ok(()) => {
+                let began = broker.now();
+                Ok(Self { broker, began, offsets: BTreeMap::new() })
+            }
+            Err(Fault::Fenced(why) | Fault::FencedInstance(why)) => Err(Failure::Fenced(why)),
             Err(fault) => Err(Failure::Aborted { fault, renew: true }),
         }
+    }
+
+    pub(super) fn began(&self) -> Duration {
+        self.began
     }
 
     pub(super) fn now(&self) -> Duration {
@@ -79,7 +88,9 @@ impl<'a, B: Broker> Transaction<'a, B> {
             return Err(self.abort(fault, false));
         }
         let offsets: Vec<_> = self.offsets.iter().map(|(partition, offset)| (*partition, *offset)).collect();
-        if let Err(fault) = again(self.broker, |broker| broker.send_offsets(&offsets)) {
+        if !offsets.is_empty()
+            && let Err(fault) = again(self.broker, |broker| broker.send_offsets(&offsets))
+        {
             return Err(self.abort(fault, true));
         }
         match again(self.broker, B::commit) {
@@ -88,25 +99,42 @@ impl<'a, B: Broker> Transaction<'a, B> {
             Err(fault @ (Fault::Abortable(_) | Fault::Refused(_) | Fault::NotAMember(_))) => {
                 Err(self.abort(fault, true))
             }
-            Err(Fault::Fenced(why)) => Err(Failure::Fenced(why)),
+            Err(Fault::Fenced(why)) => Err(self.fenced(why)),
+            Err(Fault::FencedInstance(why)) => Err(Failure::Fenced(why)),
             Err(Fault::Retriable(why) | Fault::TimedOut(why) | Fault::Fatal(why)) => Err(Failure::Unclear(why)),
         }
     }
 
     /// Aborts because of `fault`; `renew`: the next transaction wants a new producer in any case.
     pub(super) fn abort(self, fault: Fault, renew: bool) -> Failure {
-        if let Fault::Fenced(why) = fault {
-            return Failure::Fenced(why);
+        match fault {
+            Fault::Fenced(why) => return self.fenced(why),
+            Fault::FencedInstance(why) => return Failure::Fenced(why),
+            _ => {}
         }
         let broken = matches!(fault, Fault::Fatal(_));
         // A request that was given up may still arrive.
         let renew = renew || broken || matches!(fault, Fault::TimedOut(_));
         match if broken { Ok(()) } else { again(self.broker, B::abort) } {
             Ok(()) => Failure::Aborted { fault, renew },
-            Err(Fault::Fenced(why)) => Failure::Fenced(why),
+            Err(Fault::Fenced(why)) => self.fenced(why),
+            Err(Fault::FencedInstance(why)) => Failure::Fenced(why),
             // A new producer's epoch ends it.
             Err(_) => Failure::Aborted { fault, renew: true },
         }
+    }
+}
+
+impl<B: Broker> Transaction<'_, B> {
+    /// The coordinator ends what is open for too long, with an epoch of its own: whoever was stopped in the middle of a
+    /// transaction is fenced by that, and may go on under its name. If somebody else has that name by now, one of the
+    /// two is fenced again, in a transaction that is not old.
+    fn fenced(&self, why: String) -> Failure {
+        let open = self.broker.now().saturating_sub(self.began);
+        if open >= PATIENCE {
+            return Failure::Unclear(format!("the transaction was open for {open:.1?}, the broker ended it: {why}"));
+        }
+        Failure::Fenced(why)
     }
 }
 

@@ -184,6 +184,21 @@ fn a_failing_batch_is_tried_again_ever_more_slowly() {
 }
 
 #[test]
+fn a_transaction_that_was_open_for_too_long_is_begun_again_as_the_broker_has_ended_it() {
+    for (fault, stops) in [(Fault::Fenced("too old".into()), false), (Fault::FencedInstance("too old".into()), true)] {
+        let mut rig = counting();
+        rig.kafka().fail("flush", 9, Effect::None, Fault::Retriable("stopped".into()));
+        rig.kafka().fail("flush", 1, Effect::None, fault);
+        if stops {
+            assert_eq!(rig.try_run(), Err(Stop::Fenced("too old".into())));
+        } else {
+            assert_counted_once(&mut rig, "fenced by time");
+            assert_eq!(rig.count("restart"), 1);
+        }
+    }
+}
+
+#[test]
 fn a_fenced_producer_stops_the_worker() {
     for call in ["begin", "send", "flush", "send_offsets", "commit", "abort", "renew", "restart"] {
         let mut rig = counting();

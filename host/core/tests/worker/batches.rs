@@ -57,23 +57,53 @@ fn a_source_record_goes_by_way_of_its_tenants_shard() {
 }
 
 #[test]
-fn routing_and_processing_never_share_a_transaction_and_take_turns() {
+fn routing_and_processing_never_share_a_transaction() {
     let mut rig = Rig::ready();
     rig.routed(&[("A", "count"); 10]);
     rig.produce(&[("D", "count"); 10]);
     rig.run();
-    let verbs: Vec<_> = rig
-        .committed_transactions()
-        .iter()
-        .map(|calls| {
-            let routes = calls.iter().any(|call| call.starts_with("send shard"));
-            let processes = calls.iter().any(|call| call.starts_with("send OUT"));
-            assert!(routes != processes, "{calls:?}");
-            routes
-        })
-        .collect();
-    assert!(verbs[..4].windows(2).all(|pair| pair[0] != pair[1]), "{verbs:?}");
+    verbs(&rig);
     assert_eq!(rig.outputs().len(), 20);
+}
+
+/// The verb of each transaction.
+fn verbs(rig: &Rig) -> Vec<&'static str> {
+    let verb = |calls: &Vec<String>| {
+        let routes = calls.iter().any(|call| call.starts_with("send shard"));
+        let processes = calls.iter().any(|call| call.starts_with("send OUT"));
+        assert!(routes != processes, "{calls:?}");
+        if routes { "route" } else { "process" }
+    };
+    rig.committed_transactions().iter().map(verb).collect()
+}
+
+#[test]
+fn what_has_waited_longest_goes_first() {
+    for (source, first) in [(6, "route"), (8, "process")] {
+        let mut rig = Rig::ready();
+        rig.routed(&[("A", "count"); 2]);
+        rig.produce(&[("D", "count"); 2]);
+        for record in rig.kafka().logs.get_mut(&SOURCE).unwrap() {
+            record.timestamp = Some(source);
+        }
+        rig.run();
+        assert_eq!(verbs(&rig)[0], first);
+        assert_eq!(rig.outputs().len(), 4);
+    }
+}
+
+#[test]
+fn records_whose_timestamps_are_always_older_do_not_starve_others() {
+    // One record a transaction.
+    let mut rig = Rig::ready_with(limited(BatchLimits { records: 20, time: Duration::ZERO, ..rules().batch }));
+    rig.routed(&[("A", "count"); 10]);
+    rig.produce(&[("D", "count"); 2]);
+    for record in rig.kafka().logs.get_mut(&SOURCE).unwrap() {
+        record.timestamp = Some(8);
+    }
+    rig.run();
+    let verbs = verbs(&rig);
+    assert_eq!(verbs[..6], ["process", "process", "process", "process", "route", "process"], "{verbs:?}");
 }
 
 #[test]

@@ -234,10 +234,20 @@ impl Broker for FakeBroker {
         kafka.positions.retain(|partition, _| !partitions.contains(partition));
     }
 
-    fn resume(&mut self, partition: Partition) {
+    fn pause(&mut self, partitions: &[Partition]) {
         let kafka = &mut *self.0.borrow_mut();
-        kafka.call("resume", &name(partition));
-        kafka.positions.get_mut(&partition).expect("only what is assigned").1 = false;
+        kafka.call("pause", &names(partitions.iter().copied()));
+        for partition in partitions {
+            kafka.positions.get_mut(partition).expect("only what is assigned").1 = true;
+        }
+    }
+
+    fn resume(&mut self, partitions: &[Partition]) {
+        let kafka = &mut *self.0.borrow_mut();
+        kafka.call("resume", &names(partitions.iter().copied()));
+        for partition in partitions {
+            kafka.positions.get_mut(partition).expect("only what is assigned").1 = false;
+        }
     }
 
     fn changelog_end(&mut self, shard: i32) -> Result<i64, NotNow> {
