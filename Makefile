@@ -4,6 +4,7 @@ CARGO ?= cargo
 PORT ?= 19092
 SCRIPT ?=
 CYCLES ?= 200
+SCHEDULES ?= 20000
 SEED ?=
 ONLY ?=
 
@@ -14,13 +15,14 @@ PLUGIN := $(TARGET)/wasm32-wasip2/release/messenger.wasm
 # The system's OpenSSL where there is one to link with; else one is built from source (1.5 minutes more on two cores).
 FEATURES := $(shell pkg-config --exists openssl 2>/dev/null || echo --features vendored-openssl)
 
-.PHONY: help build demo test lint bench chaos kafka clean rust java
+.PHONY: help build demo test lint bench simulate chaos kafka clean rust java
 
 help:
 	@echo 'make demo    the messenger on an embedded broker: a scripted evening, then your turn (SCRIPT=file plays that)'
 	@echo 'make test    all tests, on a real Apache Kafka'
 	@echo 'make build   $(HOST) and $(PLUGIN)'
 	@echo 'make bench   throughput, latency and more on a real broker (ONLY=latency: that part alone)'
+	@echo 'make simulate  the worker on a simulated Kafka, a schedule of faults a seed (SCHEDULES=100000 SEED=0; TRACE=1 tells each call)'
 	@echo 'make chaos   faults on a real Kafka, and whether every input was settled exactly once (CYCLES=200 SEED=7)'
 	@echo 'make kafka   a real broker in the foreground (PORT=19092)'
 	@echo 'make lint    formatting and lints'
@@ -65,6 +67,10 @@ chaos: rust java
 	$(CARGO) build --release -p switchboard $(FEATURES)
 	$(CARGO) build --release -p switchboard-tests $(FEATURES)
 	@$(TARGET)/release/chaos --cycles $(CYCLES) $(if $(SEED),--seed $(SEED))
+
+simulate: rust
+	$(CARGO) build --release -p switchboard-simulation
+	@$(TARGET)/release/simulate --schedules $(SCHEDULES) $(if $(SEED),--seed $(SEED)) $(if $(TRACE),--trace)
 
 kafka: rust java
 	@tests/kafka/fetch-jars

@@ -25,8 +25,8 @@ pub fn binary() -> Result<PathBuf> {
 
 /// Builds the binary with a mutation: a patch of `tests/mutations`, by its name. Takes half a minute.
 pub fn mutant(name: &str) -> Result<PathBuf> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tools/mutant-host");
-    let output = Command::new(&script).arg(name).stderr(Stdio::inherit()).output()?;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tools/mutant");
+    let output = Command::new(&script).args([name, "switchboard", "switchboard"]).stderr(Stdio::inherit()).output()?;
     ensure!(output.status.success(), "{} {name} failed; it says why above", script.display());
     Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim_end()))
 }

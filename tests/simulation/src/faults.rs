@@ -1,0 +1,113 @@
+//! Which faults a schedule has, and how many it has had.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::kafka::Cluster;
+
+/// What can go wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A call says «again», or a question has no answer yet.
+    Slow,
+    /// A producer's request: its answer is lost, it is given up, it arrives late, it arrives twice.
+    Request,
+    /// A transaction that can only be aborted, or a client that cannot be made.
+    Abortable,
+    /// A consumer that is of no more use.
+    Consumer,
+    SlowRestore,
+    /// A process dies at once.
+    Crash,
+    /// A process is stopped, for long enough that others may take over, and wakes up later.
+    Freeze,
+    /// The successor of a stopped process is started while that still lives.
+    Twin,
+    /// A process leaves in good order.
+    Leave,
+    /// Everything is shared out anew.
+    Rebalance,
+    /// A member that lives is given up.
+    Kick,
+    /// A changelog is compacted.
+    Compaction,
+    /// What is consumed of a shard is deleted.
+    Purge,
+}
+
+/// Each kind, how many of 65,536 occasions have it where it is rare, its name.
+const KINDS: [(Kind, u16, &str); 13] = [
+    (Kind::Slow, 600, "slow calls"),
+    (Kind::Request, 3000, "requests lost, late or twice"),
+    (Kind::Abortable, 1000, "aborts"),
+    (Kind::Consumer, 200, "consumers failed"),
+    (Kind::SlowRestore, 10_000, "slow restores"),
+    (Kind::Crash, 300, "crashes"),
+    (Kind::Freeze, 300, "stopped processes"),
+    (Kind::Twin, 20_000, "twins of stopped processes"),
+    (Kind::Leave, 150, "leaves"),
+    (Kind::Rebalance, 300, "rebalances"),
+    (Kind::Kick, 300, "members given up"),
+    (Kind::Compaction, 1000, "compactions"),
+    (Kind::Purge, 1000, "purges"),
+];
+
+/// Faults made, by kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally([u64; KINDS.len()]);
+
+impl Tally {
+    /// Adds another schedule's.
+    pub fn add(&mut self, other: &Self) {
+        for (sum, count) in self.0.iter_mut().zip(other.0) {
+            *sum += count;
+        }
+    }
+
+    /// The kinds of faults that no schedule had.
+    pub fn missing(&self) -> Vec<&'static str> {
+        KINDS.iter().zip(self.0).filter(|(_, count)| *count == 0).map(|((_, _, name), _)| *name).collect()
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, ((_, _, name), count)) in KINDS.iter().zip(self.0).enumerate() {
+            write!(f, "{}{count} {name}", if place == 0 { "" } else { ", " })?;
+        }
+        Ok(())
+    }
+}
+
+/// A schedule's faults: some schedules are calm, some wild, and each ends with a calm time in which all must be settled.
+#[derive(Debug)]
+pub(crate) struct Faults {
+    /// Of 65,536 occasions, how many have a fault.
+    rates: [u16; KINDS.len()],
+    until: Duration,
+    pub(crate) made: Tally,
+}
+
+impl Faults {
+    pub(crate) fn new(random: &mut fastrand::Rng, until: Duration) -> Self {
+        // One fault shows more when it is not drowned by others: a schedule has some kinds, rarely or often.
+        let rates = KINDS.map(|(_, rare, _)| match random.u8(0..4) {
+            0 | 1 => 0,
+            2 => rare,
+            _ => rare.saturating_mul(4),
+        });
+        Self { rates, until, made: Tally::default() }
+    }
+
+    pub(crate) fn strikes(&mut self, kind: Kind, cluster: &mut Cluster) -> bool {
+        let rate = self.rates[kind as usize];
+        let strikes = rate > 0 && cluster.now < self.until && cluster.random.u16(..) < rate;
+        self.made.0[kind as usize] += u64::from(strikes);
+        strikes
+    }
+
+    /// Whether the calm time has begun.
+    pub(crate) fn are_over(&self, now: Duration) -> bool {
+        now >= self.until
+    }
+}

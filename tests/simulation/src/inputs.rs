@@ -1,0 +1,97 @@
+//! What a schedule's source topics hold.
+
+use std::sync::{Arc, OnceLock};
+
+use switchboard_core::envelope::{Headers, Record};
+use switchboard_core::vectors;
+use switchboard_core::worker::Partition;
+use switchboard_sdk::{Header, Message};
+
+use crate::client::TOXIC;
+use crate::plugins::{ID, Logic};
+
+/// The tenant header.
+pub(crate) const TENANT: &str = "tenant";
+
+/// A record of a source topic.
+#[derive(Debug, Clone)]
+pub(crate) struct Input {
+    pub(crate) partition: Partition,
+    /// `None`: it has no tenant header, which makes it a dead letter at once.
+    pub(crate) tenant: Option<String>,
+    pub(crate) record: Record,
+}
+
+impl Input {
+    /// As its plugin is to see it.
+    pub(crate) fn message(&self, sources: &[Arc<str>]) -> Message {
+        let Partition::Source { topic, .. } = self.partition else { unreachable!("inputs are of sources") };
+        let header = |header: switchboard_core::envelope::Header<'_>| Header {
+            name: String::from_utf8_lossy(header.name).into_owned(),
+            value: header.value.map(<[u8]>::to_vec),
+        };
+        Message {
+            topic: sources[topic].to_string(),
+            tenant: self.tenant.clone().unwrap_or_default(),
+            key: self.record.key.clone(),
+            value: self.record.value.clone(),
+            headers: self.record.headers.iter().map(header).collect(),
+            timestamp: self.record.timestamp.and_then(|ms| ms.try_into().ok()).unwrap_or(0),
+        }
+    }
+}
+
+/// The messenger's test vectors, as a stock of messages: topic and value.
+fn stock() -> &'static [(String, Option<Vec<u8>>)] {
+    static STOCK: OnceLock<Vec<(String, Option<Vec<u8>>)>> = OnceLock::new();
+    STOCK.get_or_init(|| {
+        let scenarios = vectors::parse(include_str!("../../vectors/messenger.json")).expect("shipped with this crate");
+        let inputs = scenarios.iter().flat_map(|scenario| &scenario.steps).map(|step| &step.input);
+        let bytes = |bytes: &vectors::Bytes| bytes.to_vec().expect("shipped with this crate");
+        inputs.map(|input| (input.topic.clone(), input.value.as_ref().map(bytes))).collect()
+    })
+}
+
+/// Makes up as many inputs, in the order in which they are produced; the id of each is its place.
+pub(crate) fn make(
+    random: &mut fastrand::Rng,
+    logic: Logic,
+    sources: &[Arc<str>],
+    partitions: i32,
+    tenants: u32,
+    count: usize,
+) -> Vec<Input> {
+    let odd = random.u8(0..3) == 0;
+    let make = |id| {
+        let (topic, mut value) = match logic {
+            Logic::Shelf => {
+                let number = random.u32(0..24);
+                let word = match random.u8(0..10) {
+                    0..=4 => "put",
+                    5..=6 => "drop",
+                    7 => "look",
+                    8 if odd => "poison",
+                    _ => "reject",
+                };
+                (0, Some(format!("{word} {number}").into_bytes()))
+            }
+            Logic::Messenger => {
+                let (token, value) = random.choice(stock()).expect("there are vectors");
+                (sources.iter().position(|source| **source == **token).expect("it consumes that"), value.clone())
+            }
+        };
+        if odd && random.u8(0..30) == 0 {
+            value = Some(TOXIC.into());
+        }
+        let tenant = (!odd || random.u8(0..20) > 0).then(|| format!("t{}", random.u32(0..tenants)));
+        let mut headers = Headers::new();
+        headers.add(ID, usize::to_string(&id));
+        if let Some(tenant) = &tenant {
+            headers.add(TENANT, tenant);
+        }
+        let timestamp = Some(i64::try_from(id).expect("few"));
+        let partition = Partition::Source { topic, index: random.i32(0..partitions) };
+        Input { partition, tenant, record: Record { key: None, value, headers, timestamp } }
+    };
+    (0..count).map(make).collect()
+}

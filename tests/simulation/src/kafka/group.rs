@@ -1,0 +1,330 @@
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use switchboard_core::worker::{Event, Partition};
+
+use super::log::ProducerId;
+
+/// A running process' worker: it dies, and its successor is another one.
+pub(crate) type ClientId = u32;
+type MemberId = u32;
+
+/// `session.timeout.ms`.
+const SESSION: Duration = Duration::from_secs(10);
+
+/// Why the coordinator of the group does not take offsets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotTaken {
+    /// ILLEGAL_GENERATION or UNKNOWN_MEMBER_ID.
+    Stale,
+    /// FENCED_INSTANCE_ID: the static identity is a newer member's.
+    Fenced,
+}
+
+/// A member, as the coordinator knows it.
+#[derive(Debug)]
+struct Member {
+    client: ClientId,
+    /// Its static identity.
+    instance: Option<u32>,
+    heard_of: Duration,
+    /// Handed to it, and not given back yet.
+    owned: BTreeSet<Partition>,
+}
+
+/// What a member sends with offsets, so that they are fenced.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Metadata {
+    member: MemberId,
+    generation: i32,
+    instance: Option<u32>,
+}
+
+/// The membership, as a client's library sees it: it may be late.
+#[derive(Debug, Default)]
+pub(crate) struct Consumer {
+    instance: Option<u32>,
+    member: Option<MemberId>,
+    generation: i32,
+    /// The coordinator has given it up, and it knows: until the worker has answered it does not join anew.
+    lost: bool,
+    events: VecDeque<Event>,
+    unanswered: Option<Event>,
+    /// Given to the worker and not taken back.
+    assigned: BTreeSet<Partition>,
+    /// Where reading goes on, and whether it is paused.
+    positions: BTreeMap<Partition, (i64, bool)>,
+    /// The process is stopped: nothing is sent, nothing is heard.
+    pub(crate) frozen: bool,
+}
+
+impl Consumer {
+    pub(crate) fn new(instance: Option<u32>) -> Self {
+        Self { instance, ..Self::default() }
+    }
+
+    pub(crate) fn next_event(&mut self) -> Option<Event> {
+        if self.unanswered.is_some() {
+            return None;
+        }
+        let event = self.events.pop_front()?;
+        if matches!(event, Event::Assigned(_) | Event::Revoked(_) | Event::Lost(_)) {
+            self.unanswered = Some(event.clone());
+        }
+        Some(event)
+    }
+
+    pub(crate) fn fail(&mut self, why: &str) {
+        self.events.push_back(Event::Failed(why.to_owned()));
+    }
+
+    pub(crate) fn assign(&mut self, partition: Partition, offset: i64, paused: bool) {
+        self.positions.insert(partition, (offset, paused));
+    }
+
+    pub(crate) fn answer_assigned(&mut self) {
+        self.unanswered.take_if(|event| matches!(event, Event::Assigned(_)));
+    }
+
+    pub(crate) fn pause(&mut self, partition: Partition, pause: bool) {
+        if let Some((_, paused)) = self.positions.get_mut(&partition) {
+            *paused = pause;
+        }
+    }
+
+    /// Partitions that are read, and from where.
+    pub(crate) fn reading(&self) -> impl Iterator<Item = (Partition, i64)> {
+        self.positions.iter().filter(|(_, (_, paused))| !paused).map(|(partition, (offset, _))| (*partition, *offset))
+    }
+
+    pub(crate) fn read(&mut self, partition: Partition, offset: i64) {
+        if let Some((position, _)) = self.positions.get_mut(&partition) {
+            *position = offset + 1;
+        }
+    }
+
+    pub(crate) fn is_live(&self) -> bool {
+        self.member.is_some() && !self.lost
+    }
+
+    /// What is sent with offsets.
+    pub(crate) fn metadata(&self) -> Option<Metadata> {
+        let member = self.member.filter(|_| !self.lost)?;
+        Some(Metadata { member, generation: self.generation, instance: self.instance })
+    }
+}
+
+/// The coordinator of the group, with the clients' side of it: members, generations, committed offsets.
+#[derive(Debug)]
+pub(crate) struct Group {
+    partitions: Vec<Partition>,
+    generation: i32,
+    members: BTreeMap<MemberId, Member>,
+    next_member: MemberId,
+    target: BTreeMap<Partition, MemberId>,
+    pub(crate) committed: BTreeMap<Partition, i64>,
+    /// Offsets of open transactions.
+    pending: BTreeMap<ProducerId, BTreeMap<Partition, i64>>,
+    pub(crate) clients: BTreeMap<ClientId, Consumer>,
+}
+
+impl Group {
+    pub(crate) fn new(partitions: Vec<Partition>) -> Self {
+        Self {
+            partitions,
+            generation: 0,
+            members: BTreeMap::new(),
+            next_member: 0,
+            target: BTreeMap::new(),
+            committed: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            clients: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn client(&mut self, client: ClientId) -> &mut Consumer {
+        self.clients.get_mut(&client).expect("it runs")
+    }
+
+    /// TxnOffsetCommit: pending until the transaction's marker.
+    pub(crate) fn add_offsets(
+        &mut self,
+        producer: ProducerId,
+        metadata: Option<Metadata>,
+        offsets: &[(Partition, i64)],
+    ) -> Result<(), NotTaken> {
+        // Offsets without a member's id and generation are taken from anybody.
+        if let Some(Metadata { member, generation, instance }) = metadata {
+            match self.members.get(&member) {
+                None if instance.is_some_and(|id| self.members.values().any(|m| m.instance == Some(id))) => {
+                    return Err(NotTaken::Fenced);
+                }
+                None => return Err(NotTaken::Stale),
+                Some(_) if generation != self.generation => return Err(NotTaken::Stale),
+                Some(_) => {}
+            }
+        }
+        self.pending.entry(producer).or_default().extend(offsets.iter().copied());
+        Ok(())
+    }
+
+    /// The marker of a transaction that had offsets.
+    pub(crate) fn mark(&mut self, producer: ProducerId, commit: bool) {
+        let offsets = self.pending.remove(&producer).unwrap_or_default();
+        if commit {
+            self.committed.extend(offsets);
+        }
+    }
+
+    /// OffsetFetch with `require_stable`: `None` while one of these is pending.
+    pub(crate) fn stable_offsets(&self, partitions: &[Partition]) -> Option<Vec<Option<i64>>> {
+        let pending = |partition| self.pending.values().any(|offsets| offsets.contains_key(partition));
+        if partitions.iter().any(pending) {
+            return None;
+        }
+        Some(partitions.iter().map(|partition| self.committed.get(partition).copied()).collect())
+    }
+
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// Where everything is shared out anew.
+    pub(crate) fn rebalance(&mut self, random: &mut fastrand::Rng) {
+        self.generation += 1;
+        let mut members: Vec<_> = self.members.keys().copied().collect();
+        random.shuffle(&mut members);
+        let mut partitions = self.partitions.clone();
+        random.shuffle(&mut partitions);
+        self.target.clear();
+        if !members.is_empty() {
+            let share = |(place, partition)| (partition, members[place % members.len()]);
+            self.target = partitions.into_iter().enumerate().map(share).collect();
+        }
+    }
+
+    /// Removes a member; what it had is free at once, whether it knows or not.
+    fn remove(&mut self, member: MemberId, random: &mut fastrand::Rng) {
+        if self.members.remove(&member).is_some() {
+            self.rebalance(random);
+        }
+    }
+
+    /// LeaveGroup; a static member does not send it, and so keeps its partitions until its session is over.
+    pub(crate) fn leave(&mut self, client: ClientId, random: &mut fastrand::Rng) {
+        let consumer = self.client(client);
+        if let (Some(member), None) = (consumer.member, consumer.instance) {
+            self.remove(member, random);
+        }
+    }
+
+    /// The coordinator gives up a member that is alive: its heartbeats did not come through.
+    pub(crate) fn kick(&mut self, random: &mut fastrand::Rng) {
+        let members: Vec<_> = self.members.keys().copied().collect();
+        if let Some(member) = random.choice(members) {
+            self.remove(member, random);
+        }
+    }
+
+    /// What the worker's answer to a revocation gives back.
+    pub(crate) fn answer_revoked(&mut self, client: ClientId, partitions: &[Partition]) {
+        let consumer = self.clients.get_mut(&client).expect("it runs");
+        for partition in partitions {
+            consumer.positions.remove(partition);
+        }
+        match consumer.unanswered.take() {
+            Some(Event::Revoked(all)) => {
+                if let Some(member) = consumer.member.and_then(|member| self.members.get_mut(&member)) {
+                    member.owned.retain(|partition| !all.contains(partition));
+                }
+                consumer.assigned.retain(|partition| !all.contains(partition));
+            }
+            Some(Event::Lost(_)) => {
+                consumer.assigned.clear();
+                (consumer.lost, consumer.member) = (false, None);
+            }
+            other => consumer.unanswered = other,
+        }
+    }
+
+    /// One exchange between a client's library and the coordinator, as heartbeats bring it about.
+    pub(crate) fn exchange(&mut self, id: ClientId, now: Duration, random: &mut fastrand::Rng) {
+        let Some(consumer) = self.clients.get_mut(&id) else { return };
+        if consumer.frozen || consumer.unanswered.is_some() || !consumer.events.is_empty() {
+            return;
+        }
+        let Some(member_id) = consumer.member else {
+            self.join(id, now, random);
+            return;
+        };
+        let Some(member) = self.members.get_mut(&member_id) else {
+            let fenced = consumer.instance.is_some_and(|own| self.members.values().any(|m| m.instance == Some(own)));
+            if fenced {
+                consumer.events.push_back(Event::Fenced("the static identity is a newer member's".into()));
+            } else if !consumer.lost {
+                consumer.lost = true;
+                consumer.events.push_back(Event::Lost(consumer.assigned.iter().copied().collect()));
+            }
+            return;
+        };
+        member.heard_of = now;
+        consumer.generation = self.generation;
+        let target = |partition: &Partition| self.target.get(partition) == Some(&member_id);
+        let revoked: Vec<_> = member.owned.iter().copied().filter(|partition| !target(partition)).collect();
+        if !revoked.is_empty() {
+            consumer.events.push_back(Event::Revoked(revoked));
+            return;
+        }
+        let taken: BTreeSet<_> = self.members.values().flat_map(|m| m.owned.iter().copied()).collect();
+        let wanted = self.partitions.iter().copied().filter(|partition| target(partition));
+        let free: Vec<_> = wanted.filter(|partition| !taken.contains(partition)).collect();
+        if !free.is_empty() {
+            let member = self.members.get_mut(&member_id).expect("looked up above");
+            member.owned.extend(free.iter().copied());
+            consumer.assigned.extend(free.iter().copied());
+            consumer.events.push_back(Event::Assigned(free));
+        }
+    }
+
+    fn join(&mut self, client: ClientId, now: Duration, random: &mut fastrand::Rng) {
+        let consumer = self.clients.get_mut(&client).expect("it runs");
+        let (id, instance) = (self.next_member, consumer.instance);
+        self.next_member += 1;
+        consumer.member = Some(id);
+        let known =
+            instance.and_then(|own| self.members.iter().find(|(_, m)| m.instance == Some(own)).map(|(m, _)| *m));
+        if let Some(old) = known {
+            // A known static identity gets what it had, in the same generation; the old member id is fenced.
+            let Member { owned, .. } = self.members.remove(&old).expect("found above");
+            for member in self.target.values_mut().filter(|member| **member == old) {
+                *member = id;
+            }
+            consumer.generation = self.generation;
+            if !owned.is_empty() {
+                consumer.assigned.extend(owned.iter().copied());
+                consumer.events.push_back(Event::Assigned(owned.iter().copied().collect()));
+            }
+            self.members.insert(id, Member { client, instance, heard_of: now, owned });
+        } else {
+            self.members.insert(id, Member { client, instance, heard_of: now, owned: BTreeSet::new() });
+            self.rebalance(random);
+            self.clients.get_mut(&client).expect("it runs").generation = self.generation;
+        }
+    }
+
+    /// Gives up members that have not been heard of for the session time-out.
+    pub(crate) fn expire(&mut self, now: Duration, random: &mut fastrand::Rng) {
+        let mut silent = Vec::new();
+        for (id, member) in &mut self.members {
+            let own = self.clients.get(&member.client);
+            if own.is_some_and(|consumer| !consumer.frozen && consumer.member == Some(*id)) {
+                member.heard_of = now;
+            } else if now > member.heard_of + SESSION {
+                silent.push(*id);
+            }
+        }
+        for id in silent {
+            self.remove(id, random);
+        }
+    }
+}

@@ -1,0 +1,102 @@
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use switchboard_core::envelope::Record;
+
+/// A transactional producer, as logs know it.
+pub(crate) type ProducerId = u32;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Open(ProducerId),
+    Committed,
+    Aborted,
+}
+
+#[derive(Debug)]
+struct Entry {
+    offset: i64,
+    fate: Fate,
+    record: Record,
+}
+
+/// A partition's log: records, and control records that only take up offsets.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    start: i64,
+    /// The high watermark: the offset after the last record, open transactions included.
+    end: i64,
+    entries: Vec<Entry>,
+    /// First offset of each transaction that has no marker here yet.
+    open: BTreeMap<ProducerId, i64>,
+}
+
+impl Log {
+    /// Appends a record, of an open transaction or of none; returns its offset.
+    pub(crate) fn append(&mut self, producer: Option<ProducerId>, record: Record) -> i64 {
+        let (offset, fate) = (self.end, producer.map_or(Fate::Committed, Fate::Open));
+        if let Some(producer) = producer {
+            self.open.entry(producer).or_insert(offset);
+        }
+        self.entries.push(Entry { offset, fate, record });
+        self.end += 1;
+        offset
+    }
+
+    /// Writes the marker that ends a producer's transaction.
+    pub(crate) fn mark(&mut self, producer: ProducerId, commit: bool) {
+        let Some(first) = self.open.remove(&producer) else { return };
+        let from = self.entries.partition_point(|entry| entry.offset < first);
+        for entry in &mut self.entries[from..] {
+            if entry.fate == Fate::Open(producer) {
+                entry.fate = if commit { Fate::Committed } else { Fate::Aborted };
+            }
+        }
+        self.end += 1;
+    }
+
+    pub(crate) fn high_watermark(&self) -> i64 {
+        self.end
+    }
+
+    /// The last stable offset: nothing before it belongs to an open transaction.
+    pub(crate) fn stable_end(&self) -> i64 {
+        self.open.values().copied().min().unwrap_or(self.end)
+    }
+
+    pub(crate) fn stable_bounds(&self) -> Range<i64> {
+        self.start..self.stable_end()
+    }
+
+    /// The next record at or after an offset that a read_committed reader is shown, with its offset.
+    pub(crate) fn read(&self, offset: i64) -> Option<(i64, &Record)> {
+        let from = self.entries.partition_point(|entry| entry.offset < offset);
+        let stable = self.stable_end();
+        let shown = self.entries[from..].iter().take_while(|entry| entry.offset < stable);
+        shown.into_iter().find(|entry| entry.fate == Fate::Committed).map(|entry| (entry.offset, &entry.record))
+    }
+
+    /// All that a read_committed reader is shown.
+    pub(crate) fn committed(&self) -> impl Iterator<Item = (i64, &Record)> {
+        let stable = self.stable_end();
+        let shown = self.entries.iter().filter(move |entry| entry.offset < stable && entry.fate == Fate::Committed);
+        shown.map(|entry| (entry.offset, &entry.record))
+    }
+
+    /// Compaction: of the stable part, aborted records go, and committed ones that a later one of the same key replaces.
+    /// Tombstones stay: they are kept for days, and no schedule is that long.
+    pub(crate) fn compact(&mut self) {
+        let stable = self.stable_end();
+        let last: BTreeMap<_, _> = self.committed().map(|(offset, record)| (record.key.clone(), offset)).collect();
+        self.entries.retain(|entry| {
+            entry.offset >= stable
+                || entry.fate == Fate::Committed && last.get(&entry.record.key) == Some(&entry.offset)
+        });
+    }
+
+    /// DeleteRecords: all before this offset.
+    pub(crate) fn delete_before(&mut self, offset: i64) {
+        self.entries.retain(|entry| entry.offset >= offset);
+        self.start = self.start.max(offset);
+    }
+}

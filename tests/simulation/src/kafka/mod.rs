@@ -1,0 +1,181 @@
+//! A Kafka in memory: the servers' side of what the worker's promise rests on.
+//!
+//! `log` shows read_committed readers what Kafka's would be shown; `transactions` knows epochs and how transactions
+//! end; `group` knows members, generations and offsets. Requests may be held up here and arrive late. Nothing in this
+//! room knows what a worker does with it; nothing happens by itself: `Cluster::tick` does what brokers do in the
+//! background, one bit at a time, in an order that the seed gives.
+
+mod group;
+mod log;
+mod transactions;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use switchboard_core::envelope::Record;
+use switchboard_core::worker::Partition;
+
+pub(crate) use group::{ClientId, Consumer, Metadata, NotTaken};
+pub(crate) use log::{Log, ProducerId};
+pub(crate) use transactions::Refusal;
+
+use group::Group;
+use transactions::Transactions;
+
+/// Where something is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Place {
+    Consumed(Partition),
+    Changelog(i32),
+    /// All output topics in one, so that their order is known.
+    Outputs,
+    DeadLetters,
+    /// The group's offsets.
+    Offsets,
+}
+
+/// A request that is held up in the network.
+#[derive(Debug, Clone)]
+pub(crate) enum Request {
+    Produce { place: Place, record: Record },
+    Offsets { metadata: Option<Metadata>, offsets: Vec<(Partition, i64)> },
+    End { commit: bool },
+}
+
+#[derive(Debug)]
+struct Late {
+    due: Duration,
+    producer: ProducerId,
+    epoch: i32,
+    request: Request,
+}
+
+/// Why a request is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Error {
+    Transaction(Refusal),
+    Group(NotTaken),
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        Self::Transaction(refusal)
+    }
+}
+
+/// Brokers, coordinators and the network between them and the clients.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    pub(crate) now: Duration,
+    pub(crate) random: fastrand::Rng,
+    pub(crate) logs: BTreeMap<Place, Log>,
+    pub(crate) transactions: Transactions,
+    pub(crate) group: Group,
+    late: Vec<Late>,
+}
+
+impl Cluster {
+    pub(crate) fn new(seed: u64, partitions: Vec<Partition>, shards: u32) -> Self {
+        let consumed = partitions.iter().map(|partition| Place::Consumed(*partition));
+        let changelogs = (0..shards).map(|shard| Place::Changelog(shard.cast_signed()));
+        let places = consumed.chain(changelogs).chain([Place::Outputs, Place::DeadLetters]);
+        Self {
+            now: Duration::ZERO,
+            random: fastrand::Rng::with_seed(seed),
+            logs: places.map(|place| (place, Log::default())).collect(),
+            transactions: Transactions::default(),
+            group: Group::new(partitions),
+            late: Vec::new(),
+        }
+    }
+
+    pub(crate) fn log(&mut self, place: Place) -> &mut Log {
+        self.logs.get_mut(&place).expect("all places have a log")
+    }
+
+    /// Produce, as part of a transaction.
+    pub(crate) fn produce(
+        &mut self,
+        producer: ProducerId,
+        epoch: i32,
+        place: Place,
+        record: &Record,
+    ) -> Result<(), Error> {
+        self.transactions.add(producer, epoch, place, self.now)?;
+        self.log(place).append(Some(producer), record.clone());
+        Ok(())
+    }
+
+    /// TxnOffsetCommit.
+    pub(crate) fn add_offsets(
+        &mut self,
+        producer: ProducerId,
+        epoch: i32,
+        metadata: Option<Metadata>,
+        offsets: &[(Partition, i64)],
+    ) -> Result<(), Error> {
+        self.transactions.add(producer, epoch, Place::Offsets, self.now)?;
+        self.group.add_offsets(producer, metadata, offsets).map_err(Error::Group)
+    }
+
+    /// A request does not arrive now, but some time later, whatever its sender has done since.
+    pub(crate) fn hold(&mut self, producer: ProducerId, epoch: i32, request: Request) {
+        let due = self.now + Duration::from_millis(self.random.u64(1..3000));
+        self.late.push(Late { due, producer, epoch, request });
+    }
+
+    fn deliver(&mut self) {
+        let Some(index) = self.late.iter().position(|late| late.due <= self.now) else { return };
+        let Late { producer, epoch, request, .. } = self.late.swap_remove(index);
+        // Whoever sent it does not wait for the answer any more.
+        let _ = match request {
+            Request::Produce { place, record } => self.transactions.verify(producer, epoch, place).map(|()| {
+                self.log(place).append(Some(producer), record);
+            }),
+            Request::Offsets { metadata, offsets } => {
+                self.transactions.verify(producer, epoch, Place::Offsets).map(|()| {
+                    let _ = self.group.add_offsets(producer, metadata, &offsets);
+                })
+            }
+            Request::End { commit } => self.transactions.end(producer, epoch, commit),
+        };
+    }
+
+    /// One bit of what goes on in the background.
+    pub(crate) fn tick(&mut self) {
+        match self.random.u8(0..8) {
+            0..=2 => self.mark(),
+            3..=5 => {
+                let clients: Vec<_> = self.group.clients.keys().copied().collect();
+                if let Some(client) = self.random.choice(clients) {
+                    self.group.exchange(client, self.now, &mut self.random);
+                }
+            }
+            6 => self.deliver(),
+            _ => {
+                self.group.expire(self.now, &mut self.random);
+                // The broker looks for transactions that are too old every 10 s.
+                if self.random.u8(0..8) == 0 {
+                    self.transactions.time_out(self.now);
+                }
+            }
+        }
+    }
+
+    /// Writes one of the markers of transactions that have been decided, in any order: the group's may come before the
+    /// changelog's.
+    fn mark(&mut self) {
+        if let Some((producer, place)) = self.random.choice(self.transactions.unmarked()) {
+            let commit = self.transactions.marked(producer, place);
+            match place {
+                Place::Offsets => self.group.mark(producer, commit),
+                place => self.log(place).mark(producer, commit),
+            }
+        }
+    }
+
+    /// Whether nothing is under way: no request, no transaction, no pending offset.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.late.is_empty() && self.transactions.is_quiet() && self.group.is_quiet()
+    }
+}

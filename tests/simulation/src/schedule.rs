@@ -1,0 +1,343 @@
+//! One schedule: workers, faults and brokers take turns in an order that a seed gives, until all is settled.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use corosensei::stack::DefaultStack;
+use corosensei::{Coroutine, CoroutineResult};
+use switchboard_core::envelope::{HeaderKind, OutputLimits, OutputRules, TenantHeader, TenantSchema};
+use switchboard_core::state::StateLimits;
+use switchboard_core::worker::{BatchLimits, Next, Partition, Rules, StartFrom, Stop, Worker};
+
+use crate::check::{self, Truth};
+use crate::client::{Client, Turn, World};
+use crate::faults::{Faults, Kind, Tally};
+use crate::inputs::{self, Input, TENANT};
+use crate::kafka::{ClientId, Cluster, Consumer, Place};
+use crate::plugins::{Directory, Loaded, Logic};
+
+/// Turns after which a schedule that is not settled never will be.
+const MOST_TURNS: u32 = 400_000;
+/// How long all must stay settled, so that what comes late has come.
+const QUIET: Duration = Duration::from_secs(40);
+/// A coroutine's stack.
+const STACK: usize = 256 << 10;
+
+/// A process: one worker. It lives on a stack of its own, so that it can be stopped in the middle of a call.
+struct Process {
+    id: ClientId,
+    slot: usize,
+    life: Coroutine<(), Turn, Option<Stop>, DefaultStack>,
+    /// Not before.
+    due: Duration,
+    frozen: bool,
+    leaving: Rc<Cell<bool>>,
+}
+
+/// A place that a process runs in: it gives it its names.
+struct Slot {
+    /// When its next process starts.
+    due: Duration,
+    instance: Option<u32>,
+}
+
+/// A schedule that ended well.
+#[derive(Debug, Clone, Copy)]
+pub struct Outcome {
+    pub inputs: usize,
+    pub turns: u32,
+    pub faults: Tally,
+}
+
+/// Stacks to use again: a schedule takes a few hundred microseconds, and a new stack costs some of them.
+#[derive(Default)]
+pub struct Stacks(Vec<DefaultStack>);
+
+struct Schedule {
+    world: Rc<RefCell<World>>,
+    rules: Rules,
+    logic: Logic,
+    inputs: Vec<Input>,
+    /// Of those produced so far.
+    offsets: Vec<i64>,
+    slots: Vec<Slot>,
+    processes: Vec<Process>,
+    next_client: ClientId,
+}
+
+/// Runs the schedule of a seed.
+///
+/// # Errors
+/// Which part of the promise was broken.
+pub fn run(seed: u64, stacks: &mut Stacks) -> Result<Outcome, String> {
+    let mut schedule = Schedule::new(seed);
+    let mut turns = 0;
+    let mut settled_at = None;
+    let result = loop {
+        turns += 1;
+        if turns > MOST_TURNS {
+            break Err(schedule.why_stuck());
+        }
+        if let Err(problem) = schedule.turn(stacks) {
+            break Err(problem);
+        }
+        if turns % 64 == 0 {
+            match schedule.is_settled() {
+                Err(problem) => break Err(problem),
+                Ok(false) => settled_at = None,
+                Ok(true) => {
+                    let now = schedule.world.borrow().cluster.now;
+                    if now > *settled_at.get_or_insert(now) + QUIET {
+                        break check::check(&schedule.world.borrow().cluster, &schedule.truth());
+                    }
+                }
+            }
+        }
+    };
+    let faults = schedule.world.borrow().faults.made;
+    for process in schedule.processes.drain(..) {
+        kill(process, stacks);
+    }
+    result.map(|()| Outcome { inputs: schedule.inputs.len(), turns, faults })
+}
+
+impl Schedule {
+    fn new(seed: u64) -> Self {
+        let random = &mut fastrand::Rng::with_seed(seed);
+        let logic = if random.u8(0..3) == 0 { Logic::Messenger } else { Logic::Shelf };
+        let manifest = logic.manifest();
+        let tokens = |list: &[String]| list.iter().map(|token| Arc::from(token.as_str())).collect::<Vec<Arc<str>>>();
+        let sources = tokens(&manifest.consumes);
+        let (shards, partitions, tenants) = (random.u32(1..4), random.i32(1..3), random.u32(1..5));
+        let count = random.usize(6..30);
+        let inputs = inputs::make(random, logic, &sources, partitions, tenants, count);
+        let rules = Rules {
+            app: "app".into(),
+            shards,
+            tenants: TenantSchema::new(vec![TenantHeader { name: TENANT.into(), kind: HeaderKind::Text }]),
+            outputs: OutputRules {
+                topics: tokens(&manifest.produces),
+                carry_headers: Vec::new(),
+                limits: OutputLimits::default(),
+            },
+            state: StateLimits::default(),
+            lookups: manifest.lookups,
+            lookups_a_message: 100,
+            lookup_time: Duration::from_mins(1),
+            batch: BatchLimits { records: random.usize(1..6), bytes: 1 << 20, time: Duration::from_millis(100) },
+            start_from: StartFrom::Earliest,
+            sources,
+        };
+        let topics = 0..rules.sources.len();
+        let of = |topic| (0..partitions).map(move |index| Partition::Source { topic, index });
+        let shards = (0..shards).map(|shard| Partition::Shard(shard.cast_signed()));
+        let consumed = topics.flat_map(of).chain(shards).collect();
+        let static_members = random.bool();
+        let slot = |slot| Slot { due: Duration::ZERO, instance: static_members.then_some(slot) };
+        let slots = (0..random.u32(1..4)).map(slot).collect();
+        let until = Duration::from_secs(random.u64(5..60));
+        let faults = Faults::new(random, until);
+        let cluster = Cluster::new(random.u64(..), consumed, rules.shards);
+        let world = Rc::new(RefCell::new(World { cluster, faults }));
+        Self { world, rules, logic, inputs, offsets: Vec::new(), slots, processes: Vec::new(), next_client: 0 }
+    }
+
+    fn truth(&self) -> Truth<'_> {
+        Truth { logic: self.logic, sources: &self.rules.sources, inputs: &self.inputs, offsets: &self.offsets }
+    }
+
+    fn why_stuck(&self) -> String {
+        let World { cluster, .. } = &*self.world.borrow();
+        let times = check::settled(cluster, &self.truth()).unwrap_or_default();
+        let place = |id: usize| (id, self.inputs[id].partition, self.offsets[id], self.inputs[id].tenant.as_deref());
+        let missing: Vec<_> =
+            (0..times.len().min(self.offsets.len())).filter(|id| times[*id] == 0).map(place).collect();
+        let (made, quiet, now) = (self.offsets.len(), cluster.is_quiet(), cluster.now);
+        format!("not settled after {now:?}: of {made} inputs {missing:?} are missing; the brokers are at rest: {quiet}")
+    }
+
+    fn is_settled(&self) -> Result<bool, String> {
+        let World { cluster, faults } = &*self.world.borrow();
+        let all = self.offsets.len() == self.inputs.len() && faults.are_over(cluster.now) && cluster.is_quiet();
+        let alive = self.processes.iter().all(|process| !process.frozen);
+        Ok(all && alive && check::settled(cluster, &self.truth())?.iter().all(|times| *times > 0))
+    }
+
+    /// Everybody may do a bit: brokers, producers of inputs, fate, a worker.
+    fn turn(&mut self, stacks: &mut Stacks) -> Result<(), String> {
+        self.world.borrow_mut().cluster.tick();
+        self.produce();
+        self.start_processes(stacks);
+        self.strike(stacks);
+        let now = self.world.borrow().cluster.now;
+        let ready: Vec<_> = (0..self.processes.len()).filter(|place| self.processes[*place].due <= now).collect();
+        let chosen = self.world.borrow_mut().cluster.random.choice(ready);
+        let Some(place) = chosen else {
+            self.pass_time();
+            return Ok(());
+        };
+        let process = &mut self.processes[place];
+        if process.frozen {
+            process.frozen = false;
+            self.world.borrow_mut().cluster.group.client(process.id).frozen = false;
+        }
+        let turn = process.life.resume(());
+        let cluster = &mut self.world.borrow_mut().cluster;
+        // Calls take time.
+        cluster.now += Duration::from_micros(cluster.random.u64(0..2000));
+        match turn {
+            CoroutineResult::Yield(Turn::Call) => {}
+            CoroutineResult::Yield(Turn::Wait(wait)) => process.due = cluster.now + wait,
+            CoroutineResult::Return(stop) => {
+                let process = self.processes.swap_remove(place);
+                tracing::trace!(client = process.id, now = ?cluster.now, "ended: {stop:?}");
+                if let Some(Stop::DeadLettersRefused(why)) = stop {
+                    return Err(format!("a worker stopped: {why}"));
+                }
+                cluster.group.clients.remove(&process.id);
+                // Its supervisor starts it again, but for one that has a successor already.
+                self.slots[process.slot].due = cluster.now + Duration::from_secs(1);
+                stacks.0.push(process.life.into_stack());
+            }
+        }
+        Ok(())
+    }
+
+    /// Nobody has anything to do: on to the next moment at which somebody has.
+    fn pass_time(&mut self) {
+        let cluster = &mut self.world.borrow_mut().cluster;
+        let waiting = self.processes.iter().map(|process| process.due);
+        let empty = (0..self.slots.len()).filter(|slot| self.processes.iter().all(|process| process.slot != *slot));
+        let starts = empty.map(|slot| self.slots[slot].due);
+        let next = waiting.chain(starts).filter(|due| *due > cluster.now).min().unwrap_or(cluster.now);
+        // In small steps, so that the background goes on too.
+        cluster.now = next.min(cluster.now + Duration::from_millis(20)).max(cluster.now + Duration::from_millis(1));
+    }
+
+    fn produce(&mut self) {
+        let cluster = &mut self.world.borrow_mut().cluster;
+        let Some(input) = self.inputs.get(self.offsets.len()) else { return };
+        if cluster.random.u8(0..16) > 0 {
+            return;
+        }
+        let log = cluster.logs.get_mut(&Place::Consumed(input.partition)).expect("all places have a log");
+        if cluster.random.u8(0..8) == 0 {
+            // Another application's transaction, aborted: it only takes up offsets.
+            log.append(Some(u32::MAX), input.record.clone());
+            log.mark(u32::MAX, false);
+        }
+        self.offsets.push(log.append(None, input.record.clone()));
+    }
+
+    fn start_processes(&mut self, stacks: &mut Stacks) {
+        let now = self.world.borrow().cluster.now;
+        for slot in 0..self.slots.len() {
+            if self.slots[slot].due <= now && self.processes.iter().all(|process| process.slot != slot) {
+                self.start(slot, stacks);
+            }
+        }
+    }
+
+    fn start(&mut self, slot: usize, stacks: &mut Stacks) {
+        let (id, instance) = (self.next_client, self.slots[slot].instance);
+        self.next_client += 1;
+        self.world.borrow_mut().cluster.group.clients.insert(id, Consumer::new(instance));
+        let (world, rules, logic) = (Rc::clone(&self.world), self.rules.clone(), self.logic);
+        let leaving = Rc::new(Cell::new(false));
+        let leaves = Rc::clone(&leaving);
+        let transactional_id = u32::try_from(slot).expect("few slots");
+        let stack = stacks.0.pop().unwrap_or_else(|| DefaultStack::new(STACK).expect("memory for a stack"));
+        let life = Coroutine::with_stack(stack, move |turn, ()| {
+            let broker = Client::new(Rc::clone(&world), turn, id, transactional_id, instance);
+            let random = world.borrow_mut().cluster.random.fork();
+            let mut worker = Worker::new(rules, broker, Loaded::new(logic), Directory { random }, ());
+            loop {
+                match worker.step() {
+                    Ok(Next::Now) => {}
+                    Ok(Next::After(pause)) => turn.suspend(Turn::Wait(pause)),
+                    Err(stop) => return Some(stop),
+                }
+                if leaves.get() {
+                    let Cluster { group, random, .. } = &mut world.borrow_mut().cluster;
+                    group.leave(id, random);
+                    return None;
+                }
+            }
+        });
+        tracing::trace!(client = id, slot, "started");
+        self.processes.push(Process { id, slot, life, due: Duration::ZERO, frozen: false, leaving });
+    }
+
+    /// Faults that befall processes and brokers as a whole.
+    fn strike(&mut self, stacks: &mut Stacks) {
+        let struck = |kind| {
+            let World { cluster, faults } = &mut *self.world.borrow_mut();
+            faults.strikes(kind, cluster)
+        };
+        if struck(Kind::Rebalance) {
+            let Cluster { group, random, .. } = &mut self.world.borrow_mut().cluster;
+            group.rebalance(random);
+        }
+        if struck(Kind::Kick) {
+            let Cluster { group, random, .. } = &mut self.world.borrow_mut().cluster;
+            group.kick(random);
+        }
+        if struck(Kind::Compaction) {
+            let Cluster { logs, random, .. } = &mut self.world.borrow_mut().cluster;
+            let changelogs: Vec<_> =
+                logs.keys().copied().filter(|place| matches!(place, Place::Changelog(_))).collect();
+            if let Some(place) = random.choice(changelogs) {
+                logs.get_mut(&place).expect("chosen among them").compact();
+            }
+        }
+        if struck(Kind::Purge) {
+            let Cluster { logs, random, group, .. } = &mut self.world.borrow_mut().cluster;
+            let shard = Partition::Shard(random.u32(0..self.rules.shards).cast_signed());
+            if let Some([Some(offset)]) = group.stable_offsets(&[shard]).as_deref() {
+                logs.get_mut(&Place::Consumed(shard)).expect("all places have a log").delete_before(*offset);
+            }
+        }
+        if self.processes.is_empty() {
+            return;
+        }
+        let victim = self.world.borrow_mut().cluster.random.usize(0..self.processes.len());
+        if struck(Kind::Leave) {
+            self.processes[victim].leaving.set(true);
+        }
+        if struck(Kind::Freeze) {
+            let slot = self.processes[victim].slot;
+            let twin = self.processes.iter().filter(|other| other.slot == slot).count() == 1 && struck(Kind::Twin);
+            let World { cluster, .. } = &mut *self.world.borrow_mut();
+            let longest = cluster.random.choice([500, 12_000, 30_000]).expect("not empty");
+            let process = &mut self.processes[victim];
+            tracing::trace!(client = process.id, now = ?cluster.now, "stopped");
+            process.frozen = true;
+            process.due = cluster.now + Duration::from_millis(cluster.random.u64(0..longest));
+            cluster.group.client(process.id).frozen = true;
+            if !twin {
+                return;
+            }
+        } else if struck(Kind::Crash) {
+            let process = self.processes.swap_remove(victim);
+            let cluster = &mut self.world.borrow_mut().cluster;
+            tracing::trace!(client = process.id, now = ?cluster.now, "killed");
+            cluster.group.clients.remove(&process.id);
+            let down = if cluster.random.bool() { 20 } else { 15_000 };
+            self.slots[process.slot].due = cluster.now + Duration::from_millis(cluster.random.u64(0..down));
+            kill(process, stacks);
+            return;
+        } else {
+            return;
+        }
+        self.start(self.processes[victim].slot, stacks);
+    }
+}
+
+/// Ends a process wherever it is.
+fn kill(process: Process, stacks: &mut Stacks) {
+    let mut life = process.life;
+    life.force_unwind();
+    stacks.0.push(life.into_stack());
+}

@@ -1,0 +1,22 @@
+//! The promise holds in many schedules of faults.
+
+use switchboard_simulation::{Stacks, run, run_all};
+
+const SCHEDULES: u64 = 20_000;
+
+#[test]
+fn the_promise_holds_in_20_000_schedules() {
+    let sum = run_all(0..SCHEDULES);
+    assert_eq!(sum.broken, None, "replay: make simulate SCHEDULES=1 SEED=..");
+    assert_eq!(sum.schedules, SCHEDULES);
+    assert_eq!(sum.faults.missing(), Vec::<&str>::new(), "each kind of fault was made");
+}
+
+#[test]
+fn a_seed_gives_the_same_schedule_again() {
+    for seed in 0..50 {
+        let mut once = || run(seed, &mut Stacks::default()).expect("the promise holds");
+        let (first, second) = (once(), once());
+        assert_eq!((first.inputs, first.turns, first.faults), (second.inputs, second.turns, second.faults), "{seed}");
+    }
+}
