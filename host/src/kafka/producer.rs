@@ -109,6 +109,9 @@ impl Producer {
         consumer: &BaseConsumer<C>,
     ) -> Result<(), Fault> {
         match native::send_offsets(&self.inner, consumer, offsets, CALL) {
+            // The group has given this member up, which its consumer may not hear for as long as a lost JoinGroup takes to
+            // time out; tried again it would never be taken.
+            Some(Err(error)) if error.code == Code::UnknownMemberId => Err(Fault::NotAMember(error.text)),
             Some(sent) => sent.map_err(classify_call),
             None => Err(Fault::NotAMember("no member id or generation".into())),
         }

@@ -124,6 +124,9 @@ impl ClientOptions {
         let mut config = self.consumer(&self.app);
         // An offset that is gone is an error, not a place to start: see `Ownership`.
         config.set("auto.offset.reset", "error");
+        // So long is the answer to a JoinGroup awaited, also on a connection that is dead without a word; the default of
+        // 5 minutes would be a shard's outage. A worker comes back to its consumer after at most a few calls of 10 s.
+        config.set("max.poll.interval.ms", self.session_timeout_ms.max(60_000).to_string());
         match self.group_protocol {
             GroupProtocol::Classic => {
                 config

@@ -194,8 +194,8 @@ impl Fault {
         match self.kind {
             Kind::HostKilled | Kind::HostMissed => world.fleet.kill(target)?,
             Kind::HostPaused | Kind::HostPausedLong => world.fleet.signal(target, Signal::STOP),
-            Kind::HostRestarted => world.fleet.signal(target, Signal::TERM),
-            Kind::HostAddedOrRemoved if world.fleet.is_running(target) => world.fleet.signal(target, Signal::TERM),
+            Kind::HostRestarted => world.fleet.terminate(target),
+            Kind::HostAddedOrRemoved if world.spare => world.fleet.terminate(target),
             Kind::HostAddedOrRemoved => world.fleet.start(target)?,
             Kind::BrokerKilled => world.kafka.kill(target)?,
             Kind::BrokerPaused => world.kafka.pause(target),

@@ -41,6 +41,8 @@ struct Member {
     /// Its stable instance id; none: it takes a free slot number.
     instance: Option<String>,
     process: Option<Process>,
+    /// It was asked to end.
+    leaving: bool,
     log: PathBuf,
 }
 
@@ -51,17 +53,13 @@ impl Fleet {
         let mut hosts = Vec::new();
         for (number, instance) in instances.iter().enumerate() {
             let log = setup.directory.join(format!("host-{number}.log"));
-            hosts.push(Member { instance: instance.map(str::to_owned), process: None, log });
+            hosts.push(Member { instance: instance.map(str::to_owned), process: None, leaving: false, log });
         }
         Ok(Self { setup, hosts, ended: Vec::new() })
     }
 
     pub(super) fn len(&self) -> usize {
         self.hosts.len()
-    }
-
-    pub(super) fn is_running(&self, host: usize) -> bool {
-        self.hosts[host].process.is_some()
     }
 
     /// Starts a host, unless it runs.
@@ -84,7 +82,14 @@ impl Fleet {
             .stdout(log.try_clone()?)
             .stderr(log);
         member.process = Some(Process::start(&mut command)?);
+        member.leaving = false;
         Ok(())
+    }
+
+    /// Asks a running host to end (SIGTERM); [`Self::wait`] waits for it.
+    pub(super) fn terminate(&mut self, host: usize) {
+        self.hosts[host].leaving = true;
+        self.signal(host, Signal::TERM);
     }
 
     /// Sends a running host a signal.
@@ -102,7 +107,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Waits for the end of a host that was sent SIGTERM. One that could not end well is told, but may have been fenced
+    /// Waits for the end of a host that was asked to end. One that could not end well is told, but may have been fenced
     /// just then.
     pub(super) fn wait(&mut self, host: usize) -> Result<()> {
         if let Some(mut process) = self.hosts[host].process.take() {
@@ -118,7 +123,7 @@ impl Fleet {
     pub(super) fn supervise(&mut self) -> Result<()> {
         for host in 0..self.hosts.len() {
             let member = &mut self.hosts[host];
-            let Some(process) = &mut member.process else { continue };
+            let Some(process) = member.process.as_mut().filter(|_| !member.leaving) else { continue };
             let Some(status) = process.ended()? else { continue };
             member.process = None;
             self.ended.push(format!("host {host}, {status}: {}", last_line(&member.log)));

@@ -156,7 +156,7 @@ impl World {
             ensure!(started.elapsed() < RECOVERY, "the last of {inputs} inputs are not settled after {RECOVERY:?}");
         }
         for host in 0..self.fleet.len() {
-            self.fleet.signal(host, rustix::process::Signal::TERM);
+            self.fleet.terminate(host);
         }
         for host in 0..self.fleet.len() {
             self.fleet.wait(host)?;
