@@ -28,6 +28,7 @@ const LONGEST: u32 = 64 << 20;
 #[repr(i16)]
 pub enum Api {
     Produce = 0,
+    JoinGroup = 11,
     InitProducerId = 22,
     AddPartitionsToTxn = 24,
     AddOffsetsToTxn = 25,

@@ -99,12 +99,12 @@ impl From<&RDKafkaError> for CallError {
 }
 
 /// A consumer's membership as it is now: offsets are fenced by it.
-struct Membership(*mut rdsys::rd_kafka_consumer_group_metadata_t);
+pub(super) struct Membership(*mut rdsys::rd_kafka_consumer_group_metadata_t);
 
 impl Membership {
     /// `None` without a member id or a generation: offsets sent so (generation -1) are taken from anybody, as those of a
     /// consumer outside the group.
-    fn of<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<Self> {
+    pub(super) fn of<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<Self> {
         // SAFETY: the client outlives the call; the object is ours, or null.
         let metadata = unsafe { rdsys::rd_kafka_consumer_group_metadata(consumer.client().native_ptr()) };
         if metadata.is_null() {
@@ -120,6 +120,9 @@ impl Membership {
     }
 }
 
+// SAFETY: a copy of what the consumer knew, tied to no thread.
+unsafe impl Send for Membership {}
+
 impl Drop for Membership {
     fn drop(&mut self) {
         // SAFETY: not null, ours, and destroyed only here.
@@ -132,21 +135,20 @@ pub(super) fn is_member<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> bool 
     Membership::of(consumer).is_some()
 }
 
-/// Makes offsets part of the transaction, fenced by the consumer's membership; `None`: it has none. The membership that is
-/// looked at is the one that is sent: librdkafka's own thread may end it at any time.
-pub(super) fn send_offsets<P: ProducerContext, C: ConsumerContext>(
+/// Makes offsets part of the transaction, fenced by a membership. May take much longer than `wait`, see
+/// [`super::producer::Producer::send_offsets`].
+pub(super) fn send_offsets<P: ProducerContext>(
     producer: &BaseProducer<P>,
-    consumer: &BaseConsumer<C>,
+    membership: &Membership,
     offsets: &TopicPartitionList,
     wait: Duration,
-) -> Option<Result<(), CallError>> {
-    let membership = Membership::of(consumer)?;
+) -> Result<(), CallError> {
     let wait = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
     let client = producer.client().native_ptr();
     // SAFETY: client, list and membership outlive the call.
     let error = unsafe { rdsys::rd_kafka_send_offsets_to_transaction(client, offsets.ptr(), membership.0, wait) };
     if error.is_null() {
-        return Some(Ok(()));
+        return Ok(());
     }
     // SAFETY: the error is ours until it is destroyed, here and once; its texts are C strings that live as long.
     let failed = unsafe {
@@ -162,5 +164,5 @@ pub(super) fn send_offsets<P: ProducerContext, C: ConsumerContext>(
         rdsys::rd_kafka_error_destroy(error);
         failed
     };
-    Some(Err(failed))
+    Err(failed)
 }

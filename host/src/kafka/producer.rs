@@ -1,3 +1,5 @@
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
@@ -11,17 +13,19 @@ use switchboard_core::envelope::Record;
 use switchboard_core::worker::Fault;
 
 use super::client::ProducerEvents;
-use super::native::{self, CallError};
+use super::native::{self, CallError, Membership};
 use super::topology::Topology;
 
 /// How long one call waits before it says «again». librdkafka goes on with it meanwhile; the same call takes it up.
 const CALL: Duration = Duration::from_secs(1);
+/// When a call is taken for one that never returns: half of the time that a transaction may be open.
+const LEFT_BEHIND: Duration = Duration::from_secs(5);
 /// How long one look at the delivery reports waits.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// A transactional producer. A new one of the same transactional id has a new epoch, and fences this one.
 pub(super) struct Producer {
-    inner: BaseProducer<ProducerEvents>,
+    inner: Arc<BaseProducer<ProducerEvents>>,
     /// Topics that are Switchboard's own: that one of them is missing or not allowed is no record's fault.
     internal: [String; 3],
 }
@@ -31,10 +35,10 @@ impl Producer {
     /// When librdkafka cannot make a client.
     pub(super) fn new(config: &ClientConfig, topology: &Topology) -> Result<Self, Fault> {
         let context = ProducerEvents::new(config);
-        let inner = BaseProducer::from_config_and_context(config, context);
+        let inner: Result<BaseProducer<_>, _> = BaseProducer::from_config_and_context(config, context);
         let inner = inner.map_err(|error| Fault::Fatal(error.to_string()))?;
         let Topology { shards, changelog, dead_letters, .. } = topology;
-        Ok(Self { inner, internal: [shards, changelog, dead_letters].map(Clone::clone) })
+        Ok(Self { inner: Arc::new(inner), internal: [shards, changelog, dead_letters].map(Clone::clone) })
     }
 
     /// Gets producer id and epoch; ends whatever a predecessor left open. The coordinator's answer to the first request is
@@ -103,17 +107,36 @@ impl Producer {
         }
     }
 
+    /// The membership that is looked at is the one that is sent: librdkafka's own thread may end it at any time.
+    ///
+    /// librdkafka does not keep this call's time-out: when the group's coordinator goes away meanwhile (a broker is
+    /// restarted) the call may wait for ever (its issues 5456 and 5511). So a thread of its own makes it, and keeps the
+    /// producer if it has to be left behind.
     pub(super) fn send_offsets<C: ConsumerContext>(
         &self,
         offsets: &TopicPartitionList,
         consumer: &BaseConsumer<C>,
     ) -> Result<(), Fault> {
-        match native::send_offsets(&self.inner, consumer, offsets, CALL) {
+        let Some(membership) = Membership::of(consumer) else {
+            return Err(Fault::NotAMember("no member id or generation".into()));
+        };
+        let (producer, offsets) = (Arc::clone(&self.inner), offsets.clone());
+        let (sent, answer) = mpsc::channel();
+        let thread = thread::Builder::new().name("offsets".into()).spawn(move || {
+            let result = native::send_offsets(&producer, &membership, &offsets, CALL);
+            // Before the answer: a new producer comes only when this one is gone.
+            drop(producer);
+            // Err: it was left behind.
+            let _ = sent.send(result);
+        });
+        thread.map_err(|error| Fault::Retriable(format!("no thread: {error}")))?;
+        match answer.recv_timeout(LEFT_BEHIND) {
+            Ok(Ok(())) => Ok(()),
             // The group has given this member up, which its consumer may not hear for as long as a lost JoinGroup takes to
             // time out; tried again it would never be taken.
-            Some(Err(error)) if error.code == Code::UnknownMemberId => Err(Fault::NotAMember(error.text)),
-            Some(sent) => sent.map_err(classify_call),
-            None => Err(Fault::NotAMember("no member id or generation".into())),
+            Ok(Err(error)) if error.code == Code::UnknownMemberId => Err(Fault::NotAMember(error.text)),
+            Ok(Err(error)) => Err(classify_call(error)),
+            Err(_) => Err(Fault::Fatal(format!("offsets were not taken within {LEFT_BEHIND:?}"))),
         }
     }
 

@@ -7,71 +7,17 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use switchboard_tests::app::LONG;
-use switchboard_tests::client::{Client, Record};
-use switchboard_tests::host::{Host, binary, ledger, mutant};
-use switchboard_tests::kafka::{Kafka, Options, free_port};
-use switchboard_tests::process::leashed;
-use switchboard_tests::proxy::{Api, Network};
+use switchboard_tests::host::{binary, mutant};
+use switchboard_tests::proxy::Api;
 
-/// A single broker, with a proxy between it and the hosts.
-struct Stage {
-    client: Client,
-    network: Network,
-    _kafka: Kafka,
-}
-
-impl Stage {
-    fn new() -> Result<Self> {
-        let behind = free_port()?;
-        let network = Network::start(&[behind])?;
-        let proxied = vec![(behind, network.ports()[0])];
-        let kafka = Kafka::start_with(&Options { proxied, ..Options::default() })?;
-        let client = kafka.client()?;
-        for topic in ["IN", "LINES", "AUDIT"] {
-            client.create_topic(topic, 1, &[])?;
-        }
-        Ok(Self { client, network, _kafka: kafka })
-    }
-
-    fn send(&self, id: u32) -> Result<()> {
-        let record = Record {
-            topic: "IN".to_owned(),
-            value: Some(format!("{id} note").into_bytes()),
-            headers: vec![("TENANT".to_owned(), Some(b"a".to_vec()))],
-            ..Record::default()
-        };
-        self.client.produce(&[record]).map(drop)
-    }
-
-    /// Starts a host with one worker, so that one producer makes all transactions.
-    fn start(&self, binary: &Path) -> Result<Host> {
-        let mut command = leashed(binary, None);
-        command
-            .args(["run", "--app", "late", "--instance", "only", "--workers", "1", "--shards", "1"])
-            .args(["--tenant-header", "TENANT=text", "--plugin"])
-            .arg(ledger()?)
-            .env("BOOTSTRAP_SERVERS", format!("127.0.0.1:{}", self.network.ports()[0]));
-        Host::start("late", &mut command)
-    }
-
-    /// Waits until the line of an id is there, and returns all ids of lines, committed ones only.
-    fn ids(&self, last: u32) -> Result<Vec<u32>> {
-        let id = |line: &Record| {
-            let text = String::from_utf8_lossy(line.value.as_deref().unwrap_or_default()).into_owned();
-            text.split(' ').next().and_then(|id| id.parse().ok()).unwrap_or(u32::MAX)
-        };
-        let mut reader = self.client.reader(&["LINES"])?;
-        let lines = reader.until("the last line", LONG, |lines| lines.iter().any(|line| id(line) == last))?;
-        Ok(lines.iter().map(id).collect())
-    }
-}
+use crate::stage::Stage;
 
 /// Runs a host whose end of a transaction is held back and arrives while a later transaction is open, which the host does
 /// not live to end. Returns the ids of the lines that are there in the end, and the error that the broker gave the late
 /// request.
 fn a_late_end(binary: &Path) -> Result<(Vec<u32>, i16)> {
     let stage = Stage::new()?;
-    let mut first = stage.start(binary)?;
+    let mut first = stage.start("late", binary, stage.proxy())?;
     stage.send(1)?;
     assert_eq!(stage.ids(1)?, [1]);
 
@@ -91,7 +37,7 @@ fn a_late_end(binary: &Path) -> Result<(Vec<u32>, i16)> {
     first.kill()?;
     drop(offsets);
 
-    let mut second = stage.start(binary)?;
+    let mut second = stage.start("late", binary, stage.proxy())?;
     stage.send(3)?;
     let ids = stage.ids(3)?;
     assert!(second.terminate(LONG)?.success());

@@ -3,4 +3,6 @@
 #![forbid(unsafe_code)]
 
 mod late_request;
+mod lost_join;
 mod short;
+mod stage;

@@ -1,0 +1,34 @@
+//! A JoinGroup request is lost on a connection that stays open: the consumer waits for its answer and believes itself a member
+//! meanwhile, while the group gives it up.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use switchboard_tests::app::LONG;
+use switchboard_tests::host::binary;
+use switchboard_tests::proxy::Api;
+
+use crate::stage::Stage;
+
+#[test]
+fn a_member_that_the_group_gave_up_unheard_starts_again() -> Result<()> {
+    let stage = Stage::new()?;
+    let mut given_up = stage.start("given-up", &binary()?, stage.proxy())?;
+    stage.send(1)?;
+    assert_eq!(stage.ids(1)?, [1]);
+
+    let join = stage.network.hold(Api::JoinGroup);
+    let mut other = stage.start("other", &binary()?, stage.direct())?;
+    join.wait(LONG)?;
+    // Both read it, and only one of them may have it committed.
+    stage.send(2)?;
+    // Well under the 5 minutes for which librdkafka awaits the answer by default.
+    given_up.wait_for("a new start", Duration::from_mins(1), |line| line.contains("starting again"))?;
+    stage.send(3)?;
+    assert_eq!(stage.ids(3)?, [1, 2, 3]);
+    assert!(other.terminate(LONG)?.success());
+    stage.send(4)?;
+    assert_eq!(stage.ids(4)?, [1, 2, 3, 4]);
+    assert!(given_up.terminate(LONG)?.success());
+    Ok(())
+}

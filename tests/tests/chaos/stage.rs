@@ -1,0 +1,77 @@
+//! One application on a single broker, which hosts reach through a proxy.
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use anyhow::Result;
+use switchboard_tests::app::LONG;
+use switchboard_tests::client::{Client, Record};
+use switchboard_tests::host::{Host, ledger};
+use switchboard_tests::kafka::{Kafka, Options, free_port};
+use switchboard_tests::process::leashed;
+use switchboard_tests::proxy::Network;
+
+/// A single broker, with a proxy between it and the hosts.
+pub(crate) struct Stage {
+    client: Client,
+    pub(crate) network: Network,
+    kafka: Kafka,
+}
+
+impl Stage {
+    pub(crate) fn new() -> Result<Self> {
+        let behind = free_port()?;
+        let network = Network::start(&[behind])?;
+        let properties = vec![("group.min.session.timeout.ms".to_owned(), "1000".to_owned())];
+        let proxied = vec![(behind, network.ports()[0])];
+        let kafka = Kafka::start_with(&Options { proxied, properties, ..Options::default() })?;
+        let client = kafka.client()?;
+        for topic in ["IN", "LINES", "AUDIT"] {
+            client.create_topic(topic, 1, &[])?;
+        }
+        Ok(Self { client, network, kafka })
+    }
+
+    pub(crate) fn send(&self, id: u32) -> Result<()> {
+        let record = Record {
+            topic: "IN".to_owned(),
+            value: Some(format!("{id} note").into_bytes()),
+            headers: vec![("TENANT".to_owned(), Some(b"a".to_vec()))],
+            ..Record::default()
+        };
+        self.client.produce(&[record]).map(drop)
+    }
+
+    /// The broker's address through the proxy.
+    pub(crate) fn proxy(&self) -> String {
+        format!("127.0.0.1:{}", self.network.ports()[0])
+    }
+
+    /// The broker's own address.
+    pub(crate) fn direct(&self) -> &str {
+        self.kafka.bootstrap()
+    }
+
+    /// Starts a host with one worker, so that one producer makes all transactions, and a session that ends after 3 s.
+    pub(crate) fn start(&self, instance: &str, binary: &Path, broker: impl AsRef<OsStr>) -> Result<Host> {
+        let mut command = leashed(binary, None);
+        command
+            .args(["run", "--app", "late", "--instance", instance, "--workers", "1", "--shards", "1"])
+            .args(["--tenant-header", "TENANT=text", "--plugin"])
+            .arg(ledger()?)
+            .args(["--session-timeout-ms", "3000"])
+            .env("BOOTSTRAP_SERVERS", broker);
+        Host::start(instance, &mut command)
+    }
+
+    /// Waits until the line of an id is there, and returns all ids of lines, committed ones only.
+    pub(crate) fn ids(&self, last: u32) -> Result<Vec<u32>> {
+        let id = |line: &Record| {
+            let text = String::from_utf8_lossy(line.value.as_deref().unwrap_or_default()).into_owned();
+            text.split(' ').next().and_then(|id| id.parse().ok()).unwrap_or(u32::MAX)
+        };
+        let mut reader = self.client.reader(&["LINES"])?;
+        let lines = reader.until("the last line", LONG, |lines| lines.iter().any(|line| id(line) == last))?;
+        Ok(lines.iter().map(id).collect())
+    }
+}
