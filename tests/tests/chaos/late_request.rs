@@ -17,7 +17,7 @@ use crate::stage::Stage;
 /// request.
 fn a_late_end(binary: &Path) -> Result<(Vec<u32>, i16)> {
     let stage = Stage::new()?;
-    let mut first = stage.start("late", binary, stage.proxy())?;
+    let mut first = Stage::start("late", binary, stage.proxy())?;
     stage.send(1)?;
     assert_eq!(stage.ids(1)?, [1]);
 
@@ -37,7 +37,7 @@ fn a_late_end(binary: &Path) -> Result<(Vec<u32>, i16)> {
     first.kill()?;
     drop(offsets);
 
-    let mut second = stage.start("late", binary, stage.proxy())?;
+    let mut second = Stage::start("late", binary, stage.proxy())?;
     stage.send(3)?;
     let ids = stage.ids(3)?;
     assert!(second.terminate(LONG)?.success());

@@ -13,13 +13,14 @@ use crate::stage::Stage;
 #[test]
 fn a_member_that_the_group_gave_up_unheard_starts_again() -> Result<()> {
     let stage = Stage::new()?;
-    let mut given_up = stage.start("given-up", &binary()?, stage.proxy())?;
+    let mut given_up = Stage::start("given-up", &binary()?, stage.proxy())?;
     stage.send(1)?;
     assert_eq!(stage.ids(1)?, [1]);
 
     let join = stage.network.hold(Api::JoinGroup);
-    let mut other = stage.start("other", &binary()?, stage.direct())?;
+    let mut other = Stage::start("other", &binary()?, stage.direct())?;
     join.wait(LONG)?;
+    other.wait_for("the given up one's partitions", LONG, |line| line.contains(" partitions assigned"))?;
     // Both read it, and only one of them may have it committed.
     stage.send(2)?;
     // Well under the 5 minutes for which librdkafka awaits the answer by default.

@@ -53,7 +53,7 @@ impl Stage {
     }
 
     /// Starts a host with one worker, so that one producer makes all transactions, and a session that ends after 3 s.
-    pub(crate) fn start(&self, instance: &str, binary: &Path, broker: impl AsRef<OsStr>) -> Result<Host> {
+    pub(crate) fn start(instance: &str, binary: &Path, broker: impl AsRef<OsStr>) -> Result<Host> {
         let mut command = leashed(binary, None);
         command
             .args(["run", "--app", "late", "--instance", instance, "--workers", "1", "--shards", "1"])
