@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::Signal;
 
 use crate::process::{Process, leashed};
@@ -128,6 +128,18 @@ impl Host {
     /// Kills it (SIGKILL): nothing is flushed, nothing left.
     pub fn kill(&mut self) -> Result<ExitStatus> {
         self.process.kill()
+    }
+
+    /// Its resident memory now, and the most that it ever was, in bytes.
+    pub fn memory(&self) -> Result<(u64, u64)> {
+        let path = format!("/proc/{}/status", self.process.pid().as_raw_pid());
+        let status = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+        let kib = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix("kB"));
+            let kib = line.with_context(|| format!("{name} is not in {path}"))?.trim().parse::<u64>()?;
+            anyhow::Ok(kib << 10)
+        };
+        Ok((kib("VmRSS:")?, kib("VmHWM:")?))
     }
 
     /// Freezes it (SIGSTOP): its connections stay, it answers nothing.

@@ -103,7 +103,8 @@ impl Process {
         Ok(status)
     }
 
-    fn pid(&self) -> Pid {
+    /// Of the program, for as long as it is not reaped.
+    pub fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
 }

@@ -167,8 +167,12 @@ impl ClientOptions {
                 config.set(name, value);
             }
         };
-        // What librdkafka reads ahead bounds how long a record waits behind a backlog of other partitions.
-        default("queued.max.messages.kbytes", "16384");
+        // What librdkafka reads ahead bounds how long a record waits behind a backlog of other partitions, and memory:
+        // values of so many bytes, and as many again (`fetch.max.bytes` follows from it) in the one fetch under way with
+        // each broker, however many partitions there are.
+        default("queued.max.messages.kbytes", "4096");
+        // Keys and headers do not count there, so records do. By default it would be 100,000.
+        default("queued.min.messages", "10000");
         // The default waits up to 1 s before it fetches again once the read-ahead is full.
         default("fetch.queue.backoff.ms", "5");
         config
@@ -195,7 +199,8 @@ impl ClientOptions {
         // How long a topic may be unknown before a record to it is refused; a transaction is open meanwhile.
         default("topic.metadata.propagation.max.ms", "3000");
         default("message.max.bytes", MAX_RECORD_BYTES);
-        default("queue.buffering.max.kbytes", "131072");
+        // A transaction may write more: it goes on as the broker takes it.
+        default("queue.buffering.max.kbytes", "32768");
         config
             .set("transactional.id", format!("{}-{}-{worker}", self.app, self.instance))
             .set("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS.to_string())

@@ -8,6 +8,7 @@ mod doctor;
 mod group;
 mod harness;
 mod lookups;
+mod overload;
 mod purge;
 mod recovery;
 mod start;

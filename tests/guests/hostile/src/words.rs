@@ -42,12 +42,12 @@ impl Plugin for Hostile {
                 ctx.set_json("count", &count);
                 format!("{count} {rest}").trim_end().into()
             }
-            // So many thousand turns of a loop: slow, but by no limit.
+            // So many thousand turns of a loop: slow, but by no limit. Says its second argument.
             "burn" => {
                 for turn in 0..number() * 1000 {
                     black_box(turn);
                 }
-                rest.into()
+                rest.split(' ').nth(1).unwrap_or_default().into()
             }
             "state" => {
                 for pair in rest.split(' ') {

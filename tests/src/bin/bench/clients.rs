@@ -27,6 +27,8 @@ pub(crate) fn config(kafka: &Kafka) -> ClientConfig {
 pub(crate) fn producer(kafka: &Kafka) -> Result<BaseProducer> {
     let mut config = config(kafka);
     config.set("enable.idempotence", "true").set("linger.ms", "5").set("partitioner", "murmur2_random");
+    // Brokers take a little more than librdkafka does by default.
+    config.set("message.max.bytes", "2097152");
     Ok(config.set("delivery.report.only.error", "true").create()?)
 }
 

@@ -7,6 +7,7 @@
 mod clients;
 mod hand_over;
 mod latency;
+mod overload;
 mod recovery;
 mod stream;
 mod throughput;
@@ -38,6 +39,9 @@ struct Args {
     /// How often a second host joins and leaves.
     #[arg(long, default_value_t = 3)]
     hand_overs: usize,
+    /// How long the input of overload comes at three times of what the host can do, in seconds.
+    #[arg(long, default_value_t = 30)]
+    overload_seconds: u64,
     /// Workers of the host.
     #[arg(long, default_value_t = 2)]
     workers: usize,
@@ -56,6 +60,8 @@ enum Part {
     Recovery,
     /// How long a shard pauses when hosts join and leave.
     HandOver,
+    /// What input at three times of what the host can do does to it.
+    Overload,
 }
 
 fn main() -> ExitCode {
@@ -77,6 +83,7 @@ fn run(args: &Args) -> Result<()> {
             Part::Latency => latency::run(warm_kafka(&mut warm, args)?, args)?,
             Part::Recovery => recovery::run(args)?,
             Part::HandOver => hand_over::run(args)?,
+            Part::Overload => overload::run(args)?,
         }
     }
     Ok(())

@@ -1,0 +1,181 @@
+//! What input at three times of what the host can do does to it: its memory, and what comes out.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::{Offset, TopicPartitionList};
+use switchboard_tests::app::App;
+use switchboard_tests::client::unique;
+use switchboard_tests::host::Host;
+use switchboard_tests::kafka::{Kafka, Options};
+
+use crate::Args;
+use crate::clients::{LONG, PARTITIONS, TENANTS, consumer, hand_over, per_second, producer};
+
+/// Between two looks at the host's memory.
+const SAMPLE: Duration = Duration::from_millis(200);
+
+/// A kind of input.
+struct Load {
+    name: &'static str,
+    /// Of a value, in bytes.
+    bytes: usize,
+    /// Makes the plugin slow, so that one machine can send more than the host can do.
+    burn: usize,
+    /// Records there before the host starts.
+    backlog: usize,
+}
+
+const LOADS: [Load; 2] = [
+    Load { name: "small", bytes: 100, burn: 50, backlog: 300_000 },
+    // As large as a broker takes them by default, in all partitions at once.
+    Load { name: "1 MiB", bytes: 1 << 20, burn: 3000, backlog: 400 },
+];
+
+/// What a host holds at most of records that it has not committed, by its defaults, in MiB: in each worker what is read ahead
+/// and one fetch, two batches, and the producer's queue.
+const BOUND_OF_A_WORKER: u64 = 4 + 4 + 2 * 16 + 32;
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    println!();
+    println!(
+        "{:<8} {:>12} {:>12} {:>10} {:>10} {:>10} {:>10} {:>10}",
+        "overload", "host", "input", "records", "most lag", "idle", "peak", "bound"
+    );
+    for load in &LOADS {
+        overload(load, args)?;
+    }
+    Ok(())
+}
+
+fn overload(load: &Load, args: &Args) -> Result<()> {
+    let kafka = Kafka::start_with(&Options { heap_mib: 1024, optimised: true, ..Options::default() })?;
+    let app = App::hostile_on(&kafka, "overload", &["IN"], PARTITIONS)?.topic_with("OUT", &[])?;
+    let workers = args.workers.to_string();
+    let mut flags = vec!["--workers", &workers];
+    flags.extend(args.with.iter().map(String::as_str));
+    let mut host = app.run("host", &flags)?;
+    // Every tenant is known, with its instance warm: what is there without load.
+    let producer = producer(&kafka)?;
+    let mut sent = 0;
+    for _ in 0..2 * TENANTS {
+        send(&producer, app.topic("IN"), load, &mut sent)?;
+    }
+    producer.flush(LONG)?;
+    let seen = AtomicUsize::new(0);
+    let outputs = reader(&kafka, app.topic("OUT"))?;
+    let stop = AtomicUsize::new(usize::MAX);
+    thread::scope(|scope| -> Result<()> {
+        let checked = scope.spawn(|| check(&outputs, &seen, &stop));
+        let alive = |since: Instant| {
+            ensure!(since.elapsed() < LONG, "no end of it after {LONG:?}");
+            ensure!(!checked.is_finished(), "the outputs are not as they should be");
+            anyhow::Ok(())
+        };
+        let wait_for = |count: usize, host: &Host, curve: &mut Vec<u64>| {
+            let began = Instant::now();
+            while seen.load(Ordering::Relaxed) < count {
+                curve.push(host.memory()?.0 >> 20);
+                thread::sleep(SAMPLE);
+                alive(began)?;
+            }
+            anyhow::Ok(())
+        };
+        wait_for(sent, &host, &mut Vec::new())?;
+        let idle = host.memory()?.0 >> 20;
+
+        // What it can do: a backlog from its first output to half of it.
+        host.terminate(LONG)?;
+        for _ in 0..load.backlog {
+            send(&producer, app.topic("IN"), load, &mut sent)?;
+        }
+        producer.flush(LONG)?;
+        host = app.run("host", &flags)?;
+        let mut curve = Vec::new();
+        let start = seen.load(Ordering::Relaxed);
+        wait_for(start + 1, &host, &mut curve)?;
+        let began = Instant::now();
+        wait_for(start + load.backlog / 2, &host, &mut curve)?;
+        let rate = per_second(load.backlog / 2, began.elapsed())?;
+        let apart = began.elapsed() / u32::try_from(3 * load.backlog / 2)?;
+
+        // Three times of it.
+        let (began, before, span) = (Instant::now(), sent, Duration::from_secs(args.overload_seconds));
+        let (mut lag, mut sampled) = (0, began);
+        while began.elapsed() < span {
+            while apart * u32::try_from(sent - before)? < began.elapsed().min(span) {
+                send(&producer, app.topic("IN"), load, &mut sent)?;
+            }
+            producer.poll(Duration::ZERO);
+            thread::sleep(Duration::from_millis(5));
+            if sampled.elapsed() >= SAMPLE {
+                curve.push(host.memory()?.0 >> 20);
+                sampled = Instant::now();
+            }
+            lag = lag.max(sent - seen.load(Ordering::Relaxed));
+            alive(began)?;
+        }
+        let input = per_second(sent - before, began.elapsed())?;
+        producer.flush(LONG)?;
+        wait_for(sent, &host, &mut curve)?;
+        let peak = host.memory()?.1 >> 20;
+        host.terminate(LONG)?;
+        stop.store(sent, Ordering::Relaxed);
+        checked.join().map_err(|_| anyhow::anyhow!("the reader panicked"))??;
+        let bound = idle + BOUND_OF_A_WORKER * args.workers as u64;
+        println!(
+            "{:<8} {rate:>10.0}/s {input:>10.0}/s {sent:>10} {lag:>10} {idle:>6} MiB {peak:>6} MiB {bound:>6} MiB",
+            load.name
+        );
+        let steps = (curve.len() / 12).max(1);
+        let points: Vec<_> = curve.iter().step_by(steps).map(ToString::to_string).collect();
+        println!("         resident, in MiB: {}", points.join(" "));
+        Ok(())
+    })
+}
+
+/// The next input: each tenant's carry rising numbers.
+fn send(producer: &BaseProducer, topic: &str, load: &Load, sent: &mut usize) -> Result<()> {
+    let (tenant, number) = (*sent % TENANTS, *sent);
+    let name = tenant.to_string();
+    let headers = OwnedHeaders::new().insert(Header { key: "TENANT", value: Some(&name) });
+    let mut value = format!("burn {} {number} ", load.burn);
+    value.extend(std::iter::repeat_n('x', load.bytes.saturating_sub(value.len())));
+    let record: BaseRecord<'_, [u8], str> = BaseRecord::to(topic).partition(i32::try_from(tenant)? % PARTITIONS);
+    hand_over(producer, record.payload(&value).headers(headers))?;
+    *sent += 1;
+    Ok(())
+}
+
+fn reader(kafka: &Kafka, topic: &str) -> Result<BaseConsumer> {
+    let consumer = consumer(kafka, &unique("overload"))?;
+    let mut assignment = TopicPartitionList::new();
+    assignment.add_partition_offset(topic, 0, Offset::Beginning)?;
+    consumer.assign(&assignment)?;
+    Ok(consumer)
+}
+
+/// Each tenant's outputs come in the order of its inputs, none is missing, none comes twice.
+fn check(consumer: &BaseConsumer, seen: &AtomicUsize, stop: &AtomicUsize) -> Result<()> {
+    let mut next: Vec<usize> = (0..TENANTS).collect();
+    while seen.load(Ordering::Relaxed) < stop.load(Ordering::Relaxed) {
+        let Some(message) = consumer.poll(Duration::from_millis(50)) else { continue };
+        let message = message?;
+        let header = message.headers().and_then(|headers| headers.try_get(0)).and_then(|header| header.value);
+        let number = |bytes: Option<&[u8]>| std::str::from_utf8(bytes?).ok()?.parse::<usize>().ok();
+        let tenant = number(header).context("an output of an unknown tenant")?;
+        let number = number(message.payload()).context("an output without a number")?;
+        let expected = next.get_mut(tenant).context("an output of an unknown tenant")?;
+        if number != *expected {
+            bail!("the next output of tenant {tenant} is for input {number}, not for {expected}");
+        }
+        *expected += TENANTS;
+        seen.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(())
+}
