@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, DeliveryResult, Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, ProducerContext};
@@ -107,6 +107,19 @@ impl Client {
     pub fn topics(&self) -> Result<Vec<String>> {
         let metadata = self.admin.inner().fetch_metadata(None, CALL)?;
         Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
+    }
+
+    /// Sets a group's offset of a partition, as an operator does. The group has no members.
+    pub fn set_offset(&self, group: &str, topic: &str, partition: i32, offset: i64) -> Result<()> {
+        let consumer: BaseConsumer = config(&self.bootstrap).set("group.id", group).create()?;
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(offset))?;
+        Ok(consumer.commit(&list, CommitMode::Sync)?)
+    }
+
+    /// The offset of the first record that a partition still has.
+    pub fn log_start(&self, topic: &str, partition: i32) -> Result<i64> {
+        Ok(self.admin.inner().fetch_watermarks(topic, partition, CALL)?.0)
     }
 
     /// Deletes the records of a partition that are before this offset.

@@ -12,7 +12,10 @@ use crate::cli::RunArgs;
 use crate::config::Settings;
 use crate::host::{Host, Plan};
 use crate::instance::Instance;
-use crate::kafka::{ClientOptions, GroupProtocol, Purge, TopicError, Topology, prepare, tell_lag};
+use crate::kafka::{
+    ClientOptions, Committed, GroupProtocol, HistoryError, Purge, TopicError, Topology, check_history, prepare,
+    tell_lag,
+};
 use crate::lookup::{HttpLookups, Source};
 use crate::sandbox::{Artifact, Instances, Limits, Sandbox};
 use crate::shutdown::Shutdown;
@@ -40,10 +43,16 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
 
     let stop = Shutdown::default();
     stop.on_signals().context("handling signals")?;
+    // It connects while the topics are looked at.
+    let committed = Committed::new(&options).context("making a Kafka client")?;
     let admin = match prepare(&options, &topology, settings.replication_factor, &stop) {
         Err(TopicError::Stopped) => return Ok(()),
         result => result?,
     };
+    match check_history(&options, &topology, &committed, &stop) {
+        Err(HistoryError::Stopped) => return Ok(()),
+        result => result?,
+    }
     let purge = Purge::new(&options, &topology, admin).context("making a Kafka client")?;
     let workers = workers(&settings);
     let plan = Plan { rules, options, topology: Arc::new(topology), lookups, workers };
@@ -52,7 +61,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
     let purge = std::thread::Builder::new().name("purge".into()).spawn(move || purge.run(every, &ended))?;
     let (options, topology, start_from) = (plan.options.clone(), Arc::clone(&plan.topology), plan.rules.start_from);
     let (lag, ended) = (std::thread::Builder::new().name("lag".into()), stop.clone());
-    let lag = lag.spawn(move || tell_lag(&options, &topology, start_from, &ended))?;
+    let lag = lag.spawn(move || tell_lag(&committed, &options, &topology, start_from, &ended))?;
     announce(&settings, &artifact, &instance, workers, started);
     let result = host.join();
     // Err: it panicked, which ends nothing else.

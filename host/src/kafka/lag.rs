@@ -15,6 +15,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use switchboard_core::worker::StartFrom;
 
 use super::client::{Nag, PlainContext};
+use super::history::Committed;
 use super::properties::ClientOptions;
 use super::topology::Topology;
 use crate::shutdown::Shutdown;
@@ -102,13 +103,21 @@ pub(super) fn for_people(time: Duration) -> String {
 }
 
 /// Logs the lag of an application every few seconds, when there is one worth it, until a stop is asked for.
-pub fn tell_lag(options: &ClientOptions, topology: &Topology, start_from: StartFrom, stop: &Shutdown) {
+pub fn tell_lag(
+    committed: &Committed,
+    options: &ClientOptions,
+    topology: &Topology,
+    start_from: StartFrom,
+    stop: &Shutdown,
+) {
     let (mut reader, mut nag) = (None, Nag::default());
     while !stop.wait(EVERY) {
         // Not before the host runs, which is to start quickly.
         let read = match &reader {
             Some(reader) => LagReader::read(reader, stop),
-            None => LagReader::new(options, topology, start_from).and_then(|new| reader.insert(new).read(stop)),
+            None => {
+                LagReader::new(committed, options, topology, start_from).and_then(|new| reader.insert(new).read(stop))
+            }
         };
         match read {
             Ok(lag) if lag.is_worth_telling() => tracing::info!("lag: {lag}"),
@@ -123,10 +132,8 @@ fn go_on(stop: &Shutdown) -> KafkaResult<()> {
 }
 
 /// Asks for the lag of an application.
-pub(super) struct LagReader {
-    /// Gives committed offsets, without waiting for those pending in a transaction; a consumer that subscribes to nothing is
-    /// no member.
-    group: BaseConsumer<PlainContext>,
+pub(super) struct LagReader<'a> {
+    committed: &'a Committed,
     /// Reads the first waiting record of each partition.
     records: BaseConsumer<PlainContext>,
     sources: Vec<String>,
@@ -143,15 +150,19 @@ struct Waiting {
 
 type Partitions = BTreeMap<(String, i32), Waiting>;
 
-impl LagReader {
+impl<'a> LagReader<'a> {
     /// # Errors
     /// When librdkafka refuses the configuration.
-    pub(super) fn new(options: &ClientOptions, topology: &Topology, start_from: StartFrom) -> KafkaResult<Self> {
+    pub(super) fn new(
+        committed: &'a Committed,
+        options: &ClientOptions,
+        topology: &Topology,
+        start_from: StartFrom,
+    ) -> KafkaResult<Self> {
         let mut config = options.plain();
-        config.set("group.id", &options.app).set("enable.auto.commit", "false");
-        config.set("isolation.level", "read_uncommitted");
-        let group = BaseConsumer::from_config_and_context(&config, PlainContext::new(&config))?;
         config
+            .set("group.id", &options.app)
+            .set("enable.auto.commit", "false")
             .set("isolation.level", "read_committed")
             .set("enable.partition.eof", "true")
             .set("auto.offset.reset", "earliest")
@@ -162,7 +173,7 @@ impl LagReader {
             .set("fetch.wait.max.ms", "10");
         let records = BaseConsumer::from_config_and_context(&config, PlainContext::new(&config))?;
         let sources = topology.sources.iter().map(|topic| topic.name.clone()).collect();
-        Ok(Self { group, records, sources, shards: topology.shards.clone(), start_from })
+        Ok(Self { committed, records, sources, shards: topology.shards.clone(), start_from })
     }
 
     /// # Errors
@@ -205,7 +216,7 @@ impl LagReader {
         };
         let (starts, ends) = (bound(Offset::Beginning)?, bound(Offset::End)?);
         go_on(stop)?;
-        let committed = self.group.committed_offsets(all.clone(), REQUEST)?;
+        let committed = self.committed.of(all.clone())?;
         let mut waiting = Partitions::new();
         for element in committed.elements() {
             let (topic, partition) = (element.topic(), element.partition());

@@ -2,7 +2,8 @@
 //!
 //! A worker has a group consumer, a consumer for restores and a transactional producer. Nothing here decides what to
 //! commit, retry or skip: errors are put into the worker's classes (`producer`), rebalances into its events (`client`).
-//! Beside it: names (`topology`), properties (`properties`), internal topics (`topics`, `fit`, `purge`), the lag (`lag`), what
+//! Beside it: names (`topology`), properties (`properties`), internal topics (`topics`, `fit`, `purge`), the
+//! group's place (`history`), the lag (`lag`), what
 //! `doctor` looks at (`doctor`), the embedded broker.
 
 mod broker;
@@ -12,6 +13,7 @@ mod embedded;
 mod finding;
 mod fit;
 mod group;
+mod history;
 mod lag;
 mod native;
 mod producer;
@@ -26,6 +28,7 @@ pub use broker::KafkaBroker;
 pub use doctor::{Doctor, Section};
 pub use embedded::EmbeddedBroker;
 pub use finding::{Finding, Level};
+pub use history::{Committed, HistoryError, check_history};
 pub use lag::tell_lag;
 pub use properties::{ClientOptions, GroupProtocol, PropertyError};
 pub use purge::Purge;

@@ -5,6 +5,7 @@
 mod conformance;
 mod dead_letters;
 mod doctor;
+mod expiry;
 mod group;
 mod harness;
 mod lookups;

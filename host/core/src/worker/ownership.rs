@@ -186,6 +186,10 @@ impl Ownership {
             // A new leader may not know the end yet; a topic that was made anew never will.
             Some(offset) if offset > bounds.end => return Some(beyond_log_end(partition, offset, bounds.end)),
             Some(offset) => (offset, None),
+            // Only what is committed is ever deleted from it.
+            None if is_shard && bounds.start > 0 => {
+                (bounds.end, Some(lost_offset("processed records were deleted from it")))
+            }
             None if is_shard || rules.start_from == StartFrom::Earliest => (bounds.start, None),
             None => {
                 self.beginning.insert(partition, bounds.end);
@@ -249,11 +253,7 @@ impl Ownership {
         let Some(owned) = self.shards.get_mut(&shard).filter(|owned| owned.phase == Phase::Restoring) else { return };
         broker.stop_restore(shard);
         if !owned.has_offset && !owned.state.is_empty() {
-            let problem = format!(
-                "the group has no offset for it, but {} tenants have state: its committed offsets expired or were \
-                 deleted. Set the group's offset of this partition to where processing shall go on, and restart",
-                owned.state.len()
-            );
+            let problem = lost_offset(&format!("{} tenants have state", owned.state.len()));
             self.halt(Partition::Shard(shard), problem);
             return;
         }
@@ -261,6 +261,13 @@ impl Ownership {
         tracing::debug!(shard, tenants = owned.state.len(), "shard restored");
         broker.resume(&[Partition::Shard(shard)]);
     }
+}
+
+fn lost_offset(traces: &str) -> String {
+    format!(
+        "the group has no offset for it, but {traces}: its committed offsets expired or were deleted. Set the group's offset \
+         of this partition to where processing shall go on, and restart"
+    )
 }
 
 fn below_log_start(offset: i64, start: i64) -> String {

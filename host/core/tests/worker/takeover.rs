@@ -126,6 +126,15 @@ fn a_shard_with_state_but_without_an_offset_is_halted() {
 }
 
 #[test]
+fn a_shard_from_which_processed_records_were_deleted_but_without_an_offset_is_halted() {
+    let mut rig = waiting(&[SHARD_A, SHARD_D]);
+    rig.kafka().log_starts.insert(SHARD_A, 1);
+    rig.run();
+    assert_eq!(rig.outputs(), ["D1"]);
+    assert_eq!((rig.committed(SHARD_A), rig.count("resume shard-0")), (None, 0));
+}
+
+#[test]
 fn a_shard_whose_state_is_all_deleted_needs_no_offset() {
     let mut rig = waiting(&[SHARD_A]);
     rig.kafka().changelogs.insert(0, vec![counted("A", "5"), (b"A\0n".to_vec(), None)]);

@@ -6,11 +6,12 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 use super::super::finding::Finding;
+use super::super::history::{Committed, lost_place};
 use super::super::lag::{LagReader, TopicLag, for_people, grouped};
 use super::super::native::describe::describe_group;
 use super::super::properties::{ClientOptions, GroupProtocol};
 use super::brokers::Configs;
-use super::{Cluster, REQUEST};
+use super::{Cluster, Doctor, REQUEST};
 use crate::shutdown::Shutdown;
 
 pub(super) fn check(cluster: &Cluster<'_>, configs: Option<&Configs>) -> Vec<Finding> {
@@ -26,6 +27,7 @@ pub(super) fn check(cluster: &Cluster<'_>, configs: Option<&Configs>) -> Vec<Fin
         }
     }
     findings.extend(members(cluster));
+    findings.extend(place(cluster));
     findings
 }
 
@@ -101,11 +103,24 @@ fn members(cluster: &Cluster<'_>) -> Option<Finding> {
     })
 }
 
+/// Whether it is known where to go on.
+fn place(cluster: &Cluster<'_>) -> Option<Finding> {
+    let Doctor { options, topology, .. } = cluster.asked;
+    match Committed::new(options).and_then(|committed| lost_place(options, topology, &committed)) {
+        Ok(problem) => problem,
+        Err(error) => {
+            tracing::debug!("the group's offsets: {error}");
+            None
+        }
+    }
+}
+
 /// One finding a topic.
 pub(super) fn lag(cluster: &Cluster<'_>) -> Vec<Finding> {
     let asked = cluster.asked;
-    let lag = LagReader::new(asked.options, asked.topology, asked.start_from)
-        .and_then(|reader| reader.read(&Shutdown::default()));
+    let lag = Committed::new(asked.options).and_then(|committed| {
+        LagReader::new(&committed, asked.options, asked.topology, asked.start_from)?.read(&Shutdown::default())
+    });
     let told = |topic: &TopicLag| {
         let oldest = topic.oldest.map(|oldest| format!(", the oldest for {}", for_people(oldest))).unwrap_or_default();
         let partitions = topic.partitions;

@@ -1,0 +1,134 @@
+//! Nothing unprocessed ever expires, and a place that is lost is never guessed.
+
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use rdkafka::TopicPartitionList;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::producer::{BaseProducer, Producer};
+use switchboard_tests::app::{App, LONG, answers};
+use switchboard_tests::kafka::Kafka;
+
+/// An application that has processed three records, and is stopped; what was processed is not yet deleted.
+fn has_run(prefix: &str) -> Result<App> {
+    let app = App::hostile(prefix, &["IN", "OUT"], 1)?.arg("--shards", "1").arg("--workers", "1");
+    let mut host = app.run("before", &[])?;
+    app.client.produce(&["count", "count", "count"].map(|word| app.word("a", word)))?;
+    app.wait_for("OUT", 3)?;
+    assert!(host.terminate(LONG)?.success());
+    Ok(app)
+}
+
+fn shards(app: &App) -> String {
+    format!("{}-shards", app.name)
+}
+
+#[test]
+fn a_group_that_lost_its_place_is_refused_with_how_to_set_it_and_goes_on_from_there() -> Result<()> {
+    let app = has_run("lost")?;
+    let place = app.client.committed(&app.name, &shards(&app))?[0].expect("it has processed records");
+    app.delete_offsets(app.topic("IN"))?;
+    app.delete_offsets(&shards(&app))?;
+    for start_from in ["earliest", "latest"] {
+        let (status, log) = app.start("lost", &["--start-from", start_from])?.end(LONG)?;
+        let last = log.last().map_or("", String::as_str);
+        assert_eq!(status.code(), Some(1));
+        let topics = format!("--group {} --topic {} --topic {}", app.name, app.topic("IN"), shards(&app));
+        for word in ["no offset", "-shards has records", "kafka-consumer-groups.sh", &topics] {
+            assert!(last.contains(word), "{word:?} is not in: {last}");
+        }
+    }
+    let (status, lines) = app.doctor(&[])?;
+    assert_eq!(status.code(), Some(1));
+    assert!(lines.iter().any(|line| line.contains("PROBLEM") && line.contains("no offset of any consumed topic")));
+
+    app.client.set_offset(&app.name, app.topic("IN"), 0, 3)?;
+    app.client.set_offset(&app.name, &shards(&app), 0, place)?;
+    app.client.produce(&[app.word("a", "count")])?;
+    let mut host = app.run("set", &[])?;
+    assert_eq!(answers(&app.wait_for("OUT", 4)?, "a"), ["1", "2", "3", "4"]);
+    assert!(host.terminate(LONG)?.success());
+    Ok(())
+}
+
+#[test]
+fn sources_alone_that_lost_their_place_are_refused_too() -> Result<()> {
+    let app = has_run("lost-sources")?;
+    app.delete_offsets(app.topic("IN"))?;
+    let (status, log) = app.start("lost", &[])?.end(LONG)?;
+    let last = log.last().map_or("", String::as_str);
+    assert_eq!(status.code(), Some(1));
+    assert!(last.contains("has committed offsets") && !last.contains(&format!("--topic {}", shards(&app))), "{last}");
+    Ok(())
+}
+
+#[test]
+fn a_further_source_of_an_application_that_has_run_is_new() -> Result<()> {
+    // Of several consumed topics only one has been read so far.
+    let app = App::messenger("further", 1)?;
+    let send = |token: &str| {
+        app.client.produce(&[switchboard_tests::client::Record {
+            topic: app.topic(token).to_owned(),
+            value: Some("{}".into()),
+            ..Default::default()
+        }])
+    };
+    let mut host = app.run("before", &[])?;
+    send("COMMAND_TOPIC_MESSENGER")?;
+    app.wait_for_letters(1)?;
+    assert!(host.terminate(LONG)?.success());
+    send("EVENT_TOPIC_INVITE_STATUS")?;
+    let mut host = app.run("after", &[])?;
+    app.wait_for_letters(2)?;
+    assert!(host.terminate(LONG)?.success());
+    Ok(())
+}
+
+#[test]
+fn a_shard_that_lost_its_place_is_halted_and_nothing_of_it_is_deleted() -> Result<()> {
+    let app = has_run("lost-shard")?.arg("--purge-interval-ms", "50");
+    app.delete_offsets(&shards(&app))?;
+    let before = app.client.read_all(&shards(&app))?.len();
+    let mut host = app.run("halted", &[])?;
+    let line = host.wait_for("the halted shard", LONG, |line| line.contains("partition halted"))?;
+    assert!(line.contains("no offset") && line.contains("1 tenants have state"), "{line}");
+    app.client.produce(&[app.word("a", "count")])?;
+    let mut reader = app.client.reader(&[&shards(&app)])?;
+    reader.until("the routed record", LONG, |records| records.len() > before)?;
+    assert!(host.terminate(LONG)?.success());
+    assert_eq!(app.client.log_start(&shards(&app), 0)?, 0);
+    assert_eq!(app.client.read_all(app.topic("OUT"))?.len(), 3);
+    Ok(())
+}
+
+#[test]
+fn records_whose_offset_is_pending_in_a_transaction_are_not_deleted() -> Result<()> {
+    let app = has_run("pending")?;
+    let place = app.client.committed(&app.name, &shards(&app))?[0].expect("it has processed records");
+    // As if only the first record had been processed, and the rest were in somebody's open transaction.
+    app.client.set_offset(&app.name, &shards(&app), 0, 1)?;
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", Kafka::shared().bootstrap());
+    let producer: BaseProducer = config.clone().set("transactional.id", format!("{}-foreign", app.name)).create()?;
+    let consumer: BaseConsumer = config.set("group.id", &app.name).create()?;
+    producer.init_transactions(LONG)?;
+    producer.begin_transaction()?;
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(&shards(&app), 0, rdkafka::Offset::Offset(place))?;
+    let membership = consumer.group_metadata().expect("a consumer of a group");
+    producer.send_offsets_to_transaction(&list, &membership, LONG)?;
+
+    let host = app.run("purging", &["--purge-interval-ms", "50"])?;
+    host.wait_for("a purge that waits", LONG, |line| line.contains("cannot be deleted"))?;
+    assert_eq!(app.client.log_start(&shards(&app), 0)?, 0, "not even what is committed: the end is not known");
+    producer.abort_transaction(LONG)?;
+
+    let deadline = Instant::now() + LONG;
+    while app.client.log_start(&shards(&app), 0)? < place {
+        ensure!(Instant::now() < deadline, "what is processed is not deleted");
+    }
+    // The second and third record were processed again, from the offset that was set: none was skipped.
+    assert_eq!(answers(&app.wait_for("OUT", 5)?, "a"), ["1", "2", "3", "4", "5"]);
+    Ok(())
+}
