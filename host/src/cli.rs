@@ -121,6 +121,11 @@ pub struct Overrides {
     #[arg(long, value_name = "ID", env = "SWITCHBOARD_INSTANCE", help_heading = "Kafka")]
     #[serde(skip_serializing_if = "Option::is_none")]
     instance: Option<String>,
+    /// A directory for checkpoints of state, so that a start reads from Kafka only what came since; a cache, which may be
+    /// deleted [default: none, all state is read].
+    #[arg(long, value_name = "DIR", env = "SWITCHBOARD_STATE_DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state_dir: Option<PathBuf>,
     /// Threads that consume; 0: one a core [default: 0].
     #[arg(long, value_name = "N", env = "SWITCHBOARD_WORKERS")]
     #[serde(skip_serializing_if = "Option::is_none")]

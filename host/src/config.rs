@@ -25,6 +25,8 @@ pub struct Settings {
     pub bootstrap_servers: String,
     /// Given: transactional ids and static membership rest on it. Else the host's name and a free slot number.
     pub instance: Option<String>,
+    /// Where checkpoints are kept; none given: there are none.
+    pub state_dir: Option<PathBuf>,
     /// Threads that consume; 0: the number of cores.
     pub workers: usize,
     pub shards: u32,
@@ -91,6 +93,7 @@ impl Default for Settings {
             plugin: PathBuf::new(),
             bootstrap_servers: String::new(),
             instance: None,
+            state_dir: None,
             workers: 0,
             shards: 16,
             replication_factor: None,

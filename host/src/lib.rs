@@ -1,6 +1,7 @@
 //! The host: Kafka, plugins and lookups behind the traits of `switchboard-core`, and the commands.
 #![deny(unsafe_code)]
 
+pub mod checkpoint;
 pub mod cli;
 pub mod commands;
 pub mod config;

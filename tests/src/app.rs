@@ -7,9 +7,10 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::client::{Client, Record, unique};
-use crate::host::{Host, hostile, messenger, switchboard};
+use crate::host::{Host, binary, hostile, messenger, switchboard};
 use crate::kafka::Kafka;
 use crate::native;
+use crate::process::leashed;
 
 /// How long what takes a moment may take on a busy machine.
 pub const LONG: Duration = Duration::from_mins(2);
@@ -154,7 +155,20 @@ impl App {
 
     /// Starts a host with further arguments; `name` is for people. It need not be ready yet.
     pub fn start(&self, name: &str, arguments: &[&str]) -> Result<Host> {
-        Host::start(name, &mut self.command("run", arguments)?)
+        self.start_by(&[], name, arguments)
+    }
+
+    /// The same by a command that runs another one.
+    pub fn start_by(&self, runner: &[&str], name: &str, arguments: &[&str]) -> Result<Host> {
+        let command = match runner {
+            [] => switchboard()?,
+            [runner, rest @ ..] => {
+                let mut command = leashed(runner, None);
+                command.args(rest).arg(binary()?);
+                command
+            }
+        };
+        Host::start(name, &mut self.command(command, "run", arguments))
     }
 
     /// Deletes the group's offsets of a topic, as if they had expired. No host runs.
@@ -165,11 +179,10 @@ impl App {
 
     /// Examines the cluster as this application's hosts would: exit status and lines.
     pub fn doctor(&self, arguments: &[&str]) -> Result<(ExitStatus, Vec<String>)> {
-        Host::start("doctor", &mut self.command("doctor", arguments)?)?.end(LONG)
+        Host::start("doctor", &mut self.command(switchboard()?, "doctor", arguments))?.end(LONG)
     }
 
-    fn command(&self, name: &str, arguments: &[&str]) -> Result<Command> {
-        let mut command = switchboard()?;
+    fn command(&self, mut command: Command, name: &str, arguments: &[&str]) -> Command {
         command
             .args([name, "--app", &self.name])
             .env("BOOTSTRAP_SERVERS", &self.bootstrap)
@@ -177,7 +190,7 @@ impl App {
             .args(arguments)
             .envs(self.topics.iter().map(|(token, topic)| (token, topic)))
             .envs(self.environment.iter().map(|(name, value)| (name, value)));
-        Ok(command)
+        command
     }
 
     /// Starts a host and waits until it runs.

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -120,6 +120,16 @@ impl Client {
     /// The offset of the first record that a partition still has.
     pub fn log_start(&self, topic: &str, partition: i32) -> Result<i64> {
         Ok(self.admin.inner().fetch_watermarks(topic, partition, CALL)?.0)
+    }
+
+    /// Gives a topic these settings, and takes away all others.
+    pub fn alter_topic(&self, name: &str, settings: &[(&str, &str)]) -> Result<()> {
+        let resource = AlterConfig::new(ResourceSpecifier::Topic(name));
+        let altered = settings.iter().fold(resource, |altered, (key, value)| altered.set(key, value));
+        for result in self.runtime.block_on(self.admin.alter_configs([&altered], &admin_options()))? {
+            result.map_err(|(_, code)| anyhow!("topic {name}: {code}"))?;
+        }
+        Ok(())
     }
 
     /// Deletes the records of a partition that are before this offset.

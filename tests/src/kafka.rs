@@ -351,6 +351,8 @@ fn server_properties(id: u16, replicas: u16, port: u16, controller: u16, voters:
         ("log.retention.ms", "-1"),
         // Allocated at the start; the default is 128 MiB.
         ("log.cleaner.dedupe.buffer.size", "8388608"),
+        // What can be compacted is soon; the default is 15 s.
+        ("log.cleaner.backoff.ms", "200"),
     ]
     .map(|(key, value)| (key.to_owned(), value.to_owned()))
     .to_vec()

@@ -55,7 +55,8 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
     }
     let purge = Purge::new(&options, &topology, admin).context("making a Kafka client")?;
     let workers = workers(&settings);
-    let plan = Plan { rules, options, topology: Arc::new(topology), lookups, workers };
+    let plan =
+        Plan { rules, options, topology: Arc::new(topology), lookups, workers, state_dir: settings.state_dir.clone() };
     let host = Host::start(&plan, || Instances::new(Arc::clone(&artifact), limits), || (), &stop)?;
     let (every, ended) = (Duration::from_millis(settings.purge_interval_ms), stop.clone());
     let purge = std::thread::Builder::new().name("purge".into()).spawn(move || purge.run(every, &ended))?;

@@ -18,6 +18,7 @@ use super::properties::ClientOptions;
 use super::readers::Readers;
 use super::restore::Restore;
 use super::topology::Topology;
+use crate::checkpoint::Checkpoints;
 
 /// How long a question to a broker may hold up the worker: its other shards wait meanwhile.
 const QUESTION: Duration = Duration::from_millis(500);
@@ -49,11 +50,12 @@ impl KafkaBroker {
         options: ClientOptions,
         topology: Arc<Topology>,
         readers: Arc<Readers>,
+        checkpoints: Option<Checkpoints>,
         worker: usize,
     ) -> KafkaResult<Self> {
         Ok(Self {
             group: Some(Member::join(&options, &topology, worker)?),
-            restore: Restore::new(&options.restore_consumer(), topology.changelog.clone())?,
+            restore: Restore::new(&options.restore_consumer(), topology.changelog.clone(), checkpoints, worker)?,
             options,
             topology,
             worker,
@@ -232,6 +234,11 @@ impl Broker for KafkaBroker {
     }
 
     fn unassign(&mut self, partitions: &[Partition]) {
+        for partition in partitions {
+            if let Partition::Shard(shard) = partition {
+                self.restore.release(*shard);
+            }
+        }
         let list = self.names(partitions.iter().copied());
         let result = self.group().unassign(&list);
         self.must("unassigning", result);
@@ -259,12 +266,15 @@ impl Broker for KafkaBroker {
     }
 
     fn start_restore(&mut self, shard: i32, bounds: Range<i64>) {
-        let result = self.restore.start(shard, bounds.start);
+        let result = self.restore.start(shard, bounds);
         self.must("reading the changelog", result);
     }
 
     fn poll_restore(&mut self, wait: Duration) -> Restored {
-        self.restore.poll(wait)
+        self.restore.poll(wait).unwrap_or_else(|why| {
+            self.broken = Some(why);
+            Restored::Nothing
+        })
     }
 
     fn stop_restore(&mut self, shard: i32) {
@@ -339,7 +349,7 @@ impl Broker for KafkaBroker {
 
     fn restart(&mut self) -> Result<(), Fault> {
         self.producer = None;
-        self.restore.stop_all();
+        self.restore.release_all();
         // First left, then joined anew: a static member would fence itself.
         self.group = None;
         self.broken = None;

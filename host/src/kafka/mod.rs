@@ -2,11 +2,11 @@
 //!
 //! A worker has a group consumer, a consumer for restores and a transactional producer. Nothing here decides what to
 //! commit, retry or skip: errors are put into the worker's classes (`producer`), rebalances into its events (`client`).
-//! Beside it: names (`topology`), properties (`properties`), internal topics (`topics`, `fit`, `purge`), the
-//! group's place (`history`), the lag (`lag`), what
-//! `doctor` looks at (`doctor`), the embedded broker.
+//! Beside it: the changelog for checkpoints (`tail`), names (`topology`), properties (`properties`), internal topics (`topics`,
+//! `fit`, `purge`), the group's place (`history`), the lag (`lag`), what `doctor` looks at (`doctor`), the embedded broker.
 
 mod broker;
+mod changelog;
 mod client;
 mod doctor;
 mod embedded;
@@ -21,6 +21,7 @@ mod properties;
 mod purge;
 mod readers;
 mod restore;
+mod tail;
 mod topics;
 mod topology;
 
@@ -33,5 +34,6 @@ pub use lag::tell_lag;
 pub use properties::{ClientOptions, GroupProtocol, PropertyError};
 pub use purge::Purge;
 pub use readers::Readers;
+pub use tail::Tail;
 pub use topics::{Admin, TopicError, prepare};
 pub use topology::{TopicName, Topology, TopologyError};

@@ -3,11 +3,12 @@
 
 pub(super) mod describe;
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::ptr;
 use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
+use rdkafka::client::{Client, ClientContext};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::RDKafkaError;
 use rdkafka::message::{BorrowedHeaders, OwnedHeaders};
@@ -165,4 +166,72 @@ pub(super) fn send_offsets<P: ProducerContext>(
         failed
     };
     Err(failed)
+}
+
+/// A pointer of librdkafka that is to be destroyed.
+struct Owned<T>(*mut T, unsafe extern "C" fn(*mut T));
+
+impl<T> Drop for Owned<T> {
+    fn drop(&mut self) {
+        if !self.0.is_null() {
+            // SAFETY: not null, ours, and destroyed only here, by the function that goes with it.
+            unsafe { (self.1)(self.0) };
+        }
+    }
+}
+
+/// Kafka's id of a topic (KIP-516): another one each time that it is made. `None`: the broker knows no topic ids.
+pub(super) fn topic_id<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    wait: Duration,
+) -> Result<Option<u128>, String> {
+    let wait = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
+    let name = CString::new(topic).map_err(|error| error.to_string())?;
+    let client = client.native_ptr();
+    let text = |text: *const std::ffi::c_char| {
+        // SAFETY: librdkafka's texts are C strings; those asked for here live as long as the event, and are copied.
+        if text.is_null() { String::new() } else { unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned() }
+    };
+    // SAFETY: the client outlives the calls. What is made is owned by the guards, which are dropped in reverse order: the
+    // event before its queue. librdkafka copies names and options. All pointers read below belong to the event, and are null or
+    // valid as long as it lives; the array has as many elements as it says.
+    unsafe {
+        let queue = Owned(rdsys::rd_kafka_queue_new(client), rdsys::rd_kafka_queue_destroy);
+        let kind = rdsys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
+        let options = Owned(rdsys::rd_kafka_AdminOptions_new(client, kind), rdsys::rd_kafka_AdminOptions_destroy);
+        rdsys::rd_kafka_AdminOptions_set_request_timeout(options.0, wait, ptr::null_mut(), 0);
+        let mut names = [name.as_ptr()];
+        let topics = rdsys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
+        let topics = Owned(topics, rdsys::rd_kafka_TopicCollection_destroy);
+        rdsys::rd_kafka_DescribeTopics(client, topics.0, options.0, queue.0);
+        // The request ends by itself after `wait`.
+        let event =
+            Owned(rdsys::rd_kafka_queue_poll(queue.0, wait.saturating_add(1000)), rdsys::rd_kafka_event_destroy);
+        if event.0.is_null() {
+            return Err("no answer".into());
+        }
+        if rdsys::rd_kafka_event_error(event.0) != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Err(text(rdsys::rd_kafka_event_error_string(event.0)));
+        }
+        let result = rdsys::rd_kafka_event_DescribeTopics_result(event.0);
+        if result.is_null() {
+            return Err("an answer to another question".into());
+        }
+        let mut count = 0;
+        let described = rdsys::rd_kafka_DescribeTopics_result_topics(result, &raw mut count);
+        if count == 0 {
+            return Err("an empty answer".into());
+        }
+        let description = *described;
+        let error = rdsys::rd_kafka_TopicDescription_error(description);
+        if rdsys::rd_kafka_error_code(error) != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Err(text(rdsys::rd_kafka_error_string(error)));
+        }
+        let id = rdsys::rd_kafka_TopicDescription_topic_id(description);
+        let most = rdsys::rd_kafka_Uuid_most_significant_bits(id).cast_unsigned();
+        let least = rdsys::rd_kafka_Uuid_least_significant_bits(id).cast_unsigned();
+        let id = u128::from(most) << 64 | u128::from(least);
+        Ok((id != 0).then_some(id))
+    }
 }

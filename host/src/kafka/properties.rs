@@ -153,10 +153,17 @@ impl ClientOptions {
         // librdkafka wants a group id for assignments, though nothing joins that group or commits to it.
         let mut config = self.consumer(&format!("{}-restore", self.app));
         config
-            .set("auto.offset.reset", "earliest")
+            .set("auto.offset.reset", "error")
             .set("enable.partition.eof", "true")
             // A shard that is added waits until the fetch under way comes back, which has no more to bring.
             .set("fetch.wait.max.ms", "10");
+        config
+    }
+
+    /// The consumer that tails changelogs for checkpoints: it is in no hurry, and an offset that is gone ends a checkpoint.
+    pub(super) fn tail_consumer(&self) -> ClientConfig {
+        let mut config = self.restore_consumer();
+        config.set("fetch.wait.max.ms", "500");
         config
     }
 

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod checkpoint;
 mod conformance;
 mod dead_letters;
 mod doctor;

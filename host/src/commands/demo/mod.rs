@@ -71,7 +71,7 @@ pub fn demo(plugin: &Path, file: &Path, script: Option<&Path>) -> anyhow::Result
     let stop = Shutdown::default();
     stop.on_signals().context("handling signals")?;
     let (report, reports) = mpsc::channel();
-    let plan = Plan { rules, options, topology, lookups: NamesOnly(Arc::clone(&demo)), workers: 1 };
+    let plan = Plan { rules, options, topology, lookups: NamesOnly(Arc::clone(&demo)), workers: 1, state_dir: None };
     let host =
         Host::start(&plan, || Instances::new(Arc::clone(&artifact), limits), || Reporter::new(report.clone()), &stop)?;
 

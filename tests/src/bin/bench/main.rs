@@ -9,6 +9,7 @@ mod hand_over;
 mod latency;
 mod overload;
 mod recovery;
+mod restore;
 mod stream;
 mod throughput;
 
@@ -42,6 +43,9 @@ struct Args {
     /// How long the input of overload comes at three times of what the host can do, in seconds.
     #[arg(long, default_value_t = 30)]
     overload_seconds: u64,
+    /// Entries of state that are restored.
+    #[arg(long, default_value_t = 1_000_000)]
+    entries: usize,
     /// Workers of the host.
     #[arg(long, default_value_t = 2)]
     workers: usize,
@@ -62,6 +66,8 @@ enum Part {
     HandOver,
     /// What input at three times of what the host can do does to it.
     Overload,
+    /// How long state takes to restore, without and with checkpoints.
+    Restore,
 }
 
 fn main() -> ExitCode {
@@ -84,6 +90,7 @@ fn run(args: &Args) -> Result<()> {
             Part::Recovery => recovery::run(args)?,
             Part::HandOver => hand_over::run(args)?,
             Part::Overload => overload::run(args)?,
+            Part::Restore => restore::run(args)?,
         }
     }
     Ok(())

@@ -1,0 +1,64 @@
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use super::store::{Place, Store, StoreError};
+
+/// Between two writes of a file.
+const WRITE_EVERY: Duration = Duration::from_secs(1);
+
+/// What an entry takes in memory beside its key and value.
+const ENTRY_BYTES: usize = 100;
+
+/// An open checkpoint and what comes next in it.
+pub(super) struct Checkpoint {
+    pub(super) store: Store,
+    /// What the file is as of, and what it is with the pending changes.
+    pub(super) written: Place,
+    pub(super) place: Place,
+    written_at: Instant,
+    pending: HashMap<Vec<u8>, Option<Vec<u8>>>,
+    pub(super) pending_bytes: usize,
+    /// The stable end at some time: once it is reached, all tombstones up to that time have been seen.
+    pub(super) goal: Option<(i64, u64)>,
+    pub(super) asked_at: Instant,
+}
+
+impl Checkpoint {
+    pub(super) fn new(store: Store, place: Place) -> Self {
+        let now = Instant::now();
+        let pending = HashMap::new();
+        Self { store, place, written: place, written_at: now, pending, pending_bytes: 0, goal: None, asked_at: now }
+    }
+
+    pub(super) fn take(&mut self, offset: i64, key: Vec<u8>, value: Option<Vec<u8>>) {
+        let weight = |value: Option<&Vec<u8>>| ENTRY_BYTES + value.map_or(0, Vec::len);
+        let length = key.len();
+        self.pending_bytes += length + weight(value.as_ref());
+        if let Some(replaced) = self.pending.insert(key, value) {
+            self.pending_bytes -= length + weight(replaced.as_ref());
+        }
+        self.place.offset = offset + 1;
+    }
+
+    pub(super) fn is_due(&self) -> bool {
+        self.place != self.written && self.written_at.elapsed() >= WRITE_EVERY
+    }
+
+    pub(super) fn write(&mut self) -> Result<(), StoreError> {
+        if self.place == self.written {
+            return Ok(());
+        }
+        let mut changes: Vec<_> = self.pending.iter().map(|(key, value)| (key.as_slice(), value.as_deref())).collect();
+        // In the tree's order neighbours share their pages.
+        changes.sort_unstable();
+        let Place { shard, offset, .. } = self.place;
+        let count = changes.len();
+        self.store.write(changes, &self.place)?;
+        tracing::debug!(shard, offset, count, "checkpoint written");
+        self.pending = HashMap::new();
+        self.pending_bytes = 0;
+        self.written = self.place;
+        self.written_at = Instant::now();
+        Ok(())
+    }
+}

@@ -1,0 +1,154 @@
+//! How long a start takes that has state to restore, without and with checkpoints.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::{Offset, TopicPartitionList};
+use switchboard_tests::app::App;
+use switchboard_tests::host::Host;
+use switchboard_tests::kafka::{Kafka, Options};
+
+use crate::Args;
+use crate::clients::{LONG, PARTITIONS, TENANTS, config, hand_over, per_second};
+
+/// The default of `--shards`.
+const SHARDS: usize = 16;
+const TRANSACTION: usize = 5000;
+const RUNS: usize = 3;
+/// How often each entry is in the changelog: compaction comes late.
+const WRITES: usize = 3;
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    // As Kafka has it by default: workers that start together get their partitions together.
+    let properties = vec![("group.initial.rebalance.delay.ms".to_owned(), "3000".to_owned())];
+    let kafka = Kafka::start_with(&Options { heap_mib: 1024, optimised: true, properties, ..Options::default() })?;
+    let workers = args.workers.to_string();
+    let app = App::messenger_on(&kafka, "restore", PARTITIONS)?.arg("--workers", &workers).arg("--instance", "bench");
+    let app = app.env("RUST_LOG", "info,switchboard::checkpoint=debug");
+    // Makes the internal topics.
+    app.run("host", &[])?.terminate(LONG)?;
+    let (producer, entries) = (producer(&kafka, &app)?, args.entries);
+    fill(&producer, &app, entries)?;
+    begin_shards(&kafka, &app)?;
+    // Not measured: the broker's JIT is cold.
+    start(&app, entries, &[])?.0.terminate(LONG)?;
+    let written_once = (0..RUNS).map(|_| timed(&app, entries, &[])).collect::<Result<Vec<_>>>()?;
+    let records = entries * WRITES;
+    for _ in 1..WRITES {
+        fill(&producer, &app, entries)?;
+    }
+    let written_often = (0..RUNS).map(|_| timed(&app, records, &[])).collect::<Result<Vec<_>>>()?;
+
+    let state = tempfile::tempdir()?;
+    let state_dir = ["--state-dir", &state.path().display().to_string()];
+    let (mut host, _) = start(&app, records, &state_dir)?;
+    let (began, offsets) = (Instant::now(), RefCell::new(BTreeMap::new()));
+    host.wait_for("all checkpoints", LONG, |line| {
+        let mut offsets = offsets.borrow_mut();
+        if let (Some(shard), Some(offset)) = (number(line, "shard="), number(line, "offset=")) {
+            offsets.insert(shard, offset);
+        }
+        // Commits have offsets too.
+        offsets.values().sum::<usize>() > records
+    })?;
+    println!("  {:.2} s until checkpoints were written, beside the work", began.elapsed().as_secs_f64());
+    host.terminate(LONG)?;
+    let checkpointed = (0..RUNS).map(|_| timed(&app, entries, &state_dir)).collect::<Result<Vec<_>>>()?;
+    let (mut host, _) = start(&app, entries, &state_dir)?;
+    host.kill()?;
+    let killed = timed(&app, entries, &state_dir)?;
+
+    println!();
+    let often = format!("the changelog, each written {WRITES} times");
+    for (what, read, mut runs) in [
+        ("the changelog, each written once", entries, written_once),
+        (&often, records, written_often),
+        ("checkpoints", entries, checkpointed),
+        ("checkpoints, after SIGKILL", entries, vec![killed]),
+    ] {
+        runs.sort_by_key(|run| run.restored);
+        let Run { restored, ready } = runs[runs.len() / 2];
+        let (rate, restored, ready) = (per_second(read, restored)?, restored.as_secs_f64(), ready.as_secs_f64());
+        println!(
+            "{entries} entries from {what:<38} {restored:>6.2} s {rate:>9.0}/s, ready {ready:>6.2} s after the start"
+        );
+    }
+    Ok(())
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    /// As the slower worker tells it: from the first shard's restore to the last one's end.
+    restored: Duration,
+    /// From the start of the process until all shards are ready.
+    ready: Duration,
+}
+
+fn timed(app: &App, entries: usize, flags: &[&str]) -> Result<Run> {
+    let (mut host, run) = start(app, entries, flags)?;
+    host.terminate(LONG)?;
+    println!("  {run:?}");
+    Ok(run)
+}
+
+/// Starts a host and waits until it has restored everything.
+fn start(app: &App, entries: usize, flags: &[&str]) -> Result<(Host, Run)> {
+    let started = Instant::now();
+    let host = app.start("host", flags)?;
+    let (restored, slowest) = (Cell::new(0), Cell::new(0.0_f64));
+    host.wait_for("all shards", LONG, |line| {
+        let Some((_, line)) = line.split_once("restored ") else { return false };
+        let words: Vec<_> = line.split(' ').collect();
+        let before = |word: &str| words.iter().position(|known| *known == word).map(|place| words[place - 1]);
+        let count = |word: &str| before(word).and_then(|count| count.parse::<usize>().ok()).unwrap_or(0);
+        restored.set(restored.get() + count("entries") + count("records"));
+        slowest.set(before("s").and_then(|seconds| seconds.parse().ok()).unwrap_or(0.0_f64).max(slowest.get()));
+        restored.get() >= entries
+    })?;
+    let run = Run { restored: Duration::from_secs_f64(slowest.get()), ready: started.elapsed() };
+    Ok((host, run))
+}
+
+fn number(line: &str, before: &str) -> Option<usize> {
+    let (_, rest) = line.split_once(before)?;
+    rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+fn producer(kafka: &Kafka, app: &App) -> Result<BaseProducer> {
+    let mut config = config(kafka);
+    config.set("transactional.id", &app.name).set("linger.ms", "5").set("delivery.report.only.error", "true");
+    let producer: BaseProducer = config.create()?;
+    producer.init_transactions(LONG)?;
+    Ok(producer)
+}
+
+/// Writes so many entries to the changelog as the host does, in transactions.
+fn fill(producer: &BaseProducer, app: &App, entries: usize) -> Result<()> {
+    let changelog = format!("{}-state", app.name);
+    let value = "v".repeat(100);
+    for first in (0..entries).step_by(TRANSACTION) {
+        producer.begin_transaction()?;
+        for number in first..(first + TRANSACTION).min(entries) {
+            let tenant = number % TENANTS;
+            let key = format!("00000000-0000-4000-8000-{tenant:012}/GMS/83/1\0character/{number:08}");
+            let shard = i32::try_from(tenant % SHARDS)?;
+            hand_over(producer, BaseRecord::to(&changelog).partition(shard).key(&key).payload(&value))?;
+        }
+        producer.commit_transaction(LONG)?;
+    }
+    Ok(())
+}
+
+/// Gives the group an offset for every shard: one that has state but no offset is halted.
+fn begin_shards(kafka: &Kafka, app: &App) -> Result<()> {
+    let consumer: BaseConsumer = config(kafka).set("group.id", &app.name).create()?;
+    let mut offsets = TopicPartitionList::new();
+    for shard in 0..SHARDS {
+        offsets.add_partition_offset(&format!("{}-shards", app.name), i32::try_from(shard)?, Offset::Offset(0))?;
+    }
+    consumer.commit(&offsets, CommitMode::Sync).context("committing the shards' offsets")
+}

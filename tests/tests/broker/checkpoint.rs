@@ -1,0 +1,295 @@
+//! Checkpoints on disk: a restart reads what came since, and whatever is wrong with one, the changelog has the last word.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, ensure};
+use redb::{Database, ReadableTable as _, TableDefinition};
+use switchboard_tests::app::{App, LONG, answers};
+use switchboard_tests::client::Record;
+use switchboard_tests::host::Host;
+
+/// An application with one shard, and the directory of its checkpoints.
+struct Checkpointed {
+    app: App,
+    directory: tempfile::TempDir,
+    /// Outputs so far.
+    outputs: usize,
+}
+
+/// What a host says that it restored.
+#[derive(Debug, PartialEq, Eq)]
+struct Restored {
+    entries: usize,
+    records: usize,
+}
+
+impl Checkpointed {
+    fn new(prefix: &str) -> Result<Self> {
+        let app = App::hostile(prefix, &["IN", "OUT"], 1)?;
+        let app = app
+            .arg("--shards", "1")
+            .arg("--workers", "1")
+            .arg("--instance", "one")
+            .env("RUST_LOG", "switchboard=debug");
+        Ok(Self { app, directory: tempfile::tempdir()?, outputs: 0 })
+    }
+
+    fn state_dir(&self) -> String {
+        self.directory.path().display().to_string()
+    }
+
+    fn file(&self) -> PathBuf {
+        self.directory.path().join(&self.app.name).join("one/shard-0.redb")
+    }
+
+    fn changelog(&self) -> String {
+        format!("{}-state", self.app.name)
+    }
+
+    /// Starts a host that keeps checkpoints; returns what it restored.
+    fn start(&self, name: &str) -> Result<(Host, Restored)> {
+        let host = self.app.run(name, &["--state-dir", &self.state_dir()])?;
+        let line = host.wait_for("its shard", LONG, |line| line.contains("restored 1 shards: "))?;
+        let number = |before: &str| -> Result<usize> {
+            let end = line.find(before).with_context(|| format!("no {before:?} in {line}"))?;
+            Ok(line[..end].rsplit(' ').next().context("no word")?.parse()?)
+        };
+        let restored = Restored { entries: number(" entries from")?, records: number(" records from")? };
+        Ok((host, restored))
+    }
+
+    /// Sends these words of the tenant `a`, and waits until they are processed.
+    fn send(&mut self, words: &[String]) -> Result<()> {
+        let records: Vec<_> = words.iter().map(|word| self.app.word("a", word)).collect();
+        self.app.client.produce(&records)?;
+        self.outputs += words.len();
+        self.app.wait_for("OUT", self.outputs).map(drop)
+    }
+
+    /// The keys that the tenant `a` has, as its plugin sees them.
+    fn keys(&mut self) -> Result<BTreeSet<String>> {
+        self.send(&["list ".to_owned()])?;
+        let outputs = self.app.client.read_all(self.app.topic("OUT"))?;
+        let list = answers(&outputs, "a").last().copied().context("no answer")?.to_owned();
+        Ok(list.trim_matches(['[', ']']).split(", ").map(|key| key.trim_matches('"').to_owned()).collect())
+    }
+
+    /// The file holds these bytes.
+    fn file_has(&self, text: &[u8]) -> Result<bool> {
+        Ok(fs::read(self.file())?.windows(text.len()).any(|window| window == text))
+    }
+}
+
+fn set(numbers: std::ops::Range<usize>) -> Vec<String> {
+    numbers.map(|number| format!("state key-{number}=1")).collect()
+}
+
+fn keys(numbers: std::ops::Range<usize>) -> BTreeSet<String> {
+    numbers.map(|number| format!("key-{number}")).collect()
+}
+
+#[test]
+fn a_restart_reads_only_what_came_after_the_checkpoint() -> Result<()> {
+    let mut test = Checkpointed::new("restart")?;
+    let (mut host, restored) = test.start("first")?;
+    assert_eq!(restored, Restored { entries: 0, records: 0 });
+    test.send(&set(0..300))?;
+    test.send(&["state key-0".to_owned()])?;
+    assert!(host.terminate(LONG)?.success());
+
+    let (mut host, restored) = test.start("after a stop")?;
+    assert_eq!(restored, Restored { entries: 299, records: 0 });
+    test.send(&set(300..400))?;
+    host.wait_for("a checkpoint", LONG, |line| line.contains("checkpoint written"))?;
+    test.send(&set(400..410))?;
+    host.kill()?;
+
+    let (mut host, Restored { entries, records }) = test.start("after a kill")?;
+    assert!(entries > 299 && records < 110 && entries + records >= 409, "{entries} entries, {records} records");
+    assert_eq!(test.keys()?, keys(1..410));
+    assert!(host.terminate(LONG)?.success());
+    let mut host = test.app.run("without a state directory", &[])?;
+    let line = host.wait_for("its shard", LONG, |line| line.contains("restored 1 shards: "))?;
+    assert!(line.contains(" 0 entries from checkpoints, "), "{line}");
+    assert_eq!(test.keys()?, keys(1..410));
+    assert!(host.terminate(LONG)?.success());
+    Ok(())
+}
+
+#[test]
+fn a_checkpoint_that_is_lost_or_damaged_costs_a_full_restore_and_no_more() -> Result<()> {
+    let mut test = Checkpointed::new("damaged")?;
+    let (mut host, _) = test.start("first")?;
+    test.send(&set(0..300))?;
+    assert!(host.terminate(LONG)?.success());
+    let good = fs::read(test.file())?;
+
+    let garbage: Vec<u8> = (0..100_000_usize).map(|place| (place * 37 + place / 11).to_le_bytes()[0]).collect();
+    let scrambled = |from: usize, to: usize| {
+        let mut bad = good.clone();
+        bad[from..to].iter_mut().for_each(|byte| *byte ^= 0x55);
+        bad
+    };
+    let damages = [
+        ("lost", None),
+        ("empty", Some(vec![])),
+        ("garbage", Some(garbage)),
+        ("truncated", Some(good[..good.len() / 2].to_vec())),
+        ("a damaged head", Some(scrambled(0, 100))),
+        ("a damaged body", Some(scrambled(good.len() / 4, good.len() / 4 * 3))),
+    ];
+    for (damage, bytes) in damages {
+        match bytes {
+            Some(bytes) => fs::write(test.file(), bytes)?,
+            None => fs::remove_dir_all(test.directory.path())?,
+        }
+        let (mut host, restored) = test.start(damage)?;
+        assert_eq!((restored.entries, restored.records >= 300), (0, true), "{damage}: {restored:?}");
+        let told = if damage == "lost" { "there is no checkpoint" } else { "is not used: it is unusable" };
+        let told: Vec<_> = host.log().into_iter().filter(|line| line.contains(told)).collect();
+        assert_eq!(told.len(), 1, "{damage}: {:#?}", host.log());
+        assert_eq!(test.keys()?, keys(0..300), "{damage}");
+        assert!(host.terminate(LONG)?.success());
+        let (mut host, restored) = test.start("after it")?;
+        assert_eq!(restored, Restored { entries: 300, records: 0 }, "{damage}: it was replaced");
+        assert!(host.terminate(LONG)?.success());
+    }
+    Ok(())
+}
+
+#[test]
+fn a_checkpoint_of_a_changelog_that_was_made_anew_is_not_used() -> Result<()> {
+    let mut test = Checkpointed::new("anew")?;
+    let (mut host, _) = test.start("first")?;
+    test.send(&set(0..50))?;
+    assert!(host.terminate(LONG)?.success());
+
+    // As many records and more: by its offset it would fit.
+    let changelog = test.changelog();
+    test.app.client.delete_topics(&[&changelog])?;
+    test.app.client.create_topic(&changelog, 1, &[("cleanup.policy", "compact")])?;
+    test.app.client.alter_topic(&changelog, &[("cleanup.policy", "compact"), ("delete.retention.ms", WEEK_MS)])?;
+    let entries = (1000..1200).map(|number| entry(&changelog, &format!("a\0key-{number}")));
+    test.app.client.produce(&entries.collect::<Vec<_>>())?;
+
+    let (mut host, restored) = test.start("second")?;
+    assert_eq!(restored, Restored { entries: 0, records: 200 });
+    assert!(host.log().iter().any(|line| line.contains("is not used: the changelog was deleted and made anew")));
+    assert_eq!(test.keys()?, keys(1000..1200));
+    assert!(host.terminate(LONG)?.success());
+    Ok(())
+}
+
+const WEEK_MS: &str = "604800000";
+
+fn entry(changelog: &str, key: &str) -> Record {
+    Record {
+        topic: changelog.to_owned(),
+        partition: Some(0),
+        key: Some(key.into()),
+        value: Some("1".into()),
+        ..Record::default()
+    }
+}
+
+/// Compaction removes tombstones without moving the log's start: an old checkpoint would bring a deleted key back, and
+/// nothing in the log would tell.
+#[test]
+fn a_key_whose_tombstone_was_compacted_away_does_not_come_back() -> Result<()> {
+    let mut test = Checkpointed::new("tombstone")?;
+    let (mut host, _) = test.start("before the delete")?;
+    test.send(&["state deleted=1 kept=1".to_owned()])?;
+    assert!(host.terminate(LONG)?.success());
+    assert!(test.file_has(b"a\0deleted")?);
+    let stale = fs::read(test.file())?;
+
+    let mut host = test.app.run("deletes", &[])?;
+    test.send(&["state deleted".to_owned()])?;
+    assert!(host.terminate(LONG)?.success());
+
+    // The week passes.
+    let changelog = test.changelog();
+    let compact = ("cleanup.policy", "compact");
+    let hurry = [("delete.retention.ms", "1"), ("min.cleanable.dirty.ratio", "0.001"), ("segment.ms", "50")];
+    test.app.client.alter_topic(&changelog, &[&[compact], &hurry[..]].concat())?;
+    let deadline = Instant::now() + LONG;
+    let deleted = Some(b"a\0deleted".to_vec());
+    while test.app.client.read_all(&changelog)?.iter().any(|record| record.key == deleted) {
+        ensure!(Instant::now() < deadline, "the tombstone is not compacted away");
+        // Only a segment that is not written to any more is compacted.
+        test.app.client.produce(&[entry(&changelog, "other\0key")])?;
+    }
+    test.app.client.alter_topic(&changelog, &[compact, ("delete.retention.ms", WEEK_MS)])?;
+
+    // The checkpoint's own time says that it is young: so it would be, had all this taken as long as it should.
+    let (mut host, Restored { entries, .. }) = test.start("trusts it")?;
+    assert_eq!(entries, 2);
+    let seen = test.keys()?;
+    assert!(seen.contains("deleted"), "the danger is gone: {seen:?}");
+    assert!(host.terminate(LONG)?.success());
+
+    for (days, used) in [(3, true), (4, false)] {
+        fs::write(test.file(), &stale)?;
+        make_older(&test.file(), days * 86_400_000)?;
+        let (mut host, restored) = test.start(&format!("{days} days later"))?;
+        assert_eq!(restored.entries > 0, used, "{restored:?}");
+        let told = host.log().iter().any(|line| line.contains("is not used: it is") && line.contains(" old, "));
+        assert_eq!(told, !used);
+        assert_eq!(test.keys()?.contains("deleted"), used);
+        assert!(host.terminate(LONG)?.success());
+        assert_eq!(test.file_has(b"a\0deleted")?, used, "the file is replaced with the changelog's state");
+    }
+    Ok(())
+}
+
+/// As if the host had stopped so many milliseconds earlier.
+fn make_older(file: &Path, by: u64) -> Result<()> {
+    const ABOUT: TableDefinition<u32, (i32, u32, u128, i64, u64)> = TableDefinition::new("about");
+    let database = Database::open(file)?;
+    let transaction = database.begin_write()?;
+    {
+        let mut about = transaction.open_table(ABOUT)?;
+        let (shard, shards, topic, offset, as_of) = about.get(1)?.context("not a checkpoint")?.value();
+        about.insert(1, (shard, shards, topic, offset, as_of - by))?;
+    }
+    Ok(transaction.commit()?)
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_used_is_told_at_the_start() -> Result<()> {
+    let test = Checkpointed::new("unusable")?;
+    let file = test.directory.path().join("file");
+    fs::write(&file, "")?;
+    let (status, log) = test.app.start("unusable", &["--state-dir", &file.display().to_string()])?.end(LONG)?;
+    assert_eq!(status.code(), Some(1));
+    let last = log.last().context("no log")?;
+    assert!(last.starts_with("switchboard: checkpoints cannot be kept in ") && last.contains("--state-dir"), "{last}");
+    Ok(())
+}
+
+#[test]
+fn a_disk_that_does_not_write_is_told_and_the_host_goes_on_without_checkpoints() -> Result<()> {
+    let mut test = Checkpointed::new("full")?;
+    // No file grows beyond this: as a full disk does, it refuses writes, where there is no disk to be filled.
+    let limited = "trap '' XFSZ; ulimit -f 256; exec \"$0\" \"$@\"";
+    let state_dir = test.state_dir();
+    let mut host = test.app.start_by(&["sh", "-c", limited], "full", &["--state-dir", &state_dir])?;
+    host.wait_for("its shard", LONG, |line| line.contains("restored 1 shards: "))?;
+    let value = "x".repeat(10_000);
+    test.send(&(0..200).map(|number| format!("state key-{number}={value}")).collect::<Vec<_>>())?;
+    host.wait_for("the trouble", LONG, |line| line.contains(" WARN ") && line.contains("no checkpoint of shard 0"))?;
+    test.send(&["state key-0".to_owned()])?;
+    assert_eq!(test.keys()?, keys(1..200));
+    assert!(host.terminate(LONG)?.success());
+
+    let (mut host, _) = test.start("with room again")?;
+    assert_eq!(test.keys()?, keys(1..200));
+    assert!(host.terminate(LONG)?.success());
+    let (mut host, restored) = test.start("after it")?;
+    assert_eq!(restored, Restored { entries: 199, records: 0 });
+    assert!(host.terminate(LONG)?.success());
+    Ok(())
+}
