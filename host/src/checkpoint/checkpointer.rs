@@ -23,7 +23,8 @@ const RETRY: Duration = Duration::from_mins(1);
 /// How long the end may take.
 const FINISH: Duration = Duration::from_secs(1);
 const WARN_EVERY: Duration = Duration::from_mins(5);
-/// How long an answer about the topic is good for: the shards of an assignment are opened one after the other.
+/// How long an answer about the topic is good for, also that there is none: the shards of an assignment are opened one after
+/// the other.
 const DESCRIBED: Duration = Duration::from_secs(2);
 /// Half of a shorter `delete.retention.ms` is over before a copy is made.
 const LEAST_OLDEST: Duration = Duration::from_secs(1);
@@ -68,7 +69,9 @@ pub(super) struct Checkpointer<C> {
     directory: PathBuf,
     shard_count: u32,
     changelog: C,
-    topic: Option<(Topic, Instant)>,
+    /// As it was described last, or why it could not be.
+    topic: Result<Topic, String>,
+    described_at: Option<Instant>,
     shards: BTreeMap<i32, Shard>,
     /// When trouble was told last: all shards have it at once, and every time that they are tried again.
     warned: Option<Instant>,
@@ -76,7 +79,15 @@ pub(super) struct Checkpointer<C> {
 
 impl<C: Changelog> Checkpointer<C> {
     pub(super) fn new(directory: PathBuf, shard_count: u32, changelog: C) -> Self {
-        Self { directory, shard_count, changelog, topic: None, shards: BTreeMap::new(), warned: None }
+        Self {
+            directory,
+            shard_count,
+            changelog,
+            topic: Err(String::new()),
+            described_at: None,
+            shards: BTreeMap::new(),
+            warned: None,
+        }
     }
 
     /// Goes on until nobody is left to ask, and writes what is pending then.
@@ -94,8 +105,7 @@ impl<C: Changelog> Checkpointer<C> {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             let more = self.read();
-            self.keep();
-            pause = if more { Duration::ZERO } else { LOOK_EVERY };
+            pause = if self.keep() || more { Duration::ZERO } else { LOOK_EVERY };
         }
         self.finish();
     }
@@ -105,7 +115,9 @@ impl<C: Changelog> Checkpointer<C> {
         let deadline = Instant::now() + FINISH;
         let mut goals = BTreeMap::new();
         for shard in self.following() {
-            if let Ok(bounds) = self.changelog.bounds(shard) {
+            if Instant::now() < deadline
+                && let Ok(bounds) = self.changelog.bounds(shard)
+            {
                 goals.insert(shard, bounds.end);
             }
         }
@@ -132,9 +144,7 @@ impl<C: Changelog> Checkpointer<C> {
                 let _ = answer.send(snapshot);
             }
             Ask::Follow { shard, worker } => {
-                let slot = self.shard(shard);
-                slot.owner = Some(worker);
-                self.follow(shard);
+                self.shard(shard).owner = Some(worker);
             }
             Ask::Release { shard, worker } => {
                 let slot = self.shard(shard);
@@ -187,16 +197,18 @@ impl<C: Changelog> Checkpointer<C> {
         copy.store.snapshot().map(Some).map_err(|error| error.to_string())
     }
 
-    /// Begins to keep the checkpoint of a shard that a worker of this process owns.
-    fn follow(&mut self, shard: i32) {
+    /// Begins to keep the checkpoint of a shard that a worker of this process owns; false: nothing was to be done.
+    fn follow(&mut self, shard: i32) -> bool {
         let slot = self.shard(shard);
         let due = !matches!(slot.file, File::Unknown(due) if Instant::now() < due);
-        if slot.owner.is_some() && !slot.following && due {
-            match self.try_follow(shard) {
-                Ok(()) => self.shard(shard).following = true,
-                Err(why) => self.leave(shard, &why),
-            }
+        if slot.owner.is_none() || slot.following || !due {
+            return false;
         }
+        match self.try_follow(shard) {
+            Ok(()) => self.shard(shard).following = true,
+            Err(why) => self.leave(shard, &why),
+        }
+        true
     }
 
     fn try_follow(&mut self, shard: i32) -> Result<(), String> {
@@ -214,6 +226,7 @@ impl<C: Changelog> Checkpointer<C> {
         }
         let File::Open(copy) = &mut self.shard(shard).file else { return Ok(()) };
         copy.asked_at = Instant::now();
+        copy.oldest = topic.oldest();
         let offset = copy.place.offset;
         self.changelog.start(shard, offset)
     }
@@ -243,14 +256,11 @@ impl<C: Changelog> Checkpointer<C> {
     }
 
     fn topic(&mut self) -> Result<Topic, String> {
-        let topic = match self.topic {
-            Some((topic, at)) if at.elapsed() < DESCRIBED => topic,
-            _ => {
-                let topic = self.changelog.describe()?;
-                self.topic = Some((topic, Instant::now()));
-                topic
-            }
-        };
+        if self.described_at.is_none_or(|at| at.elapsed() >= DESCRIBED) {
+            self.topic = self.changelog.describe();
+            self.described_at = Some(Instant::now());
+        }
+        let topic = self.topic.clone()?;
         if topic.oldest() < LEAST_OLDEST {
             let retention = topic.tombstones.as_millis();
             return Err(format!("the changelog's delete.retention.ms={retention} is too short for checkpoints"));
@@ -305,52 +315,54 @@ impl<C: Changelog> Checkpointer<C> {
         self.shards.iter().filter(|(_, slot)| slot.following).map(|(shard, _)| *shard).collect()
     }
 
-    /// What is due: writes, confirmations, another attempt.
-    fn keep(&mut self) {
+    /// What is due: writes, then one of the things for which a broker is asked. Its answer may take its time, and workers that
+    /// take over shards wait for theirs meanwhile. True when there is more to do.
+    fn keep(&mut self) -> bool {
         let shards: Vec<i32> = self.shards.keys().copied().collect();
-        for shard in shards {
-            self.follow(shard);
-            self.confirm(shard);
-            if self.shards.get_mut(&shard).and_then(Shard::followed).is_some_and(|copy| copy.is_due()) {
-                self.write(shard);
+        for shard in &shards {
+            if self.shards.get_mut(shard).and_then(Shard::followed).is_some_and(|copy| copy.is_due()) {
+                self.write(*shard);
             }
         }
+        shards.into_iter().any(|shard| self.follow(shard) || self.confirm(shard))
     }
 
     /// Moves a checkpoint's as-of time on: the stable end is asked for, and once that has been read, the checkpoint is as of
     /// the time of the question. The end that a consumer is told of comes only when nothing is written for a while.
-    fn confirm(&mut self, shard: i32) {
-        let Some((topic, _)) = self.topic else { return };
+    ///
+    /// False: nothing was to be done.
+    fn confirm(&mut self, shard: i32) -> bool {
         self.position(shard);
-        let Some(copy) = self.shards.get_mut(&shard).and_then(Shard::followed) else { return };
+        let Some(copy) = self.shards.get_mut(&shard).and_then(Shard::followed) else { return false };
         if let Some((goal, as_of)) = copy.goal {
             if copy.place.offset < goal {
-                return;
+                return false;
             }
             copy.goal = None;
             let took = Duration::from_millis(now().saturating_sub(copy.place.as_of));
-            if took >= topic.oldest() {
+            if took >= copy.oldest {
                 tracing::info!(
-                    "the checkpoint of shard {shard} is made anew: reading on took {took:.0?}, and tombstones may have been \
-                     missed (delete.retention.ms={})",
-                    topic.tombstones.as_millis()
+                    "the checkpoint of shard {shard} is made anew: to read on took {took:.0?}, and tombstones may have been \
+                     compacted away"
                 );
                 self.changelog.stop(shard);
                 let slot = self.shard(shard);
                 slot.following = false;
                 slot.file = File::Absent;
-                return;
+                return true;
             }
             copy.place.as_of = as_of;
         }
-        if copy.asked_at.elapsed() >= (topic.oldest() / 4).min(CONFIRM_EVERY) {
-            copy.asked_at = Instant::now();
-            let as_of = now();
-            match self.changelog.bounds(shard) {
-                Ok(bounds) => copy.goal = Some((bounds.end, as_of)),
-                Err(why) => tracing::debug!(shard, "the checkpoint's age stays: {why}"),
-            }
+        if copy.asked_at.elapsed() < (copy.oldest / 4).min(CONFIRM_EVERY) {
+            return false;
         }
+        copy.asked_at = Instant::now();
+        let as_of = now();
+        match self.changelog.bounds(shard) {
+            Ok(bounds) => copy.goal = Some((bounds.end, as_of)),
+            Err(why) => tracing::debug!(shard, "the checkpoint's age stays: {why}"),
+        }
+        true
     }
 
     /// Up to where a shard that is followed has been read. Control records count, which nobody is given.

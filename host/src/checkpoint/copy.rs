@@ -21,13 +21,25 @@ pub(super) struct Checkpoint {
     /// The stable end at some time: once it is reached, all tombstones up to that time have been seen.
     pub(super) goal: Option<(i64, u64)>,
     pub(super) asked_at: Instant,
+    /// At this age it is too old.
+    pub(super) oldest: Duration,
 }
 
 impl Checkpoint {
     pub(super) fn new(store: Store, place: Place) -> Self {
         let now = Instant::now();
         let pending = HashMap::new();
-        Self { store, place, written: place, written_at: now, pending, pending_bytes: 0, goal: None, asked_at: now }
+        Self {
+            store,
+            place,
+            written: place,
+            written_at: now,
+            pending,
+            pending_bytes: 0,
+            goal: None,
+            asked_at: now,
+            oldest: Duration::ZERO,
+        }
     }
 
     pub(super) fn take(&mut self, offset: i64, key: Vec<u8>, value: Option<Vec<u8>>) {

@@ -113,6 +113,7 @@ impl Rig {
 
     fn follow(&mut self, worker: usize) {
         self.checkpointer.answer(Ask::Follow { shard: SHARD, worker });
+        self.checkpointer.keep();
     }
 
     fn release(&mut self, worker: usize) {
@@ -295,6 +296,7 @@ fn trouble_leaves_the_host_without_a_checkpoint_and_the_file_alone() {
     assert_eq!(rig.open(), None);
     // Its tombstones are gone before anything is copied.
     rig.fake.log().topic = Some(Topic { id: 7, tombstones: Duration::ZERO });
+    rig.restart();
     assert_eq!(rig.open(), None);
     rig.restart();
     rig.fake.log().topic = Some(Topic { id: 7, tombstones: WEEK });
