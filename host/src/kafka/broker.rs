@@ -128,6 +128,11 @@ impl KafkaBroker {
 
     fn failed(&mut self, error: &KafkaError) -> Event {
         match error {
+            KafkaError::MessageConsumptionFatal(Code::FencedInstanceId)
+                if self.consumer().context().has_timed_out() =>
+            {
+                Event::Failed("the session was over, and a heartbeat of the former member fenced this one".into())
+            }
             KafkaError::MessageConsumptionFatal(Code::FencedInstanceId) => {
                 Event::Fenced("another member has this instance id".into())
             }

@@ -103,15 +103,28 @@ pub(super) struct GroupContext {
     plain: PlainContext,
     rebalances: Mutex<VecDeque<Rebalance>>,
     closing: AtomicBool,
+    /// The session was over before the group heard of this member again.
+    timed_out: AtomicBool,
 }
 
 impl GroupContext {
     pub(super) fn new(config: &ClientConfig) -> Self {
-        Self { plain: PlainContext::new(config), rebalances: Mutex::default(), closing: AtomicBool::new(false) }
+        Self {
+            plain: PlainContext::new(config),
+            rebalances: Mutex::default(),
+            closing: AtomicBool::new(false),
+            timed_out: AtomicBool::new(false),
+        }
     }
 
     pub(super) fn next_rebalance(&self) -> Option<Rebalance> {
         lock(&self.rebalances).pop_front()
+    }
+
+    /// Whether the session of this consumer was over once. A static member rejoins as a new one then, and a heartbeat of the
+    /// former one that librdkafka sends again fences it: no other process need be there.
+    pub(super) fn has_timed_out(&self) -> bool {
+        self.timed_out.load(Ordering::Relaxed)
     }
 
     /// From now on revocations are answered at once: nobody is there any more to commit.
@@ -122,6 +135,9 @@ impl GroupContext {
 
 impl ClientContext for GroupContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        if facility == "SESSTMOUT" {
+            self.timed_out.store(true, Ordering::Relaxed);
+        }
         log(level, facility, text);
     }
 
