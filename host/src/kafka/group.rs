@@ -60,6 +60,8 @@ impl Member {
     }
 
     pub(super) fn unassign(&mut self, list: &TopicPartitionList) -> KafkaResult<()> {
+        // In librdkafka a pause outlives the assignment: a partition that comes back would never be read again.
+        self.consumer.resume(list)?;
         self.consumer.incremental_unassign(list)?;
         self.unanswered.take_if(|rebalance| matches!(rebalance, Rebalance::Revoke { .. }));
         Ok(())
