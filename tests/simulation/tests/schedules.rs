@@ -15,7 +15,7 @@ fn the_promise_holds_in_20_000_schedules() {
 #[test]
 fn a_seed_gives_the_same_schedule_again() {
     for seed in 0..50 {
-        let mut once = || run(seed, &mut Stacks::default()).expect("the promise holds");
+        let once = || run(seed, &mut Stacks::default()).expect("the promise holds");
         let (first, second) = (once(), once());
         assert_eq!((first.inputs, first.turns, first.faults), (second.inputs, second.turns, second.faults), "{seed}");
     }
