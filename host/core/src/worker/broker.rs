@@ -131,6 +131,7 @@ pub trait Broker {
     fn assign(&mut self, starts: &[Start]);
 
     /// Answers `Event::Revoked` and `Event::Lost`; those of the partitions that were never read are not listed.
+    /// What was paused is not paused any more when it comes back.
     fn unassign(&mut self, partitions: &[Partition]);
 
     /// Records of these do not come before `resume`, those that are fetched already included; events do.
