@@ -223,6 +223,14 @@ pub struct Overrides {
     #[arg(long, value_name = "MS", env = "SWITCHBOARD_CPU_TIME_MS", help_heading = "Limits")]
     #[serde(skip_serializing_if = "Option::is_none")]
     cpu_time_ms: Option<u64>,
+    /// Wasmtime's fuel of a migration of a tenant's state [default: 2000000000].
+    #[arg(long, value_name = "N", env = "SWITCHBOARD_MIGRATION_FUEL", help_heading = "Limits")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    migration_fuel: Option<u64>,
+    /// CPU time of a migration of a tenant's state [default: 5000].
+    #[arg(long, value_name = "MS", env = "SWITCHBOARD_MIGRATION_CPU_TIME_MS", help_heading = "Limits")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    migration_cpu_time_ms: Option<u64>,
     /// Memory of an instance [default: 67108864].
     #[arg(long, value_name = "BYTES", env = "SWITCHBOARD_MEMORY_BYTES", help_heading = "Limits")]
     #[serde(skip_serializing_if = "Option::is_none")]

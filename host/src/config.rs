@@ -52,6 +52,8 @@ pub struct Settings {
 
     pub fuel: u64,
     pub cpu_time_ms: u64,
+    pub migration_fuel: u64,
+    pub migration_cpu_time_ms: u64,
     pub memory_bytes: usize,
     pub warm_instances: usize,
     pub warm_memory_bytes: u64,
@@ -113,6 +115,8 @@ impl Default for Settings {
             lookup_cache_bytes: 64 << 20,
             fuel: 200_000_000,
             cpu_time_ms: 1000,
+            migration_fuel: 2_000_000_000,
+            migration_cpu_time_ms: 5000,
             memory_bytes: 64 << 20,
             warm_instances: 2000,
             warm_memory_bytes: 1 << 30,
@@ -192,6 +196,8 @@ impl Settings {
             ("session-timeout-ms", u64::from(self.session_timeout_ms)),
             ("fuel", self.fuel),
             ("cpu-time-ms", self.cpu_time_ms),
+            ("migration-fuel", self.migration_fuel),
+            ("migration-cpu-time-ms", self.migration_cpu_time_ms),
             ("memory-bytes", self.memory_bytes as u64),
             ("warm-instances", self.warm_instances as u64),
         ];

@@ -31,6 +31,7 @@ fn as_json(artifact: &Artifact) -> serde_json::Value {
         "produces": produces,
         "lookups": lookups,
         "state-version": state_version,
+        "migrates-from": artifact.migrates(),
         "imports": artifact.imports(),
         "size": artifact.size(),
         "sha256": artifact.digest(),
@@ -39,15 +40,17 @@ fn as_json(artifact: &Artifact) -> serde_json::Value {
 
 fn as_text(artifact: &Artifact) -> String {
     let Manifest { name, version, consumes, produces, lookups, state_version } = artifact.manifest();
+    let migrates: Vec<_> = artifact.migrates().iter().map(ToString::to_string).collect();
     let mut text = format!("{name} {version}\n");
     let lists = [
         ("consumes", &consumes[..]),
         ("produces", produces),
         ("lookups", lookups),
         ("state version", &[state_version.to_string()]),
+        ("migrates from", &migrates),
         ("imports", artifact.imports()),
         ("size", &[format!("{} bytes", artifact.size())]),
-        ("sha256", &[artifact.digest().to_owned()]),
+        ("sha256", &[artifact.digest().to_string()]),
     ];
     for (title, lines) in lists {
         let first = lines.first().map_or("none", String::as_str);

@@ -78,7 +78,7 @@ fn announce(settings: &Settings, artifact: &Artifact, instance: &Instance, worke
         app = %settings.app,
         instance = %instance.id,
         plugin = %format!("{name} {version}"),
-        digest = %&artifact.digest()[..12],
+        digest = %artifact.digest().short(),
         workers,
         "running on {} after {} ms",
         settings.bootstrap_servers,
@@ -108,6 +108,8 @@ pub(super) fn sandbox(settings: &Settings) -> anyhow::Result<Sandbox> {
     let limits = Limits {
         fuel: settings.fuel,
         cpu_time: Duration::from_millis(settings.cpu_time_ms),
+        migration_fuel: settings.migration_fuel,
+        migration_cpu_time: Duration::from_millis(settings.migration_cpu_time_ms),
         memory: settings.memory_bytes,
         warm_instances: settings.warm_instances.min(MOST_INSTANCES / workers(settings)).max(1),
         warm_memory: settings.warm_memory_bytes,

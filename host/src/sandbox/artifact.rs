@@ -4,22 +4,20 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 use switchboard_core::envelope::{DeadLetter, TenantId};
+use switchboard_core::release::Digest;
 use switchboard_core::worker::{Manifest, Outcome};
 use wasmtime::Store;
 use wasmtime::component::Component;
 
-use super::bindings::PluginPre;
 use super::console::LogBudget;
 use super::engine::Sandbox;
 use super::guest::Guest;
 use super::instances::new_store;
+use super::linked::{Exports, HANDLER, Linked};
 use super::verdict::{Shortage, judge};
-use super::wasi;
 
-/// The export that makes a component a plugin.
-const HANDLER: &str = "switchboard:plugin/handler@0.1.0";
 /// Packages of which a component may import, and their versions.
 const GRANTED: [(&str, &str); 7] = [
     ("switchboard:plugin/", "0.1."),
@@ -34,10 +32,11 @@ const GRANTED: [(&str, &str); 7] = [
 /// A plugin that this host can run: compiled, linked, asked what it is.
 pub struct Artifact {
     manifest: Manifest,
-    digest: String,
+    migrates: Vec<u32>,
+    digest: Digest,
     size: u64,
     imports: Vec<String>,
-    pub(super) pre: PluginPre<Guest>,
+    pub(super) linked: Linked,
     /// Name and version, for log lines.
     pub(super) title: Arc<str>,
 }
@@ -65,10 +64,12 @@ pub enum LoadError {
     NotGranted { imports: Vec<String> },
     #[error("its imports or exports differ from wit/plugin.wit, build it against this host's version: {0}")]
     Mismatch(String),
-    #[error("it fails when asked what it is (describe): {0}")]
-    Describe(DeadLetter),
+    #[error("it fails when asked what it is ({function}): {letter}")]
+    Describe { function: &'static str, letter: DeadLetter },
     #[error("its manifest (describe) {0}")]
     Manifest(String),
+    #[error("its list of state versions that it takes over (migrates-from) {0}")]
+    Migrates(String),
 }
 
 impl Artifact {
@@ -77,9 +78,14 @@ impl Artifact {
         &self.manifest
     }
 
-    /// SHA-256 of its bytes, hexadecimal.
-    pub fn digest(&self) -> &str {
-        &self.digest
+    /// Versions of the state's layout, other than its own, that it takes over by `Instances::migrate`.
+    pub fn migrates(&self) -> &[u32] {
+        &self.migrates
+    }
+
+    /// Of its bytes.
+    pub fn digest(&self) -> Digest {
+        self.digest
     }
 
     /// Bytes.
@@ -127,13 +133,13 @@ impl Artifact {
             return Err(LoadError::NotGranted { imports: refused });
         }
         let mismatch = |error: wasmtime::Error| LoadError::Mismatch(told(&error));
-        let mut linker = sandbox.linker.clone();
-        wasi::deny(&mut linker, &component, &sandbox.engine).map_err(mismatch)?;
-        let pre = PluginPre::new(linker.instantiate_pre(&component).map_err(mismatch)?).map_err(mismatch)?;
-        let manifest = describe(sandbox, &pre)?;
-        let digest = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let linked = Linked::new(sandbox, &component).map_err(mismatch)?;
+        let manifest = describe(sandbox, &linked)?;
+        let migrates = migrates_from(sandbox, &linked)?;
+        check_migrates(&migrates, manifest.state_version).map_err(LoadError::Migrates)?;
+        let digest = Digest::new(Sha256::digest(bytes).into());
         let title = format!("{} {}", manifest.name, manifest.version).into();
-        Ok(Self { manifest, digest, size, imports, pre, title })
+        Ok(Self { manifest, migrates, digest, size, imports, linked, title })
     }
 }
 
@@ -151,33 +157,43 @@ fn is_granted(import: &str) -> bool {
     GRANTED.iter().any(|(package, line)| name.starts_with(package) && version.starts_with(line))
 }
 
-fn describe(sandbox: &Sandbox, pre: &PluginPre<Guest>) -> Result<Manifest, LoadError> {
-    let limits = sandbox.limits;
-    let mut store = new_store(
-        &sandbox.engine,
-        Guest::new("describe".into(), TenantId::new(""), limits, LogBudget::new(limits.log_lines)),
-    );
-    let described = call_describe(&mut store, pre);
-    store.data_mut().end();
-    let manifest = described.map_err(|error| match judge(&error, limits.fuel, store.data().words()) {
-        Ok(Outcome::Failed(letter)) | Err(Shortage(letter)) => LoadError::Describe(letter),
-        // Not reached: there is no message to ask for.
-        Ok(other) => LoadError::Mismatch(format!("{other:?}")),
-    })?;
+fn describe(sandbox: &Sandbox, linked: &Linked) -> Result<Manifest, LoadError> {
+    let described = ask(sandbox, linked, "describe", |exports, store| exports.handler.call_describe(store))?;
+    let manifest = Manifest {
+        name: described.name,
+        version: described.version,
+        consumes: described.consumes,
+        produces: described.produces,
+        lookups: described.lookups,
+        state_version: described.state_version,
+    };
     check(&manifest).map_err(LoadError::Manifest)?;
     Ok(manifest)
 }
 
-fn call_describe(store: &mut Store<Guest>, pre: &PluginPre<Guest>) -> wasmtime::Result<Manifest> {
-    let plugin = pre.instantiate(&mut *store)?;
-    let manifest = plugin.switchboard_plugin_handler().call_describe(store)?;
-    Ok(Manifest {
-        name: manifest.name,
-        version: manifest.version,
-        consumes: manifest.consumes,
-        produces: manifest.produces,
-        lookups: manifest.lookups,
-        state_version: manifest.state_version,
+fn migrates_from(sandbox: &Sandbox, linked: &Linked) -> Result<Vec<u32>, LoadError> {
+    ask(sandbox, linked, "migrates-from", |exports, store| match &exports.migration {
+        Some(migration) => migration.call_migrates_from(store),
+        None => Ok(Vec::new()),
+    })
+}
+
+/// Calls a function that has neither message nor state, in an instance of its own, with a message's limits.
+fn ask<T>(
+    sandbox: &Sandbox,
+    linked: &Linked,
+    function: &'static str,
+    call: impl FnOnce(&Exports, &mut Store<Guest>) -> wasmtime::Result<T>,
+) -> Result<T, LoadError> {
+    let limits = sandbox.limits;
+    let guest = Guest::new(function.into(), TenantId::new(""), limits, LogBudget::new(limits.log_lines));
+    let mut store = new_store(&sandbox.engine, guest);
+    let answer = linked.instantiate(&mut store).and_then(|exports| call(&exports, &mut store));
+    store.data_mut().end();
+    answer.map_err(|error| match judge(&error, limits.fuel, store.data().words()) {
+        Ok(Outcome::Failed(letter)) | Err(Shortage(letter)) => LoadError::Describe { function, letter },
+        // Not reached: a lookup traps.
+        Ok(other) => LoadError::Mismatch(format!("{other:?}")),
     })
 }
 
@@ -209,6 +225,19 @@ fn check(manifest: &Manifest) -> Result<(), String> {
     }
     if manifest.consumes.is_empty() {
         return Err("consumes no topic: no message would ever reach the plugin".into());
+    }
+    Ok(())
+}
+
+fn check_migrates(versions: &[u32], own: u32) -> Result<(), String> {
+    let mut seen = BTreeSet::new();
+    for version in versions {
+        if *version == own {
+            return Err(format!("has its own state version, {own}"));
+        }
+        if !seen.insert(version) {
+            return Err(format!("has version {version} twice"));
+        }
     }
     Ok(())
 }

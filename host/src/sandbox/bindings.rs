@@ -3,7 +3,8 @@
 
 wasmtime::component::bindgen!({
     path: "../wit",
-    world: "plugin",
+    // With all exports: which of them a component has is found out by `linked`.
+    world: "migrating-plugin",
     // Every import may end the call: for a limit, for an answer that is not there yet.
     imports: { default: trappable },
     // The bytes of a message are lent: they are copied once, into the guest's memory.

@@ -152,7 +152,7 @@ impl Console {
 }
 
 /// A line would otherwise pass for several, or for another program's.
-fn printable(text: &str) -> Cow<'_, str> {
+pub(super) fn printable(text: &str) -> Cow<'_, str> {
     let is_plain = |c: char| !c.is_control() || c == '\t';
     if text.chars().all(is_plain) {
         return text.into();

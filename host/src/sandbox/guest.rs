@@ -11,7 +11,7 @@ use tracing::Level;
 use wasmtime::component::{HasData, Linker};
 use wasmtime::{Result, UpdateDeadline};
 
-use super::bindings::Plugin;
+use super::bindings::MigratingPlugin;
 use super::bindings::switchboard::plugin::state::Entry;
 use super::bindings::switchboard::plugin::{logging, lookup, state, types};
 use super::console::{Console, LogBudget, Stream};
@@ -28,8 +28,10 @@ pub(super) struct Guest {
     limits: Limits,
     console: Console,
     budget: LogBudget,
-    /// What there is between `begin` and `end`. At other times (while it is instantiated, in `describe()`) a guest can
-    /// reach nothing that differs from message to message.
+    /// The tenant's, while a message is handled or the state migrated. At other times (while it is instantiated, in
+    /// `describe()`) a guest can reach nothing that differs from call to call.
+    state: Option<TenantState>,
+    /// Only while a message is handled.
     message: Option<Message>,
     random: Random,
     host_fuel: u64,
@@ -37,9 +39,8 @@ pub(super) struct Guest {
     cpu_start: Option<Duration>,
 }
 
-/// A message's world.
+/// A message's world, beside its tenant's state.
 pub(super) struct Message {
-    pub(super) state: TenantState,
     pub(super) answers: Answers,
     pub(super) source: Coordinates,
     /// Milliseconds since 1970.
@@ -55,7 +56,7 @@ impl HasData for HasGuest {
 
 /// Links the contract's imports.
 pub(super) fn add_to_linker(linker: &mut Linker<Guest>) -> Result<()> {
-    Plugin::add_to_linker::<_, HasGuest>(linker, |guest| guest)
+    MigratingPlugin::add_to_linker::<_, HasGuest>(linker, |guest| guest)
 }
 
 impl Guest {
@@ -65,6 +66,7 @@ impl Guest {
             limits,
             console: Console::new(plugin, tenant),
             budget,
+            state: None,
             message: None,
             random: Random::constant(),
             host_fuel: limits.fuel,
@@ -76,9 +78,10 @@ impl Guest {
         &self.limits
     }
 
-    /// Before a call.
-    pub(super) fn begin(&mut self, message: Message, budget: LogBudget) {
+    /// Before a message's call.
+    pub(super) fn begin(&mut self, state: TenantState, message: Message, budget: LogBudget) {
         self.random = Random::of(&message.source);
+        self.state = Some(state);
         self.message = Some(message);
         self.budget = budget;
         self.host_fuel = self.limits.fuel;
@@ -86,11 +89,17 @@ impl Guest {
         self.console.begin_message();
     }
 
+    /// Before a migration, in an instance that has run nothing else: there is no message, its numbers are constant and
+    /// its clock is at 0.
+    pub(super) fn begin_migration(&mut self, state: TenantState) {
+        self.state = Some(state);
+    }
+
     /// After a call, however it ended.
-    pub(super) fn end(&mut self) -> (Option<Message>, LogBudget) {
+    pub(super) fn end(&mut self) -> (Option<TenantState>, LogBudget) {
         let message = self.message.take();
         self.console.end_message(&mut self.budget, message.as_ref().map(|message| &message.source));
-        (message, self.budget)
+        (self.state.take(), self.budget)
     }
 
     /// What the guest wrote to stderr last.
@@ -138,8 +147,8 @@ impl Guest {
         self.console.write(stream, bytes, &mut self.budget, source);
     }
 
-    fn message(&mut self, what: &'static str) -> Result<&mut Message> {
-        self.message.as_mut().ok_or_else(|| Halt::NoMessage(what).into())
+    fn state(&mut self) -> Result<&mut TenantState> {
+        self.state.as_mut().ok_or_else(|| Halt::NotNow("state").into())
     }
 }
 
@@ -154,7 +163,7 @@ impl types::Host for Guest {}
 impl state::Host for Guest {
     fn get(&mut self, key: String) -> Result<Option<Vec<u8>>> {
         self.pay(key.len())?;
-        let value = self.message("state")?.state.get(&key).map(<[u8]>::to_vec);
+        let value = self.state()?.get(&key).map(<[u8]>::to_vec);
         self.pay(value.as_ref().map_or(0, Vec::len))?;
         Ok(value)
     }
@@ -162,19 +171,19 @@ impl state::Host for Guest {
     fn set(&mut self, key: String, value: Vec<u8>) -> Result<()> {
         self.pay(key.len() + value.len())?;
         let limits = self.limits.state;
-        Ok(self.message("state")?.state.set(&key, value, &limits).map_err(Halt::State)?)
+        Ok(self.state()?.set(&key, value, &limits).map_err(Halt::State)?)
     }
 
     fn delete(&mut self, key: String) -> Result<()> {
         self.pay(key.len())?;
-        self.message("state")?.state.delete(&key);
+        self.state()?.delete(&key);
         Ok(())
     }
 
     fn list(&mut self, prefix: String, after: Option<String>, limit: u32) -> Result<Vec<Entry>> {
         self.pay(prefix.len())?;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let entries = self.message("state")?.state.list(&prefix, after.as_deref(), limit);
+        let entries = self.state()?.list(&prefix, after.as_deref(), limit);
         for (key, value) in &entries {
             self.pay(key.len() + value.len())?;
         }
@@ -186,7 +195,8 @@ impl lookup::Host for Guest {
     fn lookup(&mut self, source: String, key: String) -> Result<Option<Vec<u8>>> {
         self.pay(source.len() + key.len())?;
         let query = Query { source, key };
-        let answer = match self.message("a lookup")?.answers.get(&query) {
+        let message = self.message.as_ref().ok_or(Halt::NotNow("a lookup"))?;
+        let answer = match message.answers.get(&query) {
             Some(answer) => answer.map(<[u8]>::to_vec),
             // The worker fetches it and makes the call again. A source that is not declared is found out there too.
             None => return Err(Halt::Missing(query).into()),

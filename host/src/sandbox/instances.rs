@@ -3,17 +3,19 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use lru::LruCache;
-use switchboard_core::envelope::{Class, Header, Outbound, TenantId};
+use switchboard_core::envelope::{Class, Header, Outbound, Tenant, TenantId};
 use switchboard_core::state::TenantState;
 use switchboard_core::worker::{Answers, Call, Outcome, Plugins};
 use wasmtime::{Engine, Store};
 
 use super::artifact::Artifact;
-use super::bindings::Plugin;
+use super::bindings::exports::switchboard::plugin::handler;
 use super::bindings::switchboard::plugin::types::{self, HeaderParam, HeaderResult, Message, Rejection};
 use super::console::LogBudget;
 use super::guest::{self, Guest};
 use super::limits::Limits;
+use super::linked::Exports;
+use super::migration;
 use super::verdict::{Shortage, judge};
 
 /// The instances of one worker: one a tenant, made when its first message comes.
@@ -34,7 +36,7 @@ struct Slot {
 
 struct Instance {
     store: Store<Guest>,
-    plugin: Plugin,
+    handler: handler::Guest,
     /// Bytes of memory when it was new.
     initial: usize,
     /// By how much they have grown.
@@ -57,6 +59,34 @@ impl Instances {
         self.dropped_log_lines
     }
 
+    /// Has the plugin take over the tenant's state from another version of its layout. What it changes is staged in the
+    /// message's layer, to be accepted or rejected as a message's.
+    ///
+    /// # Errors
+    /// Why it could not, for people; nothing is staged then.
+    pub fn migrate(&mut self, tenant: &Tenant, from: u32, state: &mut TenantState) -> Result<(), String> {
+        self.touch(&tenant.id);
+        let result = self.attempt_migration(&tenant.id, from, state).or_else(|shortage| {
+            self.make_room(&shortage);
+            state.reject_message();
+            self.attempt_migration(&tenant.id, from, state)
+        });
+        let result = result.unwrap_or_else(|Shortage(letter)| Err(letter.to_string()));
+        result.inspect_err(|_| state.reject_message())
+    }
+
+    fn attempt_migration(
+        &mut self,
+        tenant: &TenantId,
+        from: u32,
+        state: &mut TenantState,
+    ) -> Result<Result<(), String>, Shortage> {
+        let Some(slot) = self.tenants.peek_mut(tenant) else { unreachable!("touched before") };
+        let result = migration::migrate(&self.artifact, &self.limits, tenant, from, state, &mut slot.budget);
+        self.dropped_log_lines += slot.budget.take_dropped();
+        result
+    }
+
     /// The tenant's slot becomes the most recently used one.
     fn touch(&mut self, tenant: &TenantId) {
         if !self.tenants.promote(tenant) {
@@ -72,12 +102,8 @@ impl Instances {
     fn run(&mut self, call: Call<'_>, message: Message<'_>, state: &mut TenantState, answers: &Answers) -> Outcome {
         match self.attempt(call, message.clone(), state, answers) {
             Ok(outcome) => outcome,
-            Err(Shortage(letter)) => {
-                let kept = (self.tenants.len() / 2).max(1);
-                tracing::warn!(kept, "dropping instances for want of memory: {}", letter.reason);
-                while self.tenants.len() > kept {
-                    self.drop_least_recent();
-                }
+            Err(shortage) => {
+                self.make_room(&shortage);
                 state.reject_message();
                 let second = self.attempt(call, message, state, answers);
                 second.unwrap_or_else(|Shortage(letter)| Outcome::Failed(letter))
@@ -98,6 +124,14 @@ impl Instances {
         self.grown = self.grown + slot.grown() - before;
         self.dropped_log_lines += slot.budget.take_dropped();
         outcome
+    }
+
+    fn make_room(&mut self, Shortage(letter): &Shortage) {
+        let kept = (self.tenants.len() / 2).max(1);
+        tracing::warn!(kept, "dropping instances for want of memory: {}", letter.reason);
+        while self.tenants.len() > kept {
+            self.drop_least_recent();
+        }
     }
 
     fn drop_least_recent(&mut self) {
@@ -173,12 +207,12 @@ impl Instance {
         budget: &mut LogBudget,
     ) -> Result<Self, Result<Outcome, Shortage>> {
         let guest = Guest::new(Arc::clone(&artifact.title), tenant.clone(), *limits, *budget);
-        let mut store = new_store(artifact.pre.engine(), guest);
-        let plugin = artifact.pre.instantiate(&mut store);
+        let mut store = new_store(artifact.linked.engine(), guest);
+        let exports = artifact.linked.instantiate(&mut store);
         (_, *budget) = store.data_mut().end();
-        let plugin = plugin.map_err(|error| judge(&error, limits.fuel, store.data().words()))?;
+        let Exports { handler, .. } = exports.map_err(|error| judge(&error, limits.fuel, store.data().words()))?;
         let initial = store.data().ledger.used();
-        Ok(Self { store, plugin, initial, grown: 0 })
+        Ok(Self { store, handler, initial, grown: 0 })
     }
 
     fn call(
@@ -191,20 +225,15 @@ impl Instance {
         budget: &mut LogBudget,
     ) -> Result<Outcome, Shortage> {
         // A store's data outlives the call, so it cannot borrow: the state moves in and out.
-        let lent = guest::Message {
-            state: std::mem::take(state),
-            answers: answers.clone(),
-            source: call.source.clone(),
-            timestamp: message.timestamp,
-        };
-        self.store.data_mut().begin(lent, *budget);
-        let result = refuel(&mut self.store, limits)
-            .and_then(|()| self.plugin.switchboard_plugin_handler().call_handle(&mut self.store, message));
+        let (answers, source) = (answers.clone(), call.source.clone());
+        let lent = guest::Message { answers, source, timestamp: message.timestamp };
+        self.store.data_mut().begin(std::mem::take(state), lent, *budget);
+        let result = refuel(&mut self.store, limits).and_then(|()| self.handler.call_handle(&mut self.store, message));
         let guest = self.store.data_mut();
         let (lent, left) = guest.end();
         *budget = left;
         if let Some(lent) = lent {
-            *state = lent.state;
+            *state = lent;
         }
         self.grown = (guest.ledger.used() - self.initial) as u64;
         match result {

@@ -17,6 +17,9 @@ pub struct Limits {
     pub fuel: u64,
     /// CPU time of the worker's thread a message, behind the fuel: other processes' load does not count.
     pub cpu_time: Duration,
+    /// The same two for a migration of a tenant's state.
+    pub migration_fuel: u64,
+    pub migration_cpu_time: Duration,
     /// Memories and tables of an instance, in sum over its core instances.
     pub memory: usize,
     /// Core instances in an instance.
@@ -47,6 +50,8 @@ impl Default for Limits {
         Self {
             fuel: 200_000_000,
             cpu_time: Duration::from_secs(1),
+            migration_fuel: 2_000_000_000,
+            migration_cpu_time: Duration::from_secs(5),
             memory: 64 << 20,
             core_instances: 32,
             memories: 4,
@@ -59,6 +64,13 @@ impl Default for Limits {
             warm_instances: 2000,
             warm_memory: 1 << 30,
         }
+    }
+}
+
+impl Limits {
+    /// Those of a migration, as if it were a message.
+    pub(super) fn of_a_migration(self) -> Self {
+        Self { fuel: self.migration_fuel, cpu_time: self.migration_cpu_time, ..self }
     }
 }
 

@@ -14,6 +14,8 @@ mod engine;
 mod guest;
 mod instances;
 mod limits;
+mod linked;
+mod migration;
 mod random;
 mod verdict;
 mod wasi;

@@ -23,8 +23,10 @@ pub(super) enum Halt {
     CpuTime(Duration),
     #[error(transparent)]
     State(StateError),
-    #[error("{0} is not there in describe() nor before the first message")]
-    NoMessage(&'static str),
+    #[error(
+        "{0} cannot be asked for in describe(), in migrates-from() or before the first message, and lookups not in migrate()"
+    )]
+    NotNow(&'static str),
     #[error("waits for a clock: time does not pass while a message is handled")]
     Waits,
     #[error("left by exit({0})")]
@@ -46,7 +48,7 @@ impl Halt {
             | Self::NoMemory(_)
             | Self::HostFuel { .. }
             | Self::HostCall { .. } => Class::Limit,
-            Self::NoMessage(_) | Self::Waits | Self::Exit(_) | Self::NotGranted(_) | Self::Misuse(_) => Class::Trap,
+            Self::NotNow(_) | Self::Waits | Self::Exit(_) | Self::NotGranted(_) | Self::Misuse(_) => Class::Trap,
         }
     }
 }

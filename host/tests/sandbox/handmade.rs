@@ -16,6 +16,17 @@ pub(crate) struct Handmade {
     pub(crate) describe: &'static str,
     /// Instructions before `handle` returns no outputs.
     pub(crate) handle: &'static str,
+    /// The further interface of the world `migrating-plugin`. Without it this is a component of the contract's first form.
+    pub(crate) migration: Option<Migration>,
+}
+
+/// Parts of `migration`.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Migration {
+    /// What `migrates-from` returns.
+    pub(crate) versions: &'static [usize],
+    /// Instructions before it does.
+    pub(crate) before: &'static str,
 }
 
 impl Default for Handmade {
@@ -28,6 +39,7 @@ impl Default for Handmade {
             items: String::new(),
             describe: "",
             handle: "",
+            migration: None,
         }
     }
 }
@@ -38,11 +50,14 @@ impl Handmade {
     }
 
     fn text(&self) -> String {
-        let Self { name, consumes, imports, cores, items, describe, handle } = self;
+        let Self { name, consumes, imports, cores, items, describe, handle, migration } = self;
         // name, version, consumes, produces, lookups (pointer and length each), state version
         let numbers = [64, name.len(), 128, 5, 192, 1, 0, 0, 0, 0, 1];
         let manifest = words(&numbers);
         let list = words(&[256, consumes.len()]);
+        let Migration { versions, before } = migration.unwrap_or_default();
+        let (length, versions) = (versions.len(), words(versions));
+        let migration = migration.map_or("", |_| MIGRATION);
         format!(
             r#"(component
               {imports}
@@ -62,6 +77,12 @@ impl Handmade {
                   ;; There is no more memory than the messages of a test need.
                   (global.set $heap (i32.const 4096))
                   i32.const 2048)
+                (func (export "migrates-from") (result i32) {before}
+                  (i32.store (i32.const 3072) (i32.const 3080))
+                  (i32.store (i32.const 3076) (i32.const {length}))
+                  i32.const 3072)
+                (func (export "migrate") (param i32) (result i32) i32.const 3200)
+                (data (i32.const 3080) "{versions}")
                 (data (i32.const 64) "{name}")
                 (data (i32.const 128) "1.0.0")
                 (data (i32.const 192) "{list}")
@@ -89,10 +110,19 @@ impl Handmade {
               (func $handle (param "message" $message) (result (result (list $outbound) (error $rejection)))
                 (canon lift (core func $i "handle") (memory (core memory $i "memory")) (realloc (core func $i "realloc"))))
               (instance $handler (export "describe" (func $describe)) (export "handle" (func $handle)))
-              (export "switchboard:plugin/handler@0.1.0" (instance $handler)))"#
+              (export "switchboard:plugin/handler@0.1.0" (instance $handler))
+              {migration})"#
         )
     }
 }
+
+const MIGRATION: &str = r#"
+    (func $migrates-from (result (list u32))
+      (canon lift (core func $i "migrates-from") (memory (core memory $i "memory"))))
+    (func $migrate (param "from" u32) (result (result (error string)))
+      (canon lift (core func $i "migrate") (memory (core memory $i "memory"))))
+    (instance $migration (export "migrates-from" (func $migrates-from)) (export "migrate" (func $migrate)))
+    (export "switchboard:plugin/migration@0.1.0" (instance $migration))"#;
 
 /// Little-endian words as the text format writes bytes.
 fn words(numbers: &[usize]) -> String {

@@ -5,5 +5,6 @@ mod artifacts;
 mod handmade;
 mod instances;
 mod limits;
+mod migration;
 mod support;
 mod world;

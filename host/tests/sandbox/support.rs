@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use switchboard::sandbox::{Artifact, Instances, Limits, Sandbox};
 use switchboard_core::envelope::{Class, Coordinates, Headers, Record, Tenant, TenantId};
-use switchboard_core::state::TenantState;
+use switchboard_core::state::{StateLimits, TenantState};
 use switchboard_core::worker::{Answers, Call, Outcome, Plugins as _};
 
 static HOSTILE: LazyLock<Arc<Artifact>> = LazyLock::new(|| {
@@ -58,6 +58,22 @@ impl Bench {
             state.reject_message();
         }
         outcome
+    }
+
+    /// A tenant's entries, as text.
+    pub(crate) fn state(&self, tenant: &str) -> Vec<String> {
+        let entries = self.states.get(tenant).map_or(Vec::new(), |state| state.list("", None, usize::MAX));
+        entries.iter().map(|(key, value)| format!("{key}={}", String::from_utf8_lossy(value))).collect()
+    }
+
+    /// Migrates a tenant's state, which is `migration`, what the plugin is to do then, and nothing else.
+    pub(crate) fn migrate(&mut self, tenant: &str, from: u32, migration: &str) -> Result<(), String> {
+        let mut state = TenantState::default();
+        state.set("migration", migration.into(), &StateLimits::default()).unwrap();
+        let id = Tenant { id: TenantId::new(tenant), headers: Headers::new(), texts: vec![] };
+        let result = self.instances.migrate(&id, from, &mut state);
+        self.states.insert(tenant.to_owned(), state);
+        result
     }
 
     /// The value of the only output.

@@ -1,9 +1,12 @@
 //! The component's side of `wit/plugin.wit`: the generated bindings, and the conversions to the plain types. Only
 //! [`export!`](crate::export) uses it; it exists in builds for WebAssembly only.
 
-use crate::{Context, Entry, Header, Level, Log, Lookup, Manifest, Message, Outbound, Plugin, Rejection, State};
+use crate::{
+    Context, Entry, Header, Level, Log, Lookup, Manifest, Message, Migrate, Outbound, Plugin, Rejection, State,
+};
 use bindings::exports::switchboard::plugin::handler;
 use bindings::switchboard::plugin::{logging, lookup, state, types};
+use migrating::exports::switchboard::plugin::migration;
 use std::marker::PhantomData;
 
 #[allow(unsafe_code, missing_docs, unreachable_pub, clippy::pedantic)]
@@ -13,6 +16,17 @@ pub mod bindings {
         world: "plugin",
         pub_export_macro: true,
         export_macro_name: "export_component",
+    });
+}
+
+/// The further export of the world `migrating-plugin`. Metadata of both modules are joined when the component is made.
+#[allow(unsafe_code, missing_docs, unreachable_pub, clippy::pedantic)]
+pub mod migrating {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        inline: "package switchboard:sdk; world migration { export switchboard:plugin/migration@0.1.0; }",
+        pub_export_macro: true,
+        export_macro_name: "export_migration",
     });
 }
 
@@ -40,6 +54,16 @@ impl<P: Plugin> handler::Guest for Exported<P> {
             Err(Rejection::Invalid(reason)) => Err(types::Rejection::Invalid(reason)),
             Err(Rejection::UnusableAnswer(reason)) => Err(types::Rejection::UnusableAnswer(reason)),
         }
+    }
+}
+
+impl<P: Migrate> migration::Guest for Exported<P> {
+    fn migrates_from() -> Vec<u32> {
+        P::FROM.to_vec()
+    }
+
+    fn migrate(from: u32) -> Result<(), String> {
+        P::migrate(&mut Context::new(&mut Host, &Host, &Host, 0), from)
     }
 }
 

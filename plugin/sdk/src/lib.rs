@@ -71,7 +71,26 @@ pub trait Plugin {
     fn handle(ctx: &mut Context<'_>, message: &Message) -> Result<Vec<Outbound>, Rejection>;
 }
 
-/// Makes a [`Plugin`] the crate's exported component. Expands to nothing in a native build.
+/// A plugin that takes over state which another version of it has left, in another layout.
+///
+/// The host calls [`Migrate::migrate`] once a tenant, before its first message, when the version of the tenant's state is one
+/// of [`Migrate::FROM`]. A plugin is also a migrating one when it goes back: a release that can read the state of a newer
+/// one lists that.
+pub trait Migrate: Plugin {
+    /// Versions of the layout, other than the manifest's `state_version`, that it takes over, each once.
+    const FROM: &'static [u32];
+
+    /// Turns the tenant's state from the layout of version `from` into its own. Lookups are not there, the time is 0.
+    ///
+    /// # Errors
+    ///
+    /// An error, for people, or a panic drops all that the call staged, and the tenant stays on the release that it ran
+    /// before.
+    fn migrate(ctx: &mut Context<'_>, from: u32) -> Result<(), String>;
+}
+
+/// Makes a [`Plugin`] the crate's exported component: `export!(Counter)`; and one that is [`Migrate`] too:
+/// `export!(Counter, migrate)`. Expands to nothing in a native build.
 #[cfg(target_family = "wasm")]
 #[macro_export]
 macro_rules! export {
@@ -81,11 +100,25 @@ macro_rules! export {
     $crate::guest::bindings::export_component!(Exported with_types_in $crate::guest::bindings);
         };
     };
+    ($plugin:ty, migrate) => {
+        $crate::export!($plugin);
+        const _: () = {
+            type Exported = $crate::guest::Exported<$plugin>;
+    $crate::guest::migrating::export_migration!(Exported with_types_in $crate::guest::migrating);
+        };
+    };
 }
 
-/// Makes a [`Plugin`] the crate's exported component. Expands to nothing in a native build.
+/// Makes a [`Plugin`] the crate's exported component: `export!(Counter)`; and one that is [`Migrate`] too:
+/// `export!(Counter, migrate)`. Expands to nothing in a native build.
 #[cfg(not(target_family = "wasm"))]
 #[macro_export]
 macro_rules! export {
     ($plugin:ty) => {};
+    ($plugin:ty, migrate) => {
+        const _: () = {
+            const fn migrates<P: $crate::Migrate>() {}
+            migrates::<$plugin>();
+        };
+    };
 }

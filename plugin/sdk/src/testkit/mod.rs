@@ -10,7 +10,7 @@ mod native;
 pub use memory::{Answers, Lines, MemoryState};
 pub use native::Native;
 
-use crate::{Context, Message, Outbound, Plugin, Rejection};
+use crate::{Context, Message, Migrate, Outbound, Plugin, Rejection};
 use std::fmt::Write as _;
 use switchboard_core::vectors::{self, Instances};
 
@@ -37,6 +37,24 @@ impl Bench {
         let outputs = P::handle(&mut ctx, message)?;
         self.state = staged;
         Ok(outputs)
+    }
+}
+
+impl Bench {
+    /// Takes the state over from version `from` of its layout. As in the host, an error leaves it as it was, and there are
+    /// no lookups.
+    ///
+    /// # Errors
+    ///
+    /// The plugin's own, or that it does not list that version.
+    pub fn migrate<P: Migrate>(&mut self, from: u32) -> Result<(), String> {
+        if !P::FROM.contains(&from) {
+            return Err(format!("it does not take over state of version {from}"));
+        }
+        let mut staged = self.state.clone();
+        P::migrate(&mut Context::new(&mut staged, &native::NotGiven, &self.lines, 0), from)?;
+        self.state = staged;
+        Ok(())
     }
 }
 

@@ -1,7 +1,8 @@
 //! A plugin behind the host's own interface, in place of its component.
 
 use super::Lines;
-use crate::{Context, Entry, Header, Lookup, Message, Outbound, Plugin, Rejection, State};
+use crate::{Context, Entry, Header, Lookup, Message, Migrate, Outbound, Plugin, Rejection, State};
+use std::any::Any;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use switchboard_core::envelope::{self, Class, DeadLetter, TenantId};
@@ -13,12 +14,27 @@ use switchboard_core::worker::{self, Answers, Call, Outcome, Plugins, Query};
 pub struct Native<P> {
     /// What was logged, also by calls that were dropped.
     pub lines: Lines,
+    migration: Option<Migration>,
     plugin: PhantomData<P>,
+}
+
+/// What a plugin that is [`Migrate`] adds.
+#[derive(Debug, Clone, Copy)]
+struct Migration {
+    from: &'static [u32],
+    migrate: fn(&mut Context<'_>, u32) -> Result<(), String>,
 }
 
 impl<P> Default for Native<P> {
     fn default() -> Self {
-        Self { lines: Lines::default(), plugin: PhantomData }
+        Self { lines: Lines::default(), migration: None, plugin: PhantomData }
+    }
+}
+
+impl<P: Migrate> Native<P> {
+    /// A plugin with migration, as `export!(P, migrate)` makes one.
+    pub fn migrating() -> Self {
+        Self { migration: Some(Migration { from: P::FROM, migrate: P::migrate }), ..Self::default() }
     }
 }
 
@@ -37,6 +53,30 @@ impl<P: Plugin> Native<P> {
     }
 }
 
+impl<P> Native<P> {
+    /// Versions of state, other than its own, that the plugin takes over.
+    pub fn migrates(&self) -> &'static [u32] {
+        self.migration.map_or(&[], |migration| migration.from)
+    }
+
+    /// Has the plugin take over the state from version `from`; what it changes is staged as a message's.
+    ///
+    /// # Errors
+    ///
+    /// Why it could not; nothing is staged then.
+    pub fn migrate(&mut self, from: u32, state: &mut TenantState) -> Result<(), String> {
+        let Some(Migration { migrate, .. }) = self.migration.filter(|migration| migration.from.contains(&from)) else {
+            return Err(format!("it does not take over state of version {from}"));
+        };
+        let lines = &self.lines;
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            migrate(&mut Context::new(&mut Staged(state), &NotGiven, lines, 0), from)
+        }));
+        let ended = ended.unwrap_or_else(|panic| Err(format!("{:?}", outcome_of(panic))));
+        ended.inspect_err(|_| state.reject_message())
+    }
+}
+
 impl<P: Plugin> Plugins for Native<P> {
     fn handle(&mut self, call: Call<'_>, state: &mut TenantState, answers: &Answers) -> Outcome {
         let message = message(call);
@@ -50,14 +90,7 @@ impl<P: Plugin> Plugins for Native<P> {
             Ok(Ok(outputs)) => Outcome::Outputs(outputs.into_iter().map(outbound).collect()),
             Ok(Err(Rejection::Invalid(reason))) => Outcome::Rejected(reason),
             Ok(Err(Rejection::UnusableAnswer(reason))) => Outcome::UnusableAnswer(reason),
-            Err(panic) => match panic.downcast::<Dropped>() {
-                Ok(dropped) => dropped.0,
-                Err(panic) => {
-                    let text = panic.downcast_ref::<String>().map(String::as_str);
-                    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("panic");
-                    Outcome::Failed(DeadLetter::new(Class::Trap, text))
-                }
-            },
+            Err(panic) => outcome_of(panic),
         }
     }
 
@@ -66,6 +99,17 @@ impl<P: Plugin> Plugins for Native<P> {
 
 /// Unwinds from a call that the host ends, past the plugin, which cannot know of it.
 struct Dropped(Outcome);
+
+fn outcome_of(panic: Box<dyn Any + Send>) -> Outcome {
+    match panic.downcast::<Dropped>() {
+        Ok(dropped) => dropped.0,
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("panic");
+            Outcome::Failed(DeadLetter::new(Class::Trap, text))
+        }
+    }
+}
 
 fn drop_call(outcome: Outcome) -> ! {
     // Unlike `panic!`, this says nothing on stderr.
@@ -105,6 +149,15 @@ impl Lookup for Given<'_> {
             Some(answer) => answer.map(<[u8]>::to_vec),
             None => drop_call(Outcome::Missing(query)),
         }
+    }
+}
+
+/// Lookups of a migration: there are none.
+pub(super) struct NotGiven;
+
+impl Lookup for NotGiven {
+    fn lookup(&self, _: &str, _: &str) -> Option<Vec<u8>> {
+        panic!("a lookup in migrate()")
     }
 }
 
@@ -175,6 +228,18 @@ mod tests {
         }
     }
 
+    impl Migrate for Obedient {
+        const FROM: &'static [u32] = &[1, 4];
+
+        fn migrate(ctx: &mut Context<'_>, from: u32) -> Result<(), String> {
+            ctx.set("migrated", vec![1]);
+            match from {
+                1 => Ok(()),
+                _ => Err(format!("{:?}", ctx.lookup("names", "1"))),
+            }
+        }
+    }
+
     fn handle(plugins: &mut Native<Obedient>, state: &mut TenantState, answers: &Answers, value: &str) -> Outcome {
         let headers = [("x", Some("y"))].into_iter().collect();
         let record = Record { value: Some(value.into()), headers, timestamp: Some(5), ..Record::default() };
@@ -211,6 +276,23 @@ mod tests {
         assert_eq!(handle(&mut plugins, &mut state, &answers, "look up"), outputs(None));
         answers.insert(query, Some(b"Ann".to_vec()));
         assert_eq!(handle(&mut plugins, &mut state, &answers, "look up"), outputs(Some("Ann")));
+    }
+
+    #[test]
+    fn a_migration_stages_all_or_nothing() {
+        let (mut plugins, mut state) = (Native::<Obedient>::migrating(), TenantState::default());
+        assert_eq!((plugins.migrates(), Native::<Obedient>::default().migrates()), (&[1, 4][..], &[][..]));
+        let refused = Err("it does not take over state of version 2".to_owned());
+        assert_eq!(plugins.migrate(2, &mut state), refused);
+        let panicked = plugins.migrate(4, &mut state).unwrap_err();
+        assert!(panicked.contains("a lookup in migrate()"), "{panicked}");
+        assert_eq!(state.get("migrated"), None);
+        assert_eq!(plugins.migrate(1, &mut state), Ok(()));
+        assert_eq!(state.get("migrated"), Some(&[1][..]));
+        let mut bench = crate::testkit::Bench::default();
+        assert_eq!(bench.migrate::<Obedient>(2), refused);
+        assert_eq!(bench.migrate::<Obedient>(1), Ok(()));
+        assert_eq!(bench.state.get("migrated"), Some(vec![1]));
     }
 
     #[test]

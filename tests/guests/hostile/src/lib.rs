@@ -9,4 +9,4 @@ mod raw;
 mod words;
 
 #[cfg(target_family = "wasm")]
-switchboard_sdk::export!(words::Hostile);
+switchboard_sdk::export!(words::Hostile, migrate);

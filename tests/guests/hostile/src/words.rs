@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use switchboard_sdk::{Context, Header, Level, Manifest, Message, Outbound, Plugin, Rejection};
+use switchboard_sdk::{Context, Header, Level, Manifest, Message, Migrate, Outbound, Plugin, Rejection};
 
 use crate::raw;
 
@@ -172,6 +172,19 @@ impl Plugin for Hostile {
             _ => return Err(Rejection::Invalid(format!("no such word: {word}"))),
         };
         Ok(vec![output(answer.into_bytes())])
+    }
+}
+
+/// Does what the state says at `migration`, and keeps at `migrated` what it answers.
+impl Migrate for Hostile {
+    const FROM: &'static [u32] = &[2, 7];
+
+    fn migrate(ctx: &mut Context<'_>, from: u32) -> Result<(), String> {
+        let message = Message { value: ctx.get("migration"), ..Message::default() };
+        let outputs = Self::handle(ctx, &message).map_err(|rejection| format!("{rejection:?}"))?;
+        let answer = outputs.into_iter().find_map(|output| output.value).unwrap_or_default();
+        ctx.set("migrated", [format!("{from} ").into_bytes(), answer].concat());
+        Ok(())
     }
 }
 
