@@ -1,4 +1,4 @@
-//! What the sandbox costs: load, warm call, fresh instance. Part of `make bench`.
+//! What the sandbox costs: load (with and without the cache of compiled code), warm call, fresh instance. Part of `make bench`.
 //!
 //! `cargo run --release -p switchboard --example sandbox COMPONENT TOPIC VALUE`: the plugin must answer that value with ok.
 
@@ -26,6 +26,13 @@ fn measure(component: &Path, topic: &str, value: &str) {
     let start = Instant::now();
     let artifact = Arc::new(sandbox.load_file(component).unwrap());
     println!("load (compile and describe): {:.1?}", start.elapsed());
+    let directory = tempfile::tempdir().unwrap();
+    let sandbox = sandbox.with_cache(&directory.path().join("code"));
+    for what in ["compile, keep", "read compiled code"] {
+        let start = Instant::now();
+        sandbox.load_file(component).unwrap();
+        println!("load ({what} and describe): {:.1?}", start.elapsed());
+    }
     let headers = [
         ("TENANT_ID", "61cc3717-e260-57fa-b286-57354c3748ff"),
         ("REGION", "GMS"),

@@ -121,8 +121,8 @@ pub struct Overrides {
     #[arg(long, value_name = "ID", env = "SWITCHBOARD_INSTANCE", help_heading = "Kafka")]
     #[serde(skip_serializing_if = "Option::is_none")]
     instance: Option<String>,
-    /// A directory for checkpoints of state, so that a start reads from Kafka only what came since; a cache, which may be
-    /// deleted [default: none, all state is read].
+    /// A directory for checkpoints of state, so that a start reads from Kafka only what came since, and for compiled
+    /// plugins; a cache, which may be deleted [default: none, all state is read].
     #[arg(long, value_name = "DIR", env = "SWITCHBOARD_STATE_DIR")]
     #[serde(skip_serializing_if = "Option::is_none")]
     state_dir: Option<PathBuf>,

@@ -25,7 +25,7 @@ pub struct Settings {
     pub bootstrap_servers: String,
     /// Given: transactional ids and static membership rest on it. Else the host's name and a free slot number.
     pub instance: Option<String>,
-    /// Where checkpoints are kept; none given: there are none.
+    /// Where checkpoints and compiled plugins are kept; none given: there are none.
     pub state_dir: Option<PathBuf>,
     /// Threads that consume; 0: the number of cores.
     pub workers: usize,

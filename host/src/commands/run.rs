@@ -34,7 +34,10 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
     let options = client_options(&settings, &instance.id);
     options.check()?;
 
-    let sandbox = sandbox(&settings)?;
+    let mut sandbox = sandbox(&settings)?;
+    if let Some(directory) = &settings.state_dir {
+        sandbox = sandbox.with_cache(&directory.join("code"));
+    }
     let limits = *sandbox.limits();
     let artifact = Arc::new(sandbox.load_file(&settings.plugin)?);
     let rules = rules(&settings, artifact.manifest());

@@ -9,7 +9,6 @@ use switchboard_core::envelope::{DeadLetter, TenantId};
 use switchboard_core::release::Digest;
 use switchboard_core::worker::{Manifest, Outcome};
 use wasmtime::Store;
-use wasmtime::component::Component;
 
 use super::console::LogBudget;
 use super::engine::Sandbox;
@@ -122,7 +121,8 @@ impl Artifact {
             return Err(LoadError::TooLarge { size, most });
         }
         check_kind(bytes)?;
-        let component = Component::new(&sandbox.engine, bytes).map_err(|error| LoadError::Invalid(told(&error)))?;
+        let digest = Digest::new(Sha256::digest(bytes).into());
+        let component = sandbox.compile(&digest, bytes).map_err(|error| LoadError::Invalid(told(&error)))?;
         let ty = component.component_type();
         let imports: Vec<_> = ty.imports(&sandbox.engine).map(|(name, _)| name.to_owned()).collect();
         if component.get_export_index(None, HANDLER).is_none() {
@@ -137,7 +137,6 @@ impl Artifact {
         let manifest = describe(sandbox, &linked)?;
         let migrates = migrates_from(sandbox, &linked)?;
         check_migrates(&migrates, manifest.state_version).map_err(LoadError::Migrates)?;
-        let digest = Digest::new(Sha256::digest(bytes).into());
         let title = format!("{} {}", manifest.name, manifest.version).into();
         Ok(Self { manifest, migrates, digest, size, imports, linked, title })
     }

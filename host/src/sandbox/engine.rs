@@ -3,10 +3,12 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use wasmtime::component::Linker;
+use switchboard_core::release::Digest;
+use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Engine};
 
 use super::artifact::{Artifact, LoadError, told};
+use super::code_cache::CodeCache;
 use super::guest::Guest;
 use super::limits::Limits;
 use super::{guest, wasi};
@@ -27,6 +29,7 @@ pub struct Sandbox {
     pub(super) engine: Engine,
     pub(super) linker: Linker<Guest>,
     pub(super) limits: Limits,
+    cache: Option<CodeCache>,
 }
 
 impl Sandbox {
@@ -42,7 +45,24 @@ impl Sandbox {
         guest::add_to_linker(&mut linker)?;
         wasi::add_to_linker(&mut linker)?;
         start_epochs(&engine)?;
-        Ok(Self { engine, linker, limits })
+        Ok(Self { engine, linker, limits, cache: None })
+    }
+
+    /// Keeps compiled code in this directory, which is made when it is missing, so that an artifact is compiled once. What
+    /// is wrong with the directory or in it is a warning, and costs time only.
+    #[must_use]
+    pub fn with_cache(mut self, directory: &Path) -> Self {
+        self.cache = CodeCache::open(directory, &self.engine)
+            .inspect_err(|error| tracing::warn!("compiled code is not kept in {}: {error}", directory.display()))
+            .ok();
+        self
+    }
+
+    pub(super) fn compile(&self, digest: &Digest, bytes: &[u8]) -> wasmtime::Result<Component> {
+        match &self.cache {
+            Some(cache) => cache.component(&self.engine, digest, bytes),
+            None => Component::new(&self.engine, bytes),
+        }
     }
 
     pub fn limits(&self) -> &Limits {

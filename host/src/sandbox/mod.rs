@@ -1,14 +1,16 @@
 //! The sandbox: plugins behind the trait `Plugins`, as components in wasmtime.
 //!
 //! A `Sandbox` loads artifacts, `Instances` runs them: one instance a tenant, kept warm, replaced after anything but
-//! success. What a guest may call is in `guest` (state, lookups) and `wasi`; what it may use in `limits`; how a call
-//! that did not succeed is judged in `verdict`. Nobody else imports wasmtime.
+//! success; a migration of state runs in one of its own. What a guest may call is in `guest` (state, lookups) and `wasi`;
+//! what it may use in `limits`; how a call that did not succeed is judged in `verdict`. Compiled code is kept in
+//! `code_cache`. Nobody else imports wasmtime.
 //!
 //! A guest never reaches files, network, environment or the host's clock, and nothing that it calls waits: fuel and
 //! epochs bound only what runs inside of wasm.
 
 mod artifact;
 mod bindings;
+mod code_cache;
 mod console;
 mod engine;
 mod guest;

@@ -2,6 +2,7 @@
 //! written by hand.
 
 mod artifacts;
+mod code_cache;
 mod handmade;
 mod instances;
 mod limits;

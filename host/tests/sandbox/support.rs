@@ -120,7 +120,11 @@ pub(crate) fn log_of(run: impl FnOnce()) -> Vec<String> {
 
     let log = Log::default();
     let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().without_time().with_ansi(false).with_writer(move || writer.clone());
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::DEBUG)
+        .without_time()
+        .with_ansi(false)
+        .with_writer(move || writer.clone());
     tracing::subscriber::with_default(subscriber.finish(), run);
     let bytes = log.0.lock().unwrap().clone();
     String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect()
