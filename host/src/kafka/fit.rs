@@ -13,6 +13,8 @@ pub(super) enum Role {
     /// Is the truth about state: of each key the last record stays.
     Changelog,
     DeadLetters,
+    /// Releases and routes: of each key the last record stays, in one order.
+    Control,
 }
 
 /// What an internal topic has to be like.
@@ -20,7 +22,7 @@ pub(super) enum Role {
 pub(super) struct Internal<'a> {
     pub(super) name: &'a str,
     pub(super) role: Role,
-    /// Of shards and changelog no other number will do.
+    /// Only of dead letters another number will do.
     pub(super) partitions: u32,
     /// What it is created with.
     pub(super) config: &'static [(&'static str, &'static str)],
@@ -48,7 +50,13 @@ pub(super) fn check(topic: &Internal<'_>, facts: &Facts, replication_factor: Opt
     let mut findings = Vec::new();
     let subject = format!("the topic {}", topic.name);
     let (wanted, found) = (topic.partitions, facts.replicas.len());
-    if topic.role != Role::DeadLetters && usize::try_from(wanted).ok() != Some(found) {
+    if topic.role == Role::Control && found != 1 {
+        findings.push(Finding::problem(
+            &subject,
+            format!("it has {found} partitions, but must have 1, or what was deployed last is not known"),
+            "Delete it, so that it is created anew, and deploy again; or use another --app",
+        ));
+    } else if matches!(topic.role, Role::Shards | Role::Changelog) && usize::try_from(wanted).ok() != Some(found) {
         findings.push(Finding::problem(
             &subject,
             format!("it has {found} partitions, but --shards is {wanted}"),
@@ -127,6 +135,10 @@ fn check_config(
         // `compact,delete` too: entries that are not written again would expire.
         Role::Changelog => must_be("cleanup.policy", "compact", "state expires"),
         Role::DeadLetters => must_be("cleanup.policy", "delete", "letters are compacted away"),
+        Role::Control => {
+            must_be("cleanup.policy", "compact", "releases and routes expire");
+            must_be("message.timestamp.type", "LogAppendTime", "which hosts live is told by their own clocks");
+        }
     }
     if topic.role == Role::Changelog
         && let Some(kept) = number("delete.retention.ms")
@@ -191,18 +203,20 @@ mod tests {
 
     /// A topic of this role that fits, but for one entry.
     fn facts(role: Role, key: &str, value: &str) -> Facts {
+        let compact = matches!(role, Role::Changelog | Role::Control);
         let fitting = [
-            ("cleanup.policy", if role == Role::Changelog { "compact" } else { "delete" }),
+            ("cleanup.policy", if compact { "compact" } else { "delete" }),
             ("retention.ms", "-1"),
             ("retention.bytes", "-1"),
-            ("message.timestamp.type", "CreateTime"),
+            ("message.timestamp.type", if role == Role::Control { "LogAppendTime" } else { "CreateTime" }),
             ("delete.retention.ms", TOMBSTONES_KEPT_MS),
             ("max.message.bytes", MAX_RECORD_BYTES),
             ("min.insync.replicas", "2"),
         ];
         let config = fitting.into_iter().chain([(key, value)]);
         let config = config.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-        Facts { replicas: vec![3; 4], brokers: 3, config: Some(config) }
+        let partitions = if role == Role::Control { 1 } else { 4 };
+        Facts { replicas: vec![3; partitions], brokers: 3, config: Some(config) }
     }
 
     fn levels(role: Role, facts: &Facts, replication_factor: Option<u16>) -> Vec<Level> {
@@ -211,7 +225,7 @@ mod tests {
 
     #[test]
     fn what_fits_is_not_complained_of() {
-        for role in [Role::Shards, Role::Changelog, Role::DeadLetters] {
+        for role in [Role::Shards, Role::Changelog, Role::DeadLetters, Role::Control] {
             let facts = facts(role, "segment.ms", "1");
             assert_eq!(check(&internal(role), &facts, Some(3)), []);
         }
@@ -232,10 +246,12 @@ mod tests {
             (Role::Changelog, "delete.retention.ms", "60000", Level::Problem),
             (Role::Changelog, "delete.retention.ms", DAY_MS, Level::Warning),
             (Role::DeadLetters, "cleanup.policy", "compact", Level::Problem),
+            (Role::Control, "cleanup.policy", "compact,delete", Level::Problem),
+            (Role::Control, "message.timestamp.type", "CreateTime", Level::Problem),
         ] {
             assert_eq!(levels(role, &facts(role, key, value), None), [level], "{role:?} {key}={value}");
         }
-        for role in [Role::Shards, Role::Changelog, Role::DeadLetters] {
+        for role in [Role::Shards, Role::Changelog, Role::DeadLetters, Role::Control] {
             assert_eq!(levels(role, &facts(role, "max.message.bytes", "1048588"), None), [Level::Problem]);
             assert_eq!(levels(role, &facts(role, "min.insync.replicas", "4"), None), [Level::Problem]);
         }
@@ -254,6 +270,9 @@ mod tests {
         facts.replicas = vec![1; 3];
         assert_eq!(levels(Role::Shards, &facts, None), [Level::Problem]);
         assert_eq!(levels(Role::DeadLetters, &facts, None), [], "any number of partitions will do");
+        let fitting = self::facts(Role::Control, "retention.ms", "1");
+        assert_eq!(levels(Role::Control, &fitting, None), []);
+        assert_eq!(levels(Role::Control, &Facts { replicas: vec![3; 2], ..fitting }, None), [Level::Problem]);
     }
 
     #[test]

@@ -27,7 +27,7 @@ const LOOK: Duration = Duration::from_millis(5);
 pub(super) struct Producer {
     inner: Arc<BaseProducer<ProducerEvents>>,
     /// Topics that are Switchboard's own: that one of them is missing or not allowed is no record's fault.
-    internal: [String; 3],
+    internal: [String; 4],
 }
 
 impl Producer {
@@ -37,8 +37,8 @@ impl Producer {
         let context = ProducerEvents::new(config);
         let inner: Result<BaseProducer<_>, _> = BaseProducer::from_config_and_context(config, context);
         let inner = inner.map_err(|error| Fault::Fatal(error.to_string()))?;
-        let Topology { shards, changelog, dead_letters, .. } = topology;
-        Ok(Self { inner: Arc::new(inner), internal: [shards, changelog, dead_letters].map(Clone::clone) })
+        let Topology { shards, changelog, dead_letters, control, .. } = topology;
+        Ok(Self { inner: Arc::new(inner), internal: [shards, changelog, dead_letters, control].map(Clone::clone) })
     }
 
     /// Gets producer id and epoch; ends whatever a predecessor left open. The coordinator's answer to the first request is

@@ -52,7 +52,7 @@ fn more(problems: &[Finding]) -> String {
 }
 
 /// What internal topics are like.
-pub(super) fn internal(topology: &Topology) -> [Internal<'_>; 3] {
+pub(super) fn internal(topology: &Topology) -> [Internal<'_>; 4] {
     [
         Internal {
             name: &topology.shards,
@@ -87,7 +87,21 @@ pub(super) fn internal(topology: &Topology) -> [Internal<'_>; 3] {
                 ("max.message.bytes", MAX_RECORD_BYTES),
             ],
         },
+        control(topology),
     ]
+}
+
+fn control(topology: &Topology) -> Internal<'_> {
+    Internal {
+        name: &topology.control,
+        role: Role::Control,
+        partitions: 1,
+        config: &[
+            ("cleanup.policy", "compact"),
+            ("message.timestamp.type", "LogAppendTime"),
+            ("max.message.bytes", MAX_RECORD_BYTES),
+        ],
+    }
 }
 
 /// Waits for the brokers; then creates the internal topics that are missing and checks those that exist. Gives the client

@@ -13,6 +13,8 @@ pub struct Topology {
     pub shards: String,
     pub changelog: String,
     pub dead_letters: String,
+    /// Releases and routes.
+    pub control: String,
     /// Number of partitions of the shard topic and of the changelog.
     pub shard_count: u32,
 }
@@ -62,6 +64,7 @@ impl Topology {
             shards: format!("{app}-shards"),
             changelog: format!("{app}-state"),
             dead_letters: format!("{app}-dead-letters"),
+            control: format!("{app}-control"),
             shard_count,
         };
         for (place, topic) in topology.sources.iter().enumerate() {
@@ -70,7 +73,7 @@ impl Topology {
                 return Err(TopologyError::SameSource(first, second, topic.name.clone()));
             }
         }
-        let internal = [&topology.shards, &topology.changelog, &topology.dead_letters];
+        let internal = [&topology.shards, &topology.changelog, &topology.dead_letters, &topology.control];
         if let Some(topic) = topology.sources.iter().chain(&topology.outputs).find(|t| internal.contains(&&t.name)) {
             return Err(TopologyError::Internal { token: Arc::clone(&topic.token), name: topic.name.clone() });
         }

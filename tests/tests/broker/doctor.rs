@@ -26,8 +26,13 @@ fn a_cluster_with_nothing_created_is_fit() -> Result<()> {
     let app = App::hostile("doctor-fresh", &[], 1)?;
     let (status, lines) = app.doctor(&["--shards", "5"])?;
     assert_eq!(status.code(), Some(0));
-    for (topic, partitions) in [("shards", "5 partitions"), ("state", "5 partitions"), ("dead-letters", "1 partition")]
-    {
+    let topics = [
+        ("shards", "5 partitions"),
+        ("state", "5 partitions"),
+        ("dead-letters", "1 partition"),
+        ("control", "1 partition"),
+    ];
+    for (topic, partitions) in topics {
         line(&lines, &["  ok ", &format!("{}-{topic}:", app.name), "`run` creates it", partitions])?;
     }
     line(&lines, &["  warning ", "IN (consumed)", "does not exist"])?;
@@ -178,6 +183,7 @@ fn what_a_client_is_not_allowed_is_named_by_resource() -> Result<()> {
         (topic("shards"), &[Operation::Read, Operation::Write]),
         (topic("state"), &[Operation::Read, Operation::Write, Operation::DescribeConfigs]),
         (topic("dead-letters"), &[Operation::Write]),
+        (topic("control"), &[Operation::Read, Operation::Write]),
     ] {
         for operation in operations {
             allow(bootstrap, user, Resource::Topic(&topic), *operation)?;

@@ -17,5 +17,5 @@ pub use headers::{Header, Headers};
 pub use outputs::{Outbound, Outgoing, OutputLimits, OutputRules};
 pub use record::{Coordinates, Record};
 pub use routed::{RoutedError, restore_routed, to_routed};
-pub use tenant::{HeaderKind, Tenant, TenantHeader, TenantId, TenantSchema, Tenants, shard_of};
+pub use tenant::{HeaderKind, Tenant, TenantHeader, TenantId, TenantSchema, TenantTextError, Tenants, shard_of};
 pub use trace::Trace;

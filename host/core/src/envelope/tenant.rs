@@ -2,8 +2,8 @@ use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::{Deserialize, Serialize};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
 use super::dead_letter::{Class, DeadLetter};
@@ -69,6 +69,18 @@ impl fmt::Display for TenantId {
     }
 }
 
+impl Serialize for TenantId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for TenantId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::new)
+    }
+}
+
 /// A record's tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tenant {
@@ -85,6 +97,14 @@ pub struct TenantSchema {
     headers: Vec<TenantHeader>,
 }
 
+/// Text that is no tenant's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no tenant: one is {form}")]
+pub struct TenantTextError {
+    text: String,
+    form: String,
+}
+
 impl TenantSchema {
     /// An empty list means a single tenant, whose canonical text is empty.
     pub fn new(headers: Vec<TenantHeader>) -> Self {
@@ -93,6 +113,39 @@ impl TenantSchema {
 
     pub fn headers(&self) -> &[TenantHeader] {
         &self.headers
+    }
+
+    /// The tenant that a person means by this text: its canonical one, or one in which UUIDs are in upper case, numbers have
+    /// leading zeros or text is not percent-encoded.
+    ///
+    /// # Errors
+    /// When no record could have that tenant; says what it looks like.
+    pub fn parse(&self, text: &str) -> Result<TenantId, TenantTextError> {
+        let error = || TenantTextError { text: text.to_owned(), form: self.form() };
+        let parts: Vec<_> = if self.headers.is_empty() && text.is_empty() { vec![] } else { text.split('/').collect() };
+        if parts.len() != self.headers.len() {
+            return Err(error());
+        }
+        let mut headers = Headers::with_capacity(self.headers.len(), text.len());
+        for (TenantHeader { name, kind }, part) in self.headers.iter().zip(parts) {
+            let part = percent_decode_str(part).decode_utf8().map_err(|_| error())?;
+            match kind {
+                HeaderKind::Uuid | HeaderKind::Text => headers.add(name, part.as_bytes()),
+                HeaderKind::U8 => headers.add(name, part.parse::<u8>().map_err(|_| error())?.to_be_bytes()),
+                HeaderKind::U16 => headers.add(name, part.parse::<u16>().map_err(|_| error())?.to_be_bytes()),
+                HeaderKind::U32 => headers.add(name, part.parse::<u32>().map_err(|_| error())?.to_be_bytes()),
+                HeaderKind::U64 => headers.add(name, part.parse::<u64>().map_err(|_| error())?.to_be_bytes()),
+            }
+        }
+        self.decode(&headers).map(|tenant| tenant.id).map_err(|_| error())
+    }
+
+    /// What a canonical text looks like: `TENANT_ID (uuid)/REGION (text)`.
+    fn form(&self) -> String {
+        let part =
+            |TenantHeader { name, kind }: &TenantHeader| format!("{name} ({})", format!("{kind:?}").to_lowercase());
+        let parts: Vec<_> = self.headers.iter().map(part).collect();
+        if parts.is_empty() { "the empty text, as no tenant headers are set".into() } else { parts.join("/") }
     }
 
     /// Reads the tenant of a record. Of a name given twice the last counts.
@@ -228,6 +281,27 @@ mod tests {
         assert_eq!(tenant.id.as_str(), "61cc3717-e260-57fa-b286-57354c3748ff/G%2FM%20S/256/1");
         assert_eq!(tenant.headers.iter().next().unwrap().value, Some(GOOD[2].1));
         assert_eq!(tenant.texts, ["61CC3717-e260-57fa-b286-57354c3748ff", "G/M S", "256", "1"]);
+    }
+
+    #[test]
+    fn what_a_person_writes_for_a_tenant_is_put_into_its_canonical_text() {
+        let canonical = messenger().decode(&record()).unwrap().id;
+        for text in [canonical.as_str(), "61CC3717-e260-57fa-b286-57354c3748ff/G%2FM S/0256/1"] {
+            assert_eq!(messenger().parse(text), Ok(canonical.clone()));
+        }
+        let none = "61cc3717-e260-57fa-b286-57354c3748ff//256/1";
+        assert_eq!(messenger().parse(none), Ok(TenantId::new(none)));
+        for text in
+            ["", "a/b/1/1", "61cc3717-e260-57fa-b286-57354c3748ff/GMS/83", &format!("{none}/1"), &format!("{none}x")]
+        {
+            let error = messenger().parse(text).unwrap_err().to_string();
+            assert!(
+                error.ends_with("TENANT_ID (uuid)/REGION (text)/MAJOR_VERSION (u16)/MINOR_VERSION (u16)"),
+                "{error}"
+            );
+        }
+        assert_eq!(TenantSchema::new(vec![]).parse(""), Ok(TenantId::new("")));
+        assert!(TenantSchema::new(vec![]).parse("t").unwrap_err().to_string().contains("empty text"));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! host has ready. What a tenant ran under last stands in its own changelog (`Ran`), so that it never goes back to an older
 //! route because it moved to another worker. Pure: no topic is read here and nothing is compiled.
 
+pub mod control;
 mod digest;
 mod ran;
 mod routes;

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::envelope::{Coordinates, DeadLetter, Outbound, Record, Tenant, TenantId};
 use crate::state::TenantState;
 
 /// What a plugin is and what it needs, as it says itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Manifest {
     pub name: String,
     pub version: String,

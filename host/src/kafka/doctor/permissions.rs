@@ -14,6 +14,8 @@ pub(super) fn check(cluster: &Cluster<'_>) -> Vec<Finding> {
         (&topology.shards, &[Operation::Read, Operation::Write, Operation::Delete]),
         (&topology.changelog, &[Operation::Read, Operation::Write]),
         (&topology.dead_letters, &[Operation::Write]),
+        // WRITE: a host tells how it is, and rolls back a release that fails.
+        (&topology.control, &[Operation::Read, Operation::Write]),
     ];
     needed.extend(topology.sources.iter().map(|topic| (topic.name.as_str(), &[Operation::Read][..])));
     needed.extend(topology.outputs.iter().map(|topic| (topic.name.as_str(), &[Operation::Write][..])));
