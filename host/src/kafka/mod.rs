@@ -3,11 +3,12 @@
 //! A worker has a group consumer, a consumer for restores and a transactional producer. Nothing here decides what to
 //! commit, retry or skip: errors are put into the worker's classes (`producer`), rebalances into its events (`client`).
 //! Beside it: the changelog for checkpoints (`tail`), names (`topology`), properties (`properties`), internal topics (`topics`,
-//! `fit`, `purge`), the group's place (`history`), the lag (`lag`), what `doctor` looks at (`doctor`), the embedded broker.
+//! `fit`, `purge`), the control topic (`control`), the group's place (`history`), the lag (`lag`), what `doctor` looks at (`doctor`), the embedded broker.
 
 mod broker;
 mod changelog;
 mod client;
+pub mod control;
 mod doctor;
 mod embedded;
 mod finding;
@@ -35,5 +36,5 @@ pub use properties::{ClientOptions, GroupProtocol, PropertyError};
 pub use purge::Purge;
 pub use readers::Readers;
 pub use tail::Tail;
-pub use topics::{Admin, TopicError, prepare};
+pub use topics::{Admin, TopicError, prepare, prepare_control};
 pub use topology::{TopicName, Topology, TopologyError};

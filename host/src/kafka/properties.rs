@@ -167,6 +167,31 @@ impl ClientOptions {
         config
     }
 
+    /// The consumers of the control topic, assigned by hand: a route that is changed is to be known at once.
+    pub(super) fn control_consumer(&self) -> ClientConfig {
+        let mut config = self.restore_consumer();
+        // An idle fetch is answered as soon as there is anything, so a long one costs no latency.
+        config.set("fetch.wait.max.ms", "500");
+        config
+    }
+
+    /// The producer of changes of the control topic; all hosts and commands of an application have this id.
+    pub(super) fn control_producer(&self) -> ClientConfig {
+        let mut config = self.producer(0);
+        config.set("transactional.id", format!("{}-control", self.app));
+        config
+    }
+
+    /// The producer of a host's own record in the control topic, without transactions.
+    pub(super) fn status_producer(&self) -> ClientConfig {
+        let mut config = self.producer(0);
+        config.remove("transactional.id");
+        config.remove("transaction.timeout.ms");
+        // It is sent at once; what is old is of no use.
+        config.set("linger.ms", "0").set("message.timeout.ms", "10000");
+        config
+    }
+
     fn consumer(&self, group: &str) -> ClientConfig {
         let mut config = self.plain();
         let mut default = |name: &str, value: &str| {

@@ -115,22 +115,51 @@ pub fn prepare(
     replication_factor: Option<u16>,
     stop: &Shutdown,
 ) -> Result<Admin, TopicError> {
+    let external: Vec<_> = topology.sources.iter().chain(&topology.outputs).map(|topic| topic.name.as_str()).collect();
+    ensure(options, &internal(topology), &external, replication_factor, stop, Duration::MAX)
+}
+
+/// The same for the control topic alone, which a command may be the first to need: it knows nothing of the application's
+/// shards. No broker is waited for longer than `patience`.
+///
+/// # Errors
+/// When it cannot be created or does not fit, or no broker answers in time.
+pub fn prepare_control(
+    options: &ClientOptions,
+    topology: &Topology,
+    replication_factor: Option<u16>,
+    patience: Duration,
+) -> Result<(), TopicError> {
+    let stop = Shutdown::default();
+    ensure(options, &[control(topology)], &[], replication_factor, &stop, patience).map(drop)
+}
+
+fn ensure(
+    options: &ClientOptions,
+    internal: &[Internal<'_>],
+    external: &[&str],
+    replication_factor: Option<u16>,
+    stop: &Shutdown,
+    patience: Duration,
+) -> Result<Admin, TopicError> {
     let brokers = |error| TopicError::Brokers { servers: options.bootstrap_servers.clone(), error };
     let config = options.plain();
     let client: BaseConsumer<PlainContext> =
         BaseConsumer::from_config_and_context(&config, PlainContext::new(&config)).map_err(brokers)?;
     let admin: AdminClient<PlainContext> =
         AdminClient::from_config_and_context(&config, PlainContext::new(&config)).map_err(brokers)?;
-    let mut nag = Nag::default();
-    let (internal, mut answered) = (internal(topology), None);
+    let (mut nag, mut answered, started) = (Nag::default(), None, Instant::now());
     loop {
         let told = answered.map_or(Duration::ZERO, |first: Instant| first.elapsed());
-        match attempt(&client, &admin, topology, &internal, replication_factor, told >= UNREADABLE) {
+        match attempt(&client, &admin, internal, external, replication_factor, told >= UNREADABLE) {
             Ok(None) => return Ok(Admin(admin)),
             Ok(Some(missing)) if told >= HIDDEN => return Err(TopicError::Hidden(missing)),
             Ok(Some(_)) => drop(answered.get_or_insert_with(Instant::now)),
             Err(Failure::NotNow(error)) => {
                 let error = brokers(error);
+                if started.elapsed() >= patience {
+                    return Err(error);
+                }
                 nag.warn(format!("{error}; trying on until one does"));
             }
             Err(Failure::Never(error)) => return Err(error),
@@ -157,8 +186,8 @@ impl From<KafkaError> for Failure {
 fn attempt(
     client: &BaseConsumer<PlainContext>,
     admin: &AdminClient<PlainContext>,
-    topology: &Topology,
     internal: &[Internal<'_>],
+    external: &[&str],
     replication_factor: Option<u16>,
     unread: bool,
 ) -> Result<Option<String>, Failure> {
@@ -186,8 +215,7 @@ fn attempt(
     if !problems.is_empty() {
         return Err(Failure::Never(TopicError::Unfit(problems)));
     }
-    let all = topology.sources.iter().chain(&topology.outputs).map(|topic| topic.name.as_str());
-    let absent: Vec<_> = all.filter(|name| !exists(&metadata, name)).collect();
+    let absent: Vec<_> = external.iter().copied().filter(|name| !exists(&metadata, name)).collect();
     if !absent.is_empty() {
         tracing::warn!("topics that do not exist yet: {}", absent.join(", "));
     }
