@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use switchboard::sandbox::{Artifact, Instances, Limits, Sandbox};
 use switchboard_core::envelope::{Coordinates, Headers, Record, Tenant, TenantId};
+use switchboard_core::release::Release;
 use switchboard_core::state::TenantState;
 use switchboard_core::worker::{Answers, Call, Outcome, Plugins as _, Query};
 
@@ -70,6 +71,7 @@ fn measure(component: &Path, topic: &str, value: &str) {
 }
 
 struct Worker {
+    release: Arc<Release>,
     instances: Instances,
     tenants: Vec<(Tenant, TenantState)>,
     answers: Answers,
@@ -87,6 +89,7 @@ impl Worker {
         let bob = br#"{"data":{"type":"characters","id":"2","attributes":{"name":"Bob","worldId":1}}}"#;
         answers.insert(Query { source: "characters".into(), key: "2".into() }, Some(bob.to_vec()));
         Self {
+            release: Arc::clone(artifact.release()),
             instances: Instances::new(Arc::clone(artifact), Limits::default()),
             tenants: (0..tenants).map(|number| (tenant(number), TenantState::default())).collect(),
             answers,
@@ -98,7 +101,7 @@ impl Worker {
         for (tenant, state) in &mut self.tenants {
             self.source.offset += 1;
             let call = Call { tenant, record, source: &self.source };
-            let outcome = black_box(self.instances.handle(call, state, &self.answers));
+            let outcome = black_box(self.instances.handle(&self.release, call, state, &self.answers));
             assert!(matches!(outcome, Outcome::Outputs(_)), "{outcome:?}");
         }
     }

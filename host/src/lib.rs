@@ -9,6 +9,7 @@ pub mod host;
 pub mod instance;
 pub mod kafka;
 pub mod lookup;
+pub mod release;
 pub mod sandbox;
 pub mod shutdown;
 pub mod telemetry;

@@ -17,12 +17,12 @@ fn more_tenants_than_the_machine_has_room_for_are_all_served() {
     let limits = Limits { warm_instances: 100_000, ..Limits::default() };
     let component = handmade::Handmade::default().build();
     let artifact = Arc::new(Sandbox::new(limits).unwrap().load(&component).unwrap());
-    let mut instances = Instances::new(artifact, limits);
+    let mut instances = Instances::new(Arc::clone(&artifact), limits);
     let source = Coordinates { topic: "IN".into(), partition: 0, offset: 0 };
     for number in 0..70_000 {
         let tenant = Tenant { id: TenantId::new(number.to_string()), headers: Headers::new(), texts: vec![] };
         let call = Call { tenant: &tenant, record: &Record::default(), source: &source };
-        let outcome = instances.handle(call, &mut TenantState::default(), &Answers::default());
+        let outcome = instances.handle(artifact.release(), call, &mut TenantState::default(), &Answers::default());
         assert!(matches!(outcome, Outcome::Outputs(_)), "tenant {number}: {outcome:?}");
     }
     assert!(instances.warm() > 1000, "{} instances are warm in the end", instances.warm());

@@ -32,8 +32,9 @@ pub fn doctor(args: RunArgs, as_json: bool) -> anyhow::Result<bool> {
     };
     let (manifest, plugin) = plugin(&settings);
     tell(Section { title: "Plugin", findings: vec![plugin] });
-    let rules = run::rules(&settings, &manifest);
-    let topology = run::topology(&settings, &rules)?;
+    let rules = run::rules(&settings);
+    let topology =
+        run::topology(&settings).with(&*run::tokens(&manifest.consumes), &*run::tokens(&manifest.produces))?;
     let doctor = Doctor {
         options: &options,
         topology: &topology,

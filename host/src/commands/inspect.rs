@@ -31,16 +31,16 @@ fn as_json(artifact: &Artifact) -> serde_json::Value {
         "produces": produces,
         "lookups": lookups,
         "state-version": state_version,
-        "migrates-from": artifact.migrates(),
+        "migrates-from": artifact.release().migrates,
         "imports": artifact.imports(),
         "size": artifact.size(),
-        "sha256": artifact.digest(),
+        "sha256": artifact.digest().to_string(),
     })
 }
 
 fn as_text(artifact: &Artifact) -> String {
     let Manifest { name, version, consumes, produces, lookups, state_version } = artifact.manifest();
-    let migrates: Vec<_> = artifact.migrates().iter().map(ToString::to_string).collect();
+    let migrates: Vec<_> = artifact.release().migrates.iter().map(ToString::to_string).collect();
     let mut text = format!("{name} {version}\n");
     let lists = [
         ("consumes", &consumes[..]),

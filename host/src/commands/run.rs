@@ -40,8 +40,8 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
     }
     let limits = *sandbox.limits();
     let artifact = Arc::new(sandbox.load_file(&settings.plugin)?);
-    let rules = rules(&settings, artifact.manifest());
-    let topology = topology(&settings, &rules)?;
+    let rules = rules(&settings);
+    let topology = topology(&settings).with(&*tokens(&artifact.manifest().consumes), &artifact.release().produces)?;
     let lookups = lookups(&settings, artifact.manifest(), &rules.tenants)?;
 
     let stop = Shutdown::default();
@@ -124,24 +124,13 @@ pub(super) fn sandbox(settings: &Settings) -> anyhow::Result<Sandbox> {
     Sandbox::new(limits).map_err(|error| anyhow::anyhow!("this machine cannot run the sandbox: {error:#}"))
 }
 
-pub(super) fn rules(settings: &Settings, manifest: &Manifest) -> Rules {
-    let tokens = |list: &[String]| list.iter().map(|token| Arc::from(token.as_str())).collect::<Vec<Arc<str>>>();
-    let mut produces = tokens(&manifest.produces);
-    if let Some(allowed) = &settings.allow_topics {
-        produces.retain(|token| allowed.iter().any(|allowed| **allowed == **token));
-    }
+pub(super) fn rules(settings: &Settings) -> Rules {
     Rules {
         app: settings.app.clone(),
-        sources: tokens(&manifest.consumes),
         shards: settings.shards,
         tenants: TenantSchema::new(settings.tenant_headers.clone()),
-        outputs: OutputRules {
-            topics: produces,
-            carry_headers: settings.carry_headers.clone(),
-            limits: settings.output_limits(),
-        },
+        outputs: OutputRules { carry_headers: settings.carry_headers.clone(), limits: settings.output_limits() },
         state: settings.state_limits(),
-        lookups: manifest.lookups.clone(),
         lookups_a_message: settings.max_lookups,
         lookup_time: Duration::from_millis(settings.lookup_time_ms),
         batch: settings.batch(),
@@ -149,10 +138,14 @@ pub(super) fn rules(settings: &Settings, manifest: &Manifest) -> Rules {
     }
 }
 
-pub(super) fn topology(settings: &Settings, rules: &Rules) -> anyhow::Result<Topology> {
+pub(super) fn topology(settings: &Settings) -> Topology {
     let variable = |name: &str| std::env::var(name).ok();
-    let produces = &rules.outputs.topics;
-    Ok(Topology::resolve(&rules.app, &rules.sources, produces, &settings.topics, variable, rules.shards)?)
+    Topology::new(&settings.app, settings.topics.clone(), variable, settings.shards)
+}
+
+/// Tokens as the worker has them.
+pub(super) fn tokens(list: &[String]) -> Vec<Arc<str>> {
+    list.iter().map(|token| Arc::from(token.as_str())).collect()
 }
 
 fn lookups(settings: &Settings, manifest: &Manifest, tenants: &TenantSchema) -> anyhow::Result<HttpLookups> {

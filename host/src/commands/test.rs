@@ -58,7 +58,7 @@ struct FailedStep {
 fn run(scenario: &Scenario, artifact: &Arc<Artifact>, limits: Limits) -> Result<Vec<FailedStep>, VectorError> {
     let run = |instances| {
         let mut plugins = Instances::new(Arc::clone(artifact), limits);
-        vectors::run(scenario, artifact.manifest(), &mut plugins, instances)
+        vectors::run(scenario, artifact.release(), &mut plugins, instances)
     };
     let warm = run(vectors::Instances::Warm)?.failures;
     let fresh = run(vectors::Instances::Fresh)?.failures;

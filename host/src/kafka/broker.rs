@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,7 +29,14 @@ pub struct KafkaBroker {
     options: ClientOptions,
     topology: Arc<Topology>,
     worker: usize,
-    /// `None` only while a restart has not gone through, which the worker does before anything else.
+    /// Topics of the tokens that were ever consumed, by their places in `Partition::Source`.
+    sources: Vec<String>,
+    /// What the group is joined for.
+    subscription: Vec<String>,
+    /// Topics of the tokens that were produced to.
+    outputs: HashMap<Arc<str>, String>,
+    /// `None` before the first `subscribe`, and while a restart has not gone through, which the worker does before anything
+    /// else.
     group: Option<Member>,
     restore: Restore,
     readers: Arc<Readers>,
@@ -42,8 +50,6 @@ pub struct KafkaBroker {
 }
 
 impl KafkaBroker {
-    /// Joins the group.
-    ///
     /// # Errors
     /// When librdkafka refuses the configuration.
     pub fn new(
@@ -54,7 +60,10 @@ impl KafkaBroker {
         worker: usize,
     ) -> KafkaResult<Self> {
         Ok(Self {
-            group: Some(Member::join(&options, &topology, worker)?),
+            sources: Vec::new(),
+            subscription: Vec::new(),
+            outputs: HashMap::new(),
+            group: None,
             restore: Restore::new(&options.restore_consumer(), topology.changelog.clone(), checkpoints, worker)?,
             options,
             topology,
@@ -68,14 +77,31 @@ impl KafkaBroker {
         })
     }
 
+    /// A partition by the broker's names; `None` for a topic that was never consumed.
+    fn partition(&self, topic: &str, index: i32) -> Option<Partition> {
+        if topic == self.topology.shards {
+            return Some(Partition::Shard(index));
+        }
+        let topic = self.sources.iter().position(|source| source == topic)?;
+        Some(Partition::Source { topic, index })
+    }
+
+    /// The inverse of `partition`.
+    fn name(&self, partition: Partition) -> (&str, i32) {
+        match partition {
+            Partition::Source { topic, index } => (&self.sources[topic], index),
+            Partition::Shard(index) => (&self.topology.shards, index),
+        }
+    }
+
     fn partitions(&self, names: &[(String, i32)]) -> Vec<Partition> {
-        names.iter().filter_map(|(topic, index)| self.topology.partition(topic, *index)).collect()
+        names.iter().filter_map(|(topic, index)| self.partition(topic, *index)).collect()
     }
 
     fn list(&self, partitions: impl IntoIterator<Item = (Partition, Offset)>) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();
         for (partition, offset) in partitions {
-            let (topic, index) = self.topology.name(partition);
+            let (topic, index) = self.name(partition);
             list.add_partition_offset(topic, index, offset).expect("offsets of records are never negative");
         }
         list
@@ -84,7 +110,7 @@ impl KafkaBroker {
     fn names(&self, partitions: impl IntoIterator<Item = Partition>) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();
         for partition in partitions {
-            let (topic, index) = self.topology.name(partition);
+            let (topic, index) = self.name(partition);
             list.add_partition(topic, index);
         }
         list
@@ -115,7 +141,7 @@ impl KafkaBroker {
 
     fn consumed(&self, message: &BorrowedMessage<'_>) -> Option<Consumed> {
         Some(Consumed {
-            partition: self.topology.partition(message.topic(), message.partition())?,
+            partition: self.partition(message.topic(), message.partition())?,
             offset: message.offset(),
             record: Record {
                 key: message.key().map(<[u8]>::to_vec),
@@ -143,13 +169,13 @@ impl KafkaBroker {
                 Event::Failed("records were deleted before they were read".into())
             }
             KafkaError::MessageConsumption(Code::UnknownTopicOrPartition | Code::UnknownTopic) => {
-                let topics = self.topology.sources.iter().map(|topic| topic.name.as_str()).collect::<Vec<_>>();
-                let topics = topics.join(", ");
+                let sources = self.subscription.iter().filter(|topic| **topic != self.topology.shards);
+                let topics = sources.map(String::as_str).collect::<Vec<_>>().join(", ");
                 self.nag.warn(format!("a source topic does not exist yet (of {topics}); its records are awaited"));
                 Event::Nothing
             }
             KafkaError::MessageConsumption(Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed) => {
-                let (group, topics) = (&self.options.app, self.topology.consumed().join(", "));
+                let (group, topics) = (&self.options.app, self.subscription.join(", "));
                 self.nag.warn(format!(
                     "not allowed: this client needs READ on the group {group} and on the topics {topics}; trying on"
                 ));
@@ -178,6 +204,19 @@ fn not_now(what: &str) -> impl Fn(KafkaError) -> NotNow + '_ {
 impl Broker for KafkaBroker {
     fn now(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    fn subscribe(&mut self, tokens: &[Arc<str>], consumed: &[Arc<str>]) {
+        self.sources = tokens.iter().map(|token| self.topology.name(token)).collect();
+        let topics = consumed.iter().map(|token| self.topology.name(token));
+        self.subscription = topics.chain([self.topology.shards.clone()]).collect();
+        let result = match &self.group {
+            Some(member) => member.subscribe(&self.subscription),
+            None => {
+                Member::join(&self.options, &self.subscription, self.worker).map(|member| self.group = Some(member))
+            }
+        };
+        self.must("subscribing", result);
     }
 
     fn poll(&mut self, wait: Duration) -> Event {
@@ -212,7 +251,7 @@ impl Broker for KafkaBroker {
         let list = self.names(partitions.iter().copied());
         let committed = self.consumer().committed_offsets(list, QUESTION).map_err(&error)?;
         let offset = |partition: &Partition| {
-            let (topic, index) = self.topology.name(*partition);
+            let (topic, index) = self.name(*partition);
             let Some(element) = committed.find_partition(topic, index) else {
                 return Err(NotNow(format!("the committed offset of {topic}[{index}] is missing in the answer")));
             };
@@ -227,7 +266,7 @@ impl Broker for KafkaBroker {
     }
 
     fn log_bounds(&mut self, partition: Partition) -> Result<Range<i64>, NotNow> {
-        let (topic, index) = self.topology.name(partition);
+        let (topic, index) = self.name(partition);
         self.readers.stable_bounds(topic, index, QUESTION).map_err(not_now("the log's bounds cannot be had"))
     }
 
@@ -258,6 +297,13 @@ impl Broker for KafkaBroker {
     fn resume(&mut self, partitions: &[Partition]) {
         let result = self.consumer().resume(&self.names(partitions.iter().copied()));
         self.must("resuming", result);
+    }
+
+    fn seek(&mut self, partition: Partition, offset: i64) {
+        let (topic, index) = self.name(partition);
+        // It returns when librdkafka has dropped what it had read ahead: nothing of it comes after the seek.
+        let result = self.consumer().seek(topic, index, Offset::Offset(offset), QUESTION);
+        self.must("seeking", result);
     }
 
     fn changelog_end(&mut self, shard: i32) -> Result<i64, NotNow> {
@@ -324,9 +370,12 @@ impl Broker for KafkaBroker {
         let topology = &self.topology;
         let (topic, partition) = match destination {
             Destination::Output(token) => {
-                let output = topology.outputs.iter().find(|topic| *topic.token == *token);
-                let name = output.map(|topic| topic.name.as_str());
-                (name.ok_or_else(|| Fault::Refused(format!("{token} is no topic of this plugin")))?, None)
+                if !self.outputs.contains_key(token) {
+                    let token = Arc::from(token);
+                    let name = topology.name(&token);
+                    self.outputs.insert(token, name);
+                }
+                (self.outputs[token].as_str(), None)
             }
             Destination::Shard(shard) => (topology.shards.as_str(), Some(shard)),
             Destination::Changelog(shard) => (topology.changelog.as_str(), Some(shard)),
@@ -358,7 +407,7 @@ impl Broker for KafkaBroker {
         // First left, then joined anew: a static member would fence itself.
         self.group = None;
         self.broken = None;
-        let member = Member::join(&self.options, &self.topology, self.worker);
+        let member = Member::join(&self.options, &self.subscription, self.worker);
         self.group = Some(member.map_err(|error| Fault::Fatal(error.to_string()))?);
         Ok(())
     }

@@ -8,7 +8,6 @@ use rdkafka::error::KafkaResult;
 use super::client::{GroupContext, Rebalance, unassign_ours};
 use super::native;
 use super::properties::ClientOptions;
-use super::topology::Topology;
 
 /// A worker's membership of the group. Dropping it leaves the group.
 pub(super) struct Member {
@@ -24,12 +23,18 @@ pub(super) struct Member {
 const WAKE_EVERY: Duration = Duration::from_millis(100);
 
 impl Member {
-    /// Joins the group; the partitions come as a rebalance.
-    pub(super) fn join(options: &ClientOptions, topology: &Topology, worker: usize) -> KafkaResult<Self> {
+    /// Joins the group for these topics; the partitions come as a rebalance.
+    pub(super) fn join(options: &ClientOptions, topics: &[String], worker: usize) -> KafkaResult<Self> {
         let config = options.group_consumer(worker);
         let consumer = BaseConsumer::from_config_and_context(&config, GroupContext::new(&config))?;
-        consumer.subscribe(&topology.consumed())?;
-        Ok(Self { consumer, unanswered: None, woken: Instant::now() })
+        let member = Self { consumer, unanswered: None, woken: Instant::now() };
+        member.subscribe(topics)?;
+        Ok(member)
+    }
+
+    /// From now on other topics; the change comes as a rebalance.
+    pub(super) fn subscribe(&self, topics: &[String]) -> KafkaResult<()> {
+        self.consumer.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     pub(super) fn consumer(&self) -> &BaseConsumer<GroupContext> {

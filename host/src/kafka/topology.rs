@@ -1,12 +1,12 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
-
-use switchboard_core::worker::Partition;
 
 /// Names of topics on the broker.
 #[derive(Debug, Clone)]
 pub struct Topology {
-    /// Consumed topics, in the order of `Rules::sources`.
+    names: Names,
+    /// Consumed topics.
     pub sources: Vec<TopicName>,
     /// Topics that may be produced to.
     pub outputs: Vec<TopicName>,
@@ -17,6 +17,27 @@ pub struct Topology {
     pub control: String,
     /// Number of partitions of the shard topic and of the changelog.
     pub shard_count: u32,
+}
+
+/// Finds the broker's name of a token: the environment variable of that name, else the configured one, else the token itself.
+#[derive(Clone)]
+struct Names {
+    configured: BTreeMap<String, String>,
+    environment: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
+}
+
+impl fmt::Debug for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.configured.fmt(f)
+    }
+}
+
+impl Names {
+    fn resolve(&self, token: &Arc<str>) -> TopicName {
+        let variable = (self.environment)(token).filter(|name| !name.is_empty());
+        let name = variable.or_else(|| self.configured.get(&**token).cloned()).unwrap_or_else(|| token.to_string());
+        TopicName { token: Arc::clone(token), name }
+    }
 }
 
 /// A topic's token and what the broker calls it.
@@ -40,32 +61,40 @@ pub enum TopologyError {
 }
 
 impl Topology {
-    /// Finds the broker's name of each token: the environment variable of that name, else the configured one, else the
-    /// token itself.
-    ///
-    /// # Errors
-    /// When two tokens consume the same topic, or a token names an internal one.
-    pub fn resolve(
+    /// An application's own topics; it consumes and produces none yet.
+    pub fn new(
         app: &str,
-        consumes: &[Arc<str>],
-        produces: &[Arc<str>],
-        configured: &BTreeMap<String, String>,
-        environment: impl Fn(&str) -> Option<String>,
+        configured: BTreeMap<String, String>,
+        environment: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
         shard_count: u32,
-    ) -> Result<Self, TopologyError> {
-        let resolve = |token: &Arc<str>| {
-            let variable = environment(token).filter(|name| !name.is_empty());
-            let name = variable.or_else(|| configured.get(&**token).cloned()).unwrap_or_else(|| token.to_string());
-            TopicName { token: Arc::clone(token), name }
-        };
-        let topology = Self {
-            sources: consumes.iter().map(resolve).collect(),
-            outputs: produces.iter().map(resolve).collect(),
+    ) -> Self {
+        Self {
+            names: Names { configured, environment: Arc::new(environment) },
+            sources: Vec::new(),
+            outputs: Vec::new(),
             shards: format!("{app}-shards"),
             changelog: format!("{app}-state"),
             dead_letters: format!("{app}-dead-letters"),
             control: format!("{app}-control"),
             shard_count,
+        }
+    }
+
+    /// The same application with these tokens; each is the environment variable's of its name, else the configured name, else
+    /// the token itself.
+    ///
+    /// # Errors
+    /// When two tokens consume the same topic, or a token names an internal one.
+    pub fn with<'a>(
+        &self,
+        consumes: impl IntoIterator<Item = &'a Arc<str>>,
+        produces: impl IntoIterator<Item = &'a Arc<str>>,
+    ) -> Result<Self, TopologyError> {
+        let resolve = |tokens: BTreeSet<&Arc<str>>| tokens.into_iter().map(|token| self.names.resolve(token)).collect();
+        let topology = Self {
+            sources: resolve(consumes.into_iter().collect()),
+            outputs: resolve(produces.into_iter().collect()),
+            ..self.clone()
         };
         for (place, topic) in topology.sources.iter().enumerate() {
             if let Some(other) = topology.sources[..place].iter().find(|other| other.name == topic.name) {
@@ -80,26 +109,9 @@ impl Topology {
         Ok(topology)
     }
 
-    /// The topics that the group subscribes to.
-    pub fn consumed(&self) -> Vec<&str> {
-        self.sources.iter().map(|topic| topic.name.as_str()).chain([self.shards.as_str()]).collect()
-    }
-
-    /// A consumed partition by the broker's names; `None` for a topic that is not consumed.
-    pub(super) fn partition(&self, topic: &str, index: i32) -> Option<Partition> {
-        if topic == self.shards {
-            return Some(Partition::Shard(index));
-        }
-        let topic = self.sources.iter().position(|source| source.name == topic)?;
-        Some(Partition::Source { topic, index })
-    }
-
-    /// The inverse of `partition`.
-    pub(super) fn name(&self, partition: Partition) -> (&str, i32) {
-        match partition {
-            Partition::Source { topic, index } => (&self.sources[topic].name, index),
-            Partition::Shard(index) => (&self.shards, index),
-        }
+    /// What the broker calls a token's topic.
+    pub(super) fn name(&self, token: &Arc<str>) -> String {
+        self.names.resolve(token).name
     }
 }
 
@@ -108,21 +120,20 @@ mod tests {
     use super::*;
 
     fn resolve(environment: &[(&str, &str)], configured: &[(&str, &str)]) -> Result<Topology, TopologyError> {
-        let configured = configured.iter().map(|(token, name)| ((*token).into(), (*name).into())).collect();
-        let variable =
-            |token: &str| environment.iter().find(|(name, _)| *name == token).map(|(_, value)| (*value).into());
-        Topology::resolve("app", &["A".into(), "B".into()], &["C".into()], &configured, variable, 4)
+        let owned = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            pairs.iter().map(|(token, name)| ((*token).into(), (*name).into())).collect()
+        };
+        let variables = owned(environment);
+        let topology = Topology::new("app", owned(configured), move |name| variables.get(name).cloned(), 4);
+        topology.with(&["A".into(), "B".into()], &["C".into()])
     }
 
     #[test]
     fn environment_comes_before_config_and_config_before_the_token() {
         let topology = resolve(&[("A", "env-a"), ("C", "")], &[("A", "config-a"), ("B", "config-b")]).unwrap();
-        assert_eq!(topology.consumed(), ["env-a", "config-b", "app-shards"]);
+        let names: Vec<_> = topology.sources.iter().map(|topic| topic.name.as_str()).collect();
+        assert_eq!(names, ["env-a", "config-b"]);
         assert_eq!(topology.outputs[0].name, "C", "an empty variable is none");
-        for partition in [Partition::Source { topic: 1, index: 3 }, Partition::Shard(2)] {
-            let (name, index) = topology.name(partition);
-            assert_eq!(topology.partition(name, index), Some(partition));
-        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 use switchboard_core::envelope::{DeadLetter, TenantId};
-use switchboard_core::release::Digest;
+use switchboard_core::release::{Digest, Release};
 use switchboard_core::worker::{Manifest, Outcome};
 use wasmtime::Store;
 
@@ -30,9 +30,7 @@ const GRANTED: [(&str, &str); 7] = [
 
 /// A plugin that this host can run: compiled, linked, asked what it is.
 pub struct Artifact {
-    manifest: Manifest,
-    migrates: Vec<u32>,
-    digest: Digest,
+    release: Arc<Release>,
     size: u64,
     imports: Vec<String>,
     pub(super) linked: Linked,
@@ -74,17 +72,17 @@ pub enum LoadError {
 impl Artifact {
     /// What the plugin says of itself.
     pub fn manifest(&self) -> &Manifest {
-        &self.manifest
+        &self.release.manifest
     }
 
-    /// Versions of the state's layout, other than its own, that it takes over by `Instances::migrate`.
-    pub fn migrates(&self) -> &[u32] {
-        &self.migrates
+    /// What workers know of it.
+    pub fn release(&self) -> &Arc<Release> {
+        &self.release
     }
 
-    /// Of its bytes.
+    /// SHA-256 of its bytes.
     pub fn digest(&self) -> Digest {
-        self.digest
+        self.release.digest
     }
 
     /// Bytes.
@@ -138,7 +136,8 @@ impl Artifact {
         let migrates = migrates_from(sandbox, &linked)?;
         check_migrates(&migrates, manifest.state_version).map_err(LoadError::Migrates)?;
         let title = format!("{} {}", manifest.name, manifest.version).into();
-        Ok(Self { manifest, migrates, digest, size, imports, linked, title })
+        let release = Release::new(Digest::new(Sha256::digest(bytes).into()), manifest);
+        Ok(Self { release: Arc::new(Release { migrates, ..release }), size, imports, linked, title })
     }
 }
 

@@ -1,9 +1,11 @@
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use lru::LruCache;
 use switchboard_core::envelope::{Class, Header, Outbound, Tenant, TenantId};
+use switchboard_core::release::{Digest, Release, Routing};
 use switchboard_core::state::TenantState;
 use switchboard_core::worker::{Answers, Call, Outcome, Plugins};
 use wasmtime::{Engine, Store};
@@ -17,10 +19,18 @@ use super::limits::Limits;
 use super::linked::Exports;
 use super::migration;
 use super::verdict::{Shortage, judge};
+use crate::release::{Board, Follower, Publication};
+
+/// How many instances of releases that are gone a worker drops before it goes on: each takes some 20 µs.
+const DROPPED_AT_ONCE: usize = 16;
 
 /// The instances of one worker: one a tenant, made when its first message comes.
 pub struct Instances {
-    artifact: Arc<Artifact>,
+    follower: Follower,
+    /// What the worker goes by: before the first message it has taken one.
+    publication: Arc<Publication>,
+    /// Tenants whose instances are of releases that are not there any more.
+    stale: Vec<TenantId>,
     limits: Limits,
     tenants: LruCache<TenantId, Slot>,
     /// Sum of `Instance::grown`.
@@ -35,6 +45,7 @@ struct Slot {
 }
 
 struct Instance {
+    release: Digest,
     store: Store<Guest>,
     handler: handler::Guest,
     /// Bytes of memory when it was new.
@@ -44,9 +55,23 @@ struct Instance {
 }
 
 impl Instances {
+    /// Of one artifact, for all tenants.
     pub fn new(artifact: Arc<Artifact>, limits: Limits) -> Self {
+        Self::following(&Board::new(Publication::fixed(artifact)), limits)
+    }
+
+    /// Of whatever is on the board.
+    pub fn following(board: &Board, limits: Limits) -> Self {
         let capacity = NonZeroUsize::new(limits.warm_instances).unwrap_or(NonZeroUsize::MIN);
-        Self { artifact, limits, tenants: LruCache::new(capacity), grown: 0, dropped_log_lines: 0 }
+        Self {
+            follower: board.follow(),
+            publication: board.newest().1,
+            stale: Vec::new(),
+            limits,
+            tenants: LruCache::new(capacity),
+            grown: 0,
+            dropped_log_lines: 0,
+        }
     }
 
     /// Number of instances kept.
@@ -59,30 +84,20 @@ impl Instances {
         self.dropped_log_lines
     }
 
-    /// Has the plugin take over the tenant's state from another version of its layout. What it changes is staged in the
-    /// message's layer, to be accepted or rejected as a message's.
-    ///
-    /// # Errors
-    /// Why it could not, for people; nothing is staged then.
-    pub fn migrate(&mut self, tenant: &Tenant, from: u32, state: &mut TenantState) -> Result<(), String> {
-        self.touch(&tenant.id);
-        let result = self.attempt_migration(&tenant.id, from, state).or_else(|shortage| {
-            self.make_room(&shortage);
-            state.reject_message();
-            self.attempt_migration(&tenant.id, from, state)
-        });
-        let result = result.unwrap_or_else(|Shortage(letter)| Err(letter.to_string()));
-        result.inspect_err(|_| state.reject_message())
+    fn artifact(&self, release: &Release) -> Arc<Artifact> {
+        let artifact = self.publication.artifacts.get(&release.digest);
+        Arc::clone(artifact.expect("a routing's ready releases are published with their artifacts"))
     }
 
     fn attempt_migration(
         &mut self,
+        artifact: &Artifact,
         tenant: &TenantId,
         from: u32,
         state: &mut TenantState,
     ) -> Result<Result<(), String>, Shortage> {
         let Some(slot) = self.tenants.peek_mut(tenant) else { unreachable!("touched before") };
-        let result = migration::migrate(&self.artifact, &self.limits, tenant, from, state, &mut slot.budget);
+        let result = migration::migrate(artifact, &self.limits, tenant, from, state, &mut slot.budget);
         self.dropped_log_lines += slot.budget.take_dropped();
         result
     }
@@ -99,13 +114,20 @@ impl Instances {
 
     /// Runs a message. When the machine has no room for its instance, those that were not used for longest make room:
     /// a message must not fail for it.
-    fn run(&mut self, call: Call<'_>, message: Message<'_>, state: &mut TenantState, answers: &Answers) -> Outcome {
-        match self.attempt(call, message.clone(), state, answers) {
+    fn run(
+        &mut self,
+        artifact: &Artifact,
+        call: Call<'_>,
+        message: Message<'_>,
+        state: &mut TenantState,
+        answers: &Answers,
+    ) -> Outcome {
+        match self.attempt(artifact, call, message.clone(), state, answers) {
             Ok(outcome) => outcome,
             Err(shortage) => {
                 self.make_room(&shortage);
                 state.reject_message();
-                let second = self.attempt(call, message, state, answers);
+                let second = self.attempt(artifact, call, message, state, answers);
                 second.unwrap_or_else(|Shortage(letter)| Outcome::Failed(letter))
             }
         }
@@ -113,6 +135,7 @@ impl Instances {
 
     fn attempt(
         &mut self,
+        artifact: &Artifact,
         call: Call<'_>,
         message: Message<'_>,
         state: &mut TenantState,
@@ -120,7 +143,7 @@ impl Instances {
     ) -> Result<Outcome, Shortage> {
         let Some(slot) = self.tenants.peek_mut(&call.tenant.id) else { unreachable!("touched before") };
         let before = slot.grown();
-        let outcome = slot.run(&self.artifact, &self.limits, call, message, state, answers);
+        let outcome = slot.run(artifact, &self.limits, call, message, state, answers);
         self.grown = self.grown + slot.grown() - before;
         self.dropped_log_lines += slot.budget.take_dropped();
         outcome
@@ -142,18 +165,58 @@ impl Instances {
 }
 
 impl Plugins for Instances {
-    fn handle(&mut self, call: Call<'_>, state: &mut TenantState, answers: &Answers) -> Outcome {
+    fn routing(&mut self) -> Option<Arc<Routing>> {
+        // A few at a time, while others' messages wait: all of them would be a pause.
+        for _ in 0..DROPPED_AT_ONCE.min(self.stale.len()) {
+            let Some(tenant) = self.stale.pop() else { break };
+            let artifacts = &self.publication.artifacts;
+            if self.tenants.peek(&tenant).is_some_and(|slot| slot.is_stale(artifacts)) {
+                self.discard(&tenant);
+            }
+        }
+        self.publication = self.follower.next()?;
+        let artifacts = &self.publication.artifacts;
+        self.stale =
+            self.tenants.iter().filter(|(_, slot)| slot.is_stale(artifacts)).map(|(id, _)| id.clone()).collect();
+        Some(Arc::clone(&self.publication.routing))
+    }
+
+    fn migrate(
+        &mut self,
+        release: &Arc<Release>,
+        tenant: &Tenant,
+        from: u32,
+        state: &mut TenantState,
+    ) -> Result<(), String> {
+        let artifact = self.artifact(release);
+        self.touch(&tenant.id);
+        let result = self.attempt_migration(&artifact, &tenant.id, from, state).or_else(|shortage| {
+            self.make_room(&shortage);
+            state.reject_message();
+            self.attempt_migration(&artifact, &tenant.id, from, state)
+        });
+        result.unwrap_or_else(|Shortage(letter)| Err(letter.to_string()))
+    }
+
+    fn handle(
+        &mut self,
+        release: &Arc<Release>,
+        call: Call<'_>,
+        state: &mut TenantState,
+        answers: &Answers,
+    ) -> Outcome {
+        let artifact = &*self.artifact(release);
         // The contract's names are text; Kafka's are bytes. What is no text is shown as well as it can be.
         let names: Vec<_> = call.record.headers.iter().map(|header| String::from_utf8_lossy(header.name)).collect();
         let headers: Vec<_> = call.record.headers.iter().zip(&names).map(header).collect();
         let message = message(&call, &headers);
         self.touch(&call.tenant.id);
         let is_warm = self.tenants.peek(&call.tenant.id).is_some_and(|slot| slot.instance.is_some());
-        let mut outcome = self.run(call, message.clone(), state, answers);
+        let mut outcome = self.run(artifact, call, message.clone(), state, answers);
         if is_warm && matches!(&outcome, Outcome::Failed(letter) if letter.class != Class::Deadline) {
             // Memory that earlier messages left behind must not be what a message fails for: a fresh instance judges.
             state.reject_message();
-            outcome = self.run(call, message, state, answers);
+            outcome = self.run(artifact, call, message, state, answers);
         }
         while self.grown > self.limits.warm_memory {
             self.drop_least_recent();
@@ -170,6 +233,11 @@ impl Plugins for Instances {
 }
 
 impl Slot {
+    /// Whether its instance is of none of these.
+    fn is_stale(&self, artifacts: &BTreeMap<Digest, Arc<Artifact>>) -> bool {
+        self.instance.as_ref().is_some_and(|instance| !artifacts.contains_key(&instance.release))
+    }
+
     fn grown(&self) -> u64 {
         self.instance.as_ref().map_or(0, |instance| instance.grown)
     }
@@ -183,6 +251,7 @@ impl Slot {
         state: &mut TenantState,
         answers: &Answers,
     ) -> Result<Outcome, Shortage> {
+        self.instance.take_if(|instance| instance.release != artifact.digest());
         let instance = match &mut self.instance {
             Some(instance) => instance,
             empty => match Instance::new(artifact, limits, &call.tenant.id, &mut self.budget) {
@@ -212,7 +281,7 @@ impl Instance {
         (_, *budget) = store.data_mut().end();
         let Exports { handler, .. } = exports.map_err(|error| judge(&error, limits.fuel, store.data().words()))?;
         let initial = store.data().ledger.used();
-        Ok(Self { store, handler, initial, grown: 0 })
+        Ok(Self { release: artifact.digest(), store, handler, initial, grown: 0 })
     }
 
     fn call(

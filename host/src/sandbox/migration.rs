@@ -24,7 +24,7 @@ pub(super) fn migrate(
     state: &mut TenantState,
     budget: &mut LogBudget,
 ) -> Result<Result<(), String>, Shortage> {
-    if !artifact.migrates().contains(&from) {
+    if !artifact.release().migrates.contains(&from) {
         return Ok(Err(format!("{} does not take over state of version {from}", artifact.title)));
     }
     let limits = limits.of_a_migration();

@@ -190,11 +190,11 @@ fn a_handmade_plugin_handles_messages_and_its_loop_is_ended() {
     let run = |handle: &'static str| {
         let limits = Limits { fuel: 1_000_000, ..Limits::default() };
         let artifact = Arc::new(sandbox().load(&Handmade { handle, ..Handmade::default() }.build()).unwrap());
-        let mut instances = Instances::new(artifact, limits);
+        let mut instances = Instances::new(Arc::clone(&artifact), limits);
         let tenant = Tenant { id: TenantId::new("t"), headers: Headers::new(), texts: vec![] };
         let source = Coordinates { topic: "IN".into(), partition: 0, offset: 0 };
         let call = Call { tenant: &tenant, record: &Record::default(), source: &source };
-        instances.handle(call, &mut TenantState::default(), &Answers::default())
+        instances.handle(artifact.release(), call, &mut TenantState::default(), &Answers::default())
     };
     assert_eq!(run(""), Outcome::Outputs(vec![]));
     assert!(matches!(run("(loop (br 0))"), Outcome::Failed(letter) if letter.class == Class::Limit));

@@ -123,7 +123,7 @@ fn a_failed_message_leaves_no_state_behind_and_warm_or_fresh_is_all_the_same() {
     for kind in [vectors::Instances::Warm, vectors::Instances::Fresh] {
         let mut instances = Instances::new(Arc::clone(&artifact), Limits::default());
         let scenario = &vectors::parse(&file).unwrap()[0];
-        let report = vectors::run(scenario, artifact.manifest(), &mut instances, kind).unwrap();
+        let report = vectors::run(scenario, artifact.release(), &mut instances, kind).unwrap();
         assert_eq!(report.failures, [], "{kind:?}");
     }
 }

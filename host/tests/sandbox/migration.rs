@@ -8,7 +8,7 @@ use crate::support::{Bench, log_of};
 fn migrates(migration: Option<Migration>) -> Result<Vec<u32>, String> {
     let sandbox = Sandbox::new(Limits::default()).unwrap();
     let loaded = sandbox.load(&Handmade { migration, ..Handmade::default() }.build());
-    loaded.map(|artifact| artifact.migrates().to_vec()).map_err(|error| error.to_string())
+    loaded.map(|artifact| artifact.release().migrates.clone()).map_err(|error| error.to_string())
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn a_version_that_the_plugin_does_not_list_is_not_migrated() {
     let error = Bench::new().migrate("t", 3, "echo x").unwrap_err();
     assert_eq!(error, "hostile 0.1.0 does not take over state of version 3");
     let artifact = Sandbox::new(Limits::default()).unwrap().load(&Handmade::default().build()).unwrap();
-    assert_eq!(artifact.migrates(), [0; 0]);
+    assert_eq!(artifact.release().migrates, [0; 0]);
 }
 
 #[test]

@@ -53,7 +53,12 @@ impl Bench {
         self.offset += 1;
         let state = self.states.entry(tenant.to_owned()).or_default();
         let tenant = Tenant { id: TenantId::new(tenant), headers: Headers::new(), texts: vec![] };
-        let outcome = self.instances.handle(Call { tenant: &tenant, record, source: &source }, state, &self.answers);
+        let outcome = self.instances.handle(
+            HOSTILE.release(),
+            Call { tenant: &tenant, record, source: &source },
+            state,
+            &self.answers,
+        );
         if !matches!(outcome, Outcome::Outputs(_)) {
             state.reject_message();
         }
@@ -71,7 +76,10 @@ impl Bench {
         let mut state = TenantState::default();
         state.set("migration", migration.into(), &StateLimits::default()).unwrap();
         let id = Tenant { id: TenantId::new(tenant), headers: Headers::new(), texts: vec![] };
-        let result = self.instances.migrate(&id, from, &mut state);
+        let result = self.instances.migrate(HOSTILE.release(), &id, from, &mut state);
+        if result.is_err() {
+            state.reject_message();
+        }
         self.states.insert(tenant.to_owned(), state);
         result
     }

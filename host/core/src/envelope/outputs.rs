@@ -43,8 +43,6 @@ impl Default for OutputLimits {
 /// What outputs may be, and which headers the host gives them.
 #[derive(Debug, Clone)]
 pub struct OutputRules {
-    /// Tokens that may be produced to: the manifest's, cut with the operator's list.
-    pub topics: Vec<Arc<str>>,
     /// Headers copied from the record to every output when present and not empty.
     pub carry_headers: Vec<String>,
     pub limits: OutputLimits,
@@ -52,12 +50,13 @@ pub struct OutputRules {
 
 impl OutputRules {
     /// Checks a message's outputs and gives them the host's headers: the tenant's, those carried over, the trace
-    /// context, then the plugin's own.
+    /// context, then the plugin's own. `topics`: the tokens that it may produce to.
     ///
     /// # Errors
     /// A dead letter of class `output` for an unknown token or a header of the host's, of class `limit` beyond a limit.
     pub fn address(
         &self,
+        topics: &[Arc<str>],
         outputs: Vec<Outbound>,
         record: &Record,
         tenant: &Tenant,
@@ -70,11 +69,11 @@ impl OutputRules {
         let mut bytes = 0;
         let mut outgoing = Vec::with_capacity(outputs.len());
         for output in outputs {
-            let Some(topic) = self.topics.iter().find(|topic| ***topic == *output.topic) else {
+            let Some(topic) = topics.iter().find(|topic| ***topic == *output.topic) else {
                 let reason = format!(
                     "an output to {:?}, which is not among the topics this plugin may produce to ({})",
                     output.topic,
-                    self.topics.join(", ")
+                    topics.join(", ")
                 );
                 return Err(DeadLetter::new(Class::Output, reason));
             };
@@ -130,7 +129,6 @@ mod tests {
 
     fn rules() -> OutputRules {
         OutputRules {
-            topics: vec!["OUT".into()],
             carry_headers: vec!["ENVIRONMENT".into()],
             limits: OutputLimits { outputs: 2, bytes: 400, key: 4, value: 300 },
         }
@@ -149,7 +147,7 @@ mod tests {
             Tenant { id: TenantId::new("t"), headers: headers(&[("TENANT_ID", "t")]), texts: vec!["t".into()] };
         let record = Record { headers: headers(record), ..Record::default() };
         let trace = Trace::of(&Headers::new(), "app", &Coordinates { topic: "T".into(), partition: 0, offset: 0 });
-        rules().address(outputs, &record, &tenant, &trace)
+        rules().address(&["OUT".into()], outputs, &record, &tenant, &trace)
     }
 
     fn names(headers: &Headers) -> Vec<String> {

@@ -19,6 +19,12 @@ pub struct Release {
 }
 
 impl Release {
+    /// A release that may produce all that its manifest lists, and takes over no other version of the state's layout.
+    pub fn new(digest: Digest, manifest: Manifest) -> Self {
+        let produces = manifest.produces.iter().map(|token| Arc::from(token.as_str())).collect();
+        Self { digest, manifest, produces, migrates: Vec::new() }
+    }
+
     pub fn consumes(&self, token: &str) -> bool {
         self.manifest.consumes.iter().any(|own| own == token)
     }

@@ -124,7 +124,24 @@ impl TenantState {
         entries
     }
 
-    /// Bytes of all keys and values, staged changes included.
+    /// An entry of the host's own.
+    pub fn host_entry(&self, key: &'static str) -> Option<&[u8]> {
+        debug_assert!(key.starts_with(HOST_KEY));
+        self.value(key)
+    }
+
+    /// Stages an entry of the host's own with the transaction; only between messages.
+    pub(crate) fn set_host_entry(&mut self, key: &'static str, value: Vec<u8>) {
+        debug_assert!(key.starts_with(HOST_KEY) && self.message.is_empty());
+        self.transaction.insert(key.to_owned(), Some(value));
+    }
+
+    /// Whether a plugin has written anything.
+    pub(crate) fn has_entries(&self) -> bool {
+        !self.list("", None, 1).is_empty()
+    }
+
+    /// Bytes of all keys and values, staged changes included, the host's own entries excluded.
     pub fn bytes(&self) -> u64 {
         self.message_bytes
     }
@@ -171,14 +188,13 @@ impl TenantState {
     }
 
     fn write(&mut self, key: String, value: Option<Vec<u8>>) {
-        let length = key.len();
         let added = value.as_ref().map_or(0, |value| weight(&key, value));
-        let old = match value {
+        let removed = self.committed.get(&key).map_or(0, |old| weight(&key, old));
+        self.committed_bytes = self.committed_bytes + added - removed;
+        match value {
             Some(value) => self.committed.insert(key, value),
             None => self.committed.remove(&key),
         };
-        let removed = old.map_or(0, |old| (length + old.len()) as u64);
-        self.committed_bytes = self.committed_bytes + added - removed;
     }
 
     fn entry_bytes(&self, key: &str) -> u64 {
@@ -186,8 +202,9 @@ impl TenantState {
     }
 }
 
+/// The host's own entries cost a tenant nothing.
 fn weight(key: &str, value: &[u8]) -> u64 {
-    (key.len() + value.len()) as u64
+    if key.starts_with(HOST_KEY) { 0 } else { (key.len() + value.len()) as u64 }
 }
 
 #[cfg(test)]
@@ -234,7 +251,7 @@ mod tests {
         assert_eq!(list(&state, "", None, 9), "a1=c a2=t a3=t b=c ");
         state.drop_staged();
         assert_eq!(list(&state, "", None, 9), "a1=c a2=c b=c ");
-        assert_eq!(state.bytes(), 3 + 3 + 2 + 6);
+        assert_eq!(state.bytes(), 3 + 3 + 2);
     }
 
     #[test]
@@ -246,7 +263,7 @@ mod tests {
         state.promote();
         assert_eq!(state.changes().count(), 0);
         assert_eq!(list(&state, "", None, 9), "a2=t a3=t a4=m b=c ");
-        assert_eq!(state.bytes(), 3 * 3 + 2 + 6);
+        assert_eq!(state.bytes(), 3 * 3 + 2);
     }
 
     #[test]

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::format::{Scenario, Step, VectorError, optional};
 use crate::envelope::{Class, Coordinates, DeadLetter, Header, Outgoing, OutputLimits, OutputRules, Record};
+use crate::release::Release;
 use crate::state::{Shard, StateLimits};
-use crate::worker::{Answers, BatchLimits, Manifest, Need, Plugins, Query, Rules, StartFrom, Verdict, process};
+use crate::worker::{Answers, BatchLimits, Call, Need, Plugins, Query, Rules, StartFrom, Verdict, process};
 
 /// Whether instances stay warm from message to message, as in the host, or each message has a fresh one. Both must
 /// give the same bytes: guest memory is never state.
@@ -39,14 +40,15 @@ pub struct Report {
 /// When the scenario contradicts itself or asks for a topic that the plugin does not consume.
 pub fn run(
     scenario: &Scenario,
-    manifest: &Manifest,
+    release: &Arc<Release>,
     plugins: &mut impl Plugins,
     instances: Instances,
 ) -> Result<Report, VectorError> {
-    let mut bench = Bench { scenario, rules: rules(scenario, manifest), shard: Shard::default(), instances };
+    let release = Arc::clone(release);
+    let mut bench = Bench { scenario, rules: rules(scenario), release, shard: Shard::default(), instances };
     let mut report = Report { passed: 0, failures: Vec::new() };
     for (index, step) in scenario.steps.iter().enumerate() {
-        let failure = bench.step(index, step, manifest, plugins).map_err(|problem| VectorError::Scenario {
+        let failure = bench.step(index, step, plugins).map_err(|problem| VectorError::Scenario {
             scenario: scenario.name.clone(),
             problem: format!("step {index}: {problem}"),
         })?;
@@ -58,20 +60,13 @@ pub fn run(
     Ok(report)
 }
 
-fn rules(scenario: &Scenario, manifest: &Manifest) -> Rules {
-    let tokens = |list: &[String]| list.iter().map(|token| Arc::from(token.as_str())).collect();
+fn rules(scenario: &Scenario) -> Rules {
     Rules {
         app: "test".into(),
-        sources: tokens(&manifest.consumes),
         shards: 1,
         tenants: scenario.config.tenant_schema(),
-        outputs: OutputRules {
-            topics: tokens(&manifest.produces),
-            carry_headers: scenario.config.carry_headers.clone(),
-            limits: OutputLimits::default(),
-        },
+        outputs: OutputRules { carry_headers: scenario.config.carry_headers.clone(), limits: OutputLimits::default() },
         state: StateLimits::default(),
-        lookups: manifest.lookups.clone(),
         lookups_a_message: 100,
         lookup_time: Duration::ZERO,
         batch: BatchLimits::default(),
@@ -82,19 +77,14 @@ fn rules(scenario: &Scenario, manifest: &Manifest) -> Rules {
 struct Bench<'a> {
     scenario: &'a Scenario,
     rules: Rules,
+    release: Arc<Release>,
     shard: Shard,
     instances: Instances,
 }
 
 impl Bench<'_> {
-    fn step(
-        &mut self,
-        index: usize,
-        step: &Step,
-        manifest: &Manifest,
-        plugins: &mut impl Plugins,
-    ) -> Result<Option<Failure>, String> {
-        let input = &step.input;
+    fn step(&mut self, index: usize, step: &Step, plugins: &mut impl Plugins) -> Result<Option<Failure>, String> {
+        let (input, manifest) = (&step.input, &self.release.manifest);
         if !manifest.consumes.contains(&input.topic) {
             let known = manifest.consumes.join(", ");
             return Err(format!("{} consumes {known}, not {:?}", manifest.name, input.topic));
@@ -146,7 +136,9 @@ impl Bench<'_> {
         }
         let mut answers = Answers::default();
         let verdict = loop {
-            let verdict = process(&self.rules, plugins, &mut self.shard, &tenant, record, source, &answers);
+            let call = Call { tenant: &tenant, record, source };
+            let state = self.shard.tenant(&tenant.id);
+            let verdict = process(&self.rules, plugins, &self.release, state, call, &answers);
             match verdict {
                 Verdict::Waits(Need::Answer(query)) => {
                     let answer = self.answer(&query);
@@ -206,15 +198,24 @@ fn bytes(bytes: Option<&[u8]>) -> String {
 mod tests {
     use super::super::format::parse;
     use super::*;
-    use crate::envelope::{Headers, Outbound, TenantId};
+    use crate::envelope::{Headers, Outbound, Tenant, TenantId};
+    use crate::release::{Digest, Routing};
     use crate::state::TenantState;
-    use crate::worker::{Call, Outcome};
+    use crate::worker::{Manifest, Outcome};
 
     /// Counts its messages in its state; knows the lookup source `names`.
     struct Counter;
 
     impl Plugins for Counter {
-        fn handle(&mut self, call: Call<'_>, state: &mut TenantState, answers: &Answers) -> Outcome {
+        fn routing(&mut self) -> Option<Arc<Routing>> {
+            None
+        }
+
+        fn migrate(&mut self, _: &Arc<Release>, _: &Tenant, _: u32, _: &mut TenantState) -> Result<(), String> {
+            unreachable!("nothing here has two versions")
+        }
+
+        fn handle(&mut self, _: &Arc<Release>, call: Call<'_>, state: &mut TenantState, answers: &Answers) -> Outcome {
             let value = call.record.value.as_deref().unwrap_or_default();
             if value == b"bad" {
                 return Outcome::Rejected("told so".into());
@@ -249,7 +250,8 @@ mod tests {
             lookups: list("names"),
             state_version: 1,
         };
-        run(&parse(&file)?[0], &manifest, &mut Counter, Instances::Warm)
+        let release = Arc::new(Release::new(Digest::new([0; 32]), manifest));
+        run(&parse(&file)?[0], &release, &mut Counter, Instances::Warm)
     }
 
     fn step(value: &str, out: &str, more: &str) -> String {

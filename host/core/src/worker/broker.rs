@@ -4,6 +4,7 @@
 //! No implementation retries, seeks or commits by itself, so that every order of events is the worker's own.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::envelope::Record;
@@ -11,7 +12,7 @@ use crate::envelope::Record;
 /// A partition that a worker consumes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Partition {
-    /// Of a source topic, by its place in `Rules::sources`.
+    /// Of a source topic, by its token's place in `Broker::subscribe`.
     Source { topic: usize, index: i32 },
     /// Of the shard topic.
     Shard(i32),
@@ -118,6 +119,10 @@ pub trait Broker {
     /// Monotonic time since some fixed point.
     fn now(&self) -> Duration;
 
+    /// What the group consumer reads beside the shard topic: `consumed`, tokens of `tokens`, which only ever grows. The first
+    /// call joins the group. Partitions of topics that are not consumed any more are revoked; their offsets stay.
+    fn subscribe(&mut self, tokens: &[Arc<str>], consumed: &[Arc<str>]);
+
     /// The next event, waiting for at most `wait`.
     fn poll(&mut self, wait: Duration) -> Event;
 
@@ -136,6 +141,9 @@ pub trait Broker {
 
     /// Records of these do not come before `resume`, those that are fetched already included; events do.
     fn pause(&mut self, partitions: &[Partition]);
+
+    /// Records of a paused partition come from this offset on, once it is resumed.
+    fn seek(&mut self, partition: Partition, offset: i64);
 
     /// Records of paused partitions come, from where they had come to.
     fn resume(&mut self, partitions: &[Partition]);
@@ -182,7 +190,7 @@ pub trait Broker {
 
     fn abort(&mut self) -> Result<(), Fault>;
 
-    /// Leaves the group without a commit and joins it anew; the producer is dropped. The worker has forgotten all that
-    /// it read.
+    /// Leaves the group without a commit and joins it anew, with the same topics; the producer is dropped. The worker has
+    /// forgotten all that it read.
     fn restart(&mut self) -> Result<(), Fault>;
 }

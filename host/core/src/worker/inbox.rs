@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::broker::{Consumed, Partition};
 use super::plugins::Answers;
 use super::process::Need;
-use super::rules::Rules;
 use crate::envelope::{
     Class, Coordinates, DeadLetter, Record, Tenant, TenantId, Tenants, restore_routed, shard_of, to_routed,
 };
@@ -50,7 +49,8 @@ pub(super) struct LookupProgress {
 }
 
 impl Pending {
-    pub(super) fn new(consumed: Consumed, rules: &Rules, tenants: &mut Tenants) -> Self {
+    /// `tokens`: of the consumed topics, by their places in `Partition::Source`.
+    pub(super) fn new(consumed: Consumed, tokens: &[Arc<str>], shards: u32, tenants: &mut Tenants) -> Self {
         let Consumed { partition, offset, record } = consumed;
         let bytes = record.bytes();
         let mut tenant = None;
@@ -62,16 +62,16 @@ impl Pending {
         let mut timestamp = record.timestamp;
         let (record, source, fate) = match partition {
             Partition::Source { topic, index } => {
-                let source = Coordinates { topic: Arc::clone(&rules.sources[topic]), partition: index, offset };
+                let source = Coordinates { topic: Arc::clone(&tokens[topic]), partition: index, offset };
                 match decode(&record) {
                     Ok(tenant) => {
-                        let shard = shard_of(&tenant.id, rules.shards);
+                        let shard = shard_of(&tenant.id, shards);
                         (to_routed(record, &source), source, Fate::Route { shard })
                     }
                     Err(letter) => (record, source, Fate::Bury { letter, minimal: false }),
                 }
             }
-            Partition::Shard(index) => match restore_routed(record, &rules.sources) {
+            Partition::Shard(index) => match restore_routed(record, tokens) {
                 Ok((record, source)) => {
                     timestamp = record.timestamp;
                     let fate = match decode(&record) {
@@ -205,6 +205,14 @@ impl Inbox {
             queue.retain(|pending| !partitions.contains(&pending.partition));
         }
         self.bytes = self.route.iter().chain(&self.process).map(|pending| pending.bytes).sum();
+    }
+
+    /// Forgets the records of a partition. Gives the offset of the first of them.
+    pub(super) fn put_back(&mut self, partition: Partition) -> Option<i64> {
+        let queues = self.route.iter().chain(&self.process);
+        let first = queues.filter(|pending| pending.partition == partition).map(|pending| pending.offset).min();
+        self.drop_partitions(&[partition]);
+        first
     }
 
     pub(super) fn clear(&mut self) {

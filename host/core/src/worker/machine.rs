@@ -1,17 +1,20 @@
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::answer::answer;
-use super::broker::{Broker, Consumed, Destination, Event, Fault};
+use super::broker::{Broker, Consumed, Destination, Event, Fault, Partition};
 use super::inbox::{Fate, Inbox, Pending, Verb};
 use super::lookups::Lookups;
 use super::observer::Observer;
 use super::ownership::Ownership;
-use super::plugins::Plugins;
+use super::plugins::{Call, Plugins};
 use super::process::{Need, Verdict, process};
+use super::releases::Releases;
 use super::rules::{BatchLimits, Rules};
 use super::transaction::{Failure, Receipt, Transaction, again};
 use crate::envelope::{DeadLetter, Record, Tenants};
+use crate::release::Routing;
 use crate::state::Shard;
 
 /// How long an idle worker waits for events before it returns to its driver.
@@ -49,6 +52,11 @@ pub struct Worker<B, P, L, O = ()> {
     plugins: P,
     lookups: L,
     observer: O,
+    releases: Releases,
+    /// Tokens that releases have consumed, by their places in `Partition::Source`.
+    tokens: Vec<Arc<str>>,
+    /// Those that are consumed now; `None`: the group has not been joined.
+    consumed: Option<Vec<Arc<str>>>,
     ownership: Ownership,
     tenants: Tenants,
     inbox: Inbox,
@@ -70,6 +78,8 @@ pub struct Worker<B, P, L, O = ()> {
 struct Batch {
     done: usize,
     shards: BTreeSet<i32>,
+    /// The shard of the record after these, when its tenant cannot go on.
+    waits: Option<i32>,
 }
 
 impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
@@ -82,6 +92,9 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
             plugins,
             lookups,
             observer,
+            releases: Releases::default(),
+            tokens: Vec::new(),
+            consumed: None,
             ownership: Ownership::default(),
             inbox: Inbox::new(),
             renew_producer: true,
@@ -99,6 +112,9 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
     pub fn step(&mut self) -> Result<Next, Stop> {
         if let Some(why) = self.restart.take() {
             return self.start_again(why);
+        }
+        if let Some(routing) = self.plugins.routing() {
+            self.reroute(routing);
         }
         self.take_events()?;
         if self.restart.is_some() {
@@ -128,9 +144,37 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         match self.run(verb) {
             Ok((batch, receipt)) => {
                 self.settle(verb, &batch, &receipt);
+                if let Some(shard) = batch.waits {
+                    self.put_back(shard);
+                }
                 Ok(Next::Now)
             }
             Err((batch, failure)) => self.undo(verb, &batch, failure),
+        }
+    }
+
+    /// From here on messages are handled as this routing says: no transaction is open.
+    fn reroute(&mut self, routing: Arc<Routing>) {
+        let consumed = routing.consumed();
+        for token in consumed {
+            if !self.tokens.contains(token) {
+                self.tokens.push(Arc::clone(token));
+            }
+        }
+        if self.consumed.as_deref() != Some(consumed) {
+            self.broker.subscribe(&self.tokens, consumed);
+            self.consumed = Some(consumed.to_vec());
+        }
+        self.releases.take(routing);
+        self.observer.rerouted();
+        self.ownership.wake(&mut self.broker);
+    }
+
+    /// Reads a shard again, from its first record that is not settled on, once there is another routing: its tenant cannot
+    /// go on, and one committed offset cannot say that others of the shard have.
+    fn put_back(&mut self, shard: i32) {
+        if let Some(offset) = self.inbox.put_back(Partition::Shard(shard)) {
+            self.ownership.wait(shard, offset, &mut self.broker);
         }
     }
 
@@ -177,7 +221,8 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                         // It came to us after the pause.
                         self.broker.pause(&[consumed.partition]);
                     }
-                    self.inbox.push(Pending::new(consumed, &self.rules, &mut self.tenants));
+                    let shards = self.rules.shards;
+                    self.inbox.push(Pending::new(consumed, &self.tokens, shards, &mut self.tenants));
                 }
                 Event::Record(Consumed { partition, offset, .. }) => {
                     // To leave it out would be to lose it.
@@ -199,6 +244,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                     tracing::debug!(?partitions, "revoked");
                     self.inbox.drop_partitions(&partitions);
                     self.ownership.dropped(&partitions, &mut self.broker);
+                    self.releases.forget();
                     return Ok(());
                 }
                 Event::Failed(why) => {
@@ -213,7 +259,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
 
     /// Runs a batch of one verb in one transaction.
     fn run(&mut self, verb: Verb) -> Result<(Batch, Receipt), (Batch, Failure)> {
-        let mut batch = Batch { done: 0, shards: BTreeSet::new() };
+        let mut batch = Batch { done: 0, shards: BTreeSet::new(), waits: None };
         let queue = self.inbox.queue(verb);
         let mut txn = match Transaction::begin(&mut self.broker) {
             Ok(txn) => txn,
@@ -232,19 +278,30 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                 Fate::Route { shard } => txn.send(Destination::Shard(*shard), &pending.record),
                 Fate::Bury { letter, minimal } => {
                     let verdict = Verdict::DeadLetter(letter.clone());
-                    self.observer.settled(&pending.source, pending.tenant.as_ref(), &verdict);
+                    self.observer.settled(&pending.source, (pending.tenant.as_ref(), None), &verdict);
                     bury(&mut txn, letter, *minimal, pending)
                 }
                 Fate::Process { shard, tenant } => {
                     let Some(state) = self.ownership.ready(*shard) else {
                         unreachable!("a shard is paused until it is restored, and its records go with it")
                     };
+                    let (plugins, observer) = (&mut self.plugins, &mut self.observer);
                     batch.shards.insert(*shard);
+                    let state = state.tenant(&tenant.id);
+                    let Ok(release) = self.releases.choose(tenant, state, plugins, observer) else {
+                        batch.waits = Some(*shard);
+                        break;
+                    };
                     pending.lookups.need = None;
                     let answers = &mut pending.lookups.answers;
+                    let (record, source) = (&pending.record, &pending.source);
                     let verdict = loop {
-                        let (record, source) = (&pending.record, &pending.source);
-                        let verdict = process(&self.rules, &mut self.plugins, state, tenant, record, source, answers);
+                        if !release.consumes(&source.topic) {
+                            // Another tenant's release does.
+                            break Verdict::Outputs(Vec::new());
+                        }
+                        let call = Call { tenant, record, source };
+                        let verdict = process(&self.rules, plugins, &release, state, call, answers);
                         let Verdict::Waits(Need::Answer(query)) = &verdict else { break verdict };
                         let Some(answer) = self.lookups.known(tenant, query) else { break verdict };
                         answers.insert(query.clone(), answer);
@@ -258,7 +315,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                         pending.lookups.need = Some(need);
                         break;
                     }
-                    self.observer.settled(&pending.source, Some(&tenant.id), &verdict);
+                    self.observer.settled(&pending.source, (Some(&tenant.id), Some(&release)), &verdict);
                     match &verdict {
                         Verdict::Outputs(outputs) => outputs.iter().try_for_each(|output| {
                             txn.send(Destination::Output(&output.topic), &output.record)?;
@@ -326,6 +383,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                 self.plugins.discard(&tenant);
             }
         }
+        self.releases.forget();
         let (fault, renew) = match failure {
             Failure::Fenced(why) => return Err(Stop::Fenced(why)),
             Failure::Unclear(why) => {
@@ -364,6 +422,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         self.inbox.clear();
         self.paused = false;
         self.ownership = Ownership::default();
+        self.releases.forget();
         self.renew_producer = true;
         match again(&mut self.broker, B::restart) {
             // What made it necessary may be there still.

@@ -15,6 +15,7 @@ mod observer;
 mod ownership;
 mod plugins;
 mod process;
+mod releases;
 mod rules;
 mod transaction;
 

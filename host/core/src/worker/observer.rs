@@ -1,10 +1,21 @@
 use super::process::Verdict;
 use crate::envelope::{Coordinates, TenantId};
+use crate::release::{Digest, Release};
 
 /// Told of what a worker does; changes nothing. The default does not look.
 pub trait Observer {
-    /// A message has its verdict, in the transaction that is open. `tenant` is `None` where it could not be decoded.
-    fn settled(&mut self, _source: &Coordinates, _tenant: Option<&TenantId>, _verdict: &Verdict) {}
+    /// A message has its verdict, in the transaction that is open. `by`: its tenant, where it could be decoded, and the
+    /// release that was called, if one was.
+    fn settled(&mut self, _source: &Coordinates, _by: (Option<&TenantId>, Option<&Release>), _verdict: &Verdict) {}
+
+    /// A tenant does not run the release that its route says, but stays on the one that it ran last.
+    fn stays(&mut self, _tenant: &TenantId, _wanted: Option<Digest>, _on: Digest, _why: &str) {}
+
+    /// A tenant's messages wait, and its shard with them, until another routing is taken.
+    fn waits(&mut self, _tenant: &TenantId, _why: &str) {}
+
+    /// Another routing has been taken: who stays and who waits will be told anew.
+    fn rerouted(&mut self) {}
 
     /// All that was settled since the last end of a transaction is committed.
     fn committed(&mut self) {}

@@ -28,6 +28,8 @@ enum Phase {
     },
     Restoring,
     Ready,
+    /// Its next record's tenant cannot go on.
+    Waiting,
 }
 
 #[derive(Debug)]
@@ -108,6 +110,28 @@ impl Ownership {
         match partition {
             Partition::Source { .. } => self.sources.contains(&partition),
             Partition::Shard(shard) => self.shards.get(&shard).is_some_and(|owned| owned.phase == Phase::Ready),
+        }
+    }
+
+    /// A shard's records are not read on before `wake`, and then from this one on.
+    pub(super) fn wait(&mut self, shard: i32, offset: i64, broker: &mut impl Broker) {
+        let Some(owned) = self.shards.get_mut(&shard).filter(|owned| owned.phase == Phase::Ready) else { return };
+        owned.phase = Phase::Waiting;
+        broker.pause(&[Partition::Shard(shard)]);
+        broker.seek(Partition::Shard(shard), offset);
+    }
+
+    /// Shards that wait are read on.
+    pub(super) fn wake(&mut self, broker: &mut impl Broker) {
+        let mut woken = Vec::new();
+        for (shard, owned) in &mut self.shards {
+            if owned.phase == Phase::Waiting {
+                owned.phase = Phase::Ready;
+                woken.push(Partition::Shard(*shard));
+            }
+        }
+        if !woken.is_empty() {
+            broker.resume(&woken);
         }
     }
 

@@ -1,10 +1,12 @@
 //! Plugins, as the worker needs them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::envelope::{Coordinates, DeadLetter, Outbound, Record, Tenant, TenantId};
+use crate::release::{Release, Routing};
 use crate::state::TenantState;
 
 /// What a plugin is and what it needs, as it says itself.
@@ -81,8 +83,26 @@ pub enum Outcome {
 /// The plugins of one worker. Whatever a call does to `state` is the message's staged layer; the caller drops it unless
 /// the outcome is `Outputs`. After any other outcome the next call of the tenant runs in a fresh instance.
 pub trait Plugins {
+    /// Which release handles whose messages from now on, when that has changed since the last call. Asked between
+    /// transactions, so that all messages of one go by the same routing. All its releases that are ready can be called.
+    fn routing(&mut self) -> Option<Arc<Routing>>;
+
     /// Runs one message. A pure function of its arguments.
-    fn handle(&mut self, call: Call<'_>, state: &mut TenantState, answers: &Answers) -> Outcome;
+    fn handle(&mut self, release: &Arc<Release>, call: Call<'_>, state: &mut TenantState, answers: &Answers)
+    -> Outcome;
+
+    /// Has the release take over a tenant's state from another version of its layout, one of `Release::migrates`. As with
+    /// a message, what it changes is staged.
+    ///
+    /// # Errors
+    /// Why it could not; what it staged is to be dropped.
+    fn migrate(
+        &mut self,
+        release: &Arc<Release>,
+        tenant: &Tenant,
+        from: u32,
+        state: &mut TenantState,
+    ) -> Result<(), String>;
 
     /// The tenant's next call runs in a fresh instance: its transaction was aborted.
     fn discard(&mut self, tenant: &TenantId);

@@ -1,9 +1,12 @@
 //! The verb *process*: one message, one verdict. Pure: nothing is sent here.
 
+use std::sync::Arc;
+
 use super::plugins::{Answers, Call, Outcome, Plugins, Query};
 use super::rules::Rules;
-use crate::envelope::{Class, Coordinates, DeadLetter, Outgoing, Record, Tenant, Trace};
-use crate::state::Shard;
+use crate::envelope::{Class, DeadLetter, Outgoing, Trace};
+use crate::release::Release;
+use crate::state::TenantState;
 
 /// What becomes of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,15 +32,13 @@ pub enum Need {
 pub(crate) fn process(
     rules: &Rules,
     plugins: &mut impl Plugins,
-    shard: &mut Shard,
-    tenant: &Tenant,
-    record: &Record,
-    source: &Coordinates,
+    release: &Arc<Release>,
+    state: &mut TenantState,
+    call: Call<'_>,
     answers: &Answers,
 ) -> Verdict {
-    let state = shard.tenant(&tenant.id);
-    let outcome = plugins.handle(Call { tenant, record, source }, state, answers);
-    let verdict = judge(rules, outcome, tenant, record, source, answers);
+    let outcome = plugins.handle(release, call, state, answers);
+    let verdict = judge(rules, release, outcome, call, answers);
     match verdict {
         Verdict::Outputs(_) => state.accept_message(),
         Verdict::DeadLetter(_) | Verdict::Waits(_) => state.reject_message(),
@@ -47,16 +48,16 @@ pub(crate) fn process(
 
 fn judge(
     rules: &Rules,
+    release: &Release,
     outcome: Outcome,
-    tenant: &Tenant,
-    record: &Record,
-    source: &Coordinates,
+    Call { tenant, record, source }: Call<'_>,
     answers: &Answers,
 ) -> Verdict {
+    let declared = &release.manifest.lookups;
     let letter = match outcome {
         Outcome::Outputs(outputs) => {
             let trace = Trace::of(&record.headers, &rules.app, source);
-            match rules.outputs.address(outputs, record, tenant, &trace) {
+            match rules.outputs.address(&release.produces, outputs, record, tenant, &trace) {
                 Ok(outgoing) => return Verdict::Outputs(outgoing),
                 Err(letter) => letter,
             }
@@ -65,14 +66,14 @@ fn judge(
         Outcome::Missing(_) if answers.len() >= rules.lookups_a_message => {
             DeadLetter::new(Class::Limit, format!("more than {} lookups", rules.lookups_a_message))
         }
-        Outcome::Missing(query) if rules.lookups.contains(&query.source) => {
+        Outcome::Missing(query) if declared.contains(&query.source) => {
             return Verdict::Waits(Need::Answer(query));
         }
         Outcome::Missing(query) => {
             let reason = format!(
                 "lookup source {:?} is not declared in the plugin's manifest ({})",
                 query.source,
-                rules.lookups.join(", ")
+                declared.join(", ")
             );
             DeadLetter::new(Class::Lookup, reason)
         }

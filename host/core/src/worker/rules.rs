@@ -1,4 +1,3 @@
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::envelope::{OutputRules, TenantSchema};
@@ -34,15 +33,11 @@ impl Default for BatchLimits {
 pub struct Rules {
     /// The application's name: the group, and the prefix of internal topics.
     pub app: String,
-    /// Tokens of the consumed topics; `Partition::Source::topic` is a place in it.
-    pub sources: Vec<Arc<str>>,
     /// Number of partitions of the shard topic.
     pub shards: u32,
     pub tenants: TenantSchema,
     pub outputs: OutputRules,
     pub state: StateLimits,
-    /// Lookup sources that the plugin's manifest declares.
-    pub lookups: Vec<String>,
     /// How many lookups a message may make.
     pub lookups_a_message: usize,
     /// How long a message may wait for its lookups in all.

@@ -27,7 +27,10 @@ fn outputs_changelog_dead_letters_and_offsets_are_one_transaction_in_this_order(
         "send OUT",
         "send dead-letters",
         "send OUT",
+        // What each tenant ran under, then its count.
         "send changelog 0",
+        "send changelog 0",
+        "send changelog 1",
         "send changelog 1",
         "flush",
         "send_offsets shard-0@2 shard-1@1",
@@ -43,7 +46,8 @@ fn only_the_last_change_of_a_key_goes_to_the_changelog() {
     let mut rig = Rig::ready();
     rig.routed(&[("A", "count"), ("A", "count"), ("A", "count")]);
     rig.run();
-    assert_eq!(rig.kafka().changelogs[&0], [(b"A\0n".to_vec(), Some(b"3".to_vec()))]);
+    let counts: Vec<_> = rig.kafka().changelogs[&0].iter().filter(|(key, _)| key == b"A\0n").cloned().collect();
+    assert_eq!(counts, [(b"A\0n".to_vec(), Some(b"3".to_vec()))]);
 }
 
 #[test]

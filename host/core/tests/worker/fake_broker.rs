@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use switchboard_core::envelope::Record;
@@ -188,6 +189,10 @@ impl Broker for FakeBroker {
         self.0.borrow().now
     }
 
+    fn subscribe(&mut self, _: &[Arc<str>], consumed: &[Arc<str>]) {
+        self.0.borrow_mut().call("subscribe", &consumed.join(" "));
+    }
+
     fn poll(&mut self, wait: Duration) -> Event {
         let kafka = &mut *self.0.borrow_mut();
         if let Some(event) = kafka.events.pop_front() {
@@ -248,6 +253,12 @@ impl Broker for FakeBroker {
         for partition in partitions {
             kafka.positions.get_mut(partition).expect("only what is assigned").1 = false;
         }
+    }
+
+    fn seek(&mut self, partition: Partition, offset: i64) {
+        let kafka = &mut *self.0.borrow_mut();
+        kafka.call("seek", &format!("{}@{offset}", name(partition)));
+        kafka.positions.get_mut(&partition).expect("only what is assigned").0 = offset;
     }
 
     fn changelog_end(&mut self, shard: i32) -> Result<i64, NotNow> {

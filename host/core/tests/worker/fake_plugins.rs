@@ -3,19 +3,36 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use switchboard_core::envelope::{Class, Coordinates, DeadLetter, Headers, Outbound, Tenant, TenantId};
+use switchboard_core::release::{Digest, Release, Routing};
 use switchboard_core::state::{StateLimits, TenantState};
-use switchboard_core::worker::{Answers, Call, Lookups, Observer, Outcome, Plugins, Query, Verdict};
+use switchboard_core::worker::{Answers, Call, Lookups, Manifest, Observer, Outcome, Plugins, Query, Verdict};
 
 use super::fake_broker::Kafka;
 
 /// Counts the messages of a tenant in its state and answers with tenant and count, `a1`. Other commands:
-/// `reject`, `trap`, `elsewhere`, `say TEXT`, `many TEXT ..`, `slow`, `look KEY ..`, `choosy KEY`, `undeclared`.
+/// `reject`, `trap`, `elsewhere`, `state` (all its keys), `say TEXT`, `many TEXT ..`, `slow`, `look KEY ..`, `choosy KEY`, `undeclared`.
 pub(crate) struct FakePlugins {
     pub(crate) kafka: Rc<RefCell<Kafka>>,
     pub(crate) discarded: Rc<RefCell<Vec<String>>>,
+    /// The next one to be taken.
+    pub(crate) routing: Rc<RefCell<Option<Arc<Routing>>>>,
+}
+
+/// A release by its number, which is its version too; outputs of any but the first tell it: `a1@2`.
+pub(crate) fn release(number: u8) -> Release {
+    let manifest = Manifest {
+        name: "fake".into(),
+        version: number.to_string(),
+        consumes: vec!["IN".into()],
+        produces: vec!["OUT".into()],
+        lookups: vec!["names".into()],
+        state_version: 1,
+    };
+    Release::new(Digest::new([number; 32]), manifest)
 }
 
 fn output(topic: &str, text: &str) -> Outbound {
@@ -27,18 +44,49 @@ fn query(source: &str, key: &str) -> Query {
 }
 
 impl Plugins for FakePlugins {
-    fn handle(&mut self, call: Call<'_>, state: &mut TenantState, answers: &Answers) -> Outcome {
+    fn routing(&mut self) -> Option<Arc<Routing>> {
+        self.routing.borrow_mut().take()
+    }
+
+    /// Doubles the count and says from where it came; of tenants with `F` in their names it fails half way.
+    fn migrate(&mut self, _: &Arc<Release>, tenant: &Tenant, from: u32, state: &mut TenantState) -> Result<(), String> {
+        let n: u32 = state.get("n").map_or(0, |n| std::str::from_utf8(n).unwrap().parse().unwrap());
+        state.set("n", (n * 2).to_string().into_bytes(), &StateLimits::default()).unwrap();
+        if tenant.id.as_str().contains('F') {
+            return Err("half way".into());
+        }
+        state.set("from", from.to_string().into_bytes(), &StateLimits::default()).unwrap();
+        Ok(())
+    }
+
+    fn handle(
+        &mut self,
+        release: &Arc<Release>,
+        call: Call<'_>,
+        state: &mut TenantState,
+        answers: &Answers,
+    ) -> Outcome {
         let text = String::from_utf8(call.record.value.clone().unwrap_or_default()).unwrap();
         let (command, rest) = text.split_once(' ').unwrap_or((&text, ""));
         let before = state.get("n").map_or(0, |n| std::str::from_utf8(n).unwrap().parse::<u32>().unwrap());
         // Staged in any case: what becomes of it is the host's to decide.
         state.set("n", (before + 1).to_string().into_bytes(), &StateLimits::default()).unwrap();
-        let count = format!("{}{}", call.tenant.id, before + 1);
+        let by = if release.digest == Digest::new([1; 32]) {
+            String::new()
+        } else {
+            format!("@{}", release.manifest.version)
+        };
+        let count = format!("{}{}{by}", call.tenant.id, before + 1);
         match command {
             "count" => Outcome::Outputs(vec![output("OUT", &count)]),
             "reject" => Outcome::Rejected("told so".into()),
             "trap" => Outcome::Failed(DeadLetter::new(Class::Trap, "unreachable")),
             "elsewhere" => Outcome::Outputs(vec![output("OUT", &count), output("ELSEWHERE", &count)]),
+            "state" => {
+                let entries = state.list("", None, 9).into_iter();
+                let entries: Vec<_> = entries.map(|(k, v)| format!("{k}={}", String::from_utf8_lossy(&v))).collect();
+                Outcome::Outputs(vec![output("OUT", &entries.join(" "))])
+            }
             "say" => Outcome::Outputs(vec![output("OUT", rest)]),
             "many" => Outcome::Outputs(rest.split(' ').map(|text| output("OUT", text)).collect()),
             "slow" => {
@@ -106,7 +154,7 @@ impl Lookups for FakeLookups {
 pub(crate) struct Notes(pub(crate) Rc<RefCell<Vec<String>>>);
 
 impl Observer for Notes {
-    fn settled(&mut self, source: &Coordinates, tenant: Option<&TenantId>, verdict: &Verdict) {
+    fn settled(&mut self, source: &Coordinates, (tenant, _): (Option<&TenantId>, Option<&Release>), verdict: &Verdict) {
         let tenant = tenant.map_or("unknown", TenantId::as_str);
         let verdict = match verdict {
             Verdict::Outputs(outputs) => format!("{} outputs", outputs.len()),
@@ -114,6 +162,16 @@ impl Observer for Notes {
             Verdict::Waits(_) => panic!("a message that waits is not settled"),
         };
         self.0.borrow_mut().push(format!("{source} {tenant} {verdict}"));
+    }
+
+    fn stays(&mut self, tenant: &TenantId, wanted: Option<Digest>, on: Digest, why: &str) {
+        let number = |digest: Digest| digest.bytes()[0];
+        let wanted = wanted.map(number).unwrap_or_default();
+        self.0.borrow_mut().push(format!("{tenant} stays on {}, not {wanted}: {why}", number(on)));
+    }
+
+    fn waits(&mut self, tenant: &TenantId, why: &str) {
+        self.0.borrow_mut().push(format!("{tenant} waits: {why}"));
     }
 
     fn committed(&mut self) {

@@ -8,5 +8,6 @@ mod lookups;
 mod membership;
 mod refusals;
 mod rig;
+mod swaps;
 mod takeover;
 mod verdicts;

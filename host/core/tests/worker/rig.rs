@@ -9,11 +9,12 @@ use switchboard_core::envelope::{
     Coordinates, HeaderKind, Headers, OutputLimits, OutputRules, Record, TenantHeader, TenantId, TenantSchema,
     shard_of, to_routed,
 };
+use switchboard_core::release::Routing;
 use switchboard_core::state::StateLimits;
 use switchboard_core::worker::{BatchLimits, Event, Next, Partition, Rules, StartFrom, Stop, Worker};
 
 use super::fake_broker::{FakeBroker, Kafka};
-use super::fake_plugins::{FakeLookups, FakePlugins, Names, Notes};
+use super::fake_plugins::{FakeLookups, FakePlugins, Names, Notes, release};
 
 pub(crate) const SOURCE: Partition = Partition::Source { topic: 0, index: 0 };
 /// The shards of the tenants `A` and `B`, and of `D`, as `tenants_and_their_shards` checks.
@@ -29,17 +30,16 @@ pub(crate) struct Rig {
     names: Rc<RefCell<Names>>,
     pub(crate) notes: Rc<RefCell<Vec<String>>>,
     pub(crate) discarded: Rc<RefCell<Vec<String>>>,
+    routing: Rc<RefCell<Option<Arc<Routing>>>>,
 }
 
 pub(crate) fn rules() -> Rules {
     Rules {
         app: "app".into(),
-        sources: vec!["IN".into()],
         shards: 2,
         tenants: TenantSchema::new(vec![TenantHeader { name: "T".into(), kind: HeaderKind::Text }]),
-        outputs: OutputRules { topics: vec!["OUT".into()], carry_headers: Vec::new(), limits: OutputLimits::default() },
+        outputs: OutputRules { carry_headers: Vec::new(), limits: OutputLimits::default() },
         state: StateLimits::default(),
-        lookups: vec!["names".into()],
         lookups_a_message: 3,
         lookup_time: Duration::from_secs(30),
         batch: BatchLimits { records: 4, bytes: 1 << 20, time: Duration::from_millis(100) },
@@ -68,14 +68,22 @@ impl Rig {
         kafka.events.push_back(Event::Assigned(assigned.to_vec()));
         let (kafka, names) = (Rc::new(RefCell::new(kafka)), Rc::new(RefCell::new(Names::default())));
         let (notes, discarded) = (Rc::default(), Rc::default());
+        let routing = Rc::new(RefCell::new(Some(Arc::new(Routing::fixed(Arc::new(release(1)))))));
+        let plugins =
+            FakePlugins { kafka: Rc::clone(&kafka), discarded: Rc::clone(&discarded), routing: Rc::clone(&routing) };
         let worker = Worker::new(
             rules,
             FakeBroker(Rc::clone(&kafka)),
-            FakePlugins { kafka: Rc::clone(&kafka), discarded: Rc::clone(&discarded) },
+            plugins,
             FakeLookups { kafka: Rc::clone(&kafka), names: Rc::clone(&names) },
             Notes(Rc::clone(&notes)),
         );
-        Self { worker, kafka, names, notes, discarded }
+        Self { worker, kafka, names, notes, discarded, routing }
+    }
+
+    /// The worker takes this routing at its next step.
+    pub(crate) fn reroute(&self, routing: Routing) {
+        *self.routing.borrow_mut() = Some(Arc::new(routing));
     }
 
     /// With everything taken over and the calls so far forgotten.

@@ -26,6 +26,7 @@ fn a_shard_is_taken_over_in_this_order_and_then_processed() {
     let mut calls = rig.calls();
     calls.retain(|call| call != "assign");
     let expected = [
+        "subscribe IN",
         "renew",
         "stable_offsets shard-0",
         "log_bounds shard-0",

@@ -15,7 +15,7 @@ use switchboard_core::worker::{Lookups, Query};
 
 use self::format::Demo;
 use self::play::{Play, Reporter};
-use super::run::{rules, sandbox};
+use super::run::{rules, sandbox, tokens};
 use crate::config::{LogFormat, Settings};
 use crate::host::{Host, Plan};
 use crate::kafka::{ClientOptions, EmbeddedBroker, GroupProtocol, Topology};
@@ -48,11 +48,11 @@ pub fn demo(plugin: &Path, file: &Path, script: Option<&Path>) -> anyhow::Result
     let sandbox = sandbox(&settings)?;
     let limits = *sandbox.limits();
     let artifact = Arc::new(sandbox.load_file(plugin)?);
-    let rules = rules(&settings, artifact.manifest());
+    let rules = rules(&settings);
     // Tokens as they are: the demo's broker has only its own topics.
-    let (sources, outputs) = (&rules.sources, &rules.outputs.topics);
-    let topology = Topology::resolve(&rules.app, sources, outputs, &settings.topics, |_| None, rules.shards)?;
-    let topology = Arc::new(topology);
+    let topology = Topology::new(&rules.app, settings.topics.clone(), |_| None, rules.shards);
+    let consumes = tokens(&artifact.manifest().consumes);
+    let topology = Arc::new(topology.with(&*consumes, &artifact.release().produces)?);
 
     let broker = EmbeddedBroker::start().context("starting the embedded broker")?;
     broker.create_topics(&topology, 2).context("creating topics on the embedded broker")?;

@@ -2,6 +2,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use switchboard_core::envelope::{Coordinates, Record, TenantId};
+use switchboard_core::release::Release;
 use switchboard_core::worker::{Observer, Verdict};
 
 use super::format::{Demo, DemoTenant};
@@ -24,7 +25,7 @@ impl Reporter {
 }
 
 impl Observer for Reporter {
-    fn settled(&mut self, _: &Coordinates, _: Option<&TenantId>, verdict: &Verdict) {
+    fn settled(&mut self, _: &Coordinates, _: (Option<&TenantId>, Option<&Release>), verdict: &Verdict) {
         self.open.push(verdict.clone());
     }
 

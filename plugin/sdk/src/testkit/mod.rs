@@ -68,7 +68,7 @@ pub fn run_vectors<P: Plugin>(file: &str) -> Result<usize, String> {
     let mut differences = String::new();
     for scenario in vectors::parse(file).map_err(|error| error.to_string())? {
         let mut plugins = Native::<P>::default();
-        let report = vectors::run(&scenario, &Native::<P>::manifest(), &mut plugins, Instances::Warm)
+        let report = vectors::run(&scenario, &plugins.release(), &mut plugins, Instances::Warm)
             .map_err(|error| error.to_string())?;
         passed += report.passed;
         for vectors::Failure { step, input, expected, actual } in report.failures {

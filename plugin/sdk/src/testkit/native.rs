@@ -5,7 +5,9 @@ use crate::{Context, Entry, Header, Lookup, Message, Migrate, Outbound, Plugin, 
 use std::any::Any;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use switchboard_core::envelope::{self, Class, DeadLetter, TenantId};
+use std::sync::Arc;
+use switchboard_core::envelope::{self, Class, DeadLetter, Tenant, TenantId};
+use switchboard_core::release::{Digest, Release, Routing};
 use switchboard_core::state::{StateError, StateLimits, TenantState};
 use switchboard_core::worker::{self, Answers, Call, Outcome, Plugins, Query};
 
@@ -39,6 +41,12 @@ impl<P: Migrate> Native<P> {
 }
 
 impl<P: Plugin> Native<P> {
+    /// The plugin as a release. It has no artifact, so its digest is nobody's.
+    pub fn release(&self) -> Arc<Release> {
+        let release = Release::new(Digest::new([0; 32]), Self::manifest());
+        Arc::new(Release { migrates: self.migrates().to_vec(), ..release })
+    }
+
     /// The plugin's manifest, as the host sees it.
     pub fn manifest() -> worker::Manifest {
         let manifest = P::manifest();
@@ -78,7 +86,12 @@ impl<P> Native<P> {
 }
 
 impl<P: Plugin> Plugins for Native<P> {
-    fn handle(&mut self, call: Call<'_>, state: &mut TenantState, answers: &Answers) -> Outcome {
+    /// Which release runs is the caller's to say.
+    fn routing(&mut self) -> Option<Arc<Routing>> {
+        None
+    }
+
+    fn handle(&mut self, _: &Arc<Release>, call: Call<'_>, state: &mut TenantState, answers: &Answers) -> Outcome {
         let message = message(call);
         let mut state = Staged(state);
         let answers = Given(answers);
@@ -92,6 +105,10 @@ impl<P: Plugin> Plugins for Native<P> {
             Ok(Err(Rejection::UnusableAnswer(reason))) => Outcome::UnusableAnswer(reason),
             Err(panic) => outcome_of(panic),
         }
+    }
+
+    fn migrate(&mut self, _: &Arc<Release>, _: &Tenant, from: u32, state: &mut TenantState) -> Result<(), String> {
+        Self::migrate(self, from, state)
     }
 
     fn discard(&mut self, _: &TenantId) {}
@@ -245,7 +262,8 @@ mod tests {
         let record = Record { value: Some(value.into()), headers, timestamp: Some(5), ..Record::default() };
         let tenant = Tenant { id: TenantId::new("t"), headers: envelope::Headers::new(), texts: vec![] };
         let source = Coordinates { topic: "T".into(), partition: 0, offset: 0 };
-        plugins.handle(Call { tenant: &tenant, record: &record, source: &source }, state, answers)
+        let release = plugins.release();
+        plugins.handle(&release, Call { tenant: &tenant, record: &record, source: &source }, state, answers)
     }
 
     fn outputs(value: Option<&str>) -> Outcome {

@@ -1,0 +1,298 @@
+//! Which release handles a message, and the one point in a tenant's stream where that changes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use switchboard_core::envelope::TenantId;
+use switchboard_core::release::{Availability, OnFailure, Position, Ran, Release, Route, RouteTable, Routing, Slot};
+use switchboard_core::state::encode_key;
+use switchboard_core::worker::{Event, Fault, Partition};
+
+use super::fake_broker::Effect;
+use super::fake_plugins::release;
+use super::rig::{Rig, SHARD_A, SHARD_D, SOURCE, rules};
+
+const TOPIC: u64 = 9;
+
+/// Routes as they are at a place of the control topic: the default's release and pins, all set there.
+struct At {
+    offset: i64,
+    default: u8,
+    pins: &'static [(&'static str, u8)],
+    releases: Vec<Availability>,
+    on_failure: OnFailure,
+}
+
+fn at(offset: i64, default: u8, pins: &'static [(&'static str, u8)]) -> At {
+    let ready = |number| Availability::Ready(Arc::new(release(number)));
+    At { offset, default, pins, releases: (1..4).map(ready).collect(), on_failure: OnFailure::Keep }
+}
+
+impl At {
+    /// The second version of the state's layout is that of release 2, and of the releases 2 and 3 what they can take over.
+    fn layouts(mut self, second: &[u32], third: &[u32]) -> Self {
+        let change = |number, state_version, migrates: &[u32]| {
+            let mut release = release(number);
+            release.manifest.state_version = state_version;
+            Availability::Ready(Arc::new(Release { migrates: migrates.to_vec(), ..release }))
+        };
+        self.releases[1] = change(2, 2, second);
+        self.releases[2] = change(3, 1, third);
+        self
+    }
+
+    fn without(mut self, number: u8, on_failure: OnFailure) -> Self {
+        self.releases[usize::from(number) - 1] = Availability::Failed("no memory".into());
+        self.on_failure = on_failure;
+        self
+    }
+
+    fn table(&self) -> RouteTable {
+        let to = |number| {
+            let previous = (number > 1).then(|| release(number - 1).digest);
+            Slot { route: Some(Route { release: release(number).digest, previous, gate: None }), offset: self.offset }
+        };
+        let pins = self.pins.iter().map(|(tenant, number)| (TenantId::new(*tenant), to(*number))).collect();
+        RouteTable { default: to(self.default), share: Slot::default(), pins }
+    }
+
+    fn routing(self) -> Routing {
+        let table = self.table();
+        let releases = (1..).map(|number| release(number).digest).zip(self.releases).collect::<BTreeMap<_, _>>();
+        let read = Position { topic: TOPIC, offset: self.offset + 1 };
+        Routing::new(table, Some(read), None, releases, self.on_failure)
+    }
+}
+
+fn rig(at: At) -> Rig {
+    let mut rig = Rig::with(rules(), &[SOURCE, SHARD_A, SHARD_D]);
+    rig.reroute(at.routing());
+    rig.run();
+    rig.kafka().calls.clear();
+    rig
+}
+
+/// What the changelog says of a tenant.
+fn ran(rig: &Rig, tenant: &str) -> Option<(u8, u32, i64)> {
+    let key = encode_key(&TenantId::new(tenant), Ran::KEY);
+    let kafka = rig.kafka();
+    let (_, value) = kafka.changelogs.values().flatten().rfind(|(k, _)| *k == key)?;
+    let ran = Ran::decode(value.as_ref()?)?;
+    assert_eq!(ran.route.topic, TOPIC);
+    Some((ran.release.bytes()[0], ran.state_version, ran.route.offset))
+}
+
+fn last_note(rig: &Rig, tenant: &str) -> String {
+    let notes = rig.notes.borrow();
+    let of =
+        |note: &&String| note.starts_with(&format!("{tenant} stays")) || note.starts_with(&format!("{tenant} waits"));
+    notes.iter().rfind(of).cloned().unwrap_or_default()
+}
+
+/// A predecessor ran this tenant so.
+fn left_behind(rig: &Rig, tenant: &str, shard: i32, number: u8, state_version: u32, offset: i64) {
+    let route = Position { topic: TOPIC, offset };
+    let entry = Ran { release: release(number).digest, state_version, route }.encode();
+    let mut kafka = rig.kafka();
+    kafka.changelogs.entry(shard).or_default().push((encode_key(&TenantId::new(tenant), Ran::KEY), Some(entry)));
+    kafka.committed.insert(Partition::Shard(shard), 0);
+}
+
+#[test]
+fn records_before_a_swap_are_the_old_releases_and_those_after_it_the_new_ones() {
+    let mut rig = rig(at(5, 1, &[]));
+    rig.routed(&[("A", "count"), ("D", "count")]);
+    rig.run();
+    assert_eq!((ran(&rig, "A"), ran(&rig, "D")), (Some((1, 1, 5)), Some((1, 1, 5))));
+    rig.reroute(at(8, 1, &[("A", 2)]).routing());
+    rig.routed(&[("A", "count"), ("D", "count"), ("A", "count")]);
+    rig.run();
+    assert_eq!(rig.outputs(), ["A1", "D1", "A2@2", "A3@2", "D2"], "its state goes on");
+    assert_eq!(ran(&rig, "A"), Some((2, 1, 8)));
+    assert_eq!(rig.count("subscribe IN"), 0, "the same topics: no rebalance");
+}
+
+#[test]
+fn what_a_tenant_ran_under_is_of_the_transaction_of_its_first_message() {
+    let mut rig = rig(at(5, 1, &[]));
+    rig.routed(&[("A", "count")]);
+    rig.run();
+    rig.kafka().calls.clear();
+    rig.reroute(at(8, 2, &[]).routing());
+    rig.kafka().fail("commit", 1, Effect::None, Fault::Abortable("told so".into()));
+    rig.routed(&[("A", "count")]);
+    rig.step().unwrap();
+    assert_eq!((rig.outputs(), ran(&rig, "A")), (vec!["A1".into()], Some((1, 1, 5))), "aborted together");
+    rig.run();
+    assert_eq!((rig.outputs(), ran(&rig, "A")), (vec!["A1".into(), "A2@2".into()], Some((2, 1, 8))));
+    assert_eq!(rig.count("commit"), 2, "the one that failed, and one that did not");
+}
+
+#[test]
+fn a_tenant_is_not_run_by_older_routes_than_it_was_elsewhere_and_its_shard_waits_alone() {
+    let mut rig = Rig::with(rules(), &[SOURCE, SHARD_A, SHARD_D]);
+    left_behind(&rig, "B", 0, 2, 1, 8);
+    rig.reroute(at(5, 1, &[]).routing());
+    rig.routed(&[("A", "count"), ("B", "count"), ("A", "count"), ("D", "count")]);
+    rig.run();
+    assert_eq!(rig.outputs(), ["A1", "D1"]);
+    assert_eq!(rig.committed(SHARD_A), Some(1), "what comes before it is settled");
+    assert!(last_note(&rig, "B").contains("offset 8"), "{}", last_note(&rig, "B"));
+    rig.reroute(at(7, 1, &[]).routing());
+    rig.routed(&[("D", "count")]);
+    rig.run();
+    assert_eq!(rig.outputs(), ["A1", "D1", "D2"], "the topic has not been read that far yet");
+    rig.reroute(at(8, 2, &[]).routing());
+    rig.run();
+    assert_eq!(rig.outputs(), ["A1", "D1", "D2", "B1@2", "A2@2"]);
+    assert_eq!(rig.committed(SHARD_A), Some(3));
+}
+
+#[test]
+fn a_shard_that_waits_can_be_given_away_and_come_back() {
+    let mut rig = Rig::with(rules(), &[SHARD_A, SHARD_D]);
+    left_behind(&rig, "A", 0, 2, 1, 8);
+    rig.reroute(at(5, 1, &[]).routing());
+    rig.routed(&[("A", "count"), ("D", "count")]);
+    rig.run();
+    rig.kafka().events.push_back(Event::Revoked(vec![SHARD_A]));
+    rig.run();
+    rig.reroute(at(8, 2, &[]).routing());
+    rig.run();
+    assert_eq!(rig.outputs(), ["D1"]);
+    rig.kafka().events.push_back(Event::Assigned(vec![SHARD_A]));
+    rig.later();
+    assert_eq!(rig.outputs(), ["D1", "A1@2"]);
+}
+
+#[test]
+fn offsets_of_another_control_topic_are_not_waited_for() {
+    let mut rig = Rig::with(rules(), &[SHARD_A]);
+    left_behind(&rig, "A", 0, 2, 1, 800);
+    let other = Ran { release: release(2).digest, state_version: 1, route: Position { topic: 1, offset: 800 } };
+    rig.kafka().changelogs.get_mut(&0).unwrap()[0].1 = Some(other.encode());
+    rig.reroute(at(5, 1, &[]).routing());
+    rig.routed(&[("A", "count")]);
+    rig.run();
+    assert_eq!(rig.outputs(), ["A1"]);
+}
+
+#[test]
+fn tenants_of_a_release_that_cannot_run_here_stay_or_wait_as_it_is_set() {
+    for (on_failure, expected) in
+        [(OnFailure::Keep, vec!["A1", "D1", "A2", "D2"]), (OnFailure::Stop, vec!["A1", "D1", "D2"])]
+    {
+        let mut rig = rig(at(5, 1, &[]));
+        rig.routed(&[("A", "count"), ("D", "count")]);
+        rig.run();
+        rig.reroute(at(8, 1, &[("A", 2)]).without(2, on_failure).routing());
+        rig.routed(&[("A", "count"), ("D", "count")]);
+        rig.run();
+        assert_eq!(rig.outputs(), expected, "{on_failure:?}");
+        assert!(last_note(&rig, "A").contains("no memory"), "{}", last_note(&rig, "A"));
+        assert_eq!(ran(&rig, "A"), Some((1, 1, 5)), "what it ran is still what it ran");
+        rig.reroute(at(8, 1, &[("A", 2)]).routing());
+        rig.routed(&[("A", "count")]);
+        rig.run();
+        assert_eq!(rig.outputs().last().unwrap(), "A3@2", "{on_failure:?}");
+    }
+}
+
+#[test]
+fn a_tenant_that_ran_a_release_elsewhere_does_not_go_back_because_this_host_cannot_run_it() {
+    let mut rig = Rig::with(rules(), &[SHARD_A, SHARD_D]);
+    left_behind(&rig, "A", 0, 2, 1, 5);
+    rig.reroute(at(5, 2, &[]).without(2, OnFailure::Keep).routing());
+    rig.routed(&[("A", "count"), ("D", "count")]);
+    rig.run();
+    assert_eq!(rig.outputs(), ["D1"], "D never ran: it has the release that its route replaced");
+    assert!(last_note(&rig, "A").contains("waits") && last_note(&rig, "D").contains("stays on 1"));
+    assert_eq!(ran(&rig, "D"), Some((1, 1, 5)));
+}
+
+#[test]
+fn a_tenant_without_any_route_waits_for_one() {
+    let mut rig = Rig::with(rules(), &[SOURCE, SHARD_A, SHARD_D]);
+    let pinned = Routing::new(
+        RouteTable { default: Slot::default(), ..at(5, 1, &[("D", 1)]).table() },
+        Some(Position { topic: TOPIC, offset: 6 }),
+        None,
+        BTreeMap::from([(release(1).digest, Availability::Ready(Arc::new(release(1))))]),
+        OnFailure::Keep,
+    );
+    rig.reroute(pinned);
+    rig.routed(&[("A", "count"), ("D", "count")]);
+    rig.run();
+    assert_eq!(rig.outputs(), ["D1"]);
+    assert!(last_note(&rig, "A").contains("deploy"));
+    rig.reroute(at(7, 1, &[]).routing());
+    rig.run();
+    assert_eq!(rig.outputs(), ["D1", "A1"]);
+}
+
+#[test]
+fn topics_are_subscribed_to_for_as_long_as_a_release_consumes_them() {
+    let mut rig = rig(at(5, 1, &[]));
+    let mut wider = at(8, 1, &[("A", 2)]);
+    let Availability::Ready(second) = &wider.releases[1] else { unreachable!() };
+    let mut second = (**second).clone();
+    second.manifest.consumes.push("MORE".into());
+    wider.releases[1] = Availability::Ready(Arc::new(second));
+    rig.reroute(wider.routing());
+    rig.run();
+    assert_eq!(rig.count("subscribe IN MORE"), 1);
+    let more = Partition::Source { topic: 1, index: 0 };
+    rig.kafka().events.push_back(Event::Assigned(vec![more]));
+    let record = |tenant| super::rig::message(tenant, "count");
+    rig.kafka().logs.insert(more, vec![record("A"), record("D")]);
+    rig.run();
+    assert_eq!(rig.outputs(), ["A1@2"], "D's release does not consume it");
+    assert_eq!((rig.committed(more), rig.committed(SHARD_D)), (Some(2), Some(1)), "and it is settled");
+    rig.reroute(at(9, 1, &[]).routing());
+    rig.kafka().events.push_back(Event::Revoked(vec![more]));
+    rig.run();
+    assert_eq!((rig.count("subscribe IN"), rig.committed(more)), (1, Some(2)), "left, and its offsets kept");
+}
+
+#[test]
+fn state_is_migrated_once_before_the_first_message_and_in_its_transaction() {
+    let mut rig = rig(at(5, 1, &[]).layouts(&[1], &[]));
+    rig.routed(&[("A", "count"), ("A", "count"), ("A", "count")]);
+    rig.run();
+    rig.kafka().calls.clear();
+    rig.reroute(at(8, 2, &[]).layouts(&[1], &[]).routing());
+    rig.kafka().fail("commit", 1, Effect::None, Fault::Abortable("told so".into()));
+    rig.routed(&[("A", "state"), ("A", "reject"), ("A", "count")]);
+    rig.run();
+    assert_eq!(rig.outputs()[3..], ["from=1 n=7", "A8@2"], "once, also after an abort and a rejected message");
+    assert_eq!(ran(&rig, "A"), Some((2, 2, 8)));
+    assert_eq!(rig.count("commit"), 2, "the one that failed, and one that did not");
+    // The third release is of the first layout.
+    rig.reroute(at(9, 3, &[]).layouts(&[1], &[]).routing());
+    rig.routed(&[("A", "count")]);
+    rig.run();
+    assert_eq!(rig.outputs().last().unwrap(), "A9@2");
+    let note = last_note(&rig, "A");
+    assert!(note.contains("stays on 2, not 3") && note.contains("cannot take over version 2"), "{note}");
+    rig.reroute(at(10, 3, &[]).layouts(&[1], &[2]).routing());
+    rig.routed(&[("A", "state")]);
+    rig.run();
+    assert_eq!(rig.outputs().last().unwrap(), "from=2 n=19", "it says that it can");
+    assert_eq!(ran(&rig, "A"), Some((3, 1, 10)));
+}
+
+#[test]
+fn a_migration_that_fails_leaves_nothing_and_the_tenant_on_its_release() {
+    let mut rig = rig(at(5, 1, &[]).layouts(&[1], &[]));
+    let tenant = "F";
+    rig.routed(&[(tenant, "count"), (tenant, "count")]);
+    rig.run();
+    rig.reroute(at(8, 2, &[]).layouts(&[1], &[]).routing());
+    rig.routed(&[(tenant, "state"), (tenant, "count")]);
+    rig.run();
+    assert_eq!(rig.outputs(), ["F1", "F2", "n=3", "F4"]);
+    assert_eq!(ran(&rig, tenant), Some((1, 1, 5)));
+    let note = last_note(&rig, tenant);
+    assert!(note.contains("stays on 1, not 2") && note.contains("half way"), "{note}");
+    assert_eq!(rig.notes.borrow().iter().filter(|note| note.contains("stays")).count(), 1, "tried once");
+}

@@ -1,0 +1,85 @@
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use switchboard_core::release::{Digest, Routing};
+
+use crate::sandbox::Artifact;
+
+/// A routing, and the artifacts of those of its releases that are ready.
+#[derive(Clone)]
+pub struct Publication {
+    pub routing: Arc<Routing>,
+    pub artifacts: BTreeMap<Digest, Arc<Artifact>>,
+}
+
+impl Publication {
+    /// One artifact for all tenants.
+    pub fn fixed(artifact: Arc<Artifact>) -> Self {
+        let routing = Arc::new(Routing::fixed(Arc::clone(artifact.release())));
+        Self { artifacts: [(artifact.release().digest, artifact)].into(), routing }
+    }
+}
+
+/// The newest publication, for all workers of a process.
+#[derive(Clone)]
+pub struct Board(Arc<Shared>);
+
+struct Shared {
+    newest: Mutex<(u64, Arc<Publication>)>,
+    /// The number of the publication that each worker goes by.
+    taken: Mutex<Vec<Weak<AtomicU64>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Board {
+    pub fn new(first: Publication) -> Self {
+        Self(Arc::new(Shared { newest: Mutex::new((1, Arc::new(first))), taken: Mutex::default() }))
+    }
+
+    /// Gives the publication's number: they count up.
+    pub fn publish(&self, publication: Publication) -> u64 {
+        let newest = &mut *lock(&self.0.newest);
+        *newest = (newest.0 + 1, Arc::new(publication));
+        newest.0
+    }
+
+    pub fn newest(&self) -> (u64, Arc<Publication>) {
+        lock(&self.0.newest).clone()
+    }
+
+    /// A worker's view, which has taken nothing yet.
+    pub fn follow(&self) -> Follower {
+        let taken = Arc::new(AtomicU64::new(0));
+        lock(&self.0.taken).push(Arc::downgrade(&taken));
+        Follower { board: self.clone(), taken }
+    }
+
+    /// The number of the newest publication that all workers go by, or a later one.
+    pub fn taken_by_all(&self) -> u64 {
+        let mut followers = lock(&self.0.taken);
+        followers.retain(|taken| taken.strong_count() > 0);
+        let taken = followers.iter().filter_map(Weak::upgrade).map(|taken| taken.load(Ordering::Acquire));
+        taken.min().unwrap_or(0)
+    }
+}
+
+/// One worker's view of the board.
+pub struct Follower {
+    board: Board,
+    taken: Arc<AtomicU64>,
+}
+
+impl Follower {
+    /// The newest publication, when it is another one than last time. The worker goes by it from now on.
+    pub fn next(&mut self) -> Option<Arc<Publication>> {
+        let (number, newest) = &*lock(&self.board.0.newest);
+        if self.taken.swap(*number, Ordering::AcqRel) == *number {
+            return None;
+        }
+        Some(Arc::clone(newest))
+    }
+}

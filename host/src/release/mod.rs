@@ -1,0 +1,9 @@
+//! Releases: what the control topic wants this host to run, made ready away from the workers, and handed to them.
+//!
+//! A `Publication` is one routing with the artifacts of its releases. `Board` has the newest; each worker's `Follower` takes
+//! it between two transactions. What is on the board never changes: code that no publication and no instance has any
+//! more is dropped.
+
+mod board;
+
+pub use board::{Board, Follower, Publication};
