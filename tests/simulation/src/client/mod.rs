@@ -1,0 +1,206 @@
+//! The worker's Kafka client: what librdkafka does between a call and the brokers, and all that can go wrong there.
+//!
+//! Before a call takes effect, and before its answer is there, others go on: `suspend` gives the turn back to the
+//! schedule, which may never give it again (a crash), or late (a stopped process).
+//!
+//! `consumer` is the half that reads, `producer` the one that writes in transactions.
+
+mod consumer;
+mod producer;
+
+use std::cell::RefCell;
+use std::ops::Range;
+use std::rc::Rc;
+use std::time::Duration;
+
+use corosensei::Yielder;
+use switchboard_core::envelope::Record;
+use switchboard_core::worker::{Broker, Destination, Event, Fault, NotNow, Partition, Restored, Start};
+
+use crate::faults::{Faults, Kind};
+use crate::kafka::{ClientId, Cluster, ProducerId};
+use consumer::Consuming;
+use producer::Producing;
+
+pub(crate) use producer::{POISON, TOXIC};
+
+/// Why a worker gives its turn back.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Turn {
+    /// It is in the middle of a call.
+    Call,
+    /// It waits for so long.
+    Wait(Duration),
+}
+
+/// How long a call waits before it says «again».
+const CALL: Duration = Duration::from_secs(1);
+
+/// What all workers of a schedule share.
+pub(crate) struct World {
+    pub(crate) cluster: Cluster,
+    pub(crate) faults: Faults,
+}
+
+/// A process' way to the brokers, and its turns.
+#[derive(Clone)]
+struct Line<'a> {
+    world: Rc<RefCell<World>>,
+    turn: &'a Yielder<(), Turn>,
+    id: ClientId,
+}
+
+impl Line<'_> {
+    /// For `--trace`.
+    fn tell(&self, call: &str, what: &dyn std::fmt::Debug) {
+        tracing::trace!(client = self.id, now = ?self.on(|cluster| cluster.now), "{call} {what:?}");
+    }
+
+    fn suspend(&self, turn: Turn) {
+        self.turn.suspend(turn);
+    }
+
+    fn on<T>(&self, act: impl FnOnce(&mut Cluster) -> T) -> T {
+        act(&mut self.world.borrow_mut().cluster)
+    }
+
+    /// Whether the schedule has a fault for this call.
+    fn strikes(&self, kind: Kind) -> bool {
+        let World { cluster, faults } = &mut *self.world.borrow_mut();
+        faults.strikes(kind, cluster)
+    }
+
+    /// The call takes its time and says «again».
+    fn again<T>(&self, what: &str) -> Result<T, Fault> {
+        self.suspend(Turn::Wait(CALL));
+        Err(Fault::Retriable(what.into()))
+    }
+
+    fn not_now<T>(&self, what: &str) -> Result<T, NotNow> {
+        self.suspend(Turn::Wait(CALL / 2));
+        Err(NotNow(what.into()))
+    }
+}
+
+pub(crate) struct Client<'a> {
+    line: Line<'a>,
+    consuming: Consuming<'a>,
+    producing: Producing<'a>,
+}
+
+impl<'a> Client<'a> {
+    /// For a member of the group that is to join.
+    pub(crate) fn new(
+        world: Rc<RefCell<World>>,
+        turn: &'a Yielder<(), Turn>,
+        id: ClientId,
+        transactional_id: ProducerId,
+        instance: Option<u32>,
+    ) -> Self {
+        let line = Line { world, turn, id };
+        let consuming = Consuming::new(line.clone(), instance);
+        let producing = Producing::new(line.clone(), transactional_id);
+        Self { line, consuming, producing }
+    }
+}
+
+impl Broker for Client<'_> {
+    fn now(&self) -> Duration {
+        self.line.on(|cluster| cluster.now)
+    }
+
+    fn poll(&mut self, wait: Duration) -> Event {
+        self.consuming.poll(wait)
+    }
+
+    fn stable_offsets(&mut self, partitions: &[Partition]) -> Result<Vec<Option<i64>>, NotNow> {
+        self.consuming.stable_offsets(partitions)
+    }
+
+    fn log_bounds(&mut self, partition: Partition) -> Result<Range<i64>, NotNow> {
+        self.consuming.log_bounds(partition)
+    }
+
+    fn assign(&mut self, starts: &[Start]) {
+        self.consuming.assign(starts);
+    }
+
+    fn unassign(&mut self, partitions: &[Partition]) {
+        self.consuming.unassign(partitions);
+    }
+
+    fn pause(&mut self, partitions: &[Partition]) {
+        self.consuming.pause(partitions);
+    }
+
+    fn resume(&mut self, partitions: &[Partition]) {
+        self.consuming.resume(partitions);
+    }
+
+    fn changelog_end(&mut self, shard: i32) -> Result<i64, NotNow> {
+        self.consuming.changelog_end(shard)
+    }
+
+    fn changelog_stable_bounds(&mut self, shard: i32) -> Result<Range<i64>, NotNow> {
+        self.consuming.changelog_stable_bounds(shard)
+    }
+
+    fn start_restore(&mut self, shard: i32, bounds: Range<i64>) {
+        self.consuming.start_restore(shard, bounds);
+    }
+
+    fn poll_restore(&mut self, _: Duration) -> Restored {
+        self.consuming.poll_restore()
+    }
+
+    fn stop_restore(&mut self, shard: i32) {
+        self.consuming.stop_restore(shard);
+    }
+
+    fn is_live_member(&self) -> bool {
+        self.consuming.is_live_member()
+    }
+
+    fn producer_is_suspect(&self) -> bool {
+        self.producing.producer_is_suspect()
+    }
+
+    fn renew_producer(&mut self) -> Result<(), Fault> {
+        self.producing.renew_producer()
+    }
+
+    fn begin(&mut self) -> Result<(), Fault> {
+        self.producing.begin()
+    }
+
+    fn send(&mut self, destination: Destination<'_>, record: &Record) -> Result<(), Fault> {
+        self.producing.send(destination, record)
+    }
+
+    fn flush(&mut self) -> Result<(), Fault> {
+        self.producing.flush()
+    }
+
+    fn send_offsets(&mut self, offsets: &[(Partition, i64)]) -> Result<(), Fault> {
+        self.producing.send_offsets(|| self.consuming.metadata(), offsets)
+    }
+
+    fn commit(&mut self) -> Result<(), Fault> {
+        self.producing.commit()
+    }
+
+    fn abort(&mut self) -> Result<(), Fault> {
+        self.producing.abort()
+    }
+
+    fn restart(&mut self) -> Result<(), Fault> {
+        self.line.suspend(Turn::Call);
+        if self.line.strikes(Kind::Abortable) {
+            return Err(Fault::Fatal("no consumer can be made".into()));
+        }
+        self.line.tell("restart", &());
+        self.producing.close();
+        self.consuming.restart();
+        Ok(())
+    }
+}

@@ -1,0 +1,295 @@
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use switchboard_core::envelope::Record;
+use switchboard_core::worker::{Destination, Fault, Partition};
+
+use super::{Line, Turn};
+use crate::faults::Kind;
+use crate::kafka::{Cluster, Error, Metadata, NotTaken, Place, ProducerId, Refusal, Request};
+
+/// Values that contain this are refused by the broker in output topics.
+pub(crate) const POISON: &str = "poison";
+/// Values that contain this are refused by the broker in any topic.
+pub(crate) const TOXIC: &str = "toxic";
+
+struct Producer {
+    epoch: i32,
+    suspect: bool,
+    /// Handed over, not written yet.
+    queue: VecDeque<(Place, Record)>,
+    /// Why the transaction can only be aborted.
+    failed: Option<Fault>,
+    /// Whether the coordinator knows of the transaction.
+    begun: bool,
+}
+
+/// How a request of the producer fares.
+enum Fare {
+    Arrives,
+    /// It arrives, and the answer is lost.
+    Unanswered,
+    /// The client gives it up; it arrives some time later, or never.
+    GivenUp {
+        late: bool,
+    },
+    /// A first copy is held up on a connection that broke; the client's retry on a new one arrives.
+    Twice,
+}
+
+/// The transactional producer.
+pub(super) struct Producing<'a> {
+    line: Line<'a>,
+    /// Stands for the transactional id: one a slot, and all that ever run in it.
+    transactional_id: ProducerId,
+    producer: Option<Producer>,
+}
+
+impl<'a> Producing<'a> {
+    pub(super) fn new(line: Line<'a>, transactional_id: ProducerId) -> Self {
+        Self { line, transactional_id, producer: None }
+    }
+
+    fn producer(&mut self) -> Result<&mut Producer, Fault> {
+        self.producer.as_mut().ok_or_else(|| Fault::Fatal("there is no producer".into()))
+    }
+
+    fn epoch(&mut self) -> Result<i32, Fault> {
+        self.producer().map(|producer| producer.epoch)
+    }
+
+    /// Writes the first of what is queued.
+    fn write(&mut self) {
+        let id = self.transactional_id;
+        let Some(producer) = &mut self.producer else { return };
+        let Some((place, record)) = producer.queue.pop_front() else { return };
+        let contains = |word: &str| record.value.as_deref().is_some_and(|value| contains(value, word));
+        if contains(TOXIC) || place == Place::Outputs && contains(POISON) {
+            producer.failed.get_or_insert(Fault::Refused("a record that no broker takes".into()));
+            return;
+        }
+        match self.line.world.borrow_mut().cluster.produce(id, producer.epoch, place, &record) {
+            Ok(()) => producer.begun = true,
+            // librdkafka asks again by itself.
+            Err(Error::Transaction(Refusal::Concurrent)) => producer.queue.push_front((place, record)),
+            Err(error) => {
+                tracing::trace!(client = self.line.id, "produce {error:?}");
+                producer.failed.get_or_insert(fault(error));
+            }
+        }
+    }
+
+    fn fare(&self) -> Fare {
+        if !self.line.strikes(Kind::Request) {
+            return Fare::Arrives;
+        }
+        let dice = self.line.on(|cluster| cluster.random.u8(0..5));
+        match dice {
+            0 => Fare::Unanswered,
+            1 => Fare::GivenUp { late: false },
+            2 => Fare::GivenUp { late: true },
+            _ => Fare::Twice,
+        }
+    }
+
+    /// Sends a request of the producer; what becomes of it the schedule says.
+    fn request(
+        &mut self,
+        request: Request,
+        send: impl Fn(&mut Cluster, i32) -> Result<(), Error>,
+    ) -> Result<(), Fault> {
+        let (id, epoch) = (self.transactional_id, self.epoch()?);
+        match self.fare() {
+            Fare::Arrives => self.line.on(|cluster| send(cluster, epoch)).map_err(fault),
+            Fare::Unanswered => {
+                let _ = self.line.on(|cluster| send(cluster, epoch));
+                Err(self.given_up())
+            }
+            Fare::GivenUp { late } => {
+                if late {
+                    self.line.on(|cluster| cluster.hold(id, epoch, request));
+                }
+                Err(self.given_up())
+            }
+            Fare::Twice => {
+                self.line.on(|cluster| cluster.hold(id, epoch, request));
+                self.producer()?.suspect = true;
+                self.line.on(|cluster| send(cluster, epoch)).map_err(fault)
+            }
+        }
+    }
+
+    /// The ways in which librdkafka tells that it does not know.
+    fn given_up(&self) -> Fault {
+        let text = "no answer".to_owned();
+        if self.line.on(|cluster| cluster.random.bool()) { Fault::Fatal(text) } else { Fault::TimedOut(text) }
+    }
+
+    fn end(&mut self, commit: bool) -> Result<(), Fault> {
+        self.line.suspend(Turn::Call);
+        if self.line.strikes(Kind::Slow) {
+            return self.line.again("EndTxn is under way");
+        }
+        if !self.producer()?.begun {
+            // Nothing was written: the coordinator is not asked.
+            self.producer()?.failed = None;
+            return Ok(());
+        }
+        if commit && self.line.strikes(Kind::Abortable) {
+            return Err(Fault::Abortable("the coordinator will not commit".into()));
+        }
+        let id = self.transactional_id;
+        let ended = self.request(Request::End { commit }, |cluster, epoch| {
+            cluster.transactions.end(id, epoch, commit).map_err(Error::from)
+        });
+        self.line.tell(if commit { "commit" } else { "abort" }, &ended);
+        self.line.suspend(Turn::Call);
+        match ended {
+            // The decision is made, and librdkafka's own retry is told so.
+            Err(Fault::Retriable(_)) | Ok(()) => {
+                let producer = self.producer()?;
+                (producer.begun, producer.failed) = (false, None);
+                Ok(())
+            }
+            failed => failed,
+        }
+    }
+
+    pub(super) fn producer_is_suspect(&self) -> bool {
+        self.producer.as_ref().is_none_or(|producer| producer.suspect)
+    }
+
+    pub(super) fn renew_producer(&mut self) -> Result<(), Fault> {
+        self.producer = None;
+        self.line.suspend(Turn::Call);
+        if self.line.strikes(Kind::Slow) {
+            return self.line.again("InitProducerId is under way");
+        }
+        match self.line.on(|cluster| cluster.transactions.init(self.transactional_id)) {
+            Ok(epoch) => {
+                self.line.tell("epoch", &epoch);
+                self.line.suspend(Turn::Call);
+                let queue = VecDeque::new();
+                self.producer = Some(Producer { epoch, suspect: false, queue, failed: None, begun: false });
+                Ok(())
+            }
+            Err(refusal) => {
+                self.line.suspend(Turn::Wait(Duration::from_millis(20)));
+                Err(fault(refusal.into()))
+            }
+        }
+    }
+
+    pub(super) fn begin(&mut self) -> Result<(), Fault> {
+        if self.line.strikes(Kind::Abortable) {
+            return Err(Fault::Fatal("the producer is of no more use".into()));
+        }
+        self.producer().map(|producer| producer.failed = None)
+    }
+
+    pub(super) fn send(&mut self, destination: Destination<'_>, record: &Record) -> Result<(), Fault> {
+        if self.line.strikes(Kind::Slow) {
+            return self.line.again("the queue is full");
+        }
+        let (place, mut record) = (
+            match destination {
+                Destination::Output(_) => Place::Outputs,
+                Destination::Shard(shard) => Place::Consumed(Partition::Shard(shard)),
+                Destination::Changelog(shard) => Place::Changelog(shard),
+                Destination::DeadLetters => Place::DeadLetters,
+            },
+            record.clone(),
+        );
+        if let Destination::Output(token) = destination {
+            // One log for all outputs: each says of which topic it is.
+            record.headers.add("topic", token);
+        }
+        self.producer()?.queue.push_back((place, record));
+        // Batches leave when they like.
+        if self.line.on(|cluster| cluster.random.u8(0..4)) == 0 {
+            self.write();
+            self.line.suspend(Turn::Call);
+        }
+        Ok(())
+    }
+
+    pub(super) fn flush(&mut self) -> Result<(), Fault> {
+        self.line.suspend(Turn::Call);
+        if self.line.strikes(Kind::Slow) {
+            self.write();
+            return self.line.again("records are not yet written");
+        }
+        if self.line.strikes(Kind::Abortable) {
+            self.write();
+            return Err(Fault::Abortable("a record was not written".into()));
+        }
+        if self.line.strikes(Kind::Request) {
+            let (id, epoch) = (self.transactional_id, self.epoch()?);
+            if let Some((place, record)) = self.producer()?.queue.pop_front() {
+                self.line.on(|cluster| cluster.hold(id, epoch, Request::Produce { place, record }));
+            }
+            return Err(self.given_up());
+        }
+        while !self.producer()?.queue.is_empty() && self.producer()?.failed.is_none() {
+            let before = self.producer()?.queue.len();
+            self.write();
+            if self.producer()?.queue.len() == before || self.line.on(|cluster| cluster.random.u8(0..4)) == 0 {
+                self.line.suspend(Turn::Call);
+            }
+        }
+        self.producer()?.failed.clone().map_or(Ok(()), Err)
+    }
+
+    pub(super) fn send_offsets(
+        &mut self,
+        metadata: impl Fn() -> Option<Metadata>,
+        offsets: &[(Partition, i64)],
+    ) -> Result<(), Fault> {
+        self.line.suspend(Turn::Call);
+        if self.line.strikes(Kind::Slow) {
+            return self.line.again("TxnOffsetCommit is under way");
+        }
+        // Kafka takes offsets without a member's id and generation from anybody: a client must not send such.
+        let metadata = metadata();
+        if metadata.is_none() {
+            return Err(Fault::NotAMember("no member id or generation".into()));
+        }
+        let (id, offsets) = (self.transactional_id, offsets.to_vec());
+        let sent = self.request(Request::Offsets { metadata, offsets: offsets.clone() }, |cluster, epoch| {
+            cluster.add_offsets(id, epoch, metadata, &offsets)
+        });
+        self.line.tell("send_offsets", &(&offsets, &sent));
+        self.producer()?.begun = true;
+        self.line.suspend(Turn::Call);
+        sent
+    }
+
+    pub(super) fn commit(&mut self) -> Result<(), Fault> {
+        self.end(true)
+    }
+
+    pub(super) fn abort(&mut self) -> Result<(), Fault> {
+        self.producer()?.queue.clear();
+        self.end(false)
+    }
+
+    /// Its producer is given up.
+    pub(super) fn close(&mut self) {
+        self.producer = None;
+    }
+}
+
+fn contains(value: &[u8], word: &str) -> bool {
+    value.windows(word.len()).any(|window| window == word.as_bytes())
+}
+
+/// What librdkafka makes of an answer.
+fn fault(error: Error) -> Fault {
+    match error {
+        Error::Transaction(Refusal::Concurrent) => Fault::Retriable("CONCURRENT_TRANSACTIONS".into()),
+        Error::Transaction(Refusal::Fenced) => Fault::Fenced("PRODUCER_FENCED".into()),
+        Error::Transaction(Refusal::NoTransaction) => Fault::Fatal("INVALID_TXN_STATE".into()),
+        Error::Group(NotTaken::Stale) => Fault::Abortable("ILLEGAL_GENERATION".into()),
+        Error::Group(NotTaken::Fenced) => Fault::FencedInstance("FENCED_INSTANCE_ID".into()),
+    }
+}
