@@ -141,6 +141,11 @@ impl TenantState {
         !self.list("", None, 1).is_empty()
     }
 
+    /// Whether the open transaction changes anything.
+    pub(crate) fn has_staged(&self) -> bool {
+        !self.transaction.is_empty()
+    }
+
     /// Bytes of all keys and values, staged changes included, the host's own entries excluded.
     pub fn bytes(&self) -> u64 {
         self.message_bytes

@@ -311,6 +311,11 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                         }
                     };
                     if let Verdict::Waits(need) = verdict {
+                        // What the release staged when it took over is committed before the message: only offsets fence
+                        // the changelog's records, and only those of their shard make its next owner wait for them.
+                        if state.has_staged() {
+                            txn.begins(partition, offset);
+                        }
                         // Its order among the tenant's messages is kept, and no open transaction waits for an answer.
                         pending.lookups.need = Some(need);
                         break;

@@ -296,3 +296,21 @@ fn a_migration_that_fails_leaves_nothing_and_the_tenant_on_its_release() {
     assert!(note.contains("stays on 1, not 2") && note.contains("half way"), "{note}");
     assert_eq!(rig.notes.borrow().iter().filter(|note| note.contains("stays")).count(), 1, "tried once");
 }
+
+#[test]
+fn what_is_committed_before_its_message_has_the_shards_offset_with_it() {
+    let mut rig = rig(at(5, 1, &[]).layouts(&[1], &[]));
+    rig.routed(&[("A", "count"), ("D", "count")]);
+    rig.run();
+    rig.reroute(at(8, 2, &[]).layouts(&[1], &[]).routing());
+    rig.kafka().calls.clear();
+    rig.names().answers.insert("ann".into(), [Ok(Some("Ann"))].into());
+    rig.routed(&[("A", "look ann")]);
+    rig.run();
+    assert_eq!(rig.outputs(), ["A1", "D1", "A3@2:Ann"], "migrated once");
+    let expected = [
+        ["send changelog 0", "send changelog 0", "send changelog 0", "flush", "send_offsets shard-0@1"].as_slice(),
+        &["send OUT", "send changelog 0", "flush", "send_offsets shard-0@2"],
+    ];
+    assert_eq!(rig.committed_transactions(), expected, "unfenced, a predecessor's records could come after our own");
+}
