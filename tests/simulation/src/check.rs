@@ -1,21 +1,20 @@
 //! Whether the promise was kept: every input's outputs, state changes, dead letter and offset exactly once, in order.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use switchboard_core::envelope::{HEADER_PREFIX, Record};
+use switchboard_core::release::Ran;
 use switchboard_core::state::decode_key;
 use switchboard_core::worker::Partition;
 use switchboard_sdk::testkit::Bench;
 
 use crate::inputs::{Input, TENANT};
 use crate::kafka::{Cluster, Place};
-use crate::plugins::{Logic, ORDER, directory};
+use crate::plugins::{Logic, ORDER, RELEASE, directory};
 
 /// What a schedule set out with.
 pub(crate) struct Truth<'a> {
     pub(crate) logic: Logic,
-    pub(crate) sources: &'a [Arc<str>],
     /// By id.
     pub(crate) inputs: &'a [Input],
     /// Where each was produced, by id.
@@ -34,7 +33,7 @@ pub(crate) fn settled(cluster: &Cluster, truth: &Truth<'_>) -> Result<Vec<u32>, 
         }
     }
     for (_, record) in cluster.logs[&Place::DeadLetters].committed() {
-        times[buried(record, truth)?] += 1;
+        times[buried(record, cluster, truth)?] += 1;
     }
     Ok(times)
 }
@@ -73,6 +72,13 @@ pub(crate) fn check(cluster: &Cluster, truth: &Truth<'_>) -> Result<(), String> 
             };
         }
     }
+    let entries = state.extract_if(.., |(_, key), _| *key == Ran::KEY);
+    for ((tenant, _), value) in entries {
+        let ran = Ran::decode(value).map(|ran| (ran.release, ran.state_version));
+        if ran != Some((RELEASE, truth.logic.manifest().state_version)) {
+            return Err(format!("{tenant}: ran under {ran:?}"));
+        }
+    }
     for (tenant, order) in &orders {
         let mut last = BTreeMap::new();
         for id in order {
@@ -83,7 +89,7 @@ pub(crate) fn check(cluster: &Cluster, truth: &Truth<'_>) -> Result<(), String> 
                 return Err(format!("{tenant}: input {id} of {:?} was overtaken", input.partition));
             }
         }
-        replay(truth, tenant, order, &outputs[tenant], &mut state)?;
+        replay(cluster, truth, tenant, order, &outputs[tenant], &mut state)?;
     }
     if let Some(((tenant, key), _)) = state.first_key_value() {
         return Err(format!("{tenant}: the state has {key:?}, which nothing put there"));
@@ -93,6 +99,7 @@ pub(crate) fn check(cluster: &Cluster, truth: &Truth<'_>) -> Result<(), String> 
 
 /// Runs a tenant's messages natively, in the order in which they were handled: the same outputs, the same state.
 fn replay<'a>(
+    cluster: &Cluster,
     truth: &Truth<'_>,
     tenant: &'a str,
     order: &[usize],
@@ -102,7 +109,7 @@ fn replay<'a>(
     let mut bench = Bench { answers: directory(), ..Bench::default() };
     let mut expected = Vec::new();
     for id in order {
-        let message = truth.inputs[*id].message(truth.sources);
+        let message = truth.inputs[*id].message(&cluster.sources);
         let sent = truth.logic.replay(&mut bench, &message);
         let sent = sent.map_err(|rejection| format!("{tenant}: input {id} was to be rejected: {rejection:?}"))?;
         expected.extend(sent.into_iter().map(|output| (output.topic, output.value)));
@@ -162,9 +169,9 @@ fn order(record: &Record) -> Result<(usize, usize), String> {
 }
 
 /// The input that a dead letter is of, by its coordinates.
-fn buried(letter: &Record, truth: &Truth<'_>) -> Result<usize, String> {
+fn buried(letter: &Record, cluster: &Cluster, truth: &Truth<'_>) -> Result<usize, String> {
     let field = |name: &str| header(letter, &format!("{HEADER_PREFIX}{name}")).unwrap_or_default();
-    let topic = truth.sources.iter().position(|source| **source == *field("topic"));
+    let topic = cluster.sources.iter().position(|source| **source == *field("topic"));
     let place = || {
         let partition = Partition::Source { topic: topic?, index: field("partition").parse().ok()? };
         Some((partition, field("offset").parse::<i64>().ok()?))

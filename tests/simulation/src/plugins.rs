@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::time::Duration;
 
 use messenger::Messenger;
 use switchboard_core::envelope::{Tenant, TenantId};
+use switchboard_core::release::{Digest, Release, Routing};
 use switchboard_core::state::TenantState;
 use switchboard_core::worker::{Answers, Call, Lookups, Outcome, Plugins, Query};
 use switchboard_sdk::testkit::{self, Bench, Native};
@@ -110,27 +112,42 @@ impl Logic {
     }
 }
 
-/// Either plugin, as a worker has it.
-pub(crate) enum Loaded {
-    Shelf(Native<Numbered<Shelf>>),
-    Messenger(Native<Numbered<Messenger>>),
+/// The release that handles all messages.
+pub(crate) const RELEASE: Digest = Digest::new([1; 32]);
+
+/// A process' plugins: one release, for all tenants.
+pub(crate) struct Loaded {
+    logic: Logic,
+    routing: Option<Arc<Routing>>,
 }
 
 impl Loaded {
     pub(crate) fn new(logic: Logic) -> Self {
-        match logic {
-            Logic::Shelf => Self::Shelf(Native::default()),
-            Logic::Messenger => Self::Messenger(Native::default()),
-        }
+        let release = Release::new(RELEASE, logic.manifest());
+        Self { logic, routing: Some(Arc::new(Routing::fixed(Arc::new(release)))) }
     }
 }
 
 impl Plugins for Loaded {
-    fn handle(&mut self, call: Call<'_>, state: &mut TenantState, answers: &Answers) -> Outcome {
-        match self {
-            Self::Shelf(native) => native.handle(call, state, answers),
-            Self::Messenger(native) => native.handle(call, state, answers),
+    fn routing(&mut self) -> Option<Arc<Routing>> {
+        self.routing.take()
+    }
+
+    fn handle(
+        &mut self,
+        release: &Arc<Release>,
+        call: Call<'_>,
+        state: &mut TenantState,
+        answers: &Answers,
+    ) -> Outcome {
+        match self.logic {
+            Logic::Shelf => Native::<Numbered<Shelf>>::default().handle(release, call, state, answers),
+            Logic::Messenger => Native::<Numbered<Messenger>>::default().handle(release, call, state, answers),
         }
+    }
+
+    fn migrate(&mut self, _: &Arc<Release>, _: &Tenant, _: u32, _: &mut TenantState) -> Result<(), String> {
+        Err("there is one layout".into())
     }
 
     fn discard(&mut self, _: &TenantId) {}

@@ -108,8 +108,7 @@ impl Schedule {
         let random = &mut fastrand::Rng::with_seed(seed);
         let logic = if random.u8(0..3) == 0 { Logic::Messenger } else { Logic::Shelf };
         let manifest = logic.manifest();
-        let tokens = |list: &[String]| list.iter().map(|token| Arc::from(token.as_str())).collect::<Vec<Arc<str>>>();
-        let sources = tokens(&manifest.consumes);
+        let sources: Vec<Arc<str>> = manifest.consumes.iter().map(|token| Arc::from(token.as_str())).collect();
         let (shards, partitions, tenants) = (random.u32(1..4), random.i32(1..3), random.u32(1..5));
         let count = random.usize(6..30);
         let inputs = inputs::make(random, logic, &sources, partitions, tenants, count);
@@ -117,20 +116,14 @@ impl Schedule {
             app: "app".into(),
             shards,
             tenants: TenantSchema::new(vec![TenantHeader { name: TENANT.into(), kind: HeaderKind::Text }]),
-            outputs: OutputRules {
-                topics: tokens(&manifest.produces),
-                carry_headers: Vec::new(),
-                limits: OutputLimits::default(),
-            },
+            outputs: OutputRules { carry_headers: Vec::new(), limits: OutputLimits::default() },
             state: StateLimits::default(),
-            lookups: manifest.lookups,
             lookups_a_message: 100,
             lookup_time: Duration::from_mins(1),
             batch: BatchLimits { records: random.usize(1..6), bytes: 1 << 20, time: Duration::from_millis(100) },
             start_from: StartFrom::Earliest,
-            sources,
         };
-        let topics = 0..rules.sources.len();
+        let topics = 0..sources.len();
         let of = |topic| (0..partitions).map(move |index| Partition::Source { topic, index });
         let shards = (0..shards).map(|shard| Partition::Shard(shard.cast_signed()));
         let consumed = topics.flat_map(of).chain(shards).collect();
@@ -139,13 +132,13 @@ impl Schedule {
         let slots = (0..random.u32(1..4)).map(slot).collect();
         let until = Duration::from_secs(random.u64(5..60));
         let faults = Faults::new(random, until);
-        let cluster = Cluster::new(random.u64(..), consumed, rules.shards);
+        let cluster = Cluster::new(random.u64(..), sources, consumed, rules.shards);
         let world = Rc::new(RefCell::new(World { cluster, faults }));
         Self { world, rules, logic, inputs, offsets: Vec::new(), slots, processes: Vec::new(), next_client: 0 }
     }
 
     fn truth(&self) -> Truth<'_> {
-        Truth { logic: self.logic, sources: &self.rules.sources, inputs: &self.inputs, offsets: &self.offsets }
+        Truth { logic: self.logic, inputs: &self.inputs, offsets: &self.offsets }
     }
 
     fn why_stuck(&self) -> String {
@@ -250,7 +243,7 @@ impl Schedule {
         let transactional_id = u32::try_from(slot).expect("few slots");
         let stack = stacks.0.pop().unwrap_or_else(|| DefaultStack::new(STACK).expect("memory for a stack"));
         let life = Coroutine::with_stack(stack, move |turn, ()| {
-            let broker = Client::new(Rc::clone(&world), turn, id, transactional_id, instance);
+            let broker = Client::new(Rc::clone(&world), turn, id, transactional_id);
             let random = world.borrow_mut().cluster.random.fork();
             let mut worker = Worker::new(rules, broker, Loaded::new(logic), Directory { random }, ());
             loop {

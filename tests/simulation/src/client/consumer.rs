@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use switchboard_core::worker::{Consumed, Event, NotNow, Partition, Restored, Start};
@@ -11,14 +12,64 @@ use crate::kafka::{Cluster, Consumer, Metadata, Place};
 /// The group's consumer, and the one that restores state.
 pub(super) struct Consuming<'a> {
     line: Line<'a>,
-    instance: Option<u32>,
+    /// Numbers of the source topics, by their places in `Broker::subscribe`.
+    topics: Vec<usize>,
     /// Shard -> position in its changelog.
     restoring: BTreeMap<i32, i64>,
 }
 
 impl<'a> Consuming<'a> {
-    pub(super) fn new(line: Line<'a>, instance: Option<u32>) -> Self {
-        Self { line, instance, restoring: BTreeMap::new() }
+    pub(super) fn new(line: Line<'a>) -> Self {
+        Self { line, topics: Vec::new(), restoring: BTreeMap::new() }
+    }
+
+    /// A partition as the brokers know it.
+    pub(super) fn at_brokers(&self, partition: Partition) -> Partition {
+        match partition {
+            Partition::Source { topic, index } => Partition::Source { topic: self.topics[topic], index },
+            Partition::Shard(_) => partition,
+        }
+    }
+
+    fn all_at_brokers(&self, partitions: &[Partition]) -> Vec<Partition> {
+        partitions.iter().map(|partition| self.at_brokers(*partition)).collect()
+    }
+
+    /// A partition as the worker knows it.
+    fn at_worker(&self, partition: Partition) -> Partition {
+        match partition {
+            Partition::Source { topic, index } => {
+                let place = self.topics.iter().position(|known| *known == topic);
+                Partition::Source { topic: place.expect("only topics that were subscribed to are assigned"), index }
+            }
+            Partition::Shard(_) => partition,
+        }
+    }
+
+    fn event(&self, event: Event) -> Event {
+        let all = |partitions: Vec<_>| partitions.into_iter().map(|partition| self.at_worker(partition)).collect();
+        match event {
+            Event::Record(consumed) => {
+                Event::Record(Consumed { partition: self.at_worker(consumed.partition), ..consumed })
+            }
+            Event::Assigned(partitions) => Event::Assigned(all(partitions)),
+            Event::Revoked(partitions) => Event::Revoked(all(partitions)),
+            Event::Lost(partitions) => Event::Lost(all(partitions)),
+            other => other,
+        }
+    }
+
+    pub(super) fn subscribe(&mut self, tokens: &[Arc<str>], consumed: &[Arc<str>]) {
+        self.line.tell("subscribe", &consumed);
+        let topics = self.line.on(|cluster| {
+            let number = |token: &Arc<str>| cluster.sources.iter().position(|source| source == token);
+            let numbers = |tokens: &[Arc<str>]| tokens.iter().map(|token| number(token).expect("a topic")).collect();
+            let consumed: Vec<_> = numbers(consumed);
+            cluster.group.client(self.line.id).subscribe(consumed.into_iter().collect());
+            numbers(tokens)
+        });
+        assert!(topics.starts_with(&self.topics), "tokens only ever grow");
+        self.topics = topics;
     }
 
     fn on_consumer<T>(&self, act: impl FnOnce(&mut Consumer) -> T) -> T {
@@ -30,7 +81,7 @@ impl<'a> Consuming<'a> {
             if self.line.strikes(Kind::Consumer) {
                 self.on_consumer(|consumer| consumer.fail("the consumer is of no more use"));
             }
-            let event = self.line.on(|cluster| {
+            let event = self.event(self.line.on(|cluster| {
                 let consumer = cluster.group.client(self.line.id);
                 if let Some(event) = consumer.next_event() {
                     return event;
@@ -50,7 +101,7 @@ impl<'a> Consuming<'a> {
                     return Event::Record(consumed);
                 }
                 Event::Nothing
-            });
+            }));
             if event != Event::Nothing || wait.is_zero() || last {
                 if event != Event::Nothing {
                     self.line.tell("poll", &event);
@@ -70,7 +121,8 @@ impl<'a> Consuming<'a> {
         if self.line.strikes(Kind::Slow) {
             return self.line.not_now("no answer");
         }
-        let offsets = self.line.on(|cluster| cluster.group.stable_offsets(partitions));
+        let partitions = self.all_at_brokers(partitions);
+        let offsets = self.line.on(|cluster| cluster.group.stable_offsets(&partitions));
         self.line.tell("stable_offsets", &(partitions, &offsets));
         self.line.suspend(Turn::Call);
         match offsets {
@@ -80,28 +132,37 @@ impl<'a> Consuming<'a> {
     }
 
     pub(super) fn log_bounds(&mut self, partition: Partition) -> Result<Range<i64>, NotNow> {
-        Ok(self.line.on(|cluster| cluster.log(Place::Consumed(partition)).stable_bounds()))
+        let place = Place::Consumed(self.at_brokers(partition));
+        Ok(self.line.on(|cluster| cluster.log(place).stable_bounds()))
     }
 
     pub(super) fn assign(&mut self, starts: &[Start]) {
         self.on_consumer(|consumer| {
             consumer.answer_assigned();
             for start in starts {
-                consumer.assign(start.partition, start.offset, start.paused);
+                consumer.assign(self.at_brokers(start.partition), start.offset, start.paused);
             }
         });
     }
 
     pub(super) fn unassign(&mut self, partitions: &[Partition]) {
         self.line.tell("unassign", &partitions);
-        self.line.on(|cluster| cluster.group.answer_revoked(self.id, partitions));
+        let partitions = self.all_at_brokers(partitions);
+        self.line.on(|cluster| cluster.group.answer_revoked(self.line.id, &partitions));
     }
 
     pub(super) fn pause(&mut self, partitions: &[Partition]) {
+        let partitions = self.all_at_brokers(partitions);
         self.on_consumer(|consumer| partitions.iter().for_each(|partition| consumer.pause(*partition, true)));
     }
 
+    pub(super) fn seek(&mut self, partition: Partition, offset: i64) {
+        self.line.tell("seek", &(partition, offset));
+        self.on_consumer(|consumer| consumer.seek(self.at_brokers(partition), offset));
+    }
+
     pub(super) fn resume(&mut self, partitions: &[Partition]) {
+        let partitions = self.all_at_brokers(partitions);
         self.on_consumer(|consumer| partitions.iter().for_each(|partition| consumer.pause(*partition, false)));
     }
 
@@ -167,7 +228,8 @@ impl<'a> Consuming<'a> {
         self.line.on(|cluster| {
             let Cluster { group, random, .. } = cluster;
             group.leave(self.line.id, random);
-            group.clients.insert(self.line.id, Consumer::new(self.instance));
+            let next = group.client(self.line.id).again();
+            group.clients.insert(self.line.id, next);
         });
     }
 }

@@ -11,6 +11,7 @@ mod producer;
 use std::cell::RefCell;
 use std::ops::Range;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use corosensei::Yielder;
@@ -95,10 +96,9 @@ impl<'a> Client<'a> {
         turn: &'a Yielder<(), Turn>,
         id: ClientId,
         transactional_id: ProducerId,
-        instance: Option<u32>,
     ) -> Self {
         let line = Line { world, turn, id };
-        let consuming = Consuming::new(line.clone(), instance);
+        let consuming = Consuming::new(line.clone());
         let producing = Producing::new(line.clone(), transactional_id);
         Self { line, consuming, producing }
     }
@@ -107,6 +107,10 @@ impl<'a> Client<'a> {
 impl Broker for Client<'_> {
     fn now(&self) -> Duration {
         self.line.on(|cluster| cluster.now)
+    }
+
+    fn subscribe(&mut self, tokens: &[Arc<str>], consumed: &[Arc<str>]) {
+        self.consuming.subscribe(tokens, consumed);
     }
 
     fn poll(&mut self, wait: Duration) -> Event {
@@ -131,6 +135,10 @@ impl Broker for Client<'_> {
 
     fn pause(&mut self, partitions: &[Partition]) {
         self.consuming.pause(partitions);
+    }
+
+    fn seek(&mut self, partition: Partition, offset: i64) {
+        self.consuming.seek(partition, offset);
     }
 
     fn resume(&mut self, partitions: &[Partition]) {
@@ -182,6 +190,8 @@ impl Broker for Client<'_> {
     }
 
     fn send_offsets(&mut self, offsets: &[(Partition, i64)]) -> Result<(), Fault> {
+        let offsets =
+            offsets.iter().map(|(partition, offset)| (self.consuming.at_brokers(*partition), *offset)).collect();
         self.producing.send_offsets(|| self.consuming.metadata(), offsets)
     }
 

@@ -243,7 +243,7 @@ impl<'a> Producing<'a> {
     pub(super) fn send_offsets(
         &mut self,
         metadata: impl Fn() -> Option<Metadata>,
-        offsets: &[(Partition, i64)],
+        offsets: Vec<(Partition, i64)>,
     ) -> Result<(), Fault> {
         self.line.suspend(Turn::Call);
         if self.line.strikes(Kind::Slow) {
@@ -254,7 +254,7 @@ impl<'a> Producing<'a> {
         if metadata.is_none() {
             return Err(Fault::NotAMember("no member id or generation".into()));
         }
-        let (id, offsets) = (self.transactional_id, offsets.to_vec());
+        let id = self.transactional_id;
         let sent = self.request(Request::Offsets { metadata, offsets: offsets.clone() }, |cluster, epoch| {
             cluster.add_offsets(id, epoch, metadata, &offsets)
         });

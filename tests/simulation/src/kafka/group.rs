@@ -27,6 +27,8 @@ struct Member {
     client: ClientId,
     /// Its static identity.
     instance: Option<u32>,
+    /// Source topics that it wants partitions of.
+    subscription: BTreeSet<usize>,
     heard_of: Duration,
     /// Handed to it, and not given back yet.
     owned: BTreeSet<Partition>,
@@ -44,6 +46,8 @@ pub(crate) struct Metadata {
 #[derive(Debug, Default)]
 pub(crate) struct Consumer {
     instance: Option<u32>,
+    /// Source topics to be read; `None`: the group is not to be joined yet.
+    subscription: Option<BTreeSet<usize>>,
     member: Option<MemberId>,
     generation: i32,
     /// The coordinator has given it up, and it knows: until the worker has answered it does not join anew.
@@ -61,6 +65,16 @@ pub(crate) struct Consumer {
 impl Consumer {
     pub(crate) fn new(instance: Option<u32>) -> Self {
         Self { instance, ..Self::default() }
+    }
+
+    /// The next one of the same process, with the same subscription.
+    pub(crate) fn again(&self) -> Self {
+        Self { instance: self.instance, subscription: self.subscription.clone(), ..Self::default() }
+    }
+
+    /// Partitions follow by rebalances, those of the shard topic in any case.
+    pub(crate) fn subscribe(&mut self, topics: BTreeSet<usize>) {
+        self.subscription = Some(topics);
     }
 
     pub(crate) fn next_event(&mut self) -> Option<Event> {
@@ -84,6 +98,12 @@ impl Consumer {
 
     pub(crate) fn answer_assigned(&mut self) {
         self.unanswered.take_if(|event| matches!(event, Event::Assigned(_)));
+    }
+
+    pub(crate) fn seek(&mut self, partition: Partition, offset: i64) {
+        if let Some((position, _)) = self.positions.get_mut(&partition) {
+            *position = offset;
+        }
     }
 
     pub(crate) fn pause(&mut self, partition: Partition, pause: bool) {
@@ -111,6 +131,14 @@ impl Consumer {
     pub(crate) fn metadata(&self) -> Option<Metadata> {
         let member = self.member.filter(|_| !self.lost)?;
         Some(Metadata { member, generation: self.generation, instance: self.instance })
+    }
+}
+
+/// Whether a member with this subscription may have a partition.
+fn wants(subscription: &BTreeSet<usize>, partition: Partition) -> bool {
+    match partition {
+        Partition::Source { topic, .. } => subscription.contains(&topic),
+        Partition::Shard(_) => true,
     }
 }
 
@@ -197,9 +225,12 @@ impl Group {
         let mut partitions = self.partitions.clone();
         random.shuffle(&mut partitions);
         self.target.clear();
-        if !members.is_empty() {
-            let share = |(place, partition)| (partition, members[place % members.len()]);
-            self.target = partitions.into_iter().enumerate().map(share).collect();
+        for (place, partition) in partitions.into_iter().enumerate() {
+            let wants = |member: &&MemberId| wants(&self.members[member].subscription, partition);
+            let takers: Vec<_> = members.iter().filter(wants).collect();
+            if !takers.is_empty() {
+                self.target.insert(partition, *takers[place % takers.len()]);
+            }
         }
     }
 
@@ -253,6 +284,7 @@ impl Group {
         if consumer.frozen || consumer.unanswered.is_some() || !consumer.events.is_empty() {
             return;
         }
+        let Some(subscription) = &consumer.subscription else { return };
         let Some(member_id) = consumer.member else {
             self.join(id, now, random);
             return;
@@ -268,6 +300,11 @@ impl Group {
             return;
         };
         member.heard_of = now;
+        if member.subscription != *subscription {
+            member.subscription.clone_from(subscription);
+            self.rebalance(random);
+            return;
+        }
         consumer.generation = self.generation;
         let target = |partition: &Partition| self.target.get(partition) == Some(&member_id);
         let revoked: Vec<_> = member.owned.iter().copied().filter(|partition| !target(partition)).collect();
@@ -289,13 +326,16 @@ impl Group {
     fn join(&mut self, client: ClientId, now: Duration, random: &mut fastrand::Rng) {
         let consumer = self.clients.get_mut(&client).expect("it runs");
         let (id, instance) = (self.next_member, consumer.instance);
+        let subscription = consumer.subscription.clone().expect("it is subscribed");
         self.next_member += 1;
         consumer.member = Some(id);
         let known =
             instance.and_then(|own| self.members.iter().find(|(_, m)| m.instance == Some(own)).map(|(m, _)| *m));
         if let Some(old) = known {
             // A known static identity gets what it had, in the same generation; the old member id is fenced.
-            let Member { owned, .. } = self.members.remove(&old).expect("found above");
+            // That it subscribes to something else now is told by its next heartbeat.
+            let Member { mut owned, subscription: former, .. } = self.members.remove(&old).expect("found above");
+            owned.retain(|partition| wants(&subscription, *partition));
             for member in self.target.values_mut().filter(|member| **member == old) {
                 *member = id;
             }
@@ -304,9 +344,10 @@ impl Group {
                 consumer.assigned.extend(owned.iter().copied());
                 consumer.events.push_back(Event::Assigned(owned.iter().copied().collect()));
             }
-            self.members.insert(id, Member { client, instance, heard_of: now, owned });
+            self.members.insert(id, Member { client, instance, subscription: former, heard_of: now, owned });
         } else {
-            self.members.insert(id, Member { client, instance, heard_of: now, owned: BTreeSet::new() });
+            let owned = BTreeSet::new();
+            self.members.insert(id, Member { client, instance, subscription, heard_of: now, owned });
             self.rebalance(random);
             self.clients.get_mut(&client).expect("it runs").generation = self.generation;
         }

@@ -10,6 +10,7 @@ mod log;
 mod transactions;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use switchboard_core::envelope::Record;
@@ -68,6 +69,8 @@ impl From<Refusal> for Error {
 pub(crate) struct Cluster {
     pub(crate) now: Duration,
     pub(crate) random: fastrand::Rng,
+    /// Tokens of the source topics, by their numbers in `Partition::Source` here.
+    pub(crate) sources: Vec<Arc<str>>,
     pub(crate) logs: BTreeMap<Place, Log>,
     pub(crate) transactions: Transactions,
     pub(crate) group: Group,
@@ -75,13 +78,14 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    pub(crate) fn new(seed: u64, partitions: Vec<Partition>, shards: u32) -> Self {
+    pub(crate) fn new(seed: u64, sources: Vec<Arc<str>>, partitions: Vec<Partition>, shards: u32) -> Self {
         let consumed = partitions.iter().map(|partition| Place::Consumed(*partition));
         let changelogs = (0..shards).map(|shard| Place::Changelog(shard.cast_signed()));
         let places = consumed.chain(changelogs).chain([Place::Outputs, Place::DeadLetters]);
         Self {
             now: Duration::ZERO,
             random: fastrand::Rng::with_seed(seed),
+            sources,
             logs: places.map(|place| (place, Log::default())).collect(),
             transactions: Transactions::default(),
             group: Group::new(partitions),
