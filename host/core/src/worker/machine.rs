@@ -245,6 +245,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                     self.inbox.drop_partitions(&partitions);
                     self.ownership.dropped(&partitions, &mut self.broker);
                     self.releases.forget();
+                    self.observer.rerouted();
                     return Ok(());
                 }
                 Event::Failed(why) => {
@@ -428,6 +429,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         self.paused = false;
         self.ownership = Ownership::default();
         self.releases.forget();
+        self.observer.rerouted();
         self.renew_producer = true;
         match again(&mut self.broker, B::restart) {
             // What made it necessary may be there still.

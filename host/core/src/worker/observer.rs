@@ -9,12 +9,15 @@ pub trait Observer {
     fn settled(&mut self, _source: &Coordinates, _by: (Option<&TenantId>, Option<&Release>), _verdict: &Verdict) {}
 
     /// A tenant does not run the release that its route says, but stays on the one that it ran last.
-    fn stays(&mut self, _tenant: &TenantId, _wanted: Option<Digest>, _on: Digest, _why: &str) {}
+    fn stays(&mut self, _tenant: &TenantId, _wanted: Digest, _on: Digest, _why: &str) {}
+
+    /// A release cannot take a tenant's state over, and why: its own fault.
+    fn refused(&mut self, _tenant: &TenantId, _release: &Release, _why: &str) {}
 
     /// A tenant's messages wait, and its shard with them, until another routing is taken.
     fn waits(&mut self, _tenant: &TenantId, _why: &str) {}
 
-    /// Another routing has been taken: who stays and who waits will be told anew.
+    /// Another routing has been taken, or partitions have gone: who runs what, who stays and who waits will be told anew.
     fn rerouted(&mut self) {}
 
     /// All that was settled since the last end of a transaction is committed.

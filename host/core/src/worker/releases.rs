@@ -95,7 +95,10 @@ impl Releases {
                     }
                     return Ok(Arc::clone(release));
                 }
-                Err(why) => (release.digest, None, why),
+                Err(why) => {
+                    observer.refused(&tenant.id, release, &why);
+                    (release.digest, None, why)
+                }
             },
         };
         // A tenant that never ran has nothing to go back to but what its route replaced.
@@ -107,7 +110,7 @@ impl Releases {
                     state.set_host_entry(Ran::KEY, Ran { release: release.digest, state_version, route }.encode());
                 }
                 tracing::warn!(tenant = %tenant.id, "stays on {}: {why}", title(release));
-                observer.stays(&tenant.id, Some(wanted), release.digest, &why);
+                observer.stays(&tenant.id, wanted, release.digest, &why);
                 Ok(Arc::clone(release))
             }
             _ => Err(why),

@@ -164,10 +164,9 @@ impl Observer for Notes {
         self.0.borrow_mut().push(format!("{source} {tenant} {verdict}"));
     }
 
-    fn stays(&mut self, tenant: &TenantId, wanted: Option<Digest>, on: Digest, why: &str) {
+    fn stays(&mut self, tenant: &TenantId, wanted: Digest, on: Digest, why: &str) {
         let number = |digest: Digest| digest.bytes()[0];
-        let wanted = wanted.map(number).unwrap_or_default();
-        self.0.borrow_mut().push(format!("{tenant} stays on {}, not {wanted}: {why}", number(on)));
+        self.0.borrow_mut().push(format!("{tenant} stays on {}, not {}: {why}", number(on), number(wanted)));
     }
 
     fn waits(&mut self, tenant: &TenantId, why: &str) {
