@@ -178,7 +178,8 @@ pub struct Overrides {
     )]
     #[serde(rename = "carry-headers", skip_serializing_if = "Vec::is_empty")]
     carry_header: Vec<String>,
-    /// A token that the plugin may produce to; repeatable [default: all that its manifest lists].
+    /// A token that plugins may produce to, one that wants another is refused; repeatable [default: all that its manifest
+    /// lists].
     #[arg(
         long,
         value_name = "TOKEN",
@@ -188,6 +189,11 @@ pub struct Overrides {
     )]
     #[serde(rename = "allow-topics", skip_serializing_if = "Vec::is_empty")]
     allow_topic: Vec<String>,
+    /// A minisign public key, or its .pub file: only plugins that one of these has signed run; repeatable [default: all
+    /// run].
+    #[arg(long, value_name = "KEY", env = "SWITCHBOARD_TRUSTED_KEYS", value_delimiter = ',')]
+    #[serde(rename = "trusted-keys", skip_serializing_if = "Vec::is_empty")]
+    trusted_key: Vec<String>,
 
     /// A lookup source's URL template, with {base} and {key}; repeatable. {base} comes from <SOURCE>_SERVICE_URL, else from
     /// BASE_SERVICE_URL.

@@ -43,8 +43,10 @@ pub struct Settings {
     pub carry_headers: Vec<String>,
     /// Token -> the broker's name, where no environment variable has the token's name.
     pub topics: BTreeMap<String, String>,
-    /// Tokens that plugins may produce to; none given: all that the manifest lists.
+    /// Tokens that plugins may produce to, a plugin that wants another is refused; none given: all that it lists.
     pub allow_topics: Option<Vec<String>>,
+    /// minisign's public keys, or paths of their files: only what one of them has signed runs; none given: everything.
+    pub trusted_keys: Vec<String>,
 
     pub lookups: BTreeMap<String, SourceOptions>,
     pub lookup_time_ms: u64,
@@ -110,6 +112,7 @@ impl Default for Settings {
             carry_headers: Vec::new(),
             topics: BTreeMap::new(),
             allow_topics: None,
+            trusted_keys: Vec::new(),
             lookups: BTreeMap::new(),
             lookup_time_ms: 5000,
             lookup_cache_bytes: 64 << 20,

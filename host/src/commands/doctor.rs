@@ -1,7 +1,5 @@
 //! `switchboard doctor`: looks at a cluster with the eyes of `run`, and tells what does not fit and what to do.
 
-use std::sync::Arc;
-
 use serde_json::json;
 use switchboard_core::worker::Manifest;
 
@@ -9,6 +7,7 @@ use super::run;
 use crate::cli::RunArgs;
 use crate::config::Settings;
 use crate::kafka::{Doctor, Finding, Level, Section};
+use crate::release::TrustedKeys;
 use crate::telemetry;
 
 /// Examines the cluster for these settings; true when no problem was found.
@@ -74,8 +73,8 @@ fn plugin(settings: &Settings) -> (Manifest, Finding) {
         let text = "none is given, so consumed and produced topics are not checked".into();
         return (none, finding(Level::Warning, text, Some("Give it with --plugin FILE")));
     }
-    let loaded = run::sandbox(settings).and_then(|sandbox| Ok(sandbox.load_file(&settings.plugin)?));
-    match loaded.map(Arc::new) {
+    let load = || run::load(&run::sandbox(settings)?, &TrustedKeys::read(&settings.trusted_keys)?, &settings.plugin);
+    match load() {
         Ok(artifact) => {
             let manifest = artifact.manifest().clone();
             let text = format!(

@@ -1,6 +1,7 @@
 //! `switchboard run`: consume, process, commit, until told to stop.
 
 use std::num::NonZero;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use crate::kafka::{
     tell_lag,
 };
 use crate::lookup::{HttpLookups, Source};
+use crate::release::TrustedKeys;
 use crate::sandbox::{Artifact, Instances, Limits, Sandbox};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
@@ -39,7 +41,11 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
         sandbox = sandbox.with_cache(&directory.join("code"));
     }
     let limits = *sandbox.limits();
-    let artifact = Arc::new(sandbox.load_file(&settings.plugin)?);
+    let keys = TrustedKeys::read(&settings.trusted_keys)?;
+    if keys.is_empty() {
+        tracing::warn!("no trusted-keys are set: any plugin runs here, whoever made it");
+    }
+    let artifact = Arc::new(load(&sandbox, &keys, &settings.plugin)?);
     let rules = rules(&settings);
     let topology = topology(&settings).with(&*tokens(&artifact.manifest().consumes), &artifact.release().produces)?;
     let lookups = lookups(&settings, artifact.manifest(), &rules.tenants)?;
@@ -73,6 +79,13 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
     result?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// A plugin's file, which a trusted key has signed.
+pub(super) fn load(sandbox: &Sandbox, keys: &TrustedKeys, path: &Path) -> anyhow::Result<Artifact> {
+    let bytes = sandbox.read_file(path)?;
+    keys.verify_file(path, &bytes).with_context(|| path.display().to_string())?;
+    sandbox.load(&bytes).with_context(|| path.display().to_string())
 }
 
 fn announce(settings: &Settings, artifact: &Artifact, instance: &Instance, workers: usize, started: Instant) {
@@ -121,7 +134,11 @@ pub(super) fn sandbox(settings: &Settings) -> anyhow::Result<Sandbox> {
         state: settings.state_limits(),
         ..Limits::default()
     };
-    Sandbox::new(limits).map_err(|error| anyhow::anyhow!("this machine cannot run the sandbox: {error:#}"))
+    let sandbox = Sandbox::new(limits)?;
+    Ok(match &settings.allow_topics {
+        Some(tokens) => sandbox.with_allowed_topics(tokens.clone()),
+        None => sandbox,
+    })
 }
 
 pub(super) fn rules(settings: &Settings) -> Rules {

@@ -2,8 +2,10 @@
 //!
 //! A `Publication` is one routing with the artifacts of its releases. `Board` has the newest; each worker's `Follower` takes
 //! it between two transactions. What is on the board never changes: code that no publication and no instance has any
-//! more is dropped.
+//! more is dropped. Whose artifacts run is in `trust`.
 
 mod board;
+mod trust;
 
 pub use board::{Board, Follower, Publication};
+pub use trust::{KeyError, TrustError, TrustedKeys};

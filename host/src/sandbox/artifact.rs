@@ -59,6 +59,11 @@ pub enum LoadError {
     NoHandler,
     #[error("it imports {}, which the host does not grant to plugins", imports.join(", "))]
     NotGranted { imports: Vec<String> },
+    #[error(
+        "it produces to {}, which this host does not allow: add that to allow-topics, or take it out of the plugin's manifest",
+        tokens.join(", ")
+    )]
+    NotAllowed { tokens: Vec<String> },
     #[error("its imports or exports differ from wit/plugin.wit, build it against this host's version: {0}")]
     Mismatch(String),
     #[error("it fails when asked what it is ({function}): {letter}")]
@@ -133,6 +138,10 @@ impl Artifact {
         let mismatch = |error: wasmtime::Error| LoadError::Mismatch(told(&error));
         let linked = Linked::new(sandbox, &component).map_err(mismatch)?;
         let manifest = describe(sandbox, &linked)?;
+        let refused = sandbox.not_allowed(&manifest.produces);
+        if !refused.is_empty() {
+            return Err(LoadError::NotAllowed { tokens: refused });
+        }
         let migrates = migrates_from(sandbox, &linked)?;
         check_migrates(&migrates, manifest.state_version).map_err(LoadError::Migrates)?;
         let title = format!("{} {}", manifest.name, manifest.version).into();

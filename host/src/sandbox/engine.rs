@@ -30,6 +30,7 @@ pub struct Sandbox {
     pub(super) linker: Linker<Guest>,
     pub(super) limits: Limits,
     cache: Option<CodeCache>,
+    allowed: Option<Vec<String>>,
 }
 
 impl Sandbox {
@@ -45,7 +46,7 @@ impl Sandbox {
         guest::add_to_linker(&mut linker)?;
         wasi::add_to_linker(&mut linker)?;
         start_epochs(&engine)?;
-        Ok(Self { engine, linker, limits, cache: None })
+        Ok(Self { engine, linker, limits, cache: None, allowed: None })
     }
 
     /// Keeps compiled code in this directory, which is made when it is missing, so that an artifact is compiled once. What
@@ -56,6 +57,19 @@ impl Sandbox {
             .inspect_err(|error| tracing::warn!("compiled code is not kept in {}: {error}", directory.display()))
             .ok();
         self
+    }
+
+    /// Refuses artifacts that produce to a topic whose token is none of these.
+    #[must_use]
+    pub fn with_allowed_topics(mut self, tokens: Vec<String>) -> Self {
+        self.allowed = Some(tokens);
+        self
+    }
+
+    /// Of these tokens, those that may not be produced to.
+    pub(super) fn not_allowed(&self, tokens: &[String]) -> Vec<String> {
+        let is_allowed = |token: &String| self.allowed.as_ref().is_none_or(|allowed| allowed.contains(token));
+        tokens.iter().filter(|token| !is_allowed(token)).cloned().collect()
     }
 
     pub(super) fn compile(&self, digest: &Digest, bytes: &[u8]) -> wasmtime::Result<Component> {
@@ -77,13 +91,21 @@ impl Sandbox {
         Artifact::load(self, bytes)
     }
 
-    /// The same for a file, whose size is looked at before it is read.
+    /// The same for a file.
     ///
     /// # Errors
-    /// As `load`, or when it cannot be read.
+    /// As `load` and `read_file`.
     pub fn load_file(&self, path: &Path) -> Result<Artifact, LoadError> {
-        let bytes = Artifact::read(path, self.limits.artifact)?;
+        let bytes = self.read_file(path)?;
         self.load(&bytes).map_err(|error| LoadError::File { path: path.to_owned(), error: error.into() })
+    }
+
+    /// Reads an artifact's file, if it is not too large for one.
+    ///
+    /// # Errors
+    /// When it is, or cannot be read.
+    pub fn read_file(&self, path: &Path) -> Result<Vec<u8>, LoadError> {
+        Artifact::read(path, self.limits.artifact)
     }
 }
 

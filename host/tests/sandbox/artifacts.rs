@@ -70,6 +70,20 @@ fn an_import_that_is_not_granted_is_named() {
 }
 
 #[test]
+fn a_plugin_that_produces_to_a_topic_that_is_not_allowed_is_refused() {
+    let bytes = std::fs::read(hostile_path()).unwrap();
+    let load = |allowed: &[&str]| {
+        let allowed = allowed.iter().map(|&token| token.to_owned()).collect();
+        sandbox().with_allowed_topics(allowed).load(&bytes).map(|_| ()).map_err(|error| error.to_string())
+    };
+    assert_eq!(load(&["AUDIT", "OUT"]), Ok(()));
+    let refused = "it produces to OUT, which this host does not allow: add that to allow-topics, or take it out of the plugin's \
+                   manifest";
+    assert_eq!(load(&["AUDIT"]), Err(refused.into()));
+    assert_eq!(load(&[]), Err(refused.into()));
+}
+
+#[test]
 fn an_interface_of_another_shape_is_named() {
     let imports = r#"(import "switchboard:plugin/state@0.1.0" (instance (export "get" (func (param "key" u32)))))"#;
     let error = refused(&Handmade { imports: imports.into(), ..Handmade::default() });
