@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use switchboard_core::envelope::{HeaderKind, TenantHeader};
 
-use crate::config::{LogFormat, StartFromSetting};
+use crate::config::{LogFormat, OnFailureSetting, StartFromSetting};
 use crate::kafka::GroupProtocol;
 
 /// A Kafka runtime for WebAssembly plugins: exactly-once, many tenants in one process.
@@ -108,10 +108,18 @@ pub struct Overrides {
     #[arg(long, env = "SWITCHBOARD_APP", help_heading = "Kafka")]
     #[serde(skip_serializing_if = "Option::is_none")]
     app: Option<String>,
-    /// The plugin's component.
+    /// A plugin's component, for all tenants that no deployed release is routed to [default: none].
     #[arg(long, value_name = "FILE", env = "SWITCHBOARD_PLUGIN")]
     #[serde(skip_serializing_if = "Option::is_none")]
     plugin: Option<PathBuf>,
+    /// Load the plugin anew whenever its file changes: for development, on a single host.
+    #[arg(long, env = "SWITCHBOARD_WATCH")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    watch: bool,
+    /// What tenants do whose release this host cannot run: keep the one that they ran last, or stop and wait [default: keep].
+    #[arg(long, value_name = "HOW", env = "SWITCHBOARD_ON_FAILURE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on_failure: Option<OnFailureSetting>,
     /// The brokers: HOST:PORT,HOST:PORT.
     #[arg(long, value_name = "LIST", env = "BOOTSTRAP_SERVERS", help_heading = "Kafka")]
     #[serde(skip_serializing_if = "Option::is_none")]

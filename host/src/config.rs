@@ -9,6 +9,7 @@ use figment::error::Kind;
 use figment::providers::{Format as _, Serialized, Toml};
 use serde::{Deserialize, Serialize};
 use switchboard_core::envelope::{OutputLimits, TenantHeader};
+use switchboard_core::release::OnFailure;
 use switchboard_core::state::StateLimits;
 use switchboard_core::worker::{BatchLimits, StartFrom};
 
@@ -21,7 +22,11 @@ use crate::lookup::SourceOptions;
 pub struct Settings {
     /// The application: the consumer group, and the prefix of internal topics and transactional ids.
     pub app: String,
+    /// What tenants without a route run; none given: nothing.
     pub plugin: PathBuf,
+    /// The plugin is loaded anew when its file changes.
+    pub watch: bool,
+    pub on_failure: OnFailureSetting,
     pub bootstrap_servers: String,
     /// Given: transactional ids and static membership rest on it. Else the host's name and a free slot number.
     pub instance: Option<String>,
@@ -81,6 +86,14 @@ pub enum StartFromSetting {
     Latest,
 }
 
+/// What becomes of tenants whose release this host cannot run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFailureSetting {
+    Keep,
+    Stop,
+}
+
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -95,6 +108,8 @@ impl Default for Settings {
         Self {
             app: String::new(),
             plugin: PathBuf::new(),
+            watch: false,
+            on_failure: OnFailureSetting::Keep,
             bootstrap_servers: String::new(),
             instance: None,
             state_dir: None,
@@ -168,7 +183,7 @@ impl Settings {
         figment.extract().map_err(|error| describe(&error, &name))
     }
 
-    /// Checks what no type does; of the plugin see `check_plugin`.
+    /// Checks what no type does.
     ///
     /// # Errors
     /// Names the first setting that is missing or out of range.
@@ -189,6 +204,10 @@ impl Settings {
                 "the brokers' address",
                 "BOOTSTRAP_SERVERS, or --bootstrap-servers HOST:PORT",
             ));
+        }
+        if self.watch && !self.has_plugin() {
+            let problem = "there is no plugin whose file could be watched: give --plugin X.wasm";
+            return Err(ConfigError::Value { name: "watch", value: "true".into(), problem });
         }
         let at_least_one = [
             ("shards", u64::from(self.shards)),
@@ -212,16 +231,8 @@ impl Settings {
         Ok(())
     }
 
-    /// # Errors
-    /// When no plugin is given.
-    pub fn check_plugin(&self) -> Result<(), ConfigError> {
-        if self.plugin.as_os_str().is_empty() {
-            return Err(ConfigError::Missing(
-                "the plugin",
-                "--plugin X.wasm, or plugin = \"X.wasm\" in the config file",
-            ));
-        }
-        Ok(())
+    pub fn has_plugin(&self) -> bool {
+        !self.plugin.as_os_str().is_empty()
     }
 
     pub fn batch(&self) -> BatchLimits {
@@ -243,6 +254,13 @@ impl Settings {
 
     pub fn state_limits(&self) -> StateLimits {
         StateLimits { key: self.max_key_bytes, value: self.max_value_bytes, tenant: self.max_state_bytes }
+    }
+
+    pub fn on_failure(&self) -> OnFailure {
+        match self.on_failure {
+            OnFailureSetting::Keep => OnFailure::Keep,
+            OnFailureSetting::Stop => OnFailure::Stop,
+        }
     }
 
     pub fn start_from(&self) -> StartFrom {
@@ -326,9 +344,10 @@ mod tests {
         expect(&settings, "BOOTSTRAP_SERVERS");
         settings.bootstrap_servers = "b".into();
         settings.check().unwrap();
-        assert!(settings.check_plugin().unwrap_err().to_string().contains("--plugin"));
+        settings.watch = true;
+        expect(&settings, "--plugin");
         settings.plugin = "p".into();
-        settings.check_plugin().unwrap();
+        settings.check().unwrap();
         settings.shards = 0;
         expect(&settings, "shards");
     }

@@ -7,7 +7,7 @@ use super::run;
 use crate::cli::RunArgs;
 use crate::config::Settings;
 use crate::kafka::{Doctor, Finding, Level, Section};
-use crate::release::TrustedKeys;
+use crate::release::{TrustedKeys, load_file};
 use crate::telemetry;
 
 /// Examines the cluster for these settings; true when no problem was found.
@@ -73,7 +73,7 @@ fn plugin(settings: &Settings) -> (Manifest, Finding) {
         let text = "none is given, so consumed and produced topics are not checked".into();
         return (none, finding(Level::Warning, text, Some("Give it with --plugin FILE")));
     }
-    let load = || run::load(&run::sandbox(settings)?, &TrustedKeys::read(&settings.trusted_keys)?, &settings.plugin);
+    let load = || load_file(&run::sandbox(settings)?, &TrustedKeys::read(&settings.trusted_keys)?, &settings.plugin);
     match load() {
         Ok(artifact) => {
             let manifest = artifact.manifest().clone();

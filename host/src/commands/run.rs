@@ -1,24 +1,25 @@
 //! `switchboard run`: consume, process, commit, until told to stop.
 
 use std::num::NonZero;
-use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use switchboard_core::envelope::{OutputRules, TenantSchema};
+use switchboard_core::release::control::HostStatus;
 use switchboard_core::worker::{Manifest, Rules};
 
 use crate::cli::RunArgs;
 use crate::config::Settings;
 use crate::host::{Host, Plan};
 use crate::instance::Instance;
+use crate::kafka::control::ArtifactReader;
 use crate::kafka::{
     ClientOptions, Committed, GroupProtocol, HistoryError, Purge, TopicError, Topology, check_history, prepare,
     tell_lag,
 };
 use crate::lookup::{HttpLookups, Source};
-use crate::release::TrustedKeys;
+use crate::release::{ControlTopic, Keeper, Loader, Shelf, Tally, TrustedKeys, Watched};
 use crate::sandbox::{Artifact, Instances, Limits, Sandbox};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
@@ -31,34 +32,40 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
     let settings = Settings::load(args.config.as_deref(), &overrides)?;
     telemetry::logs(settings.log_format);
     settings.check()?;
-    settings.check_plugin()?;
     let instance = Instance::claim(&settings.app, settings.instance.as_deref()).context("claiming an instance id")?;
     let options = client_options(&settings, &instance.id);
     options.check()?;
-
-    let mut sandbox = sandbox(&settings)?;
-    if let Some(directory) = &settings.state_dir {
-        sandbox = sandbox.with_cache(&directory.join("code"));
-    }
-    let limits = *sandbox.limits();
-    let keys = TrustedKeys::read(&settings.trusted_keys)?;
-    if keys.is_empty() {
+    let topology = topology(&settings);
+    let loader = loader(&settings, &options, &topology)?;
+    if loader.trusted.is_empty() {
         tracing::warn!("no trusted-keys are set: any plugin runs here, whoever made it");
     }
-    let artifact = Arc::new(load(&sandbox, &keys, &settings.plugin)?);
+    let limits = *loader.sandbox.limits();
+    let base = settings.has_plugin().then(|| loader.load_file(&settings.plugin)).transpose()?.map(Arc::new);
     let rules = rules(&settings);
-    let topology = topology(&settings).with(&*tokens(&artifact.manifest().consumes), &artifact.release().produces)?;
-    let lookups = lookups(&settings, artifact.manifest(), &rules.tenants)?;
+    let lookups = lookups(&settings, &rules.tenants)?;
 
     let stop = Shutdown::default();
     stop.on_signals().context("handling signals")?;
     // It connects while the topics are looked at.
     let committed = Committed::new(&options).context("making a Kafka client")?;
-    let admin = match prepare(&options, &topology, settings.replication_factor, &stop) {
+    let known = match &base {
+        Some(base) => topology.with(&*tokens(&base.manifest().consumes), &base.release().produces)?,
+        None => topology.clone(),
+    };
+    let admin = match prepare(&options, &known, settings.replication_factor, &stop) {
         Err(TopicError::Stopped) => return Ok(()),
         result => result?,
     };
-    match check_history(&options, &topology, &committed, &stop) {
+    announce_base(base.as_deref());
+    let watched = settings.watch.then(|| Watched::new(settings.plugin.clone()));
+    let shelf = Shelf::new(loader, settings.on_failure(), base);
+    let (control, tally) = (ControlTopic::new(&options, &topology)?, Tally::default());
+    let Some(keeper) = Keeper::start(control, shelf, tally.clone(), watched, status(&instance), &stop) else {
+        return Ok(());
+    };
+    let board = keeper.board().clone();
+    match check_history(&options, &topology.with(board.newest().1.routing.consumed(), [])?, &committed, &stop) {
         Err(HistoryError::Stopped) => return Ok(()),
         result => result?,
     }
@@ -66,40 +73,66 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
     let workers = workers(&settings);
     let plan =
         Plan { rules, options, topology: Arc::new(topology), lookups, workers, state_dir: settings.state_dir.clone() };
-    let host = Host::start(&plan, || Instances::new(Arc::clone(&artifact), limits), || (), &stop)?;
+    let host = Host::start(&plan, || Instances::following(&board, limits), || tally.observer(), &stop)?;
+    let ended = stop.clone();
+    let keeper = std::thread::Builder::new().name("releases".into()).spawn(move || keeper.run(&ended))?;
     let (every, ended) = (Duration::from_millis(settings.purge_interval_ms), stop.clone());
     let purge = std::thread::Builder::new().name("purge".into()).spawn(move || purge.run(every, &ended))?;
     let (options, topology, start_from) = (plan.options.clone(), Arc::clone(&plan.topology), plan.rules.start_from);
+    // Of two tokens of one topic, which are refused at load, there would be no lag.
+    let consumed =
+        move || topology.with(board.newest().1.routing.consumed(), []).unwrap_or_else(|_| (*topology).clone());
     let (lag, ended) = (std::thread::Builder::new().name("lag".into()), stop.clone());
-    let lag = lag.spawn(move || tell_lag(&committed, &options, &topology, start_from, &ended))?;
-    announce(&settings, &artifact, &instance, workers, started);
-    let result = host.join();
-    // Err: it panicked, which ends nothing else.
-    let _ = (purge.join(), lag.join());
-    result?;
-    tracing::info!("stopped");
-    Ok(())
-}
-
-/// A plugin's file, which a trusted key has signed.
-pub(super) fn load(sandbox: &Sandbox, keys: &TrustedKeys, path: &Path) -> anyhow::Result<Artifact> {
-    let bytes = sandbox.read_file(path)?;
-    keys.verify_file(path, &bytes).with_context(|| path.display().to_string())?;
-    sandbox.load(&bytes).with_context(|| path.display().to_string())
-}
-
-fn announce(settings: &Settings, artifact: &Artifact, instance: &Instance, workers: usize, started: Instant) {
-    let Manifest { name, version, .. } = artifact.manifest();
+    let lag = lag.spawn(move || tell_lag(&committed, &options, consumed, start_from, &ended))?;
     tracing::info!(
         app = %settings.app,
         instance = %instance.id,
-        plugin = %format!("{name} {version}"),
-        digest = %artifact.digest().short(),
         workers,
         "running on {} after {} ms",
         settings.bootstrap_servers,
         started.elapsed().as_millis()
     );
+    let result = host.join();
+    // Err: it panicked, which ends nothing else.
+    let _ = (keeper.join(), purge.join(), lag.join());
+    result?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn announce_base(base: Option<&Artifact>) {
+    match base {
+        Some(artifact) => {
+            let Manifest { name, version, .. } = artifact.manifest();
+            tracing::info!(digest = %artifact.digest().short(), "plugin: {name} {version}, for tenants without a route");
+        }
+        None => tracing::info!("no plugin is set: what tenants run is deployed (`switchboard deploy`)"),
+    }
+}
+
+/// What stays the same in this host's status.
+fn status(instance: &Instance) -> HostStatus {
+    let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    HostStatus {
+        instance: instance.id.clone(),
+        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        started: i64::try_from(started.as_millis()).unwrap_or(i64::MAX),
+        ..HostStatus::default()
+    }
+}
+
+pub(super) fn loader(settings: &Settings, options: &ClientOptions, topology: &Topology) -> anyhow::Result<Loader> {
+    let mut sandbox = sandbox(settings)?;
+    if let Some(directory) = &settings.state_dir {
+        sandbox = sandbox.with_cache(&directory.join("code"));
+    }
+    Ok(Loader {
+        sandbox: Arc::new(sandbox),
+        trusted: TrustedKeys::read(&settings.trusted_keys)?,
+        topology: topology.clone(),
+        lookups: settings.lookups.keys().cloned().collect(),
+        artifacts: ArtifactReader::new(options, &topology.control).context("making a Kafka client")?,
+    })
 }
 
 pub(super) fn client_options(settings: &Settings, instance: &str) -> ClientOptions {
@@ -165,7 +198,7 @@ pub(super) fn tokens(list: &[String]) -> Vec<Arc<str>> {
     list.iter().map(|token| Arc::from(token.as_str())).collect()
 }
 
-fn lookups(settings: &Settings, manifest: &Manifest, tenants: &TenantSchema) -> anyhow::Result<HttpLookups> {
+fn lookups(settings: &Settings, tenants: &TenantSchema) -> anyhow::Result<HttpLookups> {
     let mut sources = Vec::new();
     for (name, options) in &settings.lookups {
         match Source::new(name, options.clone(), |variable| std::env::var(variable).ok())? {
@@ -175,12 +208,6 @@ fn lookups(settings: &Settings, manifest: &Manifest, tenants: &TenantSchema) -> 
             }
             None => tracing::info!("lookup source {name}: no variable holds its base URL"),
         }
-        if !manifest.lookups.contains(name) {
-            tracing::warn!("lookup source {name} is configured, but {} does not ask it", manifest.name);
-        }
-    }
-    for name in manifest.lookups.iter().filter(|name| !sources.iter().any(|source| source.name() == *name)) {
-        tracing::info!("lookup source {name} is not configured: every answer is «not found»");
     }
     Ok(HttpLookups::new(sources, settings.lookup_cache_bytes, tenants))
 }

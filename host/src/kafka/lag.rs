@@ -102,11 +102,12 @@ pub(super) fn for_people(time: Duration) -> String {
     }
 }
 
-/// Logs the lag of an application every few seconds, when there is one worth it, until a stop is asked for.
+/// Logs the lag of an application every few seconds, when there is one worth it, until a stop is asked for. `topology` has the
+/// topics that are consumed at the time.
 pub fn tell_lag(
     committed: &Committed,
     options: &ClientOptions,
-    topology: &Topology,
+    topology: impl Fn() -> Topology,
     start_from: StartFrom,
     stop: &Shutdown,
 ) {
@@ -114,10 +115,9 @@ pub fn tell_lag(
     while !stop.wait(EVERY) {
         // Not before the host runs, which is to start quickly.
         let read = match &reader {
-            Some(reader) => LagReader::read(reader, stop),
-            None => {
-                LagReader::new(committed, options, topology, start_from).and_then(|new| reader.insert(new).read(stop))
-            }
+            Some(reader) => LagReader::read(reader, &topology(), stop),
+            None => LagReader::new(committed, options, start_from)
+                .and_then(|new| reader.insert(new).read(&topology(), stop)),
         };
         match read {
             Ok(lag) if lag.is_worth_telling() => tracing::info!("lag: {lag}"),
@@ -136,8 +136,6 @@ pub(super) struct LagReader<'a> {
     committed: &'a Committed,
     /// Reads the first waiting record of each partition.
     records: BaseConsumer<PlainContext>,
-    sources: Vec<String>,
-    shards: String,
     start_from: StartFrom,
 }
 
@@ -153,12 +151,7 @@ type Partitions = BTreeMap<(String, i32), Waiting>;
 impl<'a> LagReader<'a> {
     /// # Errors
     /// When librdkafka refuses the configuration.
-    pub(super) fn new(
-        committed: &'a Committed,
-        options: &ClientOptions,
-        topology: &Topology,
-        start_from: StartFrom,
-    ) -> KafkaResult<Self> {
+    pub(super) fn new(committed: &'a Committed, options: &ClientOptions, start_from: StartFrom) -> KafkaResult<Self> {
         let mut config = options.plain();
         config
             .set("group.id", &options.app)
@@ -172,26 +165,26 @@ impl<'a> LagReader<'a> {
             .set("fetch.queue.backoff.ms", "5")
             .set("fetch.wait.max.ms", "10");
         let records = BaseConsumer::from_config_and_context(&config, PlainContext::new(&config))?;
-        let sources = topology.sources.iter().map(|topic| topic.name.clone()).collect();
-        Ok(Self { committed, records, sources, shards: topology.shards.clone(), start_from })
+        Ok(Self { committed, records, start_from })
     }
 
     /// # Errors
     /// When a broker does not answer, or a stop is asked for.
-    pub(super) fn read(&self, stop: &Shutdown) -> KafkaResult<Lag> {
+    pub(super) fn read(&self, topology: &Topology, stop: &Shutdown) -> KafkaResult<Lag> {
         let metadata = self.records.fetch_metadata(None, REQUEST)?;
         let mut all = TopicPartitionList::new();
         let mut counts = BTreeMap::new();
         for topic in metadata.topics().iter().filter(|topic| topic.error().is_none()) {
             let name = topic.name();
-            if name == self.shards || self.sources.iter().any(|source| source == name) {
+            if name == topology.shards || topology.sources.iter().any(|source| source.name == name) {
                 for partition in topic.partitions() {
                     all.add_partition(name, partition.id());
                 }
                 counts.insert(name.to_owned(), topic.partitions().len());
             }
         }
-        let mut waiting = if all.count() == 0 { Partitions::new() } else { self.waiting(&all, stop)? };
+        let mut waiting =
+            if all.count() == 0 { Partitions::new() } else { self.waiting(&all, &topology.shards, stop)? };
         self.look_at_the_first(&mut waiting, stop)?;
         let topic = |name: &String| {
             let own = || waiting.iter().filter(|((topic, _), _)| topic == name).map(|(_, waiting)| waiting);
@@ -202,12 +195,12 @@ impl<'a> LagReader<'a> {
                 oldest: own().filter_map(|waiting| waiting.oldest).max(),
             })
         };
-        let shards = topic(&self.shards).unwrap_or_default();
-        Ok(Lag { sources: self.sources.iter().filter_map(topic).collect(), shards })
+        let shards = topic(&topology.shards).unwrap_or_default();
+        Ok(Lag { sources: topology.sources.iter().filter_map(|source| topic(&source.name)).collect(), shards })
     }
 
     /// Partitions whose stable end is beyond the committed offset.
-    fn waiting(&self, all: &TopicPartitionList, stop: &Shutdown) -> KafkaResult<Partitions> {
+    fn waiting(&self, all: &TopicPartitionList, shards: &str, stop: &Shutdown) -> KafkaResult<Partitions> {
         let bound = |offset: Offset| -> KafkaResult<_> {
             go_on(stop)?;
             let mut asked = all.clone();
@@ -228,7 +221,7 @@ impl<'a> LagReader<'a> {
             let (Some(start), Some(end)) = (offset(&starts), offset(&ends)) else { continue };
             let from = match element.offset() {
                 Offset::Offset(offset) => offset.max(start),
-                _ if topic == self.shards || self.start_from == StartFrom::Earliest => start,
+                _ if topic == shards || self.start_from == StartFrom::Earliest => start,
                 _ => end,
             };
             if from < end {

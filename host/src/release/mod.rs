@@ -5,7 +5,14 @@
 //! more is dropped. Whose artifacts run is in `trust`.
 
 mod board;
+mod gate;
+mod keeper;
+mod shelf;
+mod tally;
 mod trust;
 
 pub use board::{Board, Follower, Publication};
+pub use keeper::{ControlTopic, Keeper, Watched};
+pub use shelf::{Loader, Shelf, load_file};
+pub use tally::{Tally, TallyObserver};
 pub use trust::{KeyError, TrustError, TrustedKeys};

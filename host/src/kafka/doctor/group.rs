@@ -119,7 +119,7 @@ fn place(cluster: &Cluster<'_>) -> Option<Finding> {
 pub(super) fn lag(cluster: &Cluster<'_>) -> Vec<Finding> {
     let asked = cluster.asked;
     let lag = Committed::new(asked.options).and_then(|committed| {
-        LagReader::new(&committed, asked.options, asked.topology, asked.start_from)?.read(&Shutdown::default())
+        LagReader::new(&committed, asked.options, asked.start_from)?.read(asked.topology, &Shutdown::default())
     });
     let told = |topic: &TopicLag| {
         let oldest = topic.oldest.map(|oldest| format!(", the oldest for {}", for_people(oldest))).unwrap_or_default();

@@ -1,0 +1,328 @@
+//! The thread that keeps a host's releases: it follows the control topic, has loaded what the routes want, publishes it to
+//! the workers, watches over new releases, and tells what it has.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Context as _;
+use switchboard_core::release::control::{
+    By, Control, Failures, HostStatus, Loaded, Refusal, Running, Stamp, State, Staying, Waiting, automatic_rollback,
+};
+use switchboard_core::release::{Position, RouteTable};
+
+use super::board::Board;
+use super::gate::{Failing, Gates};
+use super::shelf::Shelf;
+use super::tally::Tally;
+use crate::kafka::control::{ControlReader, ControlWriter, StatusWriter, UpdateError};
+use crate::kafka::{ClientOptions, Topology};
+use crate::shutdown::Shutdown;
+
+/// How long one look at the control topic waits.
+const LOOK: Duration = Duration::from_millis(20);
+/// How often gates, the status and the config file's artifact are looked at.
+const CHECK: Duration = Duration::from_millis(100);
+/// How often the status may be written.
+const STATUS_PACE: Duration = Duration::from_millis(500);
+
+/// How long the control topic may take to be read at a time; then the attempt is told, and made again.
+const READ: Duration = Duration::from_secs(10);
+/// How long a stop waits until it has been told.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// The control topic's clients.
+pub struct ControlTopic {
+    reader: ControlReader,
+    status: StatusWriter,
+    /// Which incarnation of the topic is read.
+    incarnation: u64,
+    options: ClientOptions,
+    topology: Topology,
+}
+
+impl ControlTopic {
+    /// # Errors
+    /// When librdkafka refuses the configuration.
+    pub fn new(options: &ClientOptions, topology: &Topology) -> anyhow::Result<Self> {
+        let making = "making a Kafka client";
+        Ok(Self {
+            reader: ControlReader::new(options, &topology.control).context(making)?,
+            status: StatusWriter::new(options, &topology.control).context(making)?,
+            incarnation: 0,
+            options: options.clone(),
+            topology: topology.clone(),
+        })
+    }
+
+    /// Reads the topic from its beginning to its end, however long it takes. `None`: a stop was asked for.
+    fn read(&mut self, stop: &Shutdown) -> Option<Control> {
+        let mut control = Control::default();
+        loop {
+            let incarnation = self.reader.start().map_err(|error| error.to_string());
+            let result = incarnation.and_then(|()| self.reader.incarnation()).and_then(|incarnation| {
+                self.incarnation = incarnation;
+                self.reader.read_to_end(&mut control, READ).map_err(|error| error.to_string())
+            });
+            match result {
+                Ok(()) => return Some(control),
+                Err(error) => tracing::warn!("{error}; trying on"),
+            }
+            if stop.wait(LOOK) {
+                return None;
+            }
+        }
+    }
+
+    fn tell(&self, instance: &str, status: Option<&HostStatus>) {
+        if let Err(error) = self.status.write(instance, status) {
+            tracing::debug!("telling the status: {error}");
+        }
+    }
+}
+
+/// The config file's artifact, where it is watched.
+pub struct Watched {
+    pub(super) path: PathBuf,
+    /// What it was like when it was last tried: modified when, and its size.
+    pub(super) tried: Option<(SystemTime, u64)>,
+}
+
+impl Watched {
+    pub fn new(path: PathBuf) -> Self {
+        let tried = stamp(&path);
+        Self { path, tried }
+    }
+}
+
+fn stamp(path: &std::path::Path) -> Option<(SystemTime, u64)> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.modified().ok()?, metadata.len()))
+}
+
+/// See the module.
+pub struct Keeper {
+    topic: ControlTopic,
+    control: Control,
+    shelf: Shelf,
+    board: Board,
+    tally: Tally,
+    gates: Gates,
+    watched: Option<Watched>,
+    /// The routes of the last publication.
+    published: RouteTable,
+    /// Numbers of publications, and up to where the topic had been read for each.
+    publications: VecDeque<(u64, i64)>,
+    /// What stays the same in the status.
+    own: HostStatus,
+    told: Option<(Instant, HostStatus)>,
+}
+
+impl Keeper {
+    /// Reads the control topic to its end and has loaded what the routes want: only then may the workers join the group. `None`:
+    /// a stop was asked for.
+    pub fn start(
+        mut topic: ControlTopic,
+        mut shelf: Shelf,
+        tally: Tally,
+        watched: Option<Watched>,
+        own: HostStatus,
+        stop: &Shutdown,
+    ) -> Option<Self> {
+        let control = topic.read(stop)?;
+        shelf.load(&control);
+        let read = topic.reader.position();
+        let board = Board::new(shelf.publication(&control, Position { topic: topic.incarnation, offset: read }));
+        let mut gates = Gates::default();
+        gates.watch(&control, &tally, Instant::now());
+        let published = control.routes().clone();
+        let publications = [(1, read)].into();
+        Some(Self { topic, control, shelf, board, tally, gates, watched, published, publications, own, told: None })
+    }
+
+    pub fn board(&self) -> &Board {
+        &self.board
+    }
+
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// Until a stop is asked for.
+    pub fn run(mut self, stop: &Shutdown) {
+        self.tidy();
+        let mut checked = Instant::now();
+        while !stop.is_asked() {
+            if self.follow(stop) || self.shelf.is_due() {
+                self.reload();
+            }
+            if checked.elapsed() >= CHECK {
+                checked = Instant::now();
+                self.look_at_the_file();
+                self.look_at_gates();
+                self.tell();
+            }
+        }
+        self.topic.tell(&self.own.instance, None);
+        if let Err(error) = self.topic.status.flush(LAST_WORD) {
+            tracing::debug!("telling the end: {error}");
+        }
+    }
+
+    /// Takes in what the topic has; true when the routes have changed.
+    fn follow(&mut self, stop: &Shutdown) -> bool {
+        let mut wait = LOOK;
+        loop {
+            match self.topic.reader.take(&mut self.control, wait) {
+                Ok(true) => wait = Duration::ZERO,
+                Ok(false) => return *self.control.routes() != self.published,
+                Err(error) => {
+                    tracing::error!("{error}. It is read from its beginning: routes that it does not have are gone");
+                    let topic = ControlTopic::new(&self.topic.options, &self.topic.topology);
+                    match topic.map(|mut topic| (topic.read(stop), topic)) {
+                        Ok((Some(control), topic)) => (self.control, self.topic) = (control, topic),
+                        Ok((None, _)) => {}
+                        Err(error) => tracing::error!("{error:#}"),
+                    }
+                    return true;
+                }
+            }
+        }
+    }
+
+    fn reload(&mut self) {
+        self.shelf.load(&self.control);
+        self.publish();
+        self.tidy();
+    }
+
+    /// What is not urgent.
+    fn tidy(&mut self) {
+        if self.shelf.tidy(&self.control) {
+            self.publish();
+        }
+    }
+
+    fn publish(&mut self) {
+        self.gates.watch(&self.control, &self.tally, Instant::now());
+        let read = self.topic.reader.position();
+        let position = Position { topic: self.topic.incarnation, offset: read };
+        let number = self.board.publish(self.shelf.publication(&self.control, position));
+        self.published = self.control.routes().clone();
+        self.publications.push_back((number, read));
+    }
+
+    fn look_at_the_file(&mut self) {
+        let Some(watched) = &mut self.watched else { return };
+        let now = stamp(&watched.path);
+        if now.is_none() || now == watched.tried {
+            return;
+        }
+        watched.tried = now;
+        let path = watched.path.clone();
+        match self.shelf.load_base(&path) {
+            Ok(true) => self.publish(),
+            Ok(false) => {}
+            Err(error) => tracing::error!("the plugin changed, and cannot be run; the former one stays: {error:#}"),
+        }
+    }
+
+    fn look_at_gates(&mut self) {
+        for failing in self.gates.failing(&self.control, &self.tally, Instant::now()) {
+            let title = self.control.title(&failing.release);
+            tracing::error!("{title} is to be rolled back: {}", failing.why);
+            let (options, topology, by) = (self.topic.options.clone(), self.topic.topology.clone(), self.by());
+            // It reads the topic first, and may have to wait for brokers: routes go on being followed meanwhile.
+            let thread = std::thread::Builder::new().name("rollback".into());
+            let spawned = thread.spawn(move || match roll_back(&options, &topology, &failing, by) {
+                Ok(()) => tracing::info!("{title} is rolled back"),
+                Err(error) => tracing::error!("{title} was not rolled back: {error:#}. See `switchboard releases`"),
+            });
+            if let Err(error) = spawned {
+                tracing::error!("a thread to roll back cannot be made: {error}. Use `switchboard rollback`");
+            }
+        }
+    }
+
+    fn by(&self) -> By {
+        By { user: format!("instance {}", self.own.instance), host: self.own.host.clone() }
+    }
+
+    fn tell(&mut self) {
+        let status = self.status();
+        let is_due = match &self.told {
+            None => true,
+            Some((at, told)) => {
+                let every = Duration::from_millis(HostStatus::EVERY_MS.unsigned_abs());
+                at.elapsed() >= every || (*told != status && at.elapsed() >= pace(told, &status))
+            }
+        };
+        if is_due {
+            self.topic.tell(&self.own.instance, Some(&status));
+            self.told = Some((Instant::now(), status));
+        }
+    }
+
+    fn status(&mut self) -> HostStatus {
+        let taken = self.board.taken_by_all();
+        while self.publications.get(1).is_some_and(|(number, _)| *number <= taken) {
+            self.publications.pop_front();
+        }
+        let newest = self.publications.back().is_some_and(|(number, _)| *number <= taken);
+        let up_to_date = newest && *self.control.routes() == self.published;
+        // What came after the last publication changed nothing for the workers.
+        let read = up_to_date.then(|| self.topic.reader.position());
+        let taken = self.publications.front().filter(|(number, _)| *number <= taken).map(|(_, read)| *read);
+        let loaded = self.shelf.states().map(|(digest, why)| {
+            let state = why.map_or(State::Ready, |why| State::Failed { reason: why.to_owned() });
+            Loaded { digest, state }
+        });
+        let running = self.tally.running().into_iter().map(|(release, names)| Running {
+            release,
+            count: names.len() as u64,
+            names: names.into_iter().take(HostStatus::NAMES).collect(),
+        });
+        let staying = self.tally.staying().into_iter().take(HostStatus::NAMES);
+        let waiting = self.tally.waiting().into_iter().take(HostStatus::NAMES);
+        HostStatus {
+            read: read.or(taken).unwrap_or(0),
+            on_file: self.shelf.base().map(|base| base.digest()),
+            releases: loaded.collect(),
+            tenants: running.collect(),
+            staying: staying.map(|(tenant, stays)| Staying { tenant, release: stays.on, reason: stays.why }).collect(),
+            waiting: waiting.map(|(tenant, reason)| Waiting { tenant, reason }).collect(),
+            failures: self.failures(),
+            ..self.own.clone()
+        }
+    }
+
+    fn failures(&self) -> Vec<Failures> {
+        let told = self.tally.failures().into_iter().filter(|(_, counts, _)| counts.failures + counts.rejections > 0);
+        told.map(|(release, counts, first)| Failures {
+            release,
+            messages: counts.messages,
+            failures: counts.failures + counts.rejections,
+            first: first.unwrap_or_default(),
+        })
+        .collect()
+    }
+}
+
+/// What somebody waits for is told at once; how many messages there were, less often.
+fn pace(told: &HostStatus, now: &HostStatus) -> Duration {
+    let urgent = told.read != now.read || told.releases != now.releases;
+    if urgent { Duration::ZERO } else { STATUS_PACE }
+}
+
+fn roll_back(options: &ClientOptions, topology: &Topology, failing: &Failing, by: By) -> anyhow::Result<()> {
+    let Failing { release, offset, why } = failing;
+    // The same for every host that sees it: it is made once.
+    let id = format!("automatic-{offset}-{}", release.short());
+    let stamp = || Stamp { id: id.clone(), by: by.clone(), note: Some(why.clone()) };
+    let mut writer = ControlWriter::new(options, topology)?;
+    match writer.update(|control| automatic_rollback(control, release, *offset, stamp())) {
+        // Another host was quicker.
+        Ok(_) | Err(UpdateError::Refused(Refusal::Stale)) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,271 @@
+//! The releases that this host has, or has found that it cannot run: loaded as routes want them, dropped when none does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use switchboard_core::release::control::Control;
+use switchboard_core::release::{Availability, Digest, OnFailure, Position, Routing};
+use switchboard_core::worker::Manifest;
+
+use super::board::Publication;
+use super::trust::TrustedKeys;
+use crate::kafka::control::{ArtifactReader, FetchError};
+use crate::kafka::{Topology, TopologyError};
+use crate::sandbox::{Artifact, Sandbox};
+
+/// When a release is tried again whose bytes could not be had.
+const FETCH_AGAIN: Duration = Duration::from_secs(5);
+/// How long the bytes of a release may take to come.
+const FETCH: Duration = Duration::from_secs(20);
+
+/// A release that was to be loaded.
+enum Loaded {
+    Ready(Arc<Artifact>),
+    Failed {
+        why: String,
+        /// When it is worth another attempt; `None`: with other records only.
+        again: Option<Instant>,
+        /// What it was tried with.
+        with: Records,
+    },
+}
+
+/// What the control topic has of a release: the signature, and where its chunks are.
+type Records = (Option<String>, Option<Vec<i64>>);
+
+fn records(release: &Digest, control: &Control) -> Records {
+    let signature = control.release(release).and_then(|record| record.signature.clone());
+    (signature, control.chunks(release))
+}
+
+/// How releases are loaded and checked.
+pub struct Loader {
+    pub sandbox: Arc<Sandbox>,
+    pub trusted: TrustedKeys,
+    pub topology: Topology,
+    pub artifacts: ArtifactReader,
+    /// Names of the lookup sources that are configured.
+    pub lookups: Vec<String>,
+}
+
+/// All releases of this host.
+pub struct Shelf {
+    loader: Loader,
+    on_failure: OnFailure,
+    /// The config file's artifact.
+    base: Option<Arc<Artifact>>,
+    loaded: BTreeMap<Digest, Loaded>,
+}
+
+impl Shelf {
+    pub fn new(loader: Loader, on_failure: OnFailure, base: Option<Arc<Artifact>>) -> Self {
+        Self { loader, on_failure, base, loaded: BTreeMap::new() }
+    }
+
+    pub(super) fn base(&self) -> Option<&Arc<Artifact>> {
+        self.base.as_ref()
+    }
+
+    /// Takes another artifact for the base, from a file. False: it is the same one.
+    ///
+    /// # Errors
+    /// Why it cannot be run; the former one stays.
+    pub(super) fn load_base(&mut self, path: &Path) -> anyhow::Result<bool> {
+        let artifact = self.loader.load_file(path)?;
+        if self.base.as_ref().is_some_and(|base| base.digest() == artifact.digest()) {
+            return Ok(false);
+        }
+        let (name, version) = (&artifact.manifest().name, &artifact.manifest().version);
+        tracing::info!("{} is {name} {version} ({}) now", path.display(), artifact.digest().short());
+        self.base = Some(Arc::new(artifact));
+        Ok(true)
+    }
+
+    /// Loads what the routes name, and what it replaced where it cannot be run. True when something was tried.
+    pub(super) fn load(&mut self, control: &Control) -> bool {
+        let mut tried = false;
+        for (_, value, _) in control.routed() {
+            let route = value.route();
+            tried |= self.try_load(&route.release, control);
+            if let (Some(previous), true) = (route.previous, self.artifact(&route.release).is_none()) {
+                tried |= self.try_load(&previous, control);
+            }
+        }
+        tried
+    }
+
+    /// Loads what routes replaced: where tenants stay whose state cannot be taken over, and where a rollback leads. Drops what
+    /// no route names any more. True when something was tried.
+    pub(super) fn tidy(&mut self, control: &Control) -> bool {
+        let mut named = BTreeSet::new();
+        let mut tried = false;
+        for (_, value, _) in control.routed() {
+            let route = value.route();
+            named.insert(route.release);
+            if let Some(previous) = route.previous {
+                named.insert(previous);
+                tried |= self.try_load(&previous, control);
+            }
+        }
+        self.loaded.retain(|release, _| named.contains(release));
+        tried
+    }
+
+    fn artifact(&self, release: &Digest) -> Option<&Arc<Artifact>> {
+        if let Some(base) = self.base.as_ref().filter(|base| base.digest() == *release) {
+            return Some(base);
+        }
+        match self.loaded.get(release)? {
+            Loaded::Ready(artifact) => Some(artifact),
+            Loaded::Failed { .. } => None,
+        }
+    }
+
+    fn try_load(&mut self, release: &Digest, control: &Control) -> bool {
+        let with = records(release, control);
+        match self.loaded.get(release) {
+            Some(Loaded::Ready(_)) => return false,
+            Some(Loaded::Failed { again, with: tried, .. })
+                if *tried == with && again.is_none_or(|again| Instant::now() < again) =>
+            {
+                return false;
+            }
+            Some(Loaded::Failed { .. }) | None => {}
+        }
+        if self.base.as_ref().is_some_and(|base| base.digest() == *release) {
+            return false;
+        }
+        let started = Instant::now();
+        let loaded = match self.loader.load(release, control) {
+            Ok(artifact) => {
+                let title = control.title(release);
+                tracing::info!("loaded {title} in {} ms", started.elapsed().as_millis());
+                Loaded::Ready(Arc::new(artifact))
+            }
+            Err(Problem { why, passes }) => {
+                tracing::error!("cannot run {}: {why}", control.title(release));
+                Loaded::Failed { why, again: passes.then(|| Instant::now() + FETCH_AGAIN), with }
+            }
+        };
+        self.loaded.insert(*release, loaded);
+        true
+    }
+
+    /// Whether something is to be tried again now.
+    pub(super) fn is_due(&self) -> bool {
+        let due =
+            |loaded: &Loaded| matches!(loaded, Loaded::Failed { again: Some(again), .. } if Instant::now() >= *again);
+        self.loaded.values().any(due)
+    }
+
+    /// Each release that was to be loaded, and why it could not be.
+    pub(super) fn states(&self) -> impl Iterator<Item = (Digest, Option<&str>)> {
+        let base = self.base.iter().map(|base| (base.digest(), None));
+        base.chain(self.loaded.iter().map(|(release, loaded)| match loaded {
+            Loaded::Ready(_) => (*release, None),
+            Loaded::Failed { why, .. } => (*release, Some(why.as_str())),
+        }))
+    }
+
+    /// What workers are to go by, with the control topic read up to here.
+    pub(super) fn publication(&self, control: &Control, read: Position) -> Publication {
+        let (mut releases, mut artifacts) = (BTreeMap::new(), BTreeMap::new());
+        for (digest, loaded) in &self.loaded {
+            match loaded {
+                Loaded::Ready(artifact) => {
+                    artifacts.insert(*digest, Arc::clone(artifact));
+                }
+                Loaded::Failed { why, .. } => {
+                    releases.insert(*digest, Availability::Failed(why.clone()));
+                }
+            }
+        }
+        artifacts.extend(self.base.iter().map(|base| (base.digest(), Arc::clone(base))));
+        releases.extend(self.accepted(&mut artifacts));
+        let base = self.base.as_ref().map(|base| base.digest());
+        let routing = Routing::new(control.routes().clone(), Some(read), base, releases, self.on_failure);
+        Publication { routing: Arc::new(routing), artifacts }
+    }
+
+    /// The artifacts as workers know them; those are left out whose topics contradict those of the ones before them.
+    fn accepted(&self, artifacts: &mut BTreeMap<Digest, Arc<Artifact>>) -> BTreeMap<Digest, Availability> {
+        let mut consumed = BTreeSet::new();
+        let mut releases = BTreeMap::new();
+        artifacts.retain(|digest, artifact| {
+            let mut all: BTreeSet<Arc<str>> = consumed.clone();
+            all.extend(artifact.manifest().consumes.iter().map(|token| Arc::from(token.as_str())));
+            let (availability, fits) = match self.loader.topology.with(&all, []) {
+                Ok(_) => {
+                    consumed = all;
+                    (Availability::Ready(Arc::clone(artifact.release())), true)
+                }
+                Err(error) => (Availability::Failed(format!("beside the other releases: {error}")), false),
+            };
+            releases.insert(*digest, availability);
+            fits
+        });
+        releases
+    }
+}
+
+/// A plugin's file that a trusted key has signed, where keys are set.
+///
+/// # Errors
+/// Why it cannot be run.
+pub fn load_file(sandbox: &Sandbox, trusted: &TrustedKeys, path: &Path) -> anyhow::Result<Artifact> {
+    let bytes = sandbox.read_file(path)?;
+    let told = || path.display().to_string();
+    trusted.verify_file(path, &bytes).with_context(told)?;
+    sandbox.load(&bytes).with_context(told)
+}
+
+/// Why a release cannot be run here, and whether that may pass.
+struct Problem {
+    why: String,
+    passes: bool,
+}
+
+impl Loader {
+    fn load(&self, release: &Digest, control: &Control) -> Result<Artifact, Problem> {
+        let fails = |passes: bool| move |why: String| Problem { why, passes };
+        let (Some(record), Some(chunks)) = (control.release(release), control.chunks(release)) else {
+            return Err(fails(false)("its artifact is not in the control topic: deploy it again".into()));
+        };
+        let most = self.sandbox.limits().artifact;
+        if record.size > most {
+            let why = format!("{} bytes, at most {most} are allowed (--max-artifact-bytes)", record.size);
+            return Err(fails(false)(why));
+        }
+        let bytes = self.artifacts.fetch(release, &chunks, FETCH).map_err(|error| {
+            let passes = matches!(error, FetchError::Slow { .. } | FetchError::Kafka { .. });
+            fails(passes)(error.to_string())
+        })?;
+        self.trusted.verify(&bytes, record.signature.as_deref()).map_err(|error| fails(false)(error.to_string()))?;
+        let artifact = self.sandbox.load(&bytes).map_err(|error| fails(false)(error.to_string()))?;
+        self.check(&artifact).map_err(|error| fails(false)(error.to_string()))?;
+        Ok(artifact)
+    }
+
+    /// The artifact of a file.
+    ///
+    /// # Errors
+    /// Why it cannot be run.
+    pub fn load_file(&self, path: &Path) -> anyhow::Result<Artifact> {
+        let artifact = load_file(&self.sandbox, &self.trusted, path)?;
+        self.check(&artifact).with_context(|| path.display().to_string())?;
+        Ok(artifact)
+    }
+
+    /// Whether its topics make sense here; also tells of lookup sources that are not there.
+    fn check(&self, artifact: &Artifact) -> Result<(), TopologyError> {
+        let Manifest { name, lookups, .. } = artifact.manifest();
+        for source in lookups.iter().filter(|source| !self.lookups.contains(source)) {
+            tracing::info!("{name}: lookup source {source} is not configured: every answer is «not found»");
+        }
+        let consumes: Vec<_> = artifact.manifest().consumes.iter().map(|token| Arc::from(token.as_str())).collect();
+        self.topology.with(&consumes, &artifact.release().produces).map(drop)
+    }
+}
