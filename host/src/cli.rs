@@ -55,12 +55,15 @@ there is a problem; warnings leave it at 0.")]
     /// Play a scripted demo on an embedded broker, then take typed messages.
     #[command(after_help = "Examples:
   switchboard demo messenger.wasm plugin/messenger/demo.toml
-  switchboard demo messenger.wasm demo.toml --script evening.txt")]
+  switchboard demo messenger.wasm demo.toml --release messenger-0.2.wasm --script evening.txt")]
     Demo {
         /// The plugin's component.
         plugin: PathBuf,
         /// Tenants, words and script of the demo.
         demo: PathBuf,
+        /// A further release of the plugin, to which the word `swap` changes a tenant; repeatable.
+        #[arg(long, value_name = "FILE")]
+        release: Vec<PathBuf>,
         /// Play this file's lines instead of the demo's own script, then end.
         #[arg(long, value_name = "FILE")]
         script: Option<PathBuf>,

@@ -17,8 +17,8 @@ fn main() -> ExitCode {
         Command::Doctor { args, json } => commands::doctor::doctor(*args, json),
         Command::Inspect { plugin, json } => commands::inspect::inspect(&plugin, json).map(|()| true),
         Command::Test { plugin, vectors } => commands::test::test(&plugin, &vectors),
-        Command::Demo { plugin, demo, script } => {
-            commands::demo::demo(&plugin, &demo, script.as_deref()).map(|()| true)
+        Command::Demo { plugin, demo, release, script } => {
+            commands::demo::demo(&plugin, &demo, &release, script.as_deref()).map(|()| true)
         }
     };
     match result {

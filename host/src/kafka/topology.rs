@@ -19,11 +19,14 @@ pub struct Topology {
     pub shard_count: u32,
 }
 
+/// The value of a variable.
+type Environment = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
 /// Finds the broker's name of a token: the environment variable of that name, else the configured one, else the token itself.
 #[derive(Clone)]
 struct Names {
     configured: BTreeMap<String, String>,
-    environment: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    environment: Environment,
 }
 
 impl fmt::Debug for Names {

@@ -75,11 +75,35 @@ pub struct Follower {
 
 impl Follower {
     /// The newest publication, when it is another one than last time. The worker goes by it from now on.
-    pub fn next(&mut self) -> Option<Arc<Publication>> {
+    pub fn take(&mut self) -> Option<Arc<Publication>> {
         let (number, newest) = &*lock(&self.board.0.newest);
         if self.taken.swap(*number, Ordering::AcqRel) == *number {
             return None;
         }
         Some(Arc::clone(newest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn publication() -> Publication {
+        Publication { routing: Arc::default(), artifacts: BTreeMap::new() }
+    }
+
+    #[test]
+    fn each_worker_takes_the_newest_once() {
+        let board = Board::new(publication());
+        let (mut one, mut two) = (board.follow(), board.follow());
+        assert_eq!(board.taken_by_all(), 0);
+        assert!(one.take().is_some() && one.take().is_none());
+        assert_eq!(board.taken_by_all(), 0, "the other one has none yet");
+        assert_eq!((board.publish(publication()), board.publish(publication())), (2, 3));
+        let newest = two.take().unwrap();
+        assert!(Arc::ptr_eq(&newest, &board.newest().1) && two.take().is_none());
+        assert_eq!(board.taken_by_all(), 1);
+        drop(one);
+        assert_eq!(board.taken_by_all(), 3, "who has ended goes by nothing");
     }
 }

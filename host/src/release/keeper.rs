@@ -28,6 +28,8 @@ const STATUS_PACE: Duration = Duration::from_millis(500);
 
 /// How long the control topic may take to be read at a time; then the attempt is told, and made again.
 const READ: Duration = Duration::from_secs(10);
+/// How often trouble that lasts is told.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 /// How long a stop waits until it has been told.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
@@ -58,6 +60,7 @@ impl ControlTopic {
     /// Reads the topic from its beginning to its end, however long it takes. `None`: a stop was asked for.
     fn read(&mut self, stop: &Shutdown) -> Option<Control> {
         let mut control = Control::default();
+        let mut told = Instant::now();
         loop {
             let incarnation = self.reader.start().map_err(|error| error.to_string());
             let result = incarnation.and_then(|()| self.reader.incarnation()).and_then(|incarnation| {
@@ -66,7 +69,12 @@ impl ControlTopic {
             });
             match result {
                 Ok(()) => return Some(control),
-                Err(error) => tracing::warn!("{error}; trying on"),
+                // A topic that was just made is not known to all brokers at once.
+                Err(error) if told.elapsed() >= TELL_EVERY => {
+                    tracing::warn!("{error}; trying on");
+                    told = Instant::now();
+                }
+                Err(_) => {}
             }
             if stop.wait(LOOK) {
                 return None;
@@ -234,7 +242,7 @@ impl Keeper {
             let (options, topology, by) = (self.topic.options.clone(), self.topic.topology.clone(), self.by());
             // It reads the topic first, and may have to wait for brokers: routes go on being followed meanwhile.
             let thread = std::thread::Builder::new().name("rollback".into());
-            let spawned = thread.spawn(move || match roll_back(&options, &topology, &failing, by) {
+            let spawned = thread.spawn(move || match roll_back(&options, &topology, &failing, &by) {
                 Ok(()) => tracing::info!("{title} is rolled back"),
                 Err(error) => tracing::error!("{title} was not rolled back: {error:#}. See `switchboard releases`"),
             });
@@ -314,7 +322,7 @@ fn pace(told: &HostStatus, now: &HostStatus) -> Duration {
     if urgent { Duration::ZERO } else { STATUS_PACE }
 }
 
-fn roll_back(options: &ClientOptions, topology: &Topology, failing: &Failing, by: By) -> anyhow::Result<()> {
+fn roll_back(options: &ClientOptions, topology: &Topology, failing: &Failing, by: &By) -> anyhow::Result<()> {
     let Failing { release, offset, why } = failing;
     // The same for every host that sees it: it is made once.
     let id = format!("automatic-{offset}-{}", release.short());

@@ -32,7 +32,6 @@ struct Tenants {
 /// A tenant that does not run what its route says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Stays {
-    pub(super) wanted: Digest,
     pub(super) on: Digest,
     pub(super) why: String,
 }
@@ -83,7 +82,9 @@ impl Tally {
         for (tenant, release) in self.sums().workers.iter().flat_map(|worker| &worker.running) {
             running.entry(*release).or_default().push(tenant.clone());
         }
-        running.values_mut().for_each(|tenants| tenants.sort());
+        for tenants in running.values_mut() {
+            tenants.sort();
+        }
         running
     }
 
@@ -133,9 +134,9 @@ impl Observer for TallyObserver {
         }
     }
 
-    fn stays(&mut self, tenant: &TenantId, wanted: Digest, on: Digest, why: &str) {
+    fn stays(&mut self, tenant: &TenantId, _: Digest, on: Digest, why: &str) {
         let sums = &mut *self.tally.sums();
-        let stays = Stays { wanted, on, why: why.to_owned() };
+        let stays = Stays { on, why: why.to_owned() };
         sums.workers[self.worker].staying.insert(tenant.clone(), stays);
     }
 
@@ -174,5 +175,70 @@ impl Observer for TallyObserver {
 
     fn aborted(&mut self) {
         self.open = Open::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use switchboard_core::envelope::DeadLetter;
+    use switchboard_core::worker::Manifest;
+
+    use super::*;
+
+    fn release(number: u8) -> Release {
+        let manifest = Manifest {
+            name: "n".into(),
+            version: "1.0.0".into(),
+            consumes: vec![],
+            produces: vec![],
+            lookups: vec![],
+            state_version: 1,
+        };
+        Release::new(Digest::new([number; 32]), manifest)
+    }
+
+    fn settle(observer: &mut TallyObserver, tenant: &str, release: &Release, failure: Option<Class>) {
+        let source = Coordinates { topic: "T".into(), partition: 0, offset: 7 };
+        let verdict = match failure {
+            None => Verdict::Outputs(vec![]),
+            Some(class) => Verdict::DeadLetter(DeadLetter::new(class, "why")),
+        };
+        observer.settled(&source, (Some(&TenantId::new(tenant)), Some(release)), &verdict);
+    }
+
+    #[test]
+    fn only_what_is_committed_counts() {
+        let tally = Tally::default();
+        let (mut one, mut two, old, new) = (tally.observer(), tally.observer(), release(1), release(2));
+        settle(&mut one, "a", &new, Some(Class::Trap));
+        one.aborted();
+        assert_eq!(tally.counts(&new.digest), Counts::default());
+        for class in [None, Some(Class::Trap), Some(Class::Invalid), Some(Class::Lookup), Some(Class::Limit)] {
+            settle(&mut one, "a", &new, class);
+        }
+        one.committed();
+        settle(&mut two, "b", &old, None);
+        two.committed();
+        assert_eq!(tally.counts(&new.digest), Counts { messages: 5, failures: 2, rejections: 1 });
+        assert_eq!(tally.first(&new.digest).unwrap(), "trap: why (tenant a, T[0]@7)");
+        let tenant = |name: &str| vec![TenantId::new(name)];
+        assert_eq!(tally.running(), [(old.digest, tenant("b")), (new.digest, tenant("a"))].into());
+        one.rerouted();
+        assert_eq!(tally.running(), [(old.digest, tenant("b"))].into(), "those of the other worker are still so");
+    }
+
+    #[test]
+    fn who_stays_and_who_waits_is_told_until_the_next_routing() {
+        let tally = Tally::default();
+        let (mut observer, old, new, tenant) = (tally.observer(), release(1), release(2), TenantId::new("t"));
+        observer.refused(&tenant, &new, "no");
+        observer.stays(&tenant, new.digest, old.digest, "no");
+        observer.waits(&tenant, "none");
+        let stays = Stays { on: old.digest, why: "no".into() };
+        assert_eq!(tally.staying(), [(tenant.clone(), stays)].into());
+        assert_eq!(tally.waiting(), [(tenant, "none".into())].into());
+        assert_eq!(tally.counts(&new.digest).failures, 1, "a release that cannot take its tenants over fails");
+        observer.rerouted();
+        assert!(tally.staying().is_empty() && tally.waiting().is_empty());
     }
 }

@@ -174,7 +174,7 @@ impl Plugins for Instances {
                 self.discard(&tenant);
             }
         }
-        self.publication = self.follower.next()?;
+        self.publication = self.follower.take()?;
         let artifacts = &self.publication.artifacts;
         self.stale =
             self.tenants.iter().filter(|(_, slot)| slot.is_stale(artifacts)).map(|(id, _)| id.clone()).collect();

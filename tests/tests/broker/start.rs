@@ -70,7 +70,7 @@ fn settings_that_cannot_be_used_are_told_with_what_to_do() -> Result<()> {
     assert_says(&with_plugin(&plugin, &["--kafka", "linger.ms=soon"])?, &["linger.ms"]);
 
     assert_says(&refusal(start(["--bootstrap-servers", "b:9"])?)?, &["--app"]);
-    assert_says(&refusal(start(["--app", "a", "--bootstrap-servers", "b:9"])?)?, &["--plugin"]);
+    assert_says(&refusal(start(["--app", "a", "--bootstrap-servers", "b:9", "--watch"])?)?, &["--plugin"]);
     assert_says(&refusal(start(["--app", "a", "--plugin", "p.wasm"])?)?, &["BOOTSTRAP_SERVERS"]);
     Ok(())
 }

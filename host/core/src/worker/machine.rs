@@ -14,7 +14,6 @@ use super::releases::Releases;
 use super::rules::{BatchLimits, Rules};
 use super::transaction::{Failure, Receipt, Transaction, again};
 use crate::envelope::{DeadLetter, Record, Tenants};
-use crate::release::Routing;
 use crate::state::Shard;
 
 /// How long an idle worker waits for events before it returns to its driver.
@@ -113,13 +112,16 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         if let Some(why) = self.restart.take() {
             return self.start_again(why);
         }
-        if let Some(routing) = self.plugins.routing() {
-            self.reroute(routing);
+        // Nobody joins the group before it is known for which topics.
+        if self.consumed.is_none() && !self.take_routing() {
+            return Ok(Next::After(IDLE_WAIT));
         }
         self.take_events()?;
         if self.restart.is_some() {
             return Ok(Next::Now);
         }
+        // As late as can be: a message that comes after another routing is not to be handled by the former one.
+        self.take_routing();
         // Before anything is taken over: stable offsets would wait for the transaction that a dead predecessor, or this
         // worker before it started again, left open, and the new epoch ends it.
         let no_producer = if self.renew_producer { self.new_producer()? } else { None };
@@ -153,8 +155,9 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         }
     }
 
-    /// From here on messages are handled as this routing says: no transaction is open.
-    fn reroute(&mut self, routing: Arc<Routing>) {
+    /// Takes another routing, if there is one: from here on messages are handled as it says. No transaction is open.
+    fn take_routing(&mut self) -> bool {
+        let Some(routing) = self.plugins.routing() else { return false };
         let consumed = routing.consumed();
         for token in consumed {
             if !self.tokens.contains(token) {
@@ -168,6 +171,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         self.releases.take(routing);
         self.observer.rerouted();
         self.ownership.wake(&mut self.broker);
+        true
     }
 
     /// Reads a shard again, from its first record that is not settled on, once there is another routing: its tenant cannot

@@ -2,9 +2,10 @@
 
 mod format;
 mod play;
+mod swap;
 
 use std::io::{BufRead as _, IsTerminal as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use switchboard_core::worker::{Lookups, Query};
 
 use self::format::Demo;
 use self::play::{Play, Reporter};
+use self::swap::Stage;
 use super::run::{rules, sandbox, tokens};
 use crate::config::{LogFormat, Settings};
 use crate::host::{Host, Plan};
@@ -24,11 +26,11 @@ use crate::shutdown::Shutdown;
 use crate::telemetry;
 
 /// Plays the demo's script, or the one given, then takes lines from standard input until its end or Ctrl-C. With a
-/// script of one's own it ends after it.
+/// script of one's own it ends after it. `others`: releases that `swap` changes a tenant to, one after the other.
 ///
 /// # Errors
 /// When a file cannot be used, a line of a script is not understood, or the host cannot go on.
-pub fn demo(plugin: &Path, file: &Path, script: Option<&Path>) -> anyhow::Result<()> {
+pub fn demo(plugin: &Path, file: &Path, others: &[PathBuf], script: Option<&Path>) -> anyhow::Result<()> {
     if std::env::var_os("RUST_LOG").is_some() {
         telemetry::logs(LogFormat::Text);
     }
@@ -48,7 +50,12 @@ pub fn demo(plugin: &Path, file: &Path, script: Option<&Path>) -> anyhow::Result
     let sandbox = sandbox(&settings)?;
     let limits = *sandbox.limits();
     let artifact = Arc::new(sandbox.load_file(plugin)?);
+    let mut releases = vec![Arc::clone(&artifact)];
+    for other in others {
+        releases.push(Arc::new(sandbox.load_file(other)?));
+    }
     let rules = rules(&settings);
+    let stage = Stage::new(releases, rules.tenants.clone());
     // Tokens as they are: the demo's broker has only its own topics.
     let topology = Topology::new(&rules.app, settings.topics.clone(), |_| None, rules.shards);
     let consumes = tokens(&artifact.manifest().consumes);
@@ -72,10 +79,10 @@ pub fn demo(plugin: &Path, file: &Path, script: Option<&Path>) -> anyhow::Result
     stop.on_signals().context("handling signals")?;
     let (report, reports) = mpsc::channel();
     let plan = Plan { rules, options, topology, lookups: NamesOnly(Arc::clone(&demo)), workers: 1, state_dir: None };
-    let host =
-        Host::start(&plan, || Instances::new(Arc::clone(&artifact), limits), || Reporter::new(report.clone()), &stop)?;
+    let plugins = || Instances::following(stage.board(), limits);
+    let host = Host::start(&plan, plugins, || Reporter::new(report.clone()), &stop)?;
 
-    let mut play = Play::new(&demo, &broker, &reports, &stop);
+    let mut play = Play::new(&demo, &broker, &reports, stage, &stop);
     println!("{}\n", demo.title);
     println!(
         "Plugin: {} {}, embedded broker at {}.\n",

@@ -1,11 +1,13 @@
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use switchboard_core::envelope::{Coordinates, Record, TenantId};
 use switchboard_core::release::Release;
-use switchboard_core::worker::{Observer, Verdict};
+use switchboard_core::worker::{Manifest, Observer, Verdict};
 
 use super::format::{Demo, DemoTenant};
+use super::swap::{Stage, Swapped};
 use crate::kafka::EmbeddedBroker;
 use crate::shutdown::Shutdown;
 
@@ -58,8 +60,13 @@ pub(super) struct Play<'a> {
     broker: &'a EmbeddedBroker,
     verdicts: &'a Receiver<Verdict>,
     stop: &'a Shutdown,
+    stage: Stage,
     /// The tenant of the last line: a line may leave it out.
     tenant: &'a DemoTenant,
+    /// How long the last message of each tenant took, by the tenant's name.
+    took: BTreeMap<&'a str, Duration>,
+    /// Tenants whose next message is the first of another release.
+    swapped: BTreeSet<&'a str>,
 }
 
 impl<'a> Play<'a> {
@@ -69,9 +76,11 @@ impl<'a> Play<'a> {
         demo: &'a Demo,
         broker: &'a EmbeddedBroker,
         verdicts: &'a Receiver<Verdict>,
+        stage: Stage,
         stop: &'a Shutdown,
     ) -> Self {
-        Self { demo, broker, verdicts, stop, tenant: &demo.tenants[0] }
+        let tenant = &demo.tenants[0];
+        Self { demo, broker, verdicts, stop, stage, tenant, took: BTreeMap::new(), swapped: BTreeSet::new() }
     }
 
     /// Plays all lines; ends early when a stop is asked for.
@@ -109,11 +118,23 @@ impl<'a> Play<'a> {
                 self.help();
                 Ok(())
             }
+            ["swap"] => self.swap(),
             words => self.send(words),
         }
     }
 
-    fn send(&self, words: &[&str]) -> Result<(), Problem> {
+    fn swap(&mut self) -> Result<(), Problem> {
+        let name = &self.tenant.name;
+        let Swapped { artifact, taken } = self.stage.swap(self.demo, self.tenant).map_err(Problem::Line)?;
+        let Manifest { name: plugin, version, .. } = artifact.manifest();
+        println!("{name:<5} swap");
+        let line = format!("from its next message on {name} runs {plugin} {version}; nobody waited for that");
+        println!("        -> {line:<76} {:>6.1} ms", taken.as_secs_f64() * 1e3);
+        self.swapped.insert(name);
+        Ok(())
+    }
+
+    fn send(&mut self, words: &[&str]) -> Result<(), Problem> {
         let input = self.demo.input(words).map_err(Problem::Line)?;
         let headers = self.demo.headers(self.tenant).map_err(Problem::Line)?;
         println!("{:<5} {}", self.tenant.name, words.join(" "));
@@ -134,6 +155,16 @@ impl<'a> Play<'a> {
         for (number, line) in lines.iter().enumerate() {
             let time = if number == 0 { format!("{:.1} ms", latency.as_secs_f64() * 1e3) } else { String::new() };
             println!("        -> {line:<76} {time:>9}");
+        }
+        let name = self.tenant.name.as_str();
+        let before = self.took.insert(name, latency);
+        if self.swapped.remove(name)
+            && let Some(before) = before
+        {
+            let pause = latency.saturating_sub(before).as_secs_f64() * 1e3;
+            println!(
+                "        (pause: the first message after the swap took {pause:.1} ms longer than the last one before it)"
+            );
         }
         Ok(())
     }
@@ -157,6 +188,7 @@ impl<'a> Play<'a> {
         for word in &self.demo.words {
             println!("  {:<28} {}", word.usage(), word.help);
         }
+        println!("  {:<28} changes the tenant to another release of the plugin, and back", "swap");
         println!("  {:<28} ends the demo, as Ctrl-C does", "quit");
         let tenants: Vec<_> = self.demo.tenants.iter().map(|tenant| tenant.name.as_str()).collect();
         println!("\nTenants: {}.", tenants.join(", "));
