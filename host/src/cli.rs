@@ -1,5 +1,7 @@
 //! The command line: what can be asked, and how settings are given as flags and in the environment.
 
+mod releases;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -9,6 +11,10 @@ use switchboard_core::envelope::{HeaderKind, TenantHeader};
 
 use crate::config::{LogFormat, OnFailureSetting, StartFromSetting};
 use crate::kafka::GroupProtocol;
+
+pub use releases::{
+    Assignment, DeployArgs, PruneArgs, ReleaseCommand, ReleasesArgs, RollbackArgs, RouteCommand, Scopes,
+};
 
 /// A Kafka runtime for WebAssembly plugins: exactly-once, many tenants in one process.
 #[derive(Debug, Parser)]
@@ -51,6 +57,40 @@ there is a problem; warnings leave it at 0.")]
         #[arg(long)]
         json: bool,
     },
+
+    /// Have tenants run a plugin's artifact, on all hosts, without a restart.
+    #[command(after_help = "Examples:
+  switchboard deploy messenger.wasm --config messenger.toml --wait
+  switchboard deploy messenger.wasm --config messenger.toml --percent 5
+  switchboard deploy messenger.wasm --config messenger.toml --tenant 083839c6-c47c-42a6-9585-76492795d123/GMS/83/1 --note 'try it'
+
+The artifact is loaded and checked first, by the settings of `run`. Without --tenant and --percent it is for all tenants that no other
+route is for. When it fails too often (--gate) a host sends its tenants back. The exit status is 1 when nothing was deployed; with
+--wait also when a host cannot run it, it was rolled back, no host lives, or time is over.")]
+    Deploy(Box<DeployArgs>),
+
+    /// List releases and hosts, or what was done to them.
+    #[command(after_help = "Examples:
+  switchboard releases --config messenger.toml
+  switchboard releases --config messenger.toml --history --json")]
+    Releases(Box<ReleasesArgs>),
+
+    /// Show or change which release tenants run.
+    #[command(subcommand)]
+    Route(RouteCommand),
+
+    /// Undo the last deployment or change of routes that is not undone yet.
+    #[command(after_help = "Examples:
+  switchboard rollback --config messenger.toml --note 'too slow'
+  switchboard rollback --config messenger.toml --tenant 083839c6-c47c-42a6-9585-76492795d123/GMS/83/1
+
+Each route that the change touched becomes what it was before, if it is still what the change made it. With --tenant only the routes of
+these tenants, each by its own last change.")]
+    Rollback(Box<RollbackArgs>),
+
+    /// Remove releases that are of no more use.
+    #[command(subcommand)]
+    Release(ReleaseCommand),
 
     /// Play a scripted demo on an embedded broker, then take typed messages.
     #[command(after_help = "Examples:

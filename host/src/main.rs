@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use switchboard::cli::{Cli, Command};
+use switchboard::cli::{Cli, Command, ReleaseCommand};
 use switchboard::commands;
 
 /// Records are many small allocations, made on one thread and freed on another (librdkafka's too): glibc's allocator was
@@ -15,6 +15,11 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => commands::run::run(*args).map(|()| true),
         Command::Doctor { args, json } => commands::doctor::doctor(*args, json),
+        Command::Deploy(args) => commands::deploy::deploy(*args),
+        Command::Releases(args) => commands::releases::releases(*args).map(|()| true),
+        Command::Route(command) => commands::route::route(command).map(|()| true),
+        Command::Rollback(args) => commands::rollback::rollback(*args).map(|()| true),
+        Command::Release(ReleaseCommand::Prune(args)) => commands::prune::prune(*args).map(|()| true),
         Command::Inspect { plugin, json } => commands::inspect::inspect(&plugin, json).map(|()| true),
         Command::Test { plugin, vectors } => commands::test::test(&plugin, &vectors),
         Command::Demo { plugin, demo, release, script } => {

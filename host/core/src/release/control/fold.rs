@@ -4,9 +4,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::super::digest::Digest;
-use super::super::routes::{RouteTable, Slot};
+use super::super::routes::{Route, RouteTable, Slot};
 use super::records::{Change, Key, Malformed, ReleaseRecord, RouteValue, Scope};
 use super::status::HostStatus;
+use crate::envelope::TenantId;
 
 /// All that the control topic says, up to some record. Times are those of the broker, in milliseconds since 1970.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -122,6 +123,17 @@ impl Control {
             Some((Scope::Tenant(tenant.clone()), value, slot.offset))
         });
         default.chain(share).chain(pins)
+    }
+
+    /// The route by which a tenant runs; `None`: what its host has on file.
+    pub fn scope_of(&self, tenant: &TenantId) -> Option<Scope> {
+        let applying = self.routes.resolve(tenant).route?;
+        let is = |route: &Option<Route>| route.as_ref().is_some_and(|route| std::ptr::eq(route, applying));
+        if is(&self.routes.default.route) {
+            return Some(Scope::Default);
+        }
+        let pinned = self.routes.pins.get(tenant).is_some_and(|pin| is(&pin.route));
+        Some(if pinned { Scope::Tenant(tenant.clone()) } else { Scope::Percentage })
     }
 
     /// Releases by their digest.

@@ -138,6 +138,11 @@ fn what_its_tenants_ran_before_is_where_a_release_goes_back_to() {
     for (scope, previous) in [(Scope::Default, 1), (Scope::Percentage, 2), (tenant("a"), 4)] {
         assert_eq!(route(&topic.control, &scope).previous, Some(digest(previous)), "{scope}");
     }
+    let applying = |topic: &Topic, name: &str| topic.control.scope_of(&TenantId::new(name));
+    assert_eq!(applying(&topic, "a"), Some(tenant("a")));
+    let scopes: std::collections::BTreeSet<_> = ('b'..'z').map(|name| applying(&topic, &name.to_string())).collect();
+    assert_eq!(scopes, [Some(Scope::Default), Some(Scope::Percentage)].into());
+    assert_eq!(applying(&Topic::default(), "a"), None);
     topic.deploy(3, percent("60")).unwrap();
     assert_eq!(route(&topic.control, &Scope::Percentage).previous, Some(digest(2)), "more of them run the same");
     let refused = topic.deploy(2, percent("10")).unwrap_err();

@@ -1,0 +1,74 @@
+//! `switchboard deploy`: checks an artifact as a host would, writes it to the control topic and routes tenants to it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use switchboard_core::release::control::{Deployment, ReleaseRecord, deploy as decide};
+
+use super::control::{Application, by, entry, stamp, tell, update};
+use super::{rollout, run};
+use crate::cli::DeployArgs;
+
+/// The longest text that is taken for a signature; minisign's have about 300 bytes.
+const MAX_SIGNATURE: usize = 16 << 10;
+
+/// Deploys; true unless a rollout that was waited for did not come to its end.
+///
+/// # Errors
+/// Why nothing was deployed, with what to do.
+pub fn deploy(args: DeployArgs) -> anyhow::Result<bool> {
+    let DeployArgs { artifact: path, assignment, signature, wait, json, settings } = args;
+    let application = Application::new(settings)?;
+    let settings = &application.settings;
+    let sandbox = run::sandbox(settings)?;
+    let bytes = sandbox.read_file(&path)?;
+    let artifact = sandbox.load(&bytes).with_context(|| path.display().to_string())?;
+    // Names that contradict each other would stop hosts.
+    run::topology(settings, &run::rules(settings, artifact.manifest())).with_context(|| path.display().to_string())?;
+    let record = ReleaseRecord {
+        manifest: artifact.manifest().clone(),
+        migrates: artifact.migrates().to_vec(),
+        size: artifact.size(),
+        chunks: ReleaseRecord::chunks_of(bytes.len()),
+        signature: read_signature(&path, signature)?,
+        by: by(),
+    };
+    let audience = application.audience(&assignment)?;
+    let release = artifact.digest();
+    let deployment = Deployment { release, artifact: &bytes, record, audience, gate: assignment.gate() };
+
+    let mut writer = application.first_writer()?;
+    let stamp = stamp(assignment.note);
+    let decision = update(&mut writer, |control| Ok(decide(control, &deployment, stamp.clone())?))?;
+    let entry = entry(writer.control(), &decision)?.clone();
+    if !json {
+        tell(writer.control(), &entry);
+    }
+    let end = wait.map(|patience| rollout::follow(&mut writer, &entry, &release, patience, json)).transpose()?;
+    if json {
+        let mut told = serde_json::to_value(&entry)?;
+        if let (Some(end), Some(told)) = (&end, told.as_object_mut()) {
+            told.insert("rollout".into(), end.json.clone());
+        }
+        println!("{told:#}");
+    }
+    Ok(end.is_none_or(|end| end.succeeded))
+}
+
+/// The signature that was given, else the one that lies beside the artifact.
+fn read_signature(artifact: &Path, given: Option<PathBuf>) -> anyhow::Result<Option<String>> {
+    let beside = || {
+        let mut name = artifact.as_os_str().to_owned();
+        name.push(".minisig");
+        Some(PathBuf::from(name)).filter(|path| path.exists())
+    };
+    let Some(path) = given.or_else(beside) else { return Ok(None) };
+    let text = std::fs::read_to_string(&path).with_context(|| format!("reading the signature {}", path.display()))?;
+    anyhow::ensure!(
+        text.len() <= MAX_SIGNATURE,
+        "{} has {} bytes, so it is no signature: give the .minisig file that minisign makes",
+        path.display(),
+        text.len()
+    );
+    Ok(Some(text))
+}

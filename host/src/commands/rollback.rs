@@ -1,0 +1,17 @@
+//! `switchboard rollback`: undoes the last change of routes.
+
+use switchboard_core::release::control::rollback as decide;
+
+use super::control::{Application, change, stamp};
+use crate::cli::RollbackArgs;
+
+/// Rolls back.
+///
+/// # Errors
+/// Why nothing was changed, with what to do.
+pub fn rollback(args: RollbackArgs) -> anyhow::Result<()> {
+    let RollbackArgs { tenant, note, json, settings } = args;
+    let application = Application::new(settings)?;
+    let (tenants, stamp) = (application.tenants(&tenant)?, stamp(note));
+    change(&mut application.writer()?, json, |control| Ok(decide(control, &tenants, stamp.clone())?))
+}
