@@ -1,16 +1,18 @@
 //! One application under test: topics of its own for every token, and hosts that run a plugin on them.
 
+use std::fs::File;
+use std::io::{Read as _, Seek as _};
 use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 
 use crate::client::{Client, Record, unique};
 use crate::host::{Host, binary, hostile, messenger, switchboard};
 use crate::kafka::Kafka;
 use crate::native;
-use crate::process::leashed;
+use crate::process::{Process, leashed};
 
 /// How long what takes a moment may take on a busy machine.
 pub const LONG: Duration = Duration::from_mins(2);
@@ -182,9 +184,27 @@ impl App {
         Host::start("doctor", &mut self.command(switchboard()?, "doctor", arguments))?.end(LONG)
     }
 
+    /// Runs a command that ends by itself with the settings of this application's hosts: `["route", "show"]`.
+    pub fn ask(&self, words: &[&str], arguments: &[&str]) -> Result<Answer> {
+        self.begin(words, arguments)?.end()
+    }
+
+    /// The same without waiting for its end.
+    pub fn begin(&self, words: &[&str], arguments: &[&str]) -> Result<Asked> {
+        let (output, log) = (tempfile::tempfile()?, tempfile::tempfile()?);
+        let mut command = self.command(switchboard()?, words[0], &[&words[1..], arguments].concat());
+        command.stdout(output.try_clone()?).stderr(log.try_clone()?);
+        Ok(Asked { name: words.join(" "), process: Process::start(&mut command)?, output, log })
+    }
+
     fn command(&self, mut command: Command, name: &str, arguments: &[&str]) -> Command {
+        // A word that is a command's own comes before all flags.
+        let words = arguments.iter().take_while(|word| !word.starts_with('-')).count();
+        let (words, arguments) = arguments.split_at(words);
         command
-            .args([name, "--app", &self.name])
+            .arg(name)
+            .args(words)
+            .args(["--app", &self.name])
             .env("BOOTSTRAP_SERVERS", &self.bootstrap)
             .args(&self.arguments)
             .args(arguments)
@@ -198,6 +218,56 @@ impl App {
         let host = self.start(name, arguments)?;
         host.wait_for("it runs", LONG, |line| line.contains("running on"))?;
         Ok(host)
+    }
+}
+
+/// A command that runs.
+pub struct Asked {
+    name: String,
+    pub process: Process,
+    output: File,
+    log: File,
+}
+
+/// A command that has ended.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: ExitStatus,
+    /// Its standard output.
+    pub output: String,
+    /// Its standard error.
+    pub log: String,
+}
+
+impl Asked {
+    /// Waits for its end. What it said is printed: a failing test shows it.
+    pub fn end(mut self) -> Result<Answer> {
+        let status = self.process.wait(LONG)?;
+        let read = |file: &mut File| {
+            let mut bytes = Vec::new();
+            file.rewind()?;
+            file.read_to_end(&mut bytes)?;
+            anyhow::Ok(String::from_utf8_lossy(&bytes).into_owned())
+        };
+        let (output, log) = (read(&mut self.output)?, read(&mut self.log)?);
+        for line in log.lines().chain(output.lines()) {
+            eprintln!("{} | {line}", self.name);
+        }
+        Ok(Answer { status, output, log })
+    }
+}
+
+impl Answer {
+    /// Its JSON. It has succeeded.
+    pub fn json(&self) -> Result<serde_json::Value> {
+        ensure!(self.status.success(), "{}: {}", self.status, self.log);
+        Ok(serde_json::from_str(&self.output)?)
+    }
+
+    /// The one line that says why it has failed.
+    pub fn refusal(&self) -> Result<&str> {
+        ensure!(self.status.code() == Some(1) && self.output.is_empty(), "{self:?}");
+        self.log.lines().find(|line| line.starts_with("switchboard: ")).context("it does not say why")
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the commands about releases and routes have in common: settings, who asks, what is shown of a change.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
@@ -8,15 +8,16 @@ use comfy_table::{Table, presets};
 use switchboard_core::envelope::{TenantId, TenantSchema};
 use switchboard_core::release::Digest;
 use switchboard_core::release::control::{
-    By, Control, Decision, Entry, FindError, Refusal, RouteChange, RouteValue, Stamp,
+    Audience, By, Control, Decision, Entry, FindError, Refusal, RouteChange, RouteValue, Stamp,
 };
+use switchboard_core::worker::Manifest;
 use uuid::Uuid;
 
 use super::run;
 use crate::cli::{Assignment, RunArgs};
 use crate::config::Settings;
 use crate::kafka::control::{ControlError, ControlReader, ControlWriter, UpdateError};
-use crate::kafka::{ClientOptions, Topology, prepare_control};
+use crate::kafka::{ClientOptions, Topology, TopologyError, prepare_control};
 use crate::telemetry;
 
 /// How long brokers are waited for.
@@ -36,6 +37,8 @@ pub(super) enum CommandError {
     Find(#[from] FindError),
     #[error(transparent)]
     Refusal(#[from] Refusal),
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
 }
 
 impl Application {
@@ -46,7 +49,7 @@ impl Application {
         settings.check()?;
         let options = run::client_options(&settings, "command");
         options.check()?;
-        let topology = Topology::resolve(&settings.app, &[], &[], &BTreeMap::new(), |_| None, settings.shards)?;
+        let topology = run::topology(&settings);
         Ok(Self { settings, options, topology })
     }
 
@@ -79,6 +82,16 @@ impl Application {
         Ok(prepare_control(&self.options, &self.topology, self.settings.replication_factor, PATIENCE)?)
     }
 
+    /// Whether hosts can have the topics of a plugin beside those of all releases that a route names.
+    pub(super) fn check_topics(&self, control: &Control, manifest: &Manifest) -> Result<(), TopologyError> {
+        let routed = control.routes().routes().filter_map(|route| control.release(&route.release));
+        let manifests: Vec<_> = routed.map(|record| &record.manifest).chain([manifest]).collect();
+        let tokens = |list: fn(&Manifest) -> &[String]| -> Vec<_> {
+            manifests.iter().flat_map(|manifest| run::tokens(list(manifest))).collect()
+        };
+        self.topology.with(&tokens(|manifest| &manifest.consumes), &tokens(|manifest| &manifest.produces)).map(drop)
+    }
+
     /// The tenants that are meant by these texts.
     pub(super) fn tenants(&self, texts: &[String]) -> anyhow::Result<BTreeSet<TenantId>> {
         let schema = TenantSchema::new(self.settings.tenant_headers.clone());
@@ -86,11 +99,7 @@ impl Application {
     }
 
     /// Who shall run a release.
-    pub(super) fn audience(
-        &self,
-        assignment: &Assignment,
-    ) -> anyhow::Result<switchboard_core::release::control::Audience> {
-        use switchboard_core::release::control::Audience;
+    pub(super) fn audience(&self, assignment: &Assignment) -> anyhow::Result<Audience> {
         Ok(match assignment.percent {
             Some(percent) => Audience::Percent(percent),
             None if assignment.tenant.is_empty() => Audience::Default,

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use switchboard_core::release::control::{Deployment, ReleaseRecord, deploy as decide};
+use switchboard_core::release::control::{Control, Deployment, ReleaseRecord, deploy as decide};
 
 use super::control::{Application, by, entry, stamp, tell, update};
 use super::{rollout, run};
@@ -23,11 +23,10 @@ pub fn deploy(args: DeployArgs) -> anyhow::Result<bool> {
     let sandbox = run::sandbox(settings)?;
     let bytes = sandbox.read_file(&path)?;
     let artifact = sandbox.load(&bytes).with_context(|| path.display().to_string())?;
-    // Names that contradict each other would stop hosts.
-    run::topology(settings, &run::rules(settings, artifact.manifest())).with_context(|| path.display().to_string())?;
+    application.check_topics(&Control::default(), artifact.manifest())?;
     let record = ReleaseRecord {
         manifest: artifact.manifest().clone(),
-        migrates: artifact.migrates().to_vec(),
+        migrates: artifact.release().migrates.clone(),
         size: artifact.size(),
         chunks: ReleaseRecord::chunks_of(bytes.len()),
         signature: read_signature(&path, signature)?,
@@ -39,7 +38,10 @@ pub fn deploy(args: DeployArgs) -> anyhow::Result<bool> {
 
     let mut writer = application.first_writer()?;
     let stamp = stamp(assignment.note);
-    let decision = update(&mut writer, |control| Ok(decide(control, &deployment, stamp.clone())?))?;
+    let decision = update(&mut writer, |control| {
+        application.check_topics(control, artifact.manifest())?;
+        Ok(decide(control, &deployment, stamp.clone())?)
+    })?;
     let entry = entry(writer.control(), &decision)?.clone();
     if !json {
         tell(writer.control(), &entry);

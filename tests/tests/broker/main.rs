@@ -13,5 +13,6 @@ mod lookups;
 mod overload;
 mod purge;
 mod recovery;
+mod releases;
 mod start;
 mod stream;

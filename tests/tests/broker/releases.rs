@@ -1,0 +1,415 @@
+//! Releases and routes on the control topic, by the command line: deployed, shown, rolled back, pruned; at once, killed, refused.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use switchboard_tests::app::{Answer, App, LONG};
+use switchboard_tests::client::Record;
+use switchboard_tests::host::{hostile, ledger};
+use tempfile::TempDir;
+
+/// Artifacts to deploy.
+struct Shelf(TempDir);
+
+impl Shelf {
+    fn new() -> Result<Self> {
+        Ok(Self(tempfile::tempdir()?))
+    }
+
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
+        let path = self.0.path().join(name);
+        std::fs::write(&path, bytes)?;
+        Ok(path)
+    }
+
+    /// The ledger with a custom section of so many bytes: the same plugin by another digest.
+    fn ledger(&self, number: u8, padding: usize) -> Result<PathBuf> {
+        let mut bytes = std::fs::read(ledger()?)?;
+        let mut length = padding + 2;
+        bytes.push(0);
+        while length >= 0x80 {
+            bytes.push(u8::try_from(length & 0x7f)? | 0x80);
+            length >>= 7;
+        }
+        bytes.extend([u8::try_from(length)?, 1, b'0' + number]);
+        bytes.resize(bytes.len() + padding, number);
+        self.put(&format!("ledger-{number}.wasm"), &bytes)
+    }
+}
+
+fn app(prefix: &str) -> Result<App> {
+    Ok(App::new(prefix, &[], 1)?.arg("--tenant-header", "TENANT=text"))
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn deploy(app: &App, artifact: &Path, arguments: &[&str]) -> Result<Answer> {
+    app.ask(&["deploy", &text(artifact)], &[&["--json"], arguments].concat())
+}
+
+/// Deploys, and returns the digest.
+fn deployed(app: &App, artifact: &Path, arguments: &[&str]) -> Result<String> {
+    let change = deploy(app, artifact, arguments)?.json()?;
+    Ok(change["releases"][0].as_str().context("no digest")?.to_owned())
+}
+
+/// Which release each route names, sorted.
+fn routes(app: &App) -> Result<Vec<(String, String)>> {
+    let shown = app.ask(&["route", "show"], &["--json"])?.json()?;
+    let routes = shown["routes"].as_array().context("no routes")?.iter();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    Ok(routes.map(|route| (text(&route["route"]), text(&route["release"]))).collect())
+}
+
+fn named(routes: &[(&str, &str)]) -> Vec<(String, String)> {
+    routes.iter().map(|(route, release)| ((*route).to_owned(), (*release).to_owned())).collect()
+}
+
+fn history(app: &App) -> Result<Vec<Value>> {
+    let told = app.ask(&["releases"], &["--history", "--json"])?.json()?;
+    Ok(told["history"].as_array().context("no history")?.clone())
+}
+
+fn control(app: &App) -> String {
+    format!("{}-control", app.name)
+}
+
+/// The bytes of an artifact as they are in the topic, and whether a release is there without all of its chunks.
+fn artifact(records: &[Record], digest: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for number in 0.. {
+        let key = format!("artifact/{digest}/{number}");
+        let found = records.iter().rev().find(|record| record.key.as_deref() == Some(key.as_bytes()));
+        match found.and_then(|record| record.value.as_deref()) {
+            Some(chunk) => bytes.extend_from_slice(chunk),
+            None => break,
+        }
+    }
+    bytes
+}
+
+#[test]
+fn releases_are_deployed_shown_routed_rolled_back_and_pruned() -> Result<()> {
+    let (app, shelf) = (app("releases")?, Shelf::new()?);
+    let none = app.ask(&["releases"], &["--json"])?;
+    assert_eq!(none.json()?, json!({ "releases": [], "hosts": [] }));
+    assert!(none.log.contains("does not exist"), "{none:?}");
+    assert!(!app.client.topics()?.contains(&control(&app)), "to look creates nothing");
+
+    let first = deployed(&app, &shelf.ledger(1, 0)?, &["--note", "the first"])?;
+    // Larger than a chunk, and by people's spelling of a tenant.
+    let large = shelf.ledger(2, 1_200_000)?;
+    let second = deployed(&app, &large, &["--tenant", "b", "--tenant", "a%62", "--gate", "3/50", "--gate-time", "1m"])?;
+    let third = deployed(&app, &shelf.ledger(3, 0)?, &["--percent", "12.5", "--no-gate"])?;
+    let all = [("default", &*first), ("percentage", &third), ("tenant/ab", &second), ("tenant/b", &second)];
+    assert_eq!(routes(&app)?, named(&all));
+    assert_eq!(artifact(&app.client.read_all(&control(&app))?, &second), std::fs::read(&large)?);
+
+    let shown = app.ask(&["route", "show"], &["--json", "--tenant", "b"])?.json()?;
+    let expected = json!({ "routes": [{
+        "route": "tenant/b", "release": second, "previous": first, "name": "ledger", "version": "0.1.0",
+        "gate": { "failures": 3, "messages": 50, "seconds": 60 }, "offset": shown["routes"][0]["offset"],
+    }] });
+    assert_eq!(shown, expected);
+    let told = app.ask(&["releases"], &["--json"])?.json()?;
+    let newest = &told["releases"][0];
+    assert_eq!((newest["digest"].as_str(), newest["complete"].as_bool()), (Some(&*third), Some(true)));
+    assert_eq!(
+        (&newest["routes"], &newest["state-version"], &newest["signature"]),
+        (&json!(["percentage"]), &json!(1), &Value::Null)
+    );
+    let entries = history(&app)?;
+    let what: Vec<_> = entries.iter().map(|entry| entry["what"].as_str().unwrap_or_default()).collect();
+    assert_eq!(what, ["deploy"; 3]);
+    assert_eq!(entries[0]["note"], "the first");
+    assert!(entries.iter().all(|entry| entry["by"]["user"].is_string() && entry["timestamp"].as_i64() > Some(0)));
+
+    // A release by the first digits of its digest; more than one has its name.
+    let ambiguous = app.ask(&["route", "set", "ledger@0.1.0"], &["--tenant", "b"])?;
+    assert!(ambiguous.refusal()?.contains(" or "), "{ambiguous:?}");
+    app.ask(&["route", "set", &first[..6]], &["--tenant", "b", "--json"])?.json()?;
+    app.ask(&["route", "clear"], &["--percentage", "--json"])?.json()?;
+    assert_eq!(routes(&app)?, named(&[("default", &first), ("tenant/ab", &second), ("tenant/b", &first)]));
+    let back = app.ask(&["rollback"], &["--json", "--note", "no"])?.json()?;
+    assert_eq!(
+        (&back["what"], &back["routes"][0]["route"], &back["note"]),
+        (&json!("rollback"), &json!("percentage"), &json!("no"))
+    );
+    app.ask(&["rollback"], &["--tenant", "b", "--json"])?.json()?;
+    assert_eq!(routes(&app)?, named(&all));
+    let again = app.ask(&["route", "clear"], &["--tenant", "c"])?;
+    assert!(again.refusal()?.contains("no route tenant/c"), "{again:?}");
+
+    // The default goes back to the first, and nobody but the history knows the fourth any more.
+    let fourth = deployed(&app, &shelf.ledger(4, 0)?, &[])?;
+    app.ask(&["rollback"], &["--json"])?.json()?;
+    let would = app.ask(&["release", "prune"], &["--keep", "0", "--dry-run", "--json"])?.json()?;
+    assert_eq!(would, json!({ "removed": [fourth], "dry-run": true, "change": null }));
+    let pruned = app.ask(&["release", "prune"], &["--keep", "0", "--json"])?.json()?;
+    assert_eq!((&pruned["removed"], &pruned["change"]["what"]), (&json!([fourth]), &json!("prune")));
+    let gone = app.ask(&["route", "set", &fourth[..8]], &[])?;
+    assert!(gone.refusal()?.contains("no release is"), "{gone:?}");
+    assert!(artifact(&app.client.read_all(&control(&app))?, &fourth).is_empty());
+    assert_eq!(deployed(&app, &shelf.ledger(4, 0)?, &["--tenant", "c"])?, fourth, "and can be deployed again");
+
+    // What people see.
+    let tables = app.ask(&["releases"], &[])?;
+    assert!(tables.output.contains("ledger 0.1.0") && tables.output.contains(&first[..12]), "{}", tables.output);
+    let tables = app.ask(&["route", "show"], &[])?;
+    assert!(tables.output.contains("for 12.5 %") && tables.output.contains("3 of 50 within 1m"), "{}", tables.output);
+    Ok(())
+}
+
+#[test]
+fn deployments_at_once_are_ordered_and_none_is_torn() -> Result<()> {
+    let (app, shelf) = (app("releases-race")?, Shelf::new()?);
+    let artifacts: Vec<_> = (0..4).map(|number| shelf.ledger(number, 600_000)).collect::<Result<_>>()?;
+    // None of them finds the topic.
+    let begun: Vec<_> =
+        artifacts.iter().map(|path| app.begin(&["deploy", &text(path)], &["--json"])).collect::<Result<_>>()?;
+    let mut changes = Vec::new();
+    for deployment in begun {
+        changes.push(deployment.end()?.json()?);
+    }
+    let entries = history(&app)?;
+    let ids = |entries: &[Value]| entries.iter().map(|entry| entry["id"].to_string()).collect::<BTreeSet<_>>();
+    assert_eq!((entries.len(), ids(&entries)), (4, ids(&changes)));
+    let mut before = Value::Null;
+    for entry in &entries {
+        let touched = &entry["routes"][0];
+        assert_eq!(touched["before"], before, "each came after the one before it: {entries:#?}");
+        before = touched["after"].clone();
+    }
+    assert_eq!(routes(&app)?, named(&[("default", entries[3]["releases"][0].as_str().unwrap_or_default())]));
+    let records = app.client.read_all(&control(&app))?;
+    for (change, path) in changes.iter().zip(&artifacts) {
+        let digest = change["releases"][0].as_str().context("no digest")?;
+        assert_eq!(artifact(&records, digest), std::fs::read(path)?);
+    }
+    Ok(())
+}
+
+/// Begins deployments of a large artifact until one is stopped (SIGSTOP) in the middle of its transaction.
+fn stopped(app: &App, shelf: &Shelf) -> Result<(switchboard_tests::app::Asked, usize)> {
+    let transactions = app.client.transactions(&control(app))?;
+    for tried in 0..20_u8 {
+        let large = shelf.ledger(10 + tried, 15_000_000)?;
+        let mut deployment = app.begin(&["deploy", &text(&large)], &["--json"])?;
+        let deadline = Instant::now() + LONG;
+        while deployment.process.ended()?.is_none() {
+            ensure!(Instant::now() < deadline, "it neither ends nor writes");
+            if transactions.is_open()? {
+                deployment.process.signal(Signal::STOP);
+                // Its commit may have been under way.
+                let settled = Instant::now() + Duration::from_millis(200);
+                while Instant::now() < settled && transactions.is_open()? {}
+                if transactions.is_open()? {
+                    return Ok((deployment, usize::from(tried)));
+                }
+                deployment.process.signal(Signal::CONT);
+            }
+        }
+    }
+    anyhow::bail!("no deployment could be stopped in the middle")
+}
+
+#[test]
+fn a_deployment_that_is_killed_in_the_middle_leaves_nothing() -> Result<()> {
+    let (app, shelf) = (app("releases-killed")?, Shelf::new()?);
+    let first = deployed(&app, &shelf.ledger(1, 0)?, &["--tenant", "a"])?;
+    let (mut killed, others) = stopped(&app, &shelf)?;
+    killed.process.kill()?;
+    // The next one need not wait for the transaction's time-out, and sees nothing of it.
+    let second = deployed(&app, &shelf.ledger(2, 0)?, &["--tenant", "b"])?;
+    let entries = history(&app)?;
+    assert_eq!(entries.len(), 2 + others);
+    let told = app.ask(&["releases"], &["--json"])?.json()?;
+    let releases = told["releases"].as_array().context("no releases")?;
+    assert_eq!(releases.len(), 2 + others);
+    assert!(releases.iter().all(|release| release["complete"] == true), "{releases:#?}");
+    let pins: Vec<_> = routes(&app)?.into_iter().filter(|(route, _)| route.starts_with("tenant/")).collect();
+    assert_eq!(pins, named(&[("tenant/a", &first), ("tenant/b", &second)]));
+    Ok(())
+}
+
+#[test]
+fn a_deployment_that_was_overtaken_starts_over() -> Result<()> {
+    let (app, shelf) = (app("releases-fenced")?, Shelf::new()?);
+    let first = deployed(&app, &shelf.ledger(1, 0)?, &[])?;
+    let (overtaken, others) = stopped(&app, &shelf)?;
+    let second = deployed(&app, &shelf.ledger(2, 0)?, &[])?;
+    assert_eq!(history(&app)?.len(), 2 + others);
+    overtaken.process.signal(Signal::CONT);
+    let change = overtaken.end()?.json()?;
+    let last = change["releases"][0].as_str().context("no digest")?;
+    let entries = history(&app)?;
+    assert_eq!(
+        entries.last().map(|entry| &entry["id"]),
+        Some(&change["id"]),
+        "it comes after the one that overtook it"
+    );
+    assert_eq!(change["routes"][0]["before"]["release"], json!(second), "and has decided by what that one wrote");
+    assert_ne!(first, second);
+    assert_eq!(routes(&app)?, named(&[("default", last)]));
+    Ok(())
+}
+
+#[test]
+fn what_is_no_good_is_refused_and_nothing_is_written() -> Result<()> {
+    let (app, shelf) = (app("releases-bad")?, Shelf::new()?);
+    let good = shelf.ledger(1, 0)?;
+    let refused = |artifact: &Path, arguments: &[&str], words: &[&str]| -> Result<()> {
+        let answer = deploy(&app, artifact, arguments)?;
+        let why = answer.refusal()?;
+        words.iter().try_for_each(|word| {
+            ensure!(why.contains(word), "{word:?} is not in: {why}");
+            Ok(())
+        })
+    };
+    refused(&shelf.put("text.wasm", b"(component)")?, &[], &["text.wasm", "not WebAssembly"])?;
+    refused(&shelf.put("module.wasm", b"\0asm\x01\0\0\0")?, &[], &["module", "wasm32-wasip2"])?;
+    refused(&shelf.put("empty.wasm", b"\0asm\x0d\0\x01\0")?, &[], &["switchboard:plugin/handler"])?;
+    refused(&shelf.0.path().join("absent.wasm"), &[], &["absent.wasm", "No such file"])?;
+    refused(&good, &["--max-artifact-bytes", "1000"], &["at most 1000"])?;
+    refused(&good, &["--tenant", "a/b"], &["\"a/b\" is no tenant", "TENANT (text)"])?;
+    refused(&good, &["--topic", &format!("IN={}-control", app.name)], &["Switchboard's own"])?;
+    refused(&good, &["--signature", "/absent.minisig"], &["/absent.minisig"])?;
+    assert!(!app.client.topics()?.contains(&control(&app)), "nothing was written, nor created");
+
+    deployed(&app, &good, &[])?;
+    let before = app.client.read_all(&control(&app))?.len();
+    refused(&good, &["--percent", "5"], &["all tenants run"])?;
+    assert_eq!(app.client.read_all(&control(&app))?.len(), before);
+    Ok(())
+}
+
+#[test]
+fn a_control_topic_that_does_not_fit_is_refused_with_how_to_mend_it() -> Result<()> {
+    let (app, shelf) = (app("releases-unfit")?, Shelf::new()?);
+    let artifact = shelf.ledger(1, 0)?;
+    app.client.create_topic(&control(&app), 2, &[("cleanup.policy", "compact")])?;
+    let answer = deploy(&app, &artifact, &[])?;
+    let why = answer.refusal()?;
+    assert!(why.contains("2 partitions, but must have 1") && why.contains("1 more"), "{why}");
+    app.client.delete_topics(&[&control(&app)])?;
+    app.client.create_topic(
+        &control(&app),
+        1,
+        &[("cleanup.policy", "compact"), ("message.timestamp.type", "CreateTime")],
+    )?;
+    let answer = app.ask(&["rollback"], &[])?;
+    let why = answer.refusal()?;
+    assert!(why.contains("message.timestamp.type=LogAppendTime") && why.contains("kafka-configs.sh"), "{why}");
+    assert_eq!(app.client.read_all(&control(&app))?, []);
+    Ok(())
+}
+
+/// Writes what a host would say of itself.
+fn say(app: &App, instance: &str, status: Option<&Value>) -> Result<()> {
+    app.client.produce(&[Record {
+        topic: control(app),
+        partition: Some(0),
+        key: Some(format!("host/{instance}").into_bytes()),
+        value: status.map(|status| status.to_string().into_bytes()),
+        ..Record::default()
+    }])?;
+    Ok(())
+}
+
+fn status(instance: &str, read: i64, releases: &Value) -> Value {
+    json!({
+        "instance": instance, "host": "node", "started": 1, "read": read, "releases": releases,
+        "tenants": [], "staying": [], "waiting": [], "failures": [],
+    })
+}
+
+/// Begins a deployment that is followed, and waits until it has written its change.
+fn followed(app: &App, artifact: &Path, time: &str) -> Result<(switchboard_tests::app::Asked, Value, i64)> {
+    let known = history(app)?.len();
+    let mut asked = app.begin(&["deploy", &text(artifact)], &["--json", &format!("--wait={time}")])?;
+    let mut reader = app.client.reader(&[&control(app)])?;
+    let is_change = |record: &Record| record.key.as_deref().is_some_and(|key| key.starts_with(b"change/"));
+    let changes = |records: &[Record]| records.iter().filter(|record| is_change(record)).count();
+    let records = reader.until("the change", LONG, |records| changes(records) > known)?;
+    ensure!(asked.process.ended()?.is_none(), "it did not wait");
+    let change = records.iter().rfind(|record| is_change(record)).context("no change")?;
+    let value = serde_json::from_slice(change.value.as_deref().unwrap_or_default())?;
+    Ok((asked, value, change.offset.unwrap_or_default()))
+}
+
+#[test]
+fn a_rollout_is_followed_until_all_hosts_run_it() -> Result<()> {
+    let (app, shelf) = (app("releases-wait")?, Shelf::new()?);
+    deployed(&app, &shelf.ledger(1, 0)?, &[])?;
+    // Hosts that live, and one that has stopped.
+    for instance in ["one", "two", "gone"] {
+        say(&app, instance, Some(&status(instance, 0, &json!([]))))?;
+    }
+    say(&app, "gone", None)?;
+
+    let (asked, change, offset) = followed(&app, &shelf.ledger(2, 0)?, "2m")?;
+    let digest = &change["releases"][0];
+    let ready = json!([{ "digest": digest, "state": "ready" }]);
+    say(&app, "one", Some(&status("one", offset + 1, &ready)))?;
+    let mut two = status("two", offset + 1, &ready);
+    two["tenants"] = json!([{ "release": digest, "count": 2, "names": ["a", "b"] }]);
+    two["failures"] = json!([{ "release": digest, "messages": 9, "failures": 1, "first": "trap: why" }]);
+    say(&app, "two", Some(&two))?;
+    let answer = asked.end()?;
+    let rollout = &answer.json()?["rollout"];
+    assert_eq!(rollout["result"], "done");
+    assert_eq!(rollout["hosts"].as_array().map(Vec::len), Some(2), "{rollout}");
+    assert_eq!((&rollout["hosts"][1]["stage"], &rollout["hosts"][1]["tenants"]["count"]), (&json!("ready"), &json!(2)));
+    assert!(answer.log.contains("first failure on two: trap: why"), "{}", answer.log);
+    let told = app.ask(&["releases"], &["--json"])?.json()?;
+    assert_eq!(told["releases"][0]["hosts"]["ready"], json!(["one", "two"]));
+
+    // A host that cannot.
+    let (asked, change, offset) = followed(&app, &shelf.ledger(3, 0)?, "2m")?;
+    let failed = json!([{ "digest": change["releases"][0], "state": "failed", "reason": "no memory" }]);
+    say(&app, "one", Some(&status("one", offset + 1, &failed)))?;
+    let answer = asked.end()?;
+    assert_eq!(answer.status.code(), Some(1));
+    let rollout = &serde_json::from_str::<Value>(&answer.output)?["rollout"];
+    assert_eq!((&rollout["result"], &rollout["hosts"][0]["reason"]), (&json!("failed"), &json!("no memory")));
+
+    // One that somebody rolls back meanwhile.
+    let (asked, ..) = followed(&app, &shelf.ledger(4, 0)?, "2m")?;
+    app.ask(&["rollback"], &["--note", "slow", "--json"])?.json()?;
+    let answer = asked.end()?;
+    let rollout = &serde_json::from_str::<Value>(&answer.output)?["rollout"];
+    assert_eq!((answer.status.code(), &rollout["result"]), (Some(1), &json!("rolled-back")));
+    assert!(rollout["reason"].as_str().is_some_and(|why| why.starts_with("rollback by ") && why.ends_with("slow")));
+
+    // Time that is over, and hosts that are.
+    let answer = deploy(&app, &shelf.ledger(5, 0)?, &["--wait=1s"])?;
+    let rollout = &serde_json::from_str::<Value>(&answer.output)?["rollout"];
+    assert_eq!((answer.status.code(), &rollout["result"]), (Some(1), &json!("time-out")));
+    for instance in ["one", "two"] {
+        say(&app, instance, None)?;
+    }
+    let answer = app.ask(&["deploy", &text(&shelf.ledger(6, 0)?)], &["--wait"])?;
+    assert_eq!(answer.status.code(), Some(1));
+    assert!(answer.output.contains("no host lives"), "{}", answer.output);
+    assert_eq!(history(&app)?.len(), 7, "it is deployed all the same");
+    Ok(())
+}
+
+#[test]
+fn a_release_is_what_its_plugin_says_it_is() -> Result<()> {
+    let app = app("releases-kinds")?;
+    deployed(&app, &ledger()?, &[])?;
+    deployed(&app, &hostile()?, &["--tenant", "a"])?;
+    let told = app.ask(&["releases"], &["--json"])?.json()?;
+    let names: Vec<_> = told["releases"].as_array().into_iter().flatten().map(|release| &release["name"]).collect();
+    assert_eq!(names, ["hostile", "ledger"]);
+    assert_eq!((&told["releases"][0]["consumes"], &told["releases"][0]["migrates"]), (&json!(["IN"]), &json!([])));
+    app.ask(&["route", "set", "hostile@0.1.0"], &["--tenant", "b", "--json"])?.json()?;
+    Ok(())
+}
