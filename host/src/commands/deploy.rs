@@ -8,6 +8,7 @@ use switchboard_core::release::control::{Control, Deployment, ReleaseRecord, dep
 use super::control::{Application, by, entry, stamp, tell, update};
 use super::{rollout, run};
 use crate::cli::DeployArgs;
+use crate::release::TrustedKeys;
 
 /// The longest text that is taken for a signature; minisign's have about 300 bytes.
 const MAX_SIGNATURE: usize = 16 << 10;
@@ -22,6 +23,10 @@ pub fn deploy(args: DeployArgs) -> anyhow::Result<bool> {
     let settings = &application.settings;
     let sandbox = run::sandbox(settings)?;
     let bytes = sandbox.read_file(&path)?;
+    let signature = read_signature(&path, signature)?;
+    // Hosts with these keys would not run it.
+    let keys = TrustedKeys::read(&settings.trusted_keys)?;
+    keys.verify(&bytes, signature.as_deref()).with_context(|| path.display().to_string())?;
     let artifact = sandbox.load(&bytes).with_context(|| path.display().to_string())?;
     application.check_topics(&Control::default(), artifact.manifest())?;
     let record = ReleaseRecord {
@@ -29,7 +34,7 @@ pub fn deploy(args: DeployArgs) -> anyhow::Result<bool> {
         migrates: artifact.release().migrates.clone(),
         size: artifact.size(),
         chunks: ReleaseRecord::chunks_of(bytes.len()),
-        signature: read_signature(&path, signature)?,
+        signature,
         by: by(),
     };
     let audience = application.audience(&assignment)?;
@@ -59,11 +64,7 @@ pub fn deploy(args: DeployArgs) -> anyhow::Result<bool> {
 
 /// The signature that was given, else the one that lies beside the artifact.
 fn read_signature(artifact: &Path, given: Option<PathBuf>) -> anyhow::Result<Option<String>> {
-    let beside = || {
-        let mut name = artifact.as_os_str().to_owned();
-        name.push(".minisig");
-        Some(PathBuf::from(name)).filter(|path| path.exists())
-    };
+    let beside = || Some(artifact.with_added_extension("minisig")).filter(|path| path.exists());
     let Some(path) = given.or_else(beside) else { return Ok(None) };
     let text = std::fs::read_to_string(&path).with_context(|| format!("reading the signature {}", path.display()))?;
     anyhow::ensure!(

@@ -1,5 +1,7 @@
 //! Releases and routes on the control topic, by the command line: deployed, shown, rolled back, pruned; at once, killed, refused.
 
+mod rollout;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -7,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use switchboard_tests::app::{Answer, App, LONG};
+use switchboard_tests::app::{Answer, App, Asked, LONG};
 use switchboard_tests::client::Record;
 use switchboard_tests::host::{hostile, ledger};
 use tempfile::TempDir;
@@ -196,7 +198,7 @@ fn deployments_at_once_are_ordered_and_none_is_torn() -> Result<()> {
 }
 
 /// Begins deployments of a large artifact until one is stopped (SIGSTOP) in the middle of its transaction.
-fn stopped(app: &App, shelf: &Shelf) -> Result<(switchboard_tests::app::Asked, usize)> {
+fn stopped(app: &App, shelf: &Shelf) -> Result<(Asked, usize)> {
     let transactions = app.client.transactions(&control(app))?;
     for tried in 0..20_u8 {
         let large = shelf.ledger(10 + tried, 15_000_000)?;
@@ -307,97 +309,6 @@ fn a_control_topic_that_does_not_fit_is_refused_with_how_to_mend_it() -> Result<
     let why = answer.refusal()?;
     assert!(why.contains("message.timestamp.type=LogAppendTime") && why.contains("kafka-configs.sh"), "{why}");
     assert_eq!(app.client.read_all(&control(&app))?, []);
-    Ok(())
-}
-
-/// Writes what a host would say of itself.
-fn say(app: &App, instance: &str, status: Option<&Value>) -> Result<()> {
-    app.client.produce(&[Record {
-        topic: control(app),
-        partition: Some(0),
-        key: Some(format!("host/{instance}").into_bytes()),
-        value: status.map(|status| status.to_string().into_bytes()),
-        ..Record::default()
-    }])?;
-    Ok(())
-}
-
-fn status(instance: &str, read: i64, releases: &Value) -> Value {
-    json!({
-        "instance": instance, "host": "node", "started": 1, "read": read, "releases": releases,
-        "tenants": [], "staying": [], "waiting": [], "failures": [],
-    })
-}
-
-/// Begins a deployment that is followed, and waits until it has written its change.
-fn followed(app: &App, artifact: &Path, time: &str) -> Result<(switchboard_tests::app::Asked, Value, i64)> {
-    let known = history(app)?.len();
-    let mut asked = app.begin(&["deploy", &text(artifact)], &["--json", &format!("--wait={time}")])?;
-    let mut reader = app.client.reader(&[&control(app)])?;
-    let is_change = |record: &Record| record.key.as_deref().is_some_and(|key| key.starts_with(b"change/"));
-    let changes = |records: &[Record]| records.iter().filter(|record| is_change(record)).count();
-    let records = reader.until("the change", LONG, |records| changes(records) > known)?;
-    ensure!(asked.process.ended()?.is_none(), "it did not wait");
-    let change = records.iter().rfind(|record| is_change(record)).context("no change")?;
-    let value = serde_json::from_slice(change.value.as_deref().unwrap_or_default())?;
-    Ok((asked, value, change.offset.unwrap_or_default()))
-}
-
-#[test]
-fn a_rollout_is_followed_until_all_hosts_run_it() -> Result<()> {
-    let (app, shelf) = (app("releases-wait")?, Shelf::new()?);
-    deployed(&app, &shelf.ledger(1, 0)?, &[])?;
-    // Hosts that live, and one that has stopped.
-    for instance in ["one", "two", "gone"] {
-        say(&app, instance, Some(&status(instance, 0, &json!([]))))?;
-    }
-    say(&app, "gone", None)?;
-
-    let (asked, change, offset) = followed(&app, &shelf.ledger(2, 0)?, "2m")?;
-    let digest = &change["releases"][0];
-    let ready = json!([{ "digest": digest, "state": "ready" }]);
-    say(&app, "one", Some(&status("one", offset + 1, &ready)))?;
-    let mut two = status("two", offset + 1, &ready);
-    two["tenants"] = json!([{ "release": digest, "count": 2, "names": ["a", "b"] }]);
-    two["failures"] = json!([{ "release": digest, "messages": 9, "failures": 1, "first": "trap: why" }]);
-    say(&app, "two", Some(&two))?;
-    let answer = asked.end()?;
-    let rollout = &answer.json()?["rollout"];
-    assert_eq!(rollout["result"], "done");
-    assert_eq!(rollout["hosts"].as_array().map(Vec::len), Some(2), "{rollout}");
-    assert_eq!((&rollout["hosts"][1]["stage"], &rollout["hosts"][1]["tenants"]["count"]), (&json!("ready"), &json!(2)));
-    assert!(answer.log.contains("first failure on two: trap: why"), "{}", answer.log);
-    let told = app.ask(&["releases"], &["--json"])?.json()?;
-    assert_eq!(told["releases"][0]["hosts"]["ready"], json!(["one", "two"]));
-
-    // A host that cannot.
-    let (asked, change, offset) = followed(&app, &shelf.ledger(3, 0)?, "2m")?;
-    let failed = json!([{ "digest": change["releases"][0], "state": "failed", "reason": "no memory" }]);
-    say(&app, "one", Some(&status("one", offset + 1, &failed)))?;
-    let answer = asked.end()?;
-    assert_eq!(answer.status.code(), Some(1));
-    let rollout = &serde_json::from_str::<Value>(&answer.output)?["rollout"];
-    assert_eq!((&rollout["result"], &rollout["hosts"][0]["reason"]), (&json!("failed"), &json!("no memory")));
-
-    // One that somebody rolls back meanwhile.
-    let (asked, ..) = followed(&app, &shelf.ledger(4, 0)?, "2m")?;
-    app.ask(&["rollback"], &["--note", "slow", "--json"])?.json()?;
-    let answer = asked.end()?;
-    let rollout = &serde_json::from_str::<Value>(&answer.output)?["rollout"];
-    assert_eq!((answer.status.code(), &rollout["result"]), (Some(1), &json!("rolled-back")));
-    assert!(rollout["reason"].as_str().is_some_and(|why| why.starts_with("rollback by ") && why.ends_with("slow")));
-
-    // Time that is over, and hosts that are.
-    let answer = deploy(&app, &shelf.ledger(5, 0)?, &["--wait=1s"])?;
-    let rollout = &serde_json::from_str::<Value>(&answer.output)?["rollout"];
-    assert_eq!((answer.status.code(), &rollout["result"]), (Some(1), &json!("time-out")));
-    for instance in ["one", "two"] {
-        say(&app, instance, None)?;
-    }
-    let answer = app.ask(&["deploy", &text(&shelf.ledger(6, 0)?)], &["--wait"])?;
-    assert_eq!(answer.status.code(), Some(1));
-    assert!(answer.output.contains("no host lives"), "{}", answer.output);
-    assert_eq!(history(&app)?.len(), 7, "it is deployed all the same");
     Ok(())
 }
 
