@@ -33,10 +33,14 @@ pub(crate) enum Kind {
     Compaction,
     /// What is consumed of a shard is deleted.
     Purge,
+    /// A process cannot load a release.
+    Load,
+    /// A process reads the control topic very late.
+    Lag,
 }
 
 /// Each kind, how many of 65,536 occasions have it where it is rare, its name.
-const KINDS: [(Kind, u16, &str); 13] = [
+const KINDS: [(Kind, u16, &str); 15] = [
     (Kind::Slow, 600, "slow calls"),
     (Kind::Request, 3000, "requests lost, late or twice"),
     (Kind::Abortable, 1000, "aborts"),
@@ -50,6 +54,8 @@ const KINDS: [(Kind, u16, &str); 13] = [
     (Kind::Kick, 300, "members given up"),
     (Kind::Compaction, 1000, "compactions"),
     (Kind::Purge, 1000, "purges"),
+    (Kind::Load, 8000, "releases not loaded"),
+    (Kind::Lag, 16_000, "processes late with routes"),
 ];
 
 /// Faults made, by kind.
@@ -79,7 +85,8 @@ impl fmt::Display for Tally {
     }
 }
 
-/// A schedule's faults: some schedules are calm, some wild, and each ends with a calm time in which all must be settled.
+/// A schedule's faults: some schedules are calm, some wild, and each ends with a calm time in which all must be
+/// settled.
 #[derive(Debug)]
 pub(crate) struct Faults {
     /// Of 65,536 occasions, how many have a fault.

@@ -8,7 +8,7 @@ use switchboard_core::worker::Partition;
 use switchboard_sdk::{Header, Message};
 
 use crate::client::TOXIC;
-use crate::plugins::{ID, Logic};
+use crate::plugins::{ID, Logic, MORE};
 
 /// The tenant header.
 pub(crate) const TENANT: &str = "tenant";
@@ -23,15 +23,19 @@ pub(crate) struct Input {
 }
 
 impl Input {
+    pub(crate) fn topic<'a>(&self, sources: &'a [Arc<str>]) -> &'a Arc<str> {
+        let Partition::Source { topic, .. } = self.partition else { unreachable!("inputs are of sources") };
+        &sources[topic]
+    }
+
     /// As its plugin is to see it.
     pub(crate) fn message(&self, sources: &[Arc<str>]) -> Message {
-        let Partition::Source { topic, .. } = self.partition else { unreachable!("inputs are of sources") };
         let header = |header: switchboard_core::envelope::Header<'_>| Header {
             name: String::from_utf8_lossy(header.name).into_owned(),
             value: header.value.map(<[u8]>::to_vec),
         };
         Message {
-            topic: sources[topic].to_string(),
+            topic: self.topic(sources).to_string(),
             tenant: self.tenant.clone().unwrap_or_default(),
             key: self.record.key.clone(),
             value: self.record.value.clone(),
@@ -52,7 +56,8 @@ fn stock() -> &'static [(String, Option<Vec<u8>>)] {
     })
 }
 
-/// Makes up as many inputs, in the order in which they are produced; the id of each is its place.
+/// Makes up as many inputs, in the order in which they are produced; the id of each is its place. The last of the
+/// sources is the one that not all releases consume.
 pub(crate) fn make(
     random: &mut fastrand::Rng,
     logic: Logic,
@@ -64,6 +69,7 @@ pub(crate) fn make(
     let odd = random.u8(0..3) == 0;
     let make = |id| {
         let (topic, mut value) = match logic {
+            _ if random.u8(0..6) == 0 => (sources.len() - 1, Some(MORE.into())),
             Logic::Shelf => {
                 let number = random.u32(0..24);
                 let word = match random.u8(0..10) {

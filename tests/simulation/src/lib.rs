@@ -1,16 +1,19 @@
 //! The real worker on a simulated Kafka, from a seed.
 //!
 //! `schedule` gives turns to workers (`switchboard_core::worker::Worker`, unchanged), to the brokers (`kafka`) and to
-//! fate (`faults`); `client` stands between a worker and the brokers, as librdkafka does; `check` knows the promise. The
-//! same seed gives the same schedule, on any machine. Nothing here is part of the product, and the product knows nothing
-//! of it: mistakes that it must find are planted by patches (`tests/mutations`).
+//! fate (`faults`); `client` stands between a worker and the brokers, as librdkafka does; `control` says which release
+//! runs; `notes` are taken of what was done; `check` knows the promise. The same seed gives the same schedule, on any
+//! machine. Nothing here is part of the product, and the product knows nothing of it: mistakes that it must find are
+//! planted by patches (`tests/mutations`).
 #![forbid(unsafe_code)]
 
 mod check;
 mod client;
+mod control;
 mod faults;
 mod inputs;
 mod kafka;
+mod notes;
 mod plugins;
 mod schedule;
 
@@ -19,6 +22,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
+pub use check::Swaps;
 pub use faults::Tally;
 pub use schedule::{Outcome, Stacks, run};
 
@@ -37,6 +41,7 @@ pub struct Summary {
     pub inputs: u64,
     pub turns: u64,
     pub faults: Tally,
+    pub swaps: Swaps,
     /// The one with the smallest seed among those that were found.
     pub broken: Option<Broken>,
 }
@@ -54,10 +59,11 @@ pub fn run_all(seeds: Range<u64>) -> Summary {
             sum.schedules += 1;
             let ended = panic::catch_unwind(AssertUnwindSafe(|| run(seed, &mut stacks)));
             match ended.unwrap_or_else(|_| Err("a panic, as told above".into())) {
-                Ok(Outcome { inputs, turns, faults }) => {
+                Ok(Outcome { inputs, turns, faults, swaps }) => {
                     sum.inputs += inputs as u64;
                     sum.turns += u64::from(turns);
                     sum.faults.add(&faults);
+                    sum.swaps.add(&swaps);
                 }
                 Err(problem) => {
                     stop.store(true, Ordering::Relaxed);
@@ -77,6 +83,7 @@ pub fn run_all(seeds: Range<u64>) -> Summary {
             all.inputs += sum.inputs;
             all.turns += sum.turns;
             all.faults.add(&sum.faults);
+            all.swaps.add(&sum.swaps);
             all.broken = [all.broken, sum.broken].into_iter().flatten().min_by_key(|broken| broken.seed);
         }
         all

@@ -28,12 +28,13 @@ fn main() -> ExitCode {
     let started = Instant::now();
     let sum = run_all(seed..seed.saturating_add(schedules));
     println!(
-        "{} schedules in {:.1} s: {} inputs, {} turns; {}",
+        "{} schedules in {:.1} s: {} inputs, {} turns; {}; {}",
         sum.schedules,
         started.elapsed().as_secs_f64(),
         sum.inputs,
         sum.turns,
-        sum.faults
+        sum.faults,
+        sum.swaps
     );
     match sum.broken {
         None => ExitCode::SUCCESS,

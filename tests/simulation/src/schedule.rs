@@ -11,12 +11,14 @@ use switchboard_core::envelope::{HeaderKind, OutputLimits, OutputRules, TenantHe
 use switchboard_core::state::StateLimits;
 use switchboard_core::worker::{BatchLimits, Next, Partition, Rules, StartFrom, Stop, Worker};
 
-use crate::check::{self, Truth};
+use crate::check::{self, Swaps, Truth};
 use crate::client::{Client, Turn, World};
+use crate::control::{Control, Reader};
 use crate::faults::{Faults, Kind, Tally};
 use crate::inputs::{self, Input, TENANT};
 use crate::kafka::{ClientId, Cluster, Consumer, Place};
-use crate::plugins::{Directory, Loaded, Logic};
+use crate::notes::{Notes, Witness};
+use crate::plugins::{Directory, Loaded, Logic, MORE};
 
 /// Turns after which a schedule that is not settled never will be.
 const MOST_TURNS: u32 = 400_000;
@@ -49,6 +51,7 @@ pub struct Outcome {
     pub inputs: usize,
     pub turns: u32,
     pub faults: Tally,
+    pub swaps: Swaps,
 }
 
 /// Stacks to use again: a schedule takes a few hundred microseconds, and a new stack costs some of them.
@@ -62,6 +65,10 @@ struct Schedule {
     inputs: Vec<Input>,
     /// Of those produced so far.
     offsets: Vec<i64>,
+    /// The next one is not produced before.
+    due: Duration,
+    /// The mean time between two.
+    pace: Duration,
     slots: Vec<Slot>,
     processes: Vec<Process>,
     next_client: ClientId,
@@ -90,7 +97,7 @@ pub fn run(seed: u64, stacks: &mut Stacks) -> Result<Outcome, String> {
                 Ok(true) => {
                     let now = schedule.world.borrow().cluster.now;
                     if now > *settled_at.get_or_insert(now) + QUIET {
-                        break check::check(&schedule.world.borrow().cluster, &schedule.truth());
+                        break check::check(&schedule.world.borrow(), &schedule.truth());
                     }
                 }
             }
@@ -100,17 +107,17 @@ pub fn run(seed: u64, stacks: &mut Stacks) -> Result<Outcome, String> {
     for process in schedule.processes.drain(..) {
         kill(process, stacks);
     }
-    result.map(|()| Outcome { inputs: schedule.inputs.len(), turns, faults })
+    result.map(|swaps| Outcome { inputs: schedule.inputs.len(), turns, faults, swaps })
 }
 
 impl Schedule {
     fn new(seed: u64) -> Self {
         let random = &mut fastrand::Rng::with_seed(seed);
         let logic = if random.u8(0..3) == 0 { Logic::Messenger } else { Logic::Shelf };
-        let manifest = logic.manifest();
-        let sources: Vec<Arc<str>> = manifest.consumes.iter().map(|token| Arc::from(token.as_str())).collect();
+        let consumes = logic.release(1).manifest.consumes;
+        let sources: Vec<Arc<str>> = consumes.iter().map(String::as_str).chain([MORE]).map(Arc::from).collect();
         let (shards, partitions, tenants) = (random.u32(1..4), random.i32(1..3), random.u32(1..5));
-        let count = random.usize(6..30);
+        let count = random.usize(6..40);
         let inputs = inputs::make(random, logic, &sources, partitions, tenants, count);
         let rules = Rules {
             app: "app".into(),
@@ -132,9 +139,23 @@ impl Schedule {
         let slots = (0..random.u32(1..4)).map(slot).collect();
         let until = Duration::from_secs(random.u64(5..60));
         let faults = Faults::new(random, until);
+        let control = Control::new(random, logic, tenants, count);
+        // All at once, or all the time.
+        let pace = if random.u8(0..4) == 0 { Duration::ZERO } else { until / u32::try_from(count).expect("few") };
         let cluster = Cluster::new(random.u64(..), sources, consumed, rules.shards);
-        let world = Rc::new(RefCell::new(World { cluster, faults }));
-        Self { world, rules, logic, inputs, offsets: Vec::new(), slots, processes: Vec::new(), next_client: 0 }
+        let world = Rc::new(RefCell::new(World { cluster, faults, control, notes: Notes::default() }));
+        Self {
+            world,
+            rules,
+            logic,
+            inputs,
+            offsets: Vec::new(),
+            due: Duration::ZERO,
+            pace,
+            slots,
+            processes: Vec::new(),
+            next_client: 0,
+        }
     }
 
     fn truth(&self) -> Truth<'_> {
@@ -142,8 +163,9 @@ impl Schedule {
     }
 
     fn why_stuck(&self) -> String {
-        let World { cluster, .. } = &*self.world.borrow();
-        let times = check::settled(cluster, &self.truth()).unwrap_or_default();
+        let world = &*self.world.borrow();
+        let World { cluster, .. } = world;
+        let times = check::settled(world, &self.truth()).unwrap_or_default();
         let place = |id: usize| (id, self.inputs[id].partition, self.offsets[id], self.inputs[id].tenant.as_deref());
         let missing: Vec<_> =
             (0..times.len().min(self.offsets.len())).filter(|id| times[*id] == 0).map(place).collect();
@@ -152,10 +174,17 @@ impl Schedule {
     }
 
     fn is_settled(&self) -> Result<bool, String> {
-        let World { cluster, faults } = &*self.world.borrow();
+        let world = &*self.world.borrow();
+        let World { cluster, faults, control, .. } = world;
         let all = self.offsets.len() == self.inputs.len() && faults.are_over(cluster.now) && cluster.is_quiet();
         let alive = self.processes.iter().all(|process| !process.frozen);
-        Ok(all && alive && check::settled(cluster, &self.truth())?.iter().all(|times| *times > 0))
+        if !(all && alive && control.is_whole()) {
+            return Ok(false);
+        }
+        let consumed = control.consumed_at_last();
+        let is_due = |input: &Input| consumed.contains(input.topic(&cluster.sources));
+        let times = check::settled(world, &self.truth())?;
+        Ok(self.inputs.iter().zip(times).all(|(input, times)| times > 0 || !is_due(input)))
     }
 
     /// Everybody may do a bit: brokers, producers of inputs, fate, a worker.
@@ -210,11 +239,13 @@ impl Schedule {
     }
 
     fn produce(&mut self) {
-        let cluster = &mut self.world.borrow_mut().cluster;
+        let World { cluster, control, .. } = &mut *self.world.borrow_mut();
+        control.write(self.offsets.len());
         let Some(input) = self.inputs.get(self.offsets.len()) else { return };
-        if cluster.random.u8(0..16) > 0 {
+        if cluster.now < self.due || cluster.random.u8(0..16) > 0 {
             return;
         }
+        self.due = cluster.now + self.pace.mul_f64(2.0 * cluster.random.f64());
         let log = cluster.logs.get_mut(&Place::Consumed(input.partition)).expect("all places have a log");
         if cluster.random.u8(0..8) == 0 {
             // Another application's transaction, aborted: it only takes up offsets.
@@ -245,7 +276,13 @@ impl Schedule {
         let life = Coroutine::with_stack(stack, move |turn, ()| {
             let broker = Client::new(Rc::clone(&world), turn, id, transactional_id);
             let random = world.borrow_mut().cluster.random.fork();
-            let mut worker = Worker::new(rules, broker, Loaded::new(logic), Directory { random }, ());
+            let reader = {
+                let World { cluster, faults, .. } = &mut *world.borrow_mut();
+                Reader::new(id, faults, cluster)
+            };
+            let plugins = Loaded { world: Rc::clone(&world), logic, reader };
+            let witness = Witness { world: Rc::clone(&world), id };
+            let mut worker = Worker::new(rules, broker, plugins, Directory { random }, witness);
             loop {
                 match worker.step() {
                     Ok(Next::Now) => {}
@@ -266,7 +303,7 @@ impl Schedule {
     /// Faults that befall processes and brokers as a whole.
     fn strike(&mut self, stacks: &mut Stacks) {
         let struck = |kind| {
-            let World { cluster, faults } = &mut *self.world.borrow_mut();
+            let World { cluster, faults, .. } = &mut *self.world.borrow_mut();
             faults.strikes(kind, cluster)
         };
         if struck(Kind::Rebalance) {

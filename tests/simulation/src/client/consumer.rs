@@ -131,9 +131,9 @@ impl<'a> Consuming<'a> {
         }
     }
 
-    pub(super) fn log_bounds(&mut self, partition: Partition) -> Result<Range<i64>, NotNow> {
+    pub(super) fn log_bounds(&self, partition: Partition) -> Range<i64> {
         let place = Place::Consumed(self.at_brokers(partition));
-        Ok(self.line.on(|cluster| cluster.log(place).stable_bounds()))
+        self.line.on(|cluster| cluster.log(place).stable_bounds())
     }
 
     pub(super) fn assign(&mut self, starts: &[Start]) {
@@ -176,9 +176,9 @@ impl<'a> Consuming<'a> {
         Ok(end)
     }
 
-    pub(super) fn changelog_stable_bounds(&mut self, shard: i32) -> Result<Range<i64>, NotNow> {
+    pub(super) fn changelog_stable_bounds(&self, shard: i32) -> Range<i64> {
         self.line.suspend(Turn::Call);
-        Ok(self.line.on(|cluster| cluster.log(Place::Changelog(shard)).stable_bounds()))
+        self.line.on(|cluster| cluster.log(Place::Changelog(shard)).stable_bounds())
     }
 
     pub(super) fn start_restore(&mut self, shard: i32, bounds: Range<i64>) {

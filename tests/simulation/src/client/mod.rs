@@ -18,8 +18,10 @@ use corosensei::Yielder;
 use switchboard_core::envelope::Record;
 use switchboard_core::worker::{Broker, Destination, Event, Fault, NotNow, Partition, Restored, Start};
 
+use crate::control::Control;
 use crate::faults::{Faults, Kind};
 use crate::kafka::{ClientId, Cluster, ProducerId};
+use crate::notes::Notes;
 use consumer::Consuming;
 use producer::Producing;
 
@@ -41,6 +43,8 @@ const CALL: Duration = Duration::from_secs(1);
 pub(crate) struct World {
     pub(crate) cluster: Cluster,
     pub(crate) faults: Faults,
+    pub(crate) control: Control,
+    pub(crate) notes: Notes,
 }
 
 /// A process' way to the brokers, and its turns.
@@ -67,7 +71,7 @@ impl Line<'_> {
 
     /// Whether the schedule has a fault for this call.
     fn strikes(&self, kind: Kind) -> bool {
-        let World { cluster, faults } = &mut *self.world.borrow_mut();
+        let World { cluster, faults, .. } = &mut *self.world.borrow_mut();
         faults.strikes(kind, cluster)
     }
 
@@ -122,7 +126,7 @@ impl Broker for Client<'_> {
     }
 
     fn log_bounds(&mut self, partition: Partition) -> Result<Range<i64>, NotNow> {
-        self.consuming.log_bounds(partition)
+        Ok(self.consuming.log_bounds(partition))
     }
 
     fn assign(&mut self, starts: &[Start]) {
@@ -150,7 +154,7 @@ impl Broker for Client<'_> {
     }
 
     fn changelog_stable_bounds(&mut self, shard: i32) -> Result<Range<i64>, NotNow> {
-        self.consuming.changelog_stable_bounds(shard)
+        Ok(self.consuming.changelog_stable_bounds(shard))
     }
 
     fn start_restore(&mut self, shard: i32, bounds: Range<i64>) {
@@ -190,9 +194,9 @@ impl Broker for Client<'_> {
     }
 
     fn send_offsets(&mut self, offsets: &[(Partition, i64)]) -> Result<(), Fault> {
-        let offsets =
+        let offsets: Vec<_> =
             offsets.iter().map(|(partition, offset)| (self.consuming.at_brokers(*partition), *offset)).collect();
-        self.producing.send_offsets(|| self.consuming.metadata(), offsets)
+        self.producing.send_offsets(|| self.consuming.metadata(), &offsets)
     }
 
     fn commit(&mut self) -> Result<(), Fault> {

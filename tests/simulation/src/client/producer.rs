@@ -1,12 +1,15 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use switchboard_core::envelope::Record;
+use switchboard_core::envelope::{Record, TenantId};
+use switchboard_core::release::Ran;
+use switchboard_core::state::decode_key;
 use switchboard_core::worker::{Destination, Fault, Partition};
 
-use super::{Line, Turn};
+use super::{Line, Turn, World};
 use crate::faults::Kind;
 use crate::kafka::{Cluster, Error, Metadata, NotTaken, Place, ProducerId, Refusal, Request};
+use crate::notes::Deed;
 
 /// Values that contain this are refused by the broker in output topics.
 pub(crate) const POISON: &str = "poison";
@@ -184,6 +187,7 @@ impl<'a> Producing<'a> {
         if self.line.strikes(Kind::Abortable) {
             return Err(Fault::Fatal("the producer is of no more use".into()));
         }
+        self.line.world.borrow_mut().notes.begin(self.line.id);
         self.producer().map(|producer| producer.failed = None)
     }
 
@@ -200,6 +204,9 @@ impl<'a> Producing<'a> {
             },
             record.clone(),
         );
+        if let Destination::Changelog(_) = destination {
+            self.note_what_ran(&record);
+        }
         if let Destination::Output(token) = destination {
             // One log for all outputs: each says of which topic it is.
             record.headers.add("topic", token);
@@ -213,7 +220,17 @@ impl<'a> Producing<'a> {
         Ok(())
     }
 
+    fn note_what_ran(&self, Record { key, value, .. }: &Record) {
+        let Ok((tenant, Ran::KEY)) = decode_key(key.as_deref().unwrap_or_default()) else { return };
+        let ran = Ran::decode(value.as_deref().unwrap_or_default()).expect("as it was encoded");
+        let World { control, notes, .. } = &mut *self.line.world.borrow_mut();
+        let goes_by = control.goes_by.get(&self.line.id).copied();
+        notes.add(self.line.id, goes_by, Some(TenantId::new(tenant)), Deed::Ran(ran));
+    }
+
     pub(super) fn flush(&mut self) -> Result<(), Fault> {
+        let notes = self.line.world.borrow_mut().notes.records(self.line.id);
+        self.producer()?.queue.extend(notes.into_iter().map(|note| (Place::Notes, note)));
         self.line.suspend(Turn::Call);
         if self.line.strikes(Kind::Slow) {
             self.write();
@@ -243,7 +260,7 @@ impl<'a> Producing<'a> {
     pub(super) fn send_offsets(
         &mut self,
         metadata: impl Fn() -> Option<Metadata>,
-        offsets: Vec<(Partition, i64)>,
+        offsets: &[(Partition, i64)],
     ) -> Result<(), Fault> {
         self.line.suspend(Turn::Call);
         if self.line.strikes(Kind::Slow) {
@@ -255,10 +272,10 @@ impl<'a> Producing<'a> {
             return Err(Fault::NotAMember("no member id or generation".into()));
         }
         let id = self.transactional_id;
-        let sent = self.request(Request::Offsets { metadata, offsets: offsets.clone() }, |cluster, epoch| {
-            cluster.add_offsets(id, epoch, metadata, &offsets)
+        let sent = self.request(Request::Offsets { metadata, offsets: offsets.to_vec() }, |cluster, epoch| {
+            cluster.add_offsets(id, epoch, metadata, offsets)
         });
-        self.line.tell("send_offsets", &(&offsets, &sent));
+        self.line.tell("send_offsets", &(offsets, &sent));
         self.producer()?.begun = true;
         self.line.suspend(Turn::Call);
         sent

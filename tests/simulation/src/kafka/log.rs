@@ -83,8 +83,8 @@ impl Log {
         shown.map(|entry| (entry.offset, &entry.record))
     }
 
-    /// Compaction: of the stable part, aborted records go, and committed ones that a later one of the same key replaces.
-    /// Tombstones stay: they are kept for days, and no schedule is that long.
+    /// Compaction: of the stable part, aborted records go, and committed ones that a later one of the same key
+    /// replaces. Tombstones stay: they are kept for days, and no schedule is that long.
     pub(crate) fn compact(&mut self) {
         let stable = self.stable_end();
         let last: BTreeMap<_, _> = self.committed().map(|(offset, record)| (record.key.clone(), offset)).collect();

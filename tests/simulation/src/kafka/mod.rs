@@ -33,6 +33,8 @@ pub(crate) enum Place {
     DeadLetters,
     /// The group's offsets.
     Offsets,
+    /// The simulation's own: what was done, transaction by transaction.
+    Notes,
 }
 
 /// A request that is held up in the network.
@@ -81,7 +83,7 @@ impl Cluster {
     pub(crate) fn new(seed: u64, sources: Vec<Arc<str>>, partitions: Vec<Partition>, shards: u32) -> Self {
         let consumed = partitions.iter().map(|partition| Place::Consumed(*partition));
         let changelogs = (0..shards).map(|shard| Place::Changelog(shard.cast_signed()));
-        let places = consumed.chain(changelogs).chain([Place::Outputs, Place::DeadLetters]);
+        let places = consumed.chain(changelogs).chain([Place::Outputs, Place::DeadLetters, Place::Notes]);
         Self {
             now: Duration::ZERO,
             random: fastrand::Rng::with_seed(seed),

@@ -1,0 +1,233 @@
+//! Whether the promise was kept: every input's outputs, state changes, dead letter and offset exactly once, in order,
+//! by the release that its tenant's route led to.
+
+mod swaps;
+
+use std::collections::BTreeMap;
+
+use switchboard_core::envelope::{Coordinates, HEADER_PREFIX, Record, TenantId};
+use switchboard_core::release::Ran;
+use switchboard_core::state::decode_key;
+use switchboard_core::worker::Partition;
+use switchboard_sdk::testkit::Bench;
+
+use crate::client::World;
+use crate::inputs::{Input, TENANT};
+use crate::kafka::{Cluster, Place};
+use crate::plugins::{Logic, ORDER, directory};
+use swaps::{History, Step};
+
+pub use swaps::Swaps;
+
+/// What a schedule set out with.
+pub(crate) struct Truth<'a> {
+    pub(crate) logic: Logic,
+    /// By id.
+    pub(crate) inputs: &'a [Input],
+    /// Where each was produced, by id.
+    pub(crate) offsets: &'a [i64],
+}
+
+impl Truth<'_> {
+    /// The input at this place.
+    fn find(&self, cluster: &Cluster, source: &Coordinates) -> Option<usize> {
+        let topic = cluster.sources.iter().position(|token| *token == source.topic)?;
+        let wanted = (Partition::Source { topic, index: source.partition }, source.offset);
+        self.inputs.iter().zip(self.offsets).position(|(input, offset)| (input.partition, *offset) == wanted)
+    }
+}
+
+/// An output as a reader sees it: topic and value.
+type Seen = (String, Option<Vec<u8>>);
+
+/// How often each input is accounted for, in the outputs and dead letters that a read_committed reader is shown or as
+/// one that its tenant's release does not consume.
+pub(crate) fn settled(world: &World, truth: &Truth<'_>) -> Result<Vec<u32>, String> {
+    let World { cluster, .. } = world;
+    let mut times = vec![0; truth.inputs.len()];
+    for (_, record) in cluster.logs[&Place::Outputs].committed() {
+        if header(record, "topic") == Some(ORDER) {
+            times[order(record)?.id] += 1;
+        }
+    }
+    for (_, record) in cluster.logs[&Place::DeadLetters].committed() {
+        times[buried(record, cluster, truth)?] += 1;
+    }
+    for id in swaps::left_out(world, truth) {
+        times[id] += 1;
+    }
+    Ok(times)
+}
+
+/// # Errors
+/// What of the promise was broken.
+pub(crate) fn check(world: &World, truth: &Truth<'_>) -> Result<Swaps, String> {
+    let World { cluster, .. } = world;
+    for (id, times) in settled(world, truth)?.into_iter().enumerate() {
+        let Input { partition, tenant, .. } = &truth.inputs[id];
+        // Of a topic that no release consumes any more some may be left.
+        let consumed = cluster.group.committed.get(partition).copied().unwrap_or(0) > truth.offsets[id];
+        if times != u32::from(consumed) {
+            return Err(format!("input {id} of {tenant:?}, {partition:?}, is there {times} times"));
+        }
+    }
+    let mut outputs: BTreeMap<&str, Vec<Seen>> = BTreeMap::new();
+    let mut orders: BTreeMap<&str, Vec<Step>> = BTreeMap::new();
+    for (_, record) in cluster.logs[&Place::Outputs].committed() {
+        let (tenant, topic) = (header(record, TENANT).unwrap_or_default(), header(record, "topic").unwrap_or_default());
+        outputs.entry(tenant).or_default().push((topic.to_owned(), record.value.clone()));
+        if topic == ORDER {
+            let Order { number, id, release } = order(record)?;
+            let order = orders.entry(tenant).or_default();
+            order.push(Step::Handled { id, release });
+            if number != order.len() {
+                return Err(format!("{tenant}: number {number} comes as the {}th", order.len()));
+            }
+        }
+    }
+    let mut state: BTreeMap<TenantId, BTreeMap<String, Vec<u8>>> = BTreeMap::new();
+    for (place, log) in &cluster.logs {
+        let Place::Changelog(_) = place else { continue };
+        for (_, record) in log.committed() {
+            let (tenant, key) =
+                decode_key(record.key.as_deref().unwrap_or_default()).map_err(|error| error.to_string())?;
+            let state = state.entry(TenantId::new(tenant)).or_default();
+            match &record.value {
+                Some(value) => state.insert(key.to_owned(), value.clone()),
+                None => state.remove(key),
+            };
+        }
+    }
+    let mut swaps = Swaps { waits: world.notes.waits, ..Swaps::default() };
+    for (tenant, history) in swaps::history(world, truth, &mut swaps)? {
+        let tenant = tenant.as_str();
+        let handled = history.steps.iter().copied().filter(|step| matches!(step, Step::Handled { .. }));
+        let (handled, order) = (handled.collect::<Vec<_>>(), orders.remove(tenant).unwrap_or_default());
+        if handled != order {
+            return Err(format!("{tenant}: {order:?} is told, and it was {handled:?}"));
+        }
+        let mut last = BTreeMap::new();
+        for id in &history.called {
+            let (partition, offset) = (truth.inputs[*id].partition, truth.offsets[*id]);
+            if last.insert(partition, offset).is_some_and(|earlier| earlier > offset) {
+                return Err(format!("{tenant}: input {id} of {partition:?} was overtaken"));
+            }
+        }
+        let state = state.remove(tenant).unwrap_or_default();
+        replay(cluster, truth, &history, &outputs.remove(tenant).unwrap_or_default(), state)
+            .map_err(|problem| format!("{tenant}: {problem}"))?;
+    }
+    if let Some((tenant, _)) = orders.first_key_value() {
+        return Err(format!("{tenant}: there are outputs that nothing made"));
+    }
+    state.retain(|_, entries| !entries.is_empty());
+    if let Some((tenant, entries)) = state.first_key_value() {
+        return Err(format!("{tenant}: the state has {entries:?}, which nothing put there"));
+    }
+    check_ends(world)?;
+    Ok(swaps)
+}
+
+/// Runs a tenant's messages natively, in the order in which they were handled and by the same releases: the same
+/// outputs, the same state.
+fn replay(
+    cluster: &Cluster,
+    truth: &Truth<'_>,
+    history: &History,
+    outputs: &[Seen],
+    mut state: BTreeMap<String, Vec<u8>>,
+) -> Result<(), String> {
+    let mut bench = Bench { answers: directory(), ..Bench::default() };
+    let mut expected = Vec::new();
+    for step in &history.steps {
+        match *step {
+            Step::Migrated { from, release } => truth.logic.replay_migration(release, &mut bench, from)?,
+            Step::Handled { id, release } => {
+                let message = truth.inputs[id].message(&cluster.sources);
+                let sent = truth.logic.replay(release, &mut bench, &message);
+                let sent = sent.map_err(|rejection| format!("input {id} was to be rejected: {rejection:?}"))?;
+                expected.extend(sent.into_iter().map(|output| (output.topic, output.value)));
+            }
+        }
+    }
+    if expected != outputs {
+        let place = expected.iter().zip(outputs).position(|(a, b)| a != b).unwrap_or(expected.len().min(outputs.len()));
+        return Err(format!(
+            "output {place} is {}, not {}; {} and not {} in all",
+            show(outputs.get(place)),
+            show(expected.get(place)),
+            outputs.len(),
+            expected.len()
+        ));
+    }
+    let ran = state.remove(Ran::KEY).and_then(|entry| Ran::decode(&entry));
+    if ran != history.ran {
+        return Err(format!("the state says that it ran under {ran:?}, not {:?}", history.ran));
+    }
+    if state != bench.state.0 {
+        return Err(format!("the state is {state:?}, not {:?}", bench.state.0));
+    }
+    Ok(())
+}
+
+/// The offsets are at the ends, and nothing is left open.
+fn check_ends(World { cluster, control, .. }: &World) -> Result<(), String> {
+    let still = control.consumed_at_last();
+    for (place, log) in &cluster.logs {
+        if log.stable_end() != log.high_watermark() {
+            return Err(format!("a transaction is left open in {place:?}"));
+        }
+        let Place::Consumed(partition) = place else { continue };
+        let committed = cluster.group.committed.get(partition).copied().unwrap_or(0);
+        let is_read = match partition {
+            Partition::Source { topic, .. } => still.contains(&cluster.sources[*topic]),
+            Partition::Shard(_) => true,
+        };
+        if let Some((offset, _)) = log.read(committed).filter(|_| is_read) {
+            return Err(format!("{partition:?}: the record at {offset} is not consumed, the offset is {committed}"));
+        }
+        if committed > log.high_watermark() {
+            return Err(format!("{partition:?}: the offset {committed} is beyond the log's end"));
+        }
+    }
+    Ok(())
+}
+
+fn show(output: Option<&Seen>) -> String {
+    output.map_or("missing".into(), |(topic, value)| {
+        format!("{topic} {:?}", String::from_utf8_lossy(value.as_deref().unwrap_or_default()))
+    })
+}
+
+fn header<'a>(record: &'a Record, name: &str) -> Option<&'a str> {
+    std::str::from_utf8(record.headers.last(name)?.value?).ok()
+}
+
+/// What an output tells of a handled message.
+struct Order {
+    /// Among its tenant's, from 1.
+    number: usize,
+    id: usize,
+    release: u8,
+}
+
+fn order(record: &Record) -> Result<Order, String> {
+    let text = std::str::from_utf8(record.value.as_deref().unwrap_or_default()).unwrap_or_default();
+    let mut words = text.split(' ');
+    let mut order = || {
+        let (number, id, release) = (words.next()?, words.next()?, words.next()?);
+        Some(Order { number: number.parse().ok()?, id: id.parse().ok()?, release: release.parse().ok()? })
+    };
+    order().ok_or_else(|| format!("{text:?} is no number, id and release"))
+}
+
+/// The input that a dead letter is of, by its coordinates.
+fn buried(letter: &Record, cluster: &Cluster, truth: &Truth<'_>) -> Result<usize, String> {
+    let field = |name: &str| header(letter, &format!("{HEADER_PREFIX}{name}")).unwrap_or_default();
+    let source = || {
+        let (partition, offset) = (field("partition").parse().ok()?, field("offset").parse().ok()?);
+        Some(Coordinates { topic: field("topic").into(), partition, offset })
+    };
+    let source = source().ok_or("a dead letter without coordinates")?;
+    truth.find(cluster, &source).ok_or_else(|| format!("a dead letter of {source}, where no input is"))
+}

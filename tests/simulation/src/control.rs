@@ -1,0 +1,196 @@
+//! The control topic: which release each tenant's route leads to, by versions, and how far each process has read.
+//!
+//! Its content is made up when a schedule begins, and written one version after the other while inputs run. A process
+//! that starts has read to the end; from then on it reads late, some very late, and now and then cannot load a release.
+//! In the calm time everybody reads everything and can load it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use switchboard_core::envelope::TenantId;
+use switchboard_core::release::{Availability, OnFailure, Position, Route, RouteTable, Routing, Share, Slot};
+
+use crate::faults::{Faults, Kind};
+use crate::kafka::{ClientId, Cluster};
+use crate::plugins::{Logic, digest};
+
+/// The topic's content after one command.
+#[derive(Debug)]
+pub(crate) struct Version {
+    pub(crate) table: RouteTable,
+    /// The offset after its last record.
+    pub(crate) end: i64,
+    /// Written once so many inputs are.
+    after: usize,
+}
+
+/// What a process was handed: routes as they are in a version, and releases that it could not load.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Handed {
+    /// How many versions it has read.
+    pub(crate) read: usize,
+    pub(crate) failed: BTreeSet<u8>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Control {
+    logic: Logic,
+    /// Without a control topic there is only the base.
+    exists: bool,
+    pub(crate) base: Option<u8>,
+    pub(crate) on_failure: OnFailure,
+    /// The first is the empty topic.
+    pub(crate) versions: Vec<Version>,
+    written: usize,
+    /// All that was handed to processes, in order.
+    pub(crate) handed: Vec<Handed>,
+    /// What each process goes by: its place in `handed`.
+    pub(crate) goes_by: BTreeMap<ClientId, usize>,
+}
+
+impl Control {
+    /// Incarnation of the topic.
+    const TOPIC: u64 = 7;
+
+    /// For a schedule with so many inputs of so many tenants.
+    pub(crate) fn new(random: &mut fastrand::Rng, logic: Logic, tenants: u32, inputs: usize) -> Self {
+        let exists = random.u8(0..4) > 0;
+        let base = (!exists || random.bool()).then_some(1);
+        let mut after: Vec<_> =
+            (0..if exists { random.usize(1..13) } else { 0 }).map(|_| random.usize(..=inputs)).collect();
+        after.sort_unstable();
+        let first = Version { table: RouteTable::default(), end: 0, after: 0 };
+        let mut versions = vec![first];
+        for (place, due) in after.iter().copied().enumerate() {
+            let last = versions.last().expect("there is a first");
+            let (mut table, mut end) = (last.table.clone(), last.end);
+            for _ in 0..random.usize(1..3) {
+                change(random, &mut table, &mut end, tenants);
+            }
+            // Until then tenants without any route wait.
+            if base.is_none() && table.default.route.is_none() && place + 1 == after.len() {
+                table.default = Slot { route: Some(route(random, None)), offset: end };
+                end += 1;
+            }
+            versions.push(Version { table, end, after: due });
+        }
+        let on_failure = if random.bool() { OnFailure::Keep } else { OnFailure::Stop };
+        Self { logic, exists, base, on_failure, versions, written: 1, handed: Vec::new(), goes_by: BTreeMap::new() }
+    }
+
+    /// Writes what is due when so many inputs are there.
+    pub(crate) fn write(&mut self, inputs: usize) {
+        if self.versions.get(self.written).is_some_and(|version| version.after <= inputs) {
+            self.written += 1;
+        }
+    }
+
+    /// Whether all is written.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.written == self.versions.len()
+    }
+
+    pub(crate) fn read_up_to(&self, handed: &Handed) -> i64 {
+        self.versions[handed.read - 1].end
+    }
+
+    /// The place of a record.
+    pub(crate) fn position(&self, offset: i64) -> Position {
+        Position { topic: if self.exists { Self::TOPIC } else { 0 }, offset }
+    }
+
+    pub(crate) fn routing(&self, Handed { read, failed }: &Handed) -> Routing {
+        let Version { table, end, .. } = &self.versions[*read - 1];
+        let load = |release: u8| {
+            let failure = failed.contains(&release).then(|| Availability::Failed("no memory".into()));
+            (digest(release), failure.unwrap_or_else(|| Availability::Ready(Arc::new(self.logic.release(release)))))
+        };
+        let releases = Logic::RELEASES.map(load).collect();
+        let read = self.exists.then_some(self.position(*end));
+        Routing::new(table.clone(), read, self.base.map(digest), releases, self.on_failure)
+    }
+
+    /// Topics that are consumed by the end of the schedule.
+    pub(crate) fn consumed_at_last(&self) -> Vec<Arc<str>> {
+        let last = Handed { read: self.versions.len(), failed: BTreeSet::new() };
+        self.routing(&last).consumed().to_vec()
+    }
+}
+
+fn route(random: &mut fastrand::Rng, replaced: Option<&Route>) -> Route {
+    let replaced = replaced.map(|route| route.release);
+    let others: Vec<_> = Logic::RELEASES.map(digest).filter(|release| Some(*release) != replaced).collect();
+    let release = random.choice(others).expect("there are some");
+    Route { release, previous: replaced.filter(|_| random.bool()), gate: None }
+}
+
+/// Sets or clears a route somewhere.
+fn change(random: &mut fastrand::Rng, table: &mut RouteTable, end: &mut i64, tenants: u32) {
+    let offset = *end + random.i64(0..3);
+    *end = offset + 1 + random.i64(0..2);
+    let clears = random.u8(0..4) == 0;
+    match random.u8(0..4) {
+        0 => {
+            let route = (!clears).then(|| route(random, table.default.route.as_ref()));
+            table.default = Slot { route, offset };
+        }
+        1 => {
+            let percent = random.choice(["25", "50", "75", "100"]).expect("not empty");
+            let percent = percent.parse().expect("a percentage");
+            let route = route(random, table.share.route.as_ref().map(|share| &share.route));
+            table.share = Slot { route: (!clears).then_some(Share { percent, route }), offset };
+        }
+        _ => {
+            // One more than there are: a release that nobody runs is consumed for, too.
+            let tenant = TenantId::new(format!("t{}", random.u32(..=tenants)));
+            let pin = table.pins.entry(tenant).or_default();
+            *pin = Slot { route: (!clears).then(|| route(random, pin.route.as_ref())), offset };
+        }
+    }
+}
+
+/// One process' reading of the control topic.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    id: ClientId,
+    /// How long it may take to see what is new.
+    lag: Duration,
+    due: Duration,
+}
+
+impl Reader {
+    pub(crate) fn new(id: ClientId, faults: &mut Faults, cluster: &mut Cluster) -> Self {
+        let lag = if faults.strikes(Kind::Lag, cluster) { 20_000 } else { 200 };
+        Self { id, lag: Duration::from_millis(cluster.random.u64(10..lag)), due: Duration::ZERO }
+    }
+
+    /// What is new, if anything is.
+    pub(crate) fn read(
+        &mut self,
+        control: &mut Control,
+        faults: &mut Faults,
+        cluster: &mut Cluster,
+    ) -> Option<Routing> {
+        let known = control.goes_by.get(&self.id).map(|place| &control.handed[*place]);
+        if known.is_some() && cluster.now < self.due {
+            return None;
+        }
+        let calm = faults.are_over(cluster.now);
+        self.due = cluster.now + self.lag.mul_f64(cluster.random.f64());
+        let read = match known {
+            Some(known) if !calm => cluster.random.usize(known.read..=control.written),
+            _ => control.written,
+        };
+        let failed = Logic::RELEASES.filter(|_| faults.strikes(Kind::Load, cluster)).collect();
+        let handed = Handed { read, failed };
+        if known == Some(&handed) {
+            return None;
+        }
+        tracing::trace!(client = self.id, now = ?cluster.now, ?handed, "routing");
+        let routing = control.routing(&handed);
+        control.goes_by.insert(self.id, control.handed.len());
+        control.handed.push(handed);
+        Some(routing)
+    }
+}

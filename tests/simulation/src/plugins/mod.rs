@@ -1,0 +1,159 @@
+//! The logic that the workers run: releases of a plugin that tell in which order they were handed a tenant's messages,
+//! around one whose outputs and state depend on that order.
+
+mod directory;
+mod numbered;
+mod shelf;
+
+use std::cell::RefCell;
+use std::marker::PhantomData;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use messenger::Messenger;
+use switchboard_core::envelope::{Tenant, TenantId};
+use switchboard_core::release::{Digest, Release, Routing};
+use switchboard_core::state::{StateLimits, TenantState};
+use switchboard_core::worker::{Answers, Call, Outcome, Plugins};
+use switchboard_sdk::testkit::{Bench, Native};
+use switchboard_sdk::{Message, Migrate, Outbound, Rejection};
+
+use crate::client::World;
+use crate::control::Reader;
+
+pub(crate) use directory::{Directory, directory};
+pub(crate) use numbered::{ID, MORE, ORDER};
+
+use numbered::Numbered;
+use shelf::Shelf;
+
+/// A release by its number.
+pub(crate) const fn digest(release: u8) -> Digest {
+    Digest::new([release; 32])
+}
+
+/// A release's number.
+pub(crate) fn number(digest: Digest) -> u8 {
+    digest.bytes()[0]
+}
+
+/// Whether a release cannot take over what other layouts this tenant has: its migration fails half way.
+pub(crate) fn fails(release: u8, tenant: &str) -> bool {
+    release == 4 && (tenant.ends_with('0') || tenant.ends_with('2'))
+}
+
+/// The plugin of a schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Logic {
+    Shelf,
+    Messenger,
+}
+
+impl Logic {
+    pub(crate) const RELEASES: std::ops::RangeInclusive<u8> = 1..=4;
+
+    fn plugin(self, release: u8) -> &'static dyn Runs {
+        match (self, release) {
+            (Self::Shelf, 1) => &PhantomData::<Numbered<Shelf, 1>>,
+            (Self::Shelf, 2) => &PhantomData::<Numbered<Shelf, 2>>,
+            (Self::Shelf, 3) => &PhantomData::<Numbered<Shelf, 3>>,
+            (Self::Shelf, _) => &PhantomData::<Numbered<Shelf, 4>>,
+            (Self::Messenger, 1) => &PhantomData::<Numbered<Messenger, 1>>,
+            (Self::Messenger, 2) => &PhantomData::<Numbered<Messenger, 2>>,
+            (Self::Messenger, 3) => &PhantomData::<Numbered<Messenger, 3>>,
+            (Self::Messenger, _) => &PhantomData::<Numbered<Messenger, 4>>,
+        }
+    }
+
+    pub(crate) fn release(self, release: u8) -> Release {
+        self.plugin(release).release(digest(release))
+    }
+
+    /// What a release does with a message, by itself: no worker and nothing of its state is in this.
+    pub(crate) fn replay(self, release: u8, bench: &mut Bench, message: &Message) -> Result<Vec<Outbound>, Rejection> {
+        self.plugin(release).replay(bench, message)
+    }
+
+    /// The same for its taking over of another layout.
+    pub(crate) fn replay_migration(self, release: u8, bench: &mut Bench, from: u32) -> Result<(), String> {
+        self.plugin(release).replay_migration(bench, from)
+    }
+}
+
+/// A plugin's ways to be run natively.
+trait Runs {
+    fn release(&self, digest: Digest) -> Release;
+
+    fn handle(&self, release: &Arc<Release>, call: Call<'_>, state: &mut TenantState, answers: &Answers) -> Outcome;
+
+    fn migrate(&self, from: u32, state: &mut TenantState) -> Result<(), String>;
+
+    fn replay(&self, bench: &mut Bench, message: &Message) -> Result<Vec<Outbound>, Rejection>;
+
+    fn replay_migration(&self, bench: &mut Bench, from: u32) -> Result<(), String>;
+}
+
+impl<P: Migrate> Runs for PhantomData<P> {
+    fn release(&self, digest: Digest) -> Release {
+        Release { migrates: P::FROM.to_vec(), ..Release::new(digest, Native::<P>::manifest()) }
+    }
+
+    fn handle(&self, release: &Arc<Release>, call: Call<'_>, state: &mut TenantState, answers: &Answers) -> Outcome {
+        Native::<P>::default().handle(release, call, state, answers)
+    }
+
+    fn migrate(&self, from: u32, state: &mut TenantState) -> Result<(), String> {
+        Native::<P>::migrating().migrate(from, state)
+    }
+
+    fn replay(&self, bench: &mut Bench, message: &Message) -> Result<Vec<Outbound>, Rejection> {
+        bench.handle::<P>(message)
+    }
+
+    fn replay_migration(&self, bench: &mut Bench, from: u32) -> Result<(), String> {
+        bench.migrate::<P>(from)
+    }
+}
+
+/// A process' plugins.
+pub(crate) struct Loaded {
+    pub(crate) world: Rc<RefCell<World>>,
+    pub(crate) logic: Logic,
+    pub(crate) reader: Reader,
+}
+
+impl Plugins for Loaded {
+    fn routing(&mut self) -> Option<Arc<Routing>> {
+        let World { cluster, faults, control, .. } = &mut *self.world.borrow_mut();
+        self.reader.read(control, faults, cluster).map(Arc::new)
+    }
+
+    fn handle(
+        &mut self,
+        release: &Arc<Release>,
+        call: Call<'_>,
+        state: &mut TenantState,
+        answers: &Answers,
+    ) -> Outcome {
+        self.logic.plugin(number(release.digest)).handle(release, call, state, answers)
+    }
+
+    fn migrate(
+        &mut self,
+        release: &Arc<Release>,
+        tenant: &Tenant,
+        from: u32,
+        state: &mut TenantState,
+    ) -> Result<(), String> {
+        let release = number(release.digest);
+        self.logic.plugin(release).migrate(from, state)?;
+        if fails(release, tenant.id.as_str()) {
+            // What it has staged is the caller's to drop.
+            let half = state.set("~half", b"way".to_vec(), &StateLimits::default());
+            return Err(format!("half way: {half:?}"));
+        }
+        Ok(())
+    }
+
+    fn discard(&mut self, _: &TenantId) {}
+}

@@ -1,0 +1,48 @@
+use switchboard_sdk::{Context, Manifest, Message, Outbound, Plugin, Rejection};
+
+use super::directory::BROKEN;
+use crate::client::POISON;
+
+/// Keeps three texts: `put N` sets one, `drop N` deletes one, and each answers with all that are there. `reject` is
+/// rejected, `poison` answers with what no broker takes, `look N` answers with what a lookup source knows.
+pub(crate) struct Shelf;
+
+impl Plugin for Shelf {
+    fn manifest() -> Manifest {
+        Manifest {
+            name: "shelf".into(),
+            version: "1.0.0".into(),
+            consumes: vec!["IN".into()],
+            produces: vec!["OUT".into()],
+            lookups: vec!["characters".into()],
+            state_version: 1,
+        }
+    }
+
+    fn handle(ctx: &mut Context<'_>, message: &Message) -> Result<Vec<Outbound>, Rejection> {
+        let text = message.value.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+        let (word, number) = text.split_once(' ').unwrap_or((&text, "0"));
+        let key = format!("shelf-{}", number.parse().unwrap_or(0) % 3);
+        match word {
+            "put" => ctx.set(&key, number.into()),
+            "drop" => ctx.delete(&key),
+            "reject" => {
+                ctx.set("never", number.into());
+                return Err(Rejection::Invalid("as told".into()));
+            }
+            "look" => {
+                let name = ctx.lookup("characters", number).unwrap_or_default();
+                if name == BROKEN {
+                    return Err(Rejection::UnusableAnswer("as told".into()));
+                }
+                ctx.set(&key, name);
+            }
+            _ => {}
+        }
+        let shelf = ctx.list("shelf-", None, 3);
+        let shelf: String = shelf.iter().map(|e| format!("{}={} ", e.key, String::from_utf8_lossy(&e.value))).collect();
+        let said = if word == "poison" { POISON.to_owned() } else { shelf };
+        let output = |value: &str| Outbound { topic: "OUT".into(), value: Some(value.into()), ..Outbound::default() };
+        Ok(vec![output(&said), output("second")])
+    }
+}
