@@ -49,6 +49,7 @@ lint: rust
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets $(FEATURES) -- -D warnings
 	$(CARGO) clippy --release --target wasm32-wasip2 -p messenger -p hostile -p ledger -- -D warnings
+	$(CARGO) clippy --release --target wasm32-wasip2 -p releases --examples -- -D warnings
 
 bench: rust java
 	@tests/kafka/fetch-jars

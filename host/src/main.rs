@@ -21,7 +21,7 @@ fn main() -> ExitCode {
         Command::Rollback(args) => commands::rollback::rollback(*args).map(|()| true),
         Command::Release(ReleaseCommand::Prune(args)) => commands::prune::prune(*args).map(|()| true),
         Command::Inspect { plugin, json } => commands::inspect::inspect(&plugin, json).map(|()| true),
-        Command::Test { plugin, vectors } => commands::test::test(&plugin, &vectors),
+        Command::Test { plugin, vectors, ignore_header } => commands::test::test(&plugin, &vectors, &ignore_header),
         Command::Demo { plugin, demo, release, script } => {
             commands::demo::demo(&plugin, &demo, &release, script.as_deref()).map(|()| true)
         }

@@ -46,6 +46,11 @@ pub fn ledger() -> Result<PathBuf> {
     built("wasm32-wasip2/release/ledger.wasm")
 }
 
+/// A component of the crate `releases`, whose documentation lists them: `messenger_2`, `tagged_1`.
+pub fn release(name: &str) -> Result<PathBuf> {
+    built(&format!("wasm32-wasip2/release/examples/{name}.wasm"))
+}
+
 fn built(name: &str) -> Result<PathBuf> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from);

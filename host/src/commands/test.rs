@@ -7,17 +7,21 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, ensure};
 use similar::TextDiff;
+use switchboard_core::envelope::{Header, Tenant, TenantId};
+use switchboard_core::release::{Release, Routing};
+use switchboard_core::state::TenantState;
 use switchboard_core::vectors::{self, Failure, Scenario, VectorError};
+use switchboard_core::worker::{Answers, Call, Outcome, Plugins};
 
 use crate::sandbox::{Artifact, Instances, Limits, Sandbox};
 
 /// Runs files of test vectors, each scenario with warm instances and with a fresh one for each message: both must give
 /// what the vectors say, so both give the same bytes. Prints each failing step and, as the last line, `N passed, M
-/// failed` (steps). Gives whether none failed.
+/// failed` (steps). Gives whether none failed. Headers of outputs that have one of the names in `ignored` are not compared.
 ///
 /// # Errors
 /// When the plugin or a file of vectors cannot be used.
-pub fn test(plugin: &Path, files: &[PathBuf]) -> anyhow::Result<bool> {
+pub fn test(plugin: &Path, files: &[PathBuf], ignored: &[String]) -> anyhow::Result<bool> {
     let limits = Limits::default();
     let artifact = Arc::new(Sandbox::new(limits)?.load_file(plugin)?);
     let mut out = io::stdout().lock();
@@ -29,7 +33,7 @@ pub fn test(plugin: &Path, files: &[PathBuf]) -> anyhow::Result<bool> {
         let scenarios = vectors::parse(&text).map_err(unusable)?;
         ensure!(!scenarios.is_empty(), "{}: no scenarios, so nothing would be tested", file.display());
         for scenario in &scenarios {
-            let steps = run(scenario, &artifact, limits).map_err(unusable)?;
+            let steps = run(scenario, &artifact, limits, ignored).map_err(unusable)?;
             sum.failed += steps.len();
             sum.passed += scenario.steps.len() - steps.len();
             for failed in steps {
@@ -55,14 +59,62 @@ struct FailedStep {
     instances: &'static str,
 }
 
-fn run(scenario: &Scenario, artifact: &Arc<Artifact>, limits: Limits) -> Result<Vec<FailedStep>, VectorError> {
+fn run(
+    scenario: &Scenario,
+    artifact: &Arc<Artifact>,
+    limits: Limits,
+    ignored: &[String],
+) -> Result<Vec<FailedStep>, VectorError> {
     let run = |instances| {
-        let mut plugins = Instances::new(Arc::clone(artifact), limits);
+        let mut plugins = Without { plugins: Instances::new(Arc::clone(artifact), limits), ignored };
         vectors::run(scenario, artifact.release(), &mut plugins, instances)
     };
     let warm = run(vectors::Instances::Warm)?.failures;
     let fresh = run(vectors::Instances::Fresh)?.failures;
     Ok(join(warm, fresh))
+}
+
+/// Plugins whose outputs lack some headers.
+struct Without<'a> {
+    plugins: Instances,
+    ignored: &'a [String],
+}
+
+impl Plugins for Without<'_> {
+    fn routing(&mut self) -> Option<Arc<Routing>> {
+        self.plugins.routing()
+    }
+
+    fn handle(
+        &mut self,
+        release: &Arc<Release>,
+        call: Call<'_>,
+        state: &mut TenantState,
+        answers: &Answers,
+    ) -> Outcome {
+        let mut outcome = self.plugins.handle(release, call, state, answers);
+        if let Outcome::Outputs(outputs) = &mut outcome {
+            let is_kept = |header: &Header<'_>| self.ignored.iter().all(|name| name.as_bytes() != header.name);
+            for output in outputs {
+                output.headers = output.headers.iter().filter(is_kept).collect();
+            }
+        }
+        outcome
+    }
+
+    fn migrate(
+        &mut self,
+        release: &Arc<Release>,
+        tenant: &Tenant,
+        from: u32,
+        state: &mut TenantState,
+    ) -> Result<(), String> {
+        self.plugins.migrate(release, tenant, from, state)
+    }
+
+    fn discard(&mut self, tenant: &TenantId) {
+        self.plugins.discard(tenant);
+    }
 }
 
 fn join(warm: Vec<Failure>, fresh: Vec<Failure>) -> Vec<FailedStep> {

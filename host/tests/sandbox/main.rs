@@ -7,5 +7,6 @@ mod handmade;
 mod instances;
 mod limits;
 mod migration;
+mod releases;
 mod support;
 mod world;

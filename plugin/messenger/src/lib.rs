@@ -41,4 +41,5 @@ impl Plugin for Messenger {
     }
 }
 
+#[cfg(feature = "component")]
 switchboard_sdk::export!(Messenger);

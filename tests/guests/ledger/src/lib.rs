@@ -72,4 +72,5 @@ impl Plugin for Ledger {
     }
 }
 
+#[cfg(feature = "component")]
 switchboard_sdk::export!(Ledger);

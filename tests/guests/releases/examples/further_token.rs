@@ -1,0 +1,18 @@
+use releases::tagged;
+use switchboard_sdk::{Context, Manifest, Message, Outbound, Plugin, Rejection};
+
+const VERSION: &str = "5.0.0";
+
+pub struct FurtherToken;
+
+impl Plugin for FurtherToken {
+    fn manifest() -> Manifest {
+        Manifest { consumes: vec!["IN".into(), "IN2".into()], ..tagged::manifest(VERSION) }
+    }
+
+    fn handle(ctx: &mut Context<'_>, message: &Message) -> Result<Vec<Outbound>, Rejection> {
+        tagged::handle(VERSION, ctx, message)
+    }
+}
+
+switchboard_sdk::export!(FurtherToken);

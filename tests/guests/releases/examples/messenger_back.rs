@@ -1,0 +1,26 @@
+use messenger::Messenger;
+use releases::rooms;
+use switchboard_sdk::{Context, Manifest, Message, Migrate, Outbound, Plugin, Rejection};
+
+pub struct MessengerBack;
+
+impl Plugin for MessengerBack {
+    fn manifest() -> Manifest {
+        Manifest { version: "0.1.1".into(), ..Messenger::manifest() }
+    }
+
+    fn handle(ctx: &mut Context<'_>, message: &Message) -> Result<Vec<Outbound>, Rejection> {
+        Messenger::handle(ctx, message)
+    }
+}
+
+impl Migrate for MessengerBack {
+    const FROM: &'static [u32] = &[2];
+
+    fn migrate(ctx: &mut Context<'_>, _from: u32) -> Result<(), String> {
+        rooms::clear(ctx);
+        Ok(())
+    }
+}
+
+switchboard_sdk::export!(MessengerBack, migrate);

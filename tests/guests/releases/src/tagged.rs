@@ -1,0 +1,30 @@
+//! The ledger, whose every output says which release made it.
+
+use ledger::Ledger;
+use switchboard_sdk::{Context, Header, Manifest, Message, Outbound, Plugin, Rejection};
+
+/// The header of an output that has the release's version.
+pub const RELEASE: &str = "RELEASE";
+
+/// The ledger's, but for name and version.
+pub fn manifest(version: &str) -> Manifest {
+    Manifest { name: "tagged".into(), version: version.into(), ..Ledger::manifest() }
+}
+
+/// Does what the ledger does.
+///
+/// # Errors
+///
+/// As the ledger.
+pub fn handle(version: &str, ctx: &mut Context<'_>, message: &Message) -> Result<Vec<Outbound>, Rejection> {
+    let mut outputs = Ledger::handle(ctx, message)?;
+    for output in &mut outputs {
+        output.headers.push(Header { name: RELEASE.into(), value: Some(version.into()) });
+    }
+    Ok(outputs)
+}
+
+/// Whether `trapping` traps on a message: a third of all do, whoever handles them, and however often.
+pub fn is_third(message: &Message) -> bool {
+    message.value.iter().flatten().map(|byte| u32::from(*byte)).sum::<u32>().is_multiple_of(3)
+}
