@@ -333,7 +333,8 @@ impl Group {
             instance.and_then(|own| self.members.iter().find(|(_, m)| m.instance == Some(own)).map(|(m, _)| *m));
         if let Some(old) = known {
             // A known static identity gets what it had, in the same generation; the old member id is fenced.
-            // That it subscribes to something else now is told by its next heartbeat.
+            // Kafka does not rebalance for it, whatever it subscribes to by now (so on 4.2): it is for the client to see to
+            // that by another join, and here its next heartbeat does.
             let Member { mut owned, subscription: former, .. } = self.members.remove(&old).expect("found above");
             owned.retain(|partition| wants(&subscription, *partition));
             for member in self.target.values_mut().filter(|member| **member == old) {
