@@ -124,6 +124,33 @@ impl Kafka {
         Ok(kafka)
     }
 
+    /// A broker that lets the user `switchboard` do only what is allowed (`native::allow`), and the flags to come as that user.
+    pub fn guarded() -> Result<(Self, Vec<String>)> {
+        let port = free_port()?;
+        let properties = [
+            ("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer"),
+            ("super.users", "User:ANONYMOUS"),
+            ("listener.security.protocol.map", "PLAINTEXT:PLAINTEXT,PROXIED:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT"),
+            ("listener.name.proxied.sasl.enabled.mechanisms", "PLAIN"),
+            (
+                "listener.name.proxied.plain.sasl.jaas.config",
+                "org.apache.kafka.common.security.plain.PlainLoginModule required user_switchboard=\"secret\";",
+            ),
+        ];
+        let properties = properties.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let kafka = Self::start_with(&Options { proxied: vec![(port, port)], properties, ..Options::default() })?;
+        let mut login = vec!["--bootstrap-servers".to_owned(), format!("127.0.0.1:{port}")];
+        for property in [
+            "security.protocol=SASL_PLAINTEXT",
+            "sasl.mechanisms=PLAIN",
+            "sasl.username=switchboard",
+            "sasl.password=secret",
+        ] {
+            login.extend(["--kafka".to_owned(), property.to_owned()]);
+        }
+        Ok((kafka, login))
+    }
+
     /// The broker that all tests of this process share; started by the first that asks, ended by the process's end.
     ///
     /// # Panics

@@ -144,31 +144,16 @@ fn a_broker_that_is_advertised_where_it_cannot_be_reached_is_told() -> Result<()
 
 #[test]
 fn what_a_client_is_not_allowed_is_named_by_resource() -> Result<()> {
-    let port = free_port()?;
-    let properties = [
-        ("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer"),
-        ("super.users", "User:ANONYMOUS"),
-        ("listener.security.protocol.map", "PLAINTEXT:PLAINTEXT,PROXIED:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT"),
-        ("listener.name.proxied.sasl.enabled.mechanisms", "PLAIN"),
-        (
-            "listener.name.proxied.plain.sasl.jaas.config",
-            "org.apache.kafka.common.security.plain.PlainLoginModule required user_switchboard=\"secret\";",
-        ),
-    ];
-    let properties = properties.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-    let kafka = Kafka::start_with(&Options { proxied: vec![(port, port)], properties, ..Options::default() })?;
+    let (kafka, login) = Kafka::guarded()?;
+    let login: Vec<_> = login.iter().map(String::as_str).collect();
     let app = App::hostile_on(&kafka, "doctor-acl", &["IN", "OUT"], 1)?;
     let mut host = app.run("creator", &[])?;
     assert!(host.terminate(LONG)?.success());
 
-    let server = format!("127.0.0.1:{port}");
-    let mut login = vec!["--bootstrap-servers", &server, "--kafka", "security.protocol=SASL_PLAINTEXT"];
-    login.extend(["--kafka", "sasl.mechanisms=PLAIN", "--kafka", "sasl.username=switchboard", "--kafka"]);
-    let (status, lines) = app.doctor(&[&login[..], &["sasl.password=wrong"]].concat())?;
+    let (status, lines) = app.doctor(&[&login[..], &["--kafka", "sasl.password=wrong"]].concat())?;
     assert_eq!(status.code(), Some(1));
     line(&lines, &["  PROBLEM ", "does not answer as Kafka", "Authentication failed"])?;
 
-    login.push("sasl.password=secret");
     let (status, lines) = app.doctor(&login)?;
     assert_eq!(status.code(), Some(1));
     line(&lines, &["  PROBLEM ", "-shards: this client is not allowed READ, WRITE, DELETE"])?;

@@ -7,11 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use minisign::KeyPair;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use switchboard_tests::app::{Answer, App, Asked, LONG};
 use switchboard_tests::client::Record;
 use switchboard_tests::host::{hostile, ledger};
+use switchboard_tests::kafka::Kafka;
+use switchboard_tests::native::{Operation, Resource, allow};
 use tempfile::TempDir;
 
 /// Artifacts to deploy.
@@ -281,6 +284,7 @@ fn what_is_no_good_is_refused_and_nothing_is_written() -> Result<()> {
     refused(&good, &["--max-artifact-bytes", "1000"], &["at most 1000"])?;
     refused(&good, &["--tenant", "a/b"], &["\"a/b\" is no tenant", "TENANT (text)"])?;
     refused(&good, &["--topic", &format!("IN={}-control", app.name)], &["Switchboard's own"])?;
+    refused(&good, &["--allow-topic", "OTHER"], &["produces to LINES, AUDIT", "allow-topics"])?;
     refused(&good, &["--signature", "/absent.minisig"], &["/absent.minisig"])?;
     assert!(!app.client.topics()?.contains(&control(&app)), "nothing was written, nor created");
 
@@ -288,6 +292,61 @@ fn what_is_no_good_is_refused_and_nothing_is_written() -> Result<()> {
     let before = app.client.read_all(&control(&app))?.len();
     refused(&good, &["--percent", "5"], &["all tenants run"])?;
     assert_eq!(app.client.read_all(&control(&app))?.len(), before);
+    Ok(())
+}
+
+#[test]
+fn a_signature_is_checked_and_travels_with_its_artifact() -> Result<()> {
+    let (shelf, keys) = (Shelf::new()?, KeyPair::generate_unencrypted_keypair()?);
+    let app = app("releases-signed")?.arg("--trusted-key", &keys.pk.to_base64());
+    let sign = |path: &Path| -> Result<String> {
+        let signature = minisign::sign(Some(&keys.pk), &keys.sk, std::fs::File::open(path)?, None, None)?;
+        Ok(signature.into_string())
+    };
+    let (signed, unsigned) = (shelf.ledger(1, 0)?, shelf.ledger(2, 0)?);
+    let signature = sign(&signed)?;
+    std::fs::write(signed.with_added_extension("minisig"), &signature)?;
+    let refused = deploy(&app, &unsigned, &[])?;
+    assert!(refused.refusal()?.contains("not signed"), "{refused:?}");
+    let beside = text(&signed.with_added_extension("minisig"));
+    let refused = deploy(&app, &unsigned, &["--signature", &beside])?;
+    assert!(refused.refusal()?.contains("does not fit"), "{refused:?}");
+    assert!(!app.client.topics()?.contains(&control(&app)), "nothing was written");
+
+    deployed(&app, &signed, &[])?;
+    let apart = shelf.put("apart", sign(&unsigned)?.as_bytes())?;
+    deployed(&app, &unsigned, &["--signature", &text(&apart)])?;
+    let told = app.ask(&["releases"], &["--json"])?.json()?;
+    assert_eq!(told["releases"][1]["signature"].as_str(), Some(&*signature));
+    assert!(told["releases"][0]["signature"].is_string());
+    Ok(())
+}
+
+#[test]
+fn what_a_deployment_is_not_allowed_is_told() -> Result<()> {
+    let (kafka, login) = Kafka::guarded()?;
+    let login: Vec<_> = login.iter().map(String::as_str).collect();
+    let (app, shelf) = (App::on(&kafka, "releases-acl", &[], 1)?.arg("--tenant-header", "TENANT=text"), Shelf::new()?);
+    let artifact = shelf.ledger(1, 0)?;
+    let refused = |words: &[&str]| -> Result<()> {
+        let answer = deploy(&app, &artifact, &login)?;
+        let why = answer.refusal()?;
+        ensure!(words.iter().all(|word| why.contains(word)), "{words:?} are not in: {why}");
+        Ok(())
+    };
+    refused(&["-control cannot be created", "TopicAuthorizationFailed"])?;
+    let config =
+        [("cleanup.policy", "compact"), ("message.timestamp.type", "LogAppendTime"), ("max.message.bytes", "4194304")];
+    app.client.create_topic(&control(&app), 1, &config)?;
+    let topic = control(&app);
+    let grant = |resource, operation| allow(kafka.bootstrap(), "User:switchboard", resource, operation);
+    grant(Resource::Topic(&topic), Operation::Read)?;
+    refused(&["not allowed to write", "WRITE"])?;
+    grant(Resource::Topic(&topic), Operation::Write)?;
+    refused(&["cannot be written", "Transactional Id"])?;
+    grant(Resource::TransactionalIds(&app.name), Operation::Write)?;
+    deploy(&app, &artifact, &login)?.json()?;
+    assert_eq!(history(&app)?.len(), 1);
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use switchboard_core::release::control::Control;
 
 use super::super::client::{Nag, PlainContext};
 use super::super::native;
+use super::super::native::describe::{Operation, allowed_on_topics};
 use super::super::properties::ClientOptions;
 
 /// One request.
@@ -109,6 +110,15 @@ impl ControlReader {
     pub fn bounds(&self) -> Result<Range<i64>, ControlError> {
         let bounds = self.bounds.fetch_watermarks(&self.topic, 0, REQUEST);
         bounds.map(|(start, end)| start..end).map_err(|error| self.error(error))
+    }
+
+    /// Whether this client may write to the topic, as far as brokers tell (from 2.3 on).
+    pub(super) fn is_writable(&self) -> bool {
+        let allowed = allowed_on_topics(self.bounds.client(), &[&self.topic], REQUEST);
+        match allowed.map(|mut topics| topics.pop()) {
+            Ok(Some(Ok(Some(allowed)))) => allowed.contains(&Operation::Write),
+            _ => true,
+        }
     }
 
     /// The offset to go on from: beyond all that was given out, and beyond the markers of transactions after it. It is moved

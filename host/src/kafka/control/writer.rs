@@ -37,6 +37,8 @@ pub enum UpdateError<E> {
     Refused(E),
     #[error(transparent)]
     Control(#[from] ControlError),
+    #[error("this client is not allowed to write to the topic {0}: allow it WRITE on it")]
+    NotAllowed(String),
     #[error("the change cannot be written: {0}. `switchboard doctor` tells what this client is not allowed")]
     NotTaken(String),
     #[error(
@@ -118,6 +120,10 @@ impl ControlWriter {
                 ControlError::NoTopic(_) if started.elapsed() < UNKNOWN => thread::sleep(Duration::from_millis(20)),
                 error => return Err(error.into()),
             }
+        }
+        // Told by the write itself it would look like trouble that may pass.
+        if !self.reader.is_writable() {
+            return Err(UpdateError::NotAllowed(self.topology.control.clone()));
         }
         let (least, most) = (Duration::from_millis(20), Duration::from_millis(500));
         let pauses = ExponentialBuilder::default().with_min_delay(least).with_max_delay(most).with_jitter();
