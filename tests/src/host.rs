@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use rustix::process::Signal;
 
 use crate::process::{Process, leashed};
@@ -137,14 +137,7 @@ impl Host {
 
     /// Its resident memory now, and the most that it ever was, in bytes.
     pub fn memory(&self) -> Result<(u64, u64)> {
-        let path = format!("/proc/{}/status", self.process.pid().as_raw_pid());
-        let status = std::fs::read_to_string(&path).with_context(|| path.clone())?;
-        let kib = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix("kB"));
-            let kib = line.with_context(|| format!("{name} is not in {path}"))?.trim().parse::<u64>()?;
-            anyhow::Ok(kib << 10)
-        };
-        Ok((kib("VmRSS:")?, kib("VmHWM:")?))
+        self.process.memory()
     }
 
     /// Freezes it (SIGSTOP): its connections stay, it answers nothing.

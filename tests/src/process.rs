@@ -107,6 +107,18 @@ impl Process {
     pub fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
+
+    /// The program's resident memory now, and the most that it ever was, in bytes.
+    pub fn memory(&self) -> Result<(u64, u64)> {
+        let path = format!("/proc/{}/status", self.pid().as_raw_pid());
+        let status = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+        let kib = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix("kB"));
+            let kib = line.with_context(|| format!("{name} is not in {path}"))?.trim().parse::<u64>()?;
+            anyhow::Ok(kib << 10)
+        };
+        Ok((kib("VmRSS:")?, kib("VmHWM:")?))
+    }
 }
 
 impl Drop for Process {

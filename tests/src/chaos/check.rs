@@ -10,6 +10,7 @@ use switchboard_sdk::{Message, Outbound, Rejection};
 use super::mix::Input;
 use crate::app::header;
 use crate::client::Record;
+use crate::generator::Input as _;
 
 /// Violations told of each kind.
 const TOLD: usize = 5;

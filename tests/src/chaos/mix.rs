@@ -2,6 +2,8 @@
 
 use fastrand::Rng;
 
+use crate::generator;
+
 /// How many tenants share the inputs.
 pub const TENANTS: u32 = 50;
 /// Keys that a tenant's inputs keep and drop.
@@ -19,12 +21,21 @@ pub struct Input {
     pub action: String,
 }
 
-impl Input {
-    /// The record's value.
-    pub fn value(&self) -> String {
-        format!("{} {}", self.id, self.action)
+impl generator::Input for Input {
+    fn tenant(&self) -> String {
+        self.tenant.clone()
     }
 
+    fn partition(&self) -> i32 {
+        self.partition
+    }
+
+    fn value(&self) -> String {
+        format!("{} {}", self.id, self.action)
+    }
+}
+
+impl Input {
     /// Whether it can only become a dead letter.
     pub fn is_refused(&self) -> bool {
         self.action.starts_with("refuse") || self.action.starts_with("trap")

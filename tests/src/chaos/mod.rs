@@ -6,11 +6,8 @@
 
 pub mod check;
 mod faults;
-mod fleet;
-mod generator;
 pub mod mix;
 mod report;
-mod witness;
 mod world;
 
 use std::path::PathBuf;

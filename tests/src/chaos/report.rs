@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::check::{Evidence, check};
 use super::faults::{Fault, Kind};
-use super::fleet::Fleet;
+use crate::fleet::Fleet;
 
 /// What hosts say in their logs when they go on after a fault.
 const SAID: [(&str, &str); 4] = [

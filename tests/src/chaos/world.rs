@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::check::Evidence;
-use super::fleet::{Fleet, Setup};
-use super::generator::Generator;
-use super::mix::Mix;
-use super::witness::Witness;
+use super::mix::{Input, Mix};
 use crate::client::Client;
+use crate::fleet::{Fleet, Setup};
+use crate::generator::{Generator, Pace};
 use crate::host::ledger;
 use crate::kafka::{Kafka, Options, free_port};
 use crate::proxy::Network;
+use crate::witness::Witness;
 
 pub(super) const BROKERS: usize = 3;
 /// The hosts 0, 1 and up to here run always; this one comes and goes.
@@ -26,8 +26,8 @@ const INSTANCES: [Option<&str>; SPARE + 1] = [Some("left"), Some("right"), None]
 const APP: &str = "chaos";
 const PARTITIONS: i32 = 6;
 const SHARDS: i32 = 8;
-/// Inputs a second.
-const RATE: usize = 200;
+/// 200 inputs a second.
+const PACE: Pace = Pace { burst: 20, every: Duration::from_millis(100) };
 /// How long everything may take to be settled once nothing is wrong any more.
 pub(super) const RECOVERY: Duration = Duration::from_mins(2);
 /// Between two looks at whether all hosts live.
@@ -59,7 +59,7 @@ pub(super) struct World {
     pub(super) fleet: Fleet,
     pub(super) network: Network,
     pub(super) kafka: Kafka,
-    pub(super) generator: Generator,
+    pub(super) generator: Generator<Input>,
     pub(super) witness: Witness,
     pub(super) client: Client,
     /// Whether the spare host runs.
@@ -101,8 +101,8 @@ impl World {
         let mut fleet = Fleet::new(setup, &INSTANCES)?;
         (0..SPARE).try_for_each(|host| fleet.start(host))?;
         client.wait_for_topic(&letters(), true).context("waiting for the hosts to create their topics")?;
-        let witness = Witness::start(kafka.bootstrap(), "LINES", &letters(), PARTITIONS)?;
-        let generator = Generator::start(kafka.bootstrap(), "IN", Mix::new(seed, PARTITIONS), RATE)?;
+        let witness = Witness::start(kafka.bootstrap(), ("LINES", PARTITIONS), &letters(), &[], |_| ())?;
+        let generator = Generator::start(kafka.bootstrap(), "IN", Mix::new(seed, PARTITIONS), PACE)?;
         let mut world = Self { fleet, network, kafka, generator, witness, client, spare: false, late: (0, 0) };
         world.pass(Duration::from_millis(500))?;
         world.settle()?;

@@ -4,17 +4,42 @@
 //! | word | does |
 //! |---|---|
 //! | `note` | nothing else |
+//! | `line` | the same, and no record to AUDIT |
 //! | `many` | sends as many lines as the argument says |
 //! | `keep`, `drop` | sets and deletes the key `kept/<argument>` |
 //! | `refuse`, `trap` | do what all others do and a `keep`, and then refuse the message or trap: nothing of it may stay |
 //!
 //! A line to LINES, keyed by tenant, is `<id> <number> <hash> <part>`; one to AUDIT, keyed by id, is `<id> <number> <hash>`.
-//! The hash is over all ids so far. A refusal's reason is `after <number> <hash>`. Tests run the same code natively as
-//! their model.
+//! The hash is over all ids so far. Each has a header `release` with the plugin's version. A refusal's reason is `after
+//! <number> <hash>`. Tests run the same code natively as their model.
+//!
+//! The version can be overwritten in the component ([`MARK`]): so tests make as many releases as they need, each of which
+//! says in every output that it is the one.
 
 #![cfg_attr(not(target_family = "wasm"), forbid(unsafe_code))]
 
-use switchboard_sdk::{Context, Manifest, Message, Outbound, Plugin, Rejection};
+use std::hint::black_box;
+
+use switchboard_sdk::{Context, Header, Manifest, Message, Outbound, Plugin, Rejection};
+
+/// What the version stands after, in the component; it is there once.
+pub const MARK: &[u8] = b"the ledger's version: ";
+
+/// How long a version may be, in bytes. A shorter one is followed by spaces.
+pub const VERSION_BYTES: usize = 26;
+
+static VERSION: [u8; MARK.len() + VERSION_BYTES] = *b"the ledger's version: 0.1.0                     ";
+
+fn version() -> &'static str {
+    // Else the compiler would put the text itself where it is used.
+    let version = &black_box(&VERSION)[MARK.len()..];
+    std::str::from_utf8(version).unwrap_or_default().trim_end()
+}
+
+/// The hash over all ids up to this one, which is the `number`th.
+pub fn hash(before: u64, number: u64, id: &str) -> u64 {
+    id.bytes().fold(before ^ number, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
 
 /// The plugin.
 pub struct Ledger;
@@ -23,7 +48,7 @@ impl Plugin for Ledger {
     fn manifest() -> Manifest {
         Manifest {
             name: "ledger".into(),
-            version: env!("CARGO_PKG_VERSION").into(),
+            version: version().into(),
             consumes: vec!["IN".into()],
             produces: vec!["LINES".into(), "AUDIT".into()],
             lookups: vec![],
@@ -37,21 +62,20 @@ impl Plugin for Ledger {
         let mut words = text.splitn(3, ' ');
         let mut next = || words.next().unwrap_or_default();
         let (id, word, argument) = (next(), next(), next());
-        let (last, hash): (u64, u64) = ctx.get_json("last").unwrap_or_default();
+        let (last, before): (u64, u64) = ctx.get_json("last").unwrap_or_default();
         let kept = format!("kept/{argument}");
         let number = last + 1;
-        let after =
-            id.bytes().fold(hash ^ number, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        let after = hash(before, number, id);
         ctx.set_json("last", &(number, after));
         let mut parts = 1;
         match word {
-            "note" => {}
+            "note" | "line" => {}
             "many" => parts = argument.parse().unwrap_or(0),
             "keep" => ctx.set(&kept, id.into()),
             "drop" => ctx.delete(&kept),
             "refuse" => {
                 ctx.set(&kept, id.into());
-                return Err(Rejection::Invalid(format!("after {last} {hash}")));
+                return Err(Rejection::Invalid(format!("after {last} {before}")));
             }
             "trap" => {
                 ctx.set(&kept, id.into());
@@ -63,11 +87,13 @@ impl Plugin for Ledger {
             topic: topic.into(),
             key: Some(key.into()),
             value: Some(value.into_bytes()),
-            headers: vec![],
+            headers: vec![Header { name: "release".into(), value: Some(version().into()) }],
         };
         let mut outputs: Vec<_> =
             (0..parts).map(|part| output("LINES", &message.tenant, format!("{id} {number} {after} {part}"))).collect();
-        outputs.push(output("AUDIT", id, format!("{id} {number} {after}")));
+        if word != "line" {
+            outputs.push(output("AUDIT", id, format!("{id} {number} {after}")));
+        }
         Ok(outputs)
     }
 }

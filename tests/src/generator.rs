@@ -1,4 +1,4 @@
-//! Sends the mix at a steady pace, past all proxies, and sends again until it is acknowledged.
+//! Sends inputs at a steady pace, and sends again until they are acknowledged.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,45 +12,65 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 
-use super::mix::{Input, Mix};
-
-/// Inputs are sent in bursts, one each such time.
+/// While there is no room, and until the last ones are acknowledged.
 const TURN: Duration = Duration::from_millis(100);
 /// How long the last ones may take to be acknowledged, with all brokers there.
 const LAST: Duration = Duration::from_mins(1);
 
-/// A thread that sends.
-pub(super) struct Generator {
-    sent: Arc<AtomicU64>,
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<Result<Vec<Input>>>,
+/// What is sent.
+pub trait Input: Send + 'static {
+    fn tenant(&self) -> String;
+    /// Of the topic.
+    fn partition(&self) -> i32;
+    fn value(&self) -> String;
 }
 
-impl Generator {
-    /// Starts to send so many inputs a second to `topic`.
-    pub(super) fn start(bootstrap: &str, topic: &str, mix: Mix, rate: usize) -> Result<Self> {
+/// How fast.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Inputs in one burst ...
+    pub burst: usize,
+    /// ... each such time.
+    pub every: Duration,
+}
+
+/// A thread that sends; their ids are counted from 0.
+pub struct Generator<I> {
+    sent: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Result<Vec<I>>>,
+}
+
+impl<I: Input> Generator<I> {
+    /// Starts to send to `topic`.
+    pub fn start(
+        bootstrap: &str,
+        topic: &str,
+        inputs: impl Iterator<Item = I> + Send + 'static,
+        pace: Pace,
+    ) -> Result<Self> {
         let producer = ClientConfig::new()
             .set("bootstrap.servers", bootstrap)
             .set("enable.idempotence", "true")
             .set("acks", "all")
+            .set("linger.ms", "1")
             // Never given up.
             .set("message.timeout.ms", "0")
             .set("reconnect.backoff.max.ms", "500")
             .create_with_context(Acknowledged::default())?;
         let (sent, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let (counter, asked, topic) = (Arc::clone(&sent), Arc::clone(&stop), topic.to_owned());
-        let burst = rate * usize::try_from(TURN.as_millis())? / 1000;
-        let thread = thread::spawn(move || generate(&producer, &topic, mix, burst, &counter, &asked));
+        let thread = thread::spawn(move || generate(&producer, &topic, inputs, pace, &counter, &asked));
         Ok(Self { sent, stop, thread })
     }
 
-    /// So many inputs are sent by now, acknowledged or not: all ids below this.
-    pub(super) fn sent(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed)
+    /// All ids below this are sent by now or will be in a moment, acknowledged or not; all others later.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::SeqCst)
     }
 
     /// Stops, and returns all inputs once they are acknowledged.
-    pub(super) fn stop(self) -> Result<Vec<Input>> {
+    pub fn stop(self) -> Result<Vec<I>> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().map_err(|_| anyhow!("the generator panicked"))?
     }
@@ -85,23 +105,25 @@ impl ProducerContext for Acknowledged {
     }
 }
 
-fn generate(
+fn generate<I: Input>(
     producer: &BaseProducer<Acknowledged>,
     topic: &str,
-    mut mix: Mix,
-    burst: usize,
+    mut source: impl Iterator<Item = I>,
+    pace: Pace,
     sent: &AtomicU64,
     stop: &AtomicBool,
-) -> Result<Vec<Input>> {
+) -> Result<Vec<I>> {
     let mut inputs = Vec::new();
+    let mut due = Instant::now();
     while !stop.load(Ordering::Relaxed) {
-        for input in mix.by_ref().take(burst) {
+        sent.store((inputs.len() + pace.burst) as u64, Ordering::SeqCst);
+        for input in source.by_ref().take(pace.burst) {
             send(producer, topic, &input)?;
             inputs.push(input);
         }
-        sent.store(inputs.len() as u64, Ordering::Relaxed);
-        // It takes all of that time: the pace.
-        producer.poll(TURN);
+        due += pace.every;
+        // It takes all of that time.
+        producer.poll(due.saturating_duration_since(Instant::now()));
     }
     let deadline = Instant::now() + LAST;
     while producer.context().count.load(Ordering::Relaxed) < inputs.len() as u64 {
@@ -112,14 +134,14 @@ fn generate(
     Ok(inputs)
 }
 
-fn send(producer: &BaseProducer<Acknowledged>, topic: &str, input: &Input) -> Result<()> {
-    let value = input.value();
+fn send(producer: &BaseProducer<Acknowledged>, topic: &str, input: &impl Input) -> Result<()> {
+    let (tenant, value) = (input.tenant(), input.value());
     loop {
         let record = BaseRecord::to(topic)
-            .partition(input.partition)
-            .key(&input.tenant)
+            .partition(input.partition())
+            .key(&tenant)
             .payload(&value)
-            .headers(OwnedHeaders::new().insert(Header { key: "TENANT", value: Some(&input.tenant) }));
+            .headers(OwnedHeaders::new().insert(Header { key: "TENANT", value: Some(&tenant) }));
         match producer.send(record) {
             Ok(()) => return Ok(()),
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => producer.poll(TURN),

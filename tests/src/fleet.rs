@@ -1,4 +1,4 @@
-//! The hosts under chaos, and their supervisor: one that ended by itself is started again.
+//! Several hosts, and their supervisor: one that ended by itself is started again.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -17,19 +17,22 @@ const TOO_MANY: usize = 200;
 
 /// How all hosts are run.
 #[derive(Debug)]
-pub(super) struct Setup {
-    pub(super) app: String,
-    /// The brokers, through the proxies.
-    pub(super) bootstrap: String,
-    pub(super) plugin: PathBuf,
+pub struct Setup {
+    /// The application's name.
+    pub app: String,
+    /// The brokers.
+    pub bootstrap: String,
+    /// The artifact on file.
+    pub plugin: PathBuf,
     /// For logs and temporary files.
-    pub(super) directory: PathBuf,
-    pub(super) arguments: Vec<String>,
+    pub directory: PathBuf,
+    /// Further flags.
+    pub arguments: Vec<String>,
 }
 
 /// The hosts; each has a place, running or not.
 #[derive(Debug)]
-pub(super) struct Fleet {
+pub struct Fleet {
     setup: Setup,
     hosts: Vec<Member>,
     /// Why hosts ended by themselves, each time.
@@ -48,7 +51,7 @@ struct Member {
 
 impl Fleet {
     /// Places for hosts with these instance ids; none runs yet.
-    pub(super) fn new(setup: Setup, instances: &[Option<&str>]) -> Result<Self> {
+    pub fn new(setup: Setup, instances: &[Option<&str>]) -> Result<Self> {
         fs::create_dir_all(&setup.directory)?;
         let mut hosts = Vec::new();
         for (number, instance) in instances.iter().enumerate() {
@@ -58,12 +61,25 @@ impl Fleet {
         Ok(Self { setup, hosts, ended: Vec::new() })
     }
 
-    pub(super) fn len(&self) -> usize {
+    /// How many places there are.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
         self.hosts.len()
     }
 
+    /// Whether a host runs.
+    pub fn runs(&self, host: usize) -> bool {
+        self.hosts[host].process.is_some()
+    }
+
+    /// A running host's resident memory, in bytes.
+    pub fn memory(&self, host: usize) -> Result<u64> {
+        let process = self.hosts[host].process.as_ref().with_context(|| format!("host {host} does not run"))?;
+        Ok(process.memory()?.0)
+    }
+
     /// Starts a host, unless it runs.
-    pub(super) fn start(&mut self, host: usize) -> Result<()> {
+    pub fn start(&mut self, host: usize) -> Result<()> {
         let Self { setup, hosts, .. } = self;
         let member = &mut hosts[host];
         if member.process.is_some() {
@@ -87,20 +103,20 @@ impl Fleet {
     }
 
     /// Asks a running host to end (SIGTERM); [`Self::wait`] waits for it.
-    pub(super) fn terminate(&mut self, host: usize) {
+    pub fn terminate(&mut self, host: usize) {
         self.hosts[host].leaving = true;
         self.signal(host, Signal::TERM);
     }
 
     /// Sends a running host a signal.
-    pub(super) fn signal(&self, host: usize, signal: Signal) {
+    pub fn signal(&self, host: usize, signal: Signal) {
         if let Some(process) = &self.hosts[host].process {
             process.signal(signal);
         }
     }
 
     /// Kills a host (SIGKILL).
-    pub(super) fn kill(&mut self, host: usize) -> Result<()> {
+    pub fn kill(&mut self, host: usize) -> Result<()> {
         if let Some(mut process) = self.hosts[host].process.take() {
             process.kill()?;
         }
@@ -109,7 +125,7 @@ impl Fleet {
 
     /// Waits for the end of a host that was asked to end. One that could not end well is told, but may have been fenced
     /// just then.
-    pub(super) fn wait(&mut self, host: usize) -> Result<()> {
+    pub fn wait(&mut self, host: usize) -> Result<()> {
         if let Some(mut process) = self.hosts[host].process.take() {
             let status = process.wait(END).with_context(|| format!("host {host} was sent SIGTERM"))?;
             if !status.success() {
@@ -120,7 +136,7 @@ impl Fleet {
     }
 
     /// Starts those again that have ended by themselves.
-    pub(super) fn supervise(&mut self) -> Result<()> {
+    pub fn supervise(&mut self) -> Result<()> {
         for host in 0..self.hosts.len() {
             let member = &mut self.hosts[host];
             let Some(process) = member.process.as_mut().filter(|_| !member.leaving) else { continue };
@@ -136,12 +152,12 @@ impl Fleet {
     }
 
     /// Why hosts ended by themselves, each time.
-    pub(super) fn ended(&self) -> &[String] {
+    pub fn ended(&self) -> &[String] {
         &self.ended
     }
 
     /// In how many lines of the hosts' logs this text is.
-    pub(super) fn count(&self, text: &str) -> usize {
+    pub fn count(&self, text: &str) -> usize {
         let lines = |member: &Member| {
             let log = fs::read(&member.log).unwrap_or_default();
             String::from_utf8_lossy(&log).lines().filter(|line| line.contains(text)).count()

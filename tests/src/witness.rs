@@ -6,9 +6,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use rdkafka::Message;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
 /// How long a poll waits.
@@ -17,7 +17,7 @@ const POLL: Duration = Duration::from_millis(100);
 const LETTER: u8 = 1 << 7;
 
 /// A reader of the ledger's lines and of the dead letters, on a thread of its own.
-pub(super) struct Witness {
+pub struct Witness {
     seen: Arc<Seen>,
     stop: Arc<AtomicBool>,
 }
@@ -57,8 +57,15 @@ impl Marks {
 }
 
 impl Witness {
-    /// Reads these topics, which exist, from their beginning.
-    pub(super) fn start(bootstrap: &str, lines: &str, letters: &str, partitions: i32) -> Result<Self> {
+    /// Reads these topics, which exist, from their beginning, and `further` ones of one partition each. Every record is
+    /// shown to `each` before it counts.
+    pub fn start(
+        bootstrap: &str,
+        (lines, partitions): (&str, i32),
+        letters: &str,
+        further: &[&str],
+        mut each: impl FnMut(&BorrowedMessage<'_>) + Send + 'static,
+    ) -> Result<Self> {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", bootstrap)
             .set("group.id", "never used")
@@ -70,18 +77,26 @@ impl Witness {
         for partition in 0..partitions {
             assigned.add_partition_offset(lines, partition, Offset::Beginning)?;
         }
-        assigned.add_partition_offset(letters, 0, Offset::Beginning)?;
+        for topic in [letters].iter().chain(further) {
+            assigned.add_partition_offset(topic, 0, Offset::Beginning)?;
+        }
         consumer.assign(&assigned)?;
         let (seen, stop) = (Arc::new(Seen::default()), Arc::new(AtomicBool::new(false)));
-        let (kept, asked, lines) = (Arc::clone(&seen), Arc::clone(&stop), lines.to_owned());
+        let (kept, asked) = (Arc::clone(&seen), Arc::clone(&stop));
+        let (lines, letters) = (lines.to_owned(), letters.to_owned());
         thread::spawn(move || {
             while !asked.load(Ordering::Relaxed) {
                 // Err: librdkafka goes on after an error.
                 let Some(Ok(message)) = consumer.poll(POLL) else { continue };
+                each(&message);
+                let is_line = message.topic() == lines;
+                if !is_line && message.topic() != letters {
+                    continue;
+                }
                 let text = String::from_utf8_lossy(message.payload().unwrap_or_default()).into_owned();
                 let words: Vec<_> = text.split(' ').collect();
                 let id = words[0].parse().unwrap_or(usize::MAX);
-                let part = (message.topic() == lines).then(|| words.get(3).and_then(|part| part.parse().ok()));
+                let part = is_line.then(|| words.get(3).and_then(|part| part.parse().ok()));
                 if id < usize::MAX {
                     kept.lock().mark(id, part.map(Option::unwrap_or_default));
                     kept.more.notify_all();
@@ -92,7 +107,7 @@ impl Witness {
     }
 
     /// Waits until all ids below `id` are settled; false: not `within` that time.
-    pub(super) fn wait_for(&self, id: u64, within: Duration) -> bool {
+    pub fn wait_for(&self, id: u64, within: Duration) -> bool {
         let deadline = Instant::now() + within;
         let mut marks = self.seen.lock();
         while (marks.settled as u64) < id {
@@ -106,7 +121,7 @@ impl Witness {
     }
 
     /// Ids below `id` that are not settled.
-    pub(super) fn missing(&self, id: u64) -> Vec<u64> {
+    pub fn missing(&self, id: u64) -> Vec<u64> {
         let marks = self.seen.lock();
         (0..id)
             .filter(|id| marks.by_id.get(usize::try_from(*id).unwrap_or(0)).is_none_or(|marks| *marks == 0))
@@ -114,7 +129,7 @@ impl Witness {
     }
 
     /// What was settled twice.
-    pub(super) fn twice(&self) -> Vec<String> {
+    pub fn twice(&self) -> Vec<String> {
         self.seen.lock().twice.clone()
     }
 }
