@@ -4,6 +4,7 @@ CARGO ?= cargo
 PORT ?= 19092
 SCRIPT ?=
 CYCLES ?= 200
+SWAPS ?= 1000
 SCHEDULES ?= 20000
 SEED ?=
 ONLY ?=
@@ -15,7 +16,7 @@ PLUGIN := $(TARGET)/wasm32-wasip2/release/messenger.wasm
 # The system's OpenSSL where there is one to link with; else one is built from source (1.5 minutes more on two cores).
 FEATURES := $(shell pkg-config --exists openssl 2>/dev/null || echo --features vendored-openssl)
 
-.PHONY: help build demo test lint bench simulate chaos kafka clean rust java
+.PHONY: help build demo test lint bench simulate chaos swap-soak kafka clean rust java
 
 help:
 	@echo 'make demo    the messenger on an embedded broker: a scripted evening, then your turn (SCRIPT=file plays that)'
@@ -24,6 +25,7 @@ help:
 	@echo 'make bench   throughput, latency and more on a real broker (ONLY=latency: that part alone)'
 	@echo 'make simulate  the worker on a simulated Kafka, a schedule of faults a seed (SCHEDULES=100000 SEED=0; TRACE=1 tells each call)'
 	@echo 'make chaos   faults on a real Kafka, and whether every input was settled exactly once (CYCLES=200 SEED=7)'
+	@echo 'make swap-soak  releases swapped at random under load, and whether each message was handled once, by its release (SWAPS=1000 SEED=7; FRESH=1: new artifacts)'
 	@echo 'make kafka   a real broker in the foreground (PORT=19092)'
 	@echo 'make lint    formatting and lints'
 
@@ -53,7 +55,7 @@ lint: rust
 
 bench: rust java
 	@tests/kafka/fetch-jars
-	$(CARGO) build --release --target wasm32-wasip2 -p messenger
+	$(CARGO) build --release --target wasm32-wasip2 -p messenger -p hostile -p ledger
 	$(CARGO) build --release -p switchboard $(FEATURES)
 	$(CARGO) build --release -p switchboard-tests $(FEATURES)
 	@$(TARGET)/release/bench $(ONLY)
@@ -68,6 +70,13 @@ chaos: rust java
 	$(CARGO) build --release -p switchboard $(FEATURES)
 	$(CARGO) build --release -p switchboard-tests $(FEATURES)
 	@$(TARGET)/release/chaos --cycles $(CYCLES) $(if $(SEED),--seed $(SEED))
+
+swap-soak: rust java
+	@tests/kafka/fetch-jars
+	$(CARGO) build --release --target wasm32-wasip2 -p ledger
+	$(CARGO) build --release -p switchboard $(FEATURES)
+	$(CARGO) build --release -p switchboard-tests $(FEATURES)
+	@$(TARGET)/release/swap-soak --swaps $(SWAPS) $(if $(SEED),--seed $(SEED)) $(if $(FRESH),--fresh)
 
 simulate: rust
 	$(CARGO) build --release -p switchboard-simulation

@@ -17,4 +17,5 @@ pub mod kafka;
 pub mod native;
 pub mod process;
 pub mod proxy;
+pub mod soak;
 pub mod witness;

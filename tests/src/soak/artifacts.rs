@@ -1,0 +1,59 @@
+//! Releases: the ledger's component with other versions in it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use ledger::{MARK, VERSION_BYTES};
+use sha2::{Digest as _, Sha256};
+use switchboard_core::release::Digest;
+
+use crate::host::ledger;
+
+/// Makes releases; the n-th has the version `n`, counted from 0.
+#[derive(Debug)]
+pub struct Artifacts {
+    directory: PathBuf,
+    component: Vec<u8>,
+    /// Of the version.
+    place: usize,
+    /// Of each release made.
+    digests: Vec<Digest>,
+}
+
+impl Artifacts {
+    /// Their files go into this directory.
+    pub fn new(directory: &Path) -> Result<Self> {
+        fs::create_dir_all(directory)?;
+        let component = fs::read(ledger()?)?;
+        let mut marks = (0..component.len()).filter(|at| component[*at..].starts_with(MARK));
+        let place = marks.next().context("the ledger has no mark: build it anew")? + MARK.len();
+        ensure!(marks.next().is_none(), "the ledger's mark is there twice, so its version cannot be changed");
+        Ok(Self { directory: directory.to_owned(), component, place, digests: Vec::new() })
+    }
+
+    /// One more release; gives its number.
+    pub fn make(&mut self) -> Result<usize> {
+        let number = self.digests.len();
+        let version = format!("{number:<VERSION_BYTES$}");
+        self.component[self.place..self.place + VERSION_BYTES].copy_from_slice(version.as_bytes());
+        fs::write(self.path(number), &self.component)?;
+        self.digests.push(Digest::new(Sha256::digest(&self.component).into()));
+        Ok(number)
+    }
+
+    /// The file of a release.
+    pub fn path(&self, number: usize) -> PathBuf {
+        self.directory.join(format!("ledger-{number}.wasm"))
+    }
+
+    /// Digests of all releases, by number.
+    pub fn digests(&self) -> &[Digest] {
+        &self.digests
+    }
+
+    /// The size of each, in bytes.
+    pub fn size(&self) -> usize {
+        self.component.len()
+    }
+}

@@ -1,0 +1,43 @@
+//! The routes as they were after each change, from the control topic's records.
+
+use anyhow::{Result, anyhow};
+use switchboard_core::release::RouteTable;
+use switchboard_core::release::control::Control;
+
+/// The routes after one change.
+#[derive(Debug, Clone)]
+pub struct Version {
+    /// Of the change's record, the last one of its transaction; -1: before the first change.
+    pub offset: i64,
+    /// When that was written, by the broker's clock, in milliseconds since 1970.
+    pub timestamp: i64,
+    pub table: RouteTable,
+}
+
+/// All of them, oldest first.
+#[derive(Debug)]
+pub struct Versions {
+    control: Control,
+    pub list: Vec<Version>,
+}
+
+impl Default for Versions {
+    fn default() -> Self {
+        let none = Version { offset: -1, timestamp: i64::MIN, table: RouteTable::default() };
+        Self { control: Control::default(), list: vec![none] }
+    }
+}
+
+impl Versions {
+    /// Takes in the next record, committed, of which none was compacted away before it was read.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn apply(&mut self, offset: i64, timestamp: i64, key: &[u8], value: Option<&[u8]>) -> Result<()> {
+        self.control.apply(offset, timestamp, key, value).map_err(|malformed| anyhow!("{malformed}"))?;
+        if key.starts_with(b"change/") {
+            self.list.push(Version { offset, timestamp, table: self.control.routes().clone() });
+        }
+        Ok(())
+    }
+}
