@@ -11,6 +11,7 @@ mod overload;
 mod recovery;
 mod restore;
 mod stream;
+mod swap;
 mod throughput;
 
 use std::process::ExitCode;
@@ -46,6 +47,12 @@ struct Args {
     /// Entries of state that are restored.
     #[arg(long, default_value_t = 1_000_000)]
     entries: usize,
+    /// How often a release is changed, of each kind.
+    #[arg(long, default_value_t = 100)]
+    swaps: usize,
+    /// Messages that wait when releases are changed in a backlog.
+    #[arg(long, default_value_t = 2_000_000)]
+    backlog: u64,
     /// Workers of the host.
     #[arg(long, default_value_t = 2)]
     workers: usize,
@@ -68,6 +75,8 @@ enum Part {
     Overload,
     /// How long state takes to restore, without and with checkpoints.
     Restore,
+    /// What a change of a tenant's release costs.
+    Swap,
 }
 
 fn main() -> ExitCode {
@@ -91,6 +100,7 @@ fn run(args: &Args) -> Result<()> {
             Part::HandOver => hand_over::run(args)?,
             Part::Overload => overload::run(args)?,
             Part::Restore => restore::run(args)?,
+            Part::Swap => swap::run(args)?,
         }
     }
     Ok(())
