@@ -1,6 +1,7 @@
 //! Internal topics: created where they are missing, refused where they do not fit.
 
 use std::collections::HashMap;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResourceResult, NewTopic, ResourceSpecifier, TopicReplication};
@@ -131,7 +132,10 @@ pub fn prepare_control(
     patience: Duration,
 ) -> Result<(), TopicError> {
     let stop = Shutdown::default();
-    ensure(options, &[control(topology)], &[], replication_factor, &stop, patience).map(drop)
+    let admin = ensure(options, &[control(topology)], &[], replication_factor, &stop, patience)?;
+    // Nobody waits for its end. Where there is no thread for it, it ends here.
+    let _ = thread::Builder::new().spawn(move || drop(admin));
+    Ok(())
 }
 
 fn ensure(
