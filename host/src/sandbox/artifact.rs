@@ -14,7 +14,7 @@ use super::console::LogBudget;
 use super::engine::Sandbox;
 use super::guest::Guest;
 use super::instances::new_store;
-use super::linked::{Exports, HANDLER, Linked};
+use super::linked::{Exports, HANDLER, Linked, Mismatch};
 use super::verdict::{Shortage, judge};
 
 /// Packages of which a component may import, and their versions.
@@ -197,10 +197,15 @@ fn ask<T>(
     let mut store = new_store(&sandbox.engine, guest);
     let answer = linked.instantiate(&mut store).and_then(|exports| call(&exports, &mut store));
     store.data_mut().end();
-    answer.map_err(|error| match judge(&error, limits.fuel, store.data().words()) {
-        Ok(Outcome::Failed(letter)) | Err(Shortage(letter)) => LoadError::Describe { function, letter },
-        // Not reached: a lookup traps.
-        Ok(other) => LoadError::Mismatch(format!("{other:?}")),
+    answer.map_err(|error| {
+        if let Some(mismatch) = error.downcast_ref::<Mismatch>() {
+            return LoadError::Mismatch(mismatch.to_string());
+        }
+        match judge(&error, limits.fuel, store.data().words()) {
+            Ok(Outcome::Failed(letter)) | Err(Shortage(letter)) => LoadError::Describe { function, letter },
+            // Not reached: a lookup traps.
+            Ok(other) => LoadError::Mismatch(format!("{other:?}")),
+        }
     })
 }
 

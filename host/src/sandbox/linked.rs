@@ -1,6 +1,7 @@
 use wasmtime::component::{Component, InstancePre};
 use wasmtime::{Engine, Result, Store};
 
+use super::artifact::told;
 use super::bindings::exports::switchboard::plugin::{handler, migration};
 use super::engine::Sandbox;
 use super::guest::Guest;
@@ -24,6 +25,16 @@ pub(super) struct Exports {
     pub(super) migration: Option<migration::Guest>,
 }
 
+/// Exports whose types differ from the contract's.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Mismatch(String);
+
+#[allow(clippy::needless_pass_by_value)] // for map_err
+fn mismatch(error: wasmtime::Error) -> Mismatch {
+    Mismatch(told(&error))
+}
+
 impl Linked {
     /// # Errors
     /// When imports differ from what the host has, or an exported interface has not all of its functions.
@@ -42,11 +53,11 @@ impl Linked {
     }
 
     /// # Errors
-    /// As the guest's own start ends, or when the exports' types differ from the contract's.
+    /// As the guest's own start ends; a `Mismatch` when the exports' types differ from the contract's.
     pub(super) fn instantiate(&self, store: &mut Store<Guest>) -> Result<Exports> {
         let instance = self.pre.instantiate(&mut *store)?;
-        let handler = self.handler.load(&mut *store, &instance)?;
-        let migration = self.migration.as_ref().map(|indices| indices.load(store, &instance)).transpose()?;
-        Ok(Exports { handler, migration })
+        let handler = self.handler.load(&mut *store, &instance).map_err(mismatch)?;
+        let migration = self.migration.as_ref().map(|indices| indices.load(store, &instance));
+        Ok(Exports { handler, migration: migration.transpose().map_err(mismatch)? })
     }
 }

@@ -7,7 +7,7 @@ use switchboard_core::envelope::{Class, Coordinates, Headers, Record, Tenant, Te
 use switchboard_core::state::TenantState;
 use switchboard_core::worker::{Answers, Call, Outcome, Plugins as _};
 
-use crate::handmade::Handmade;
+use crate::handmade::{Handmade, Migration};
 use crate::support::hostile_path;
 
 fn sandbox() -> Sandbox {
@@ -91,6 +91,16 @@ fn an_interface_of_another_shape_is_named() {
         error.contains("differ from wit/plugin.wit") && error.contains("switchboard:plugin/state@0.1.0"),
         "{error}"
     );
+    let migrating = Handmade { migration: Some(Migration::default()), ..Handmade::default() };
+    for (part, other, expected) in [
+        (r#"(field "state-version" u32)"#, r#"(field "state-version" s32)"#, "expected `u32` found `s32`"),
+        (r#"(param "from" u32)"#, r#"(param "from" s32)"#, "expected `u32` found `s32`"),
+        (r#"(export "migrate" (func $migrate))"#, "", "does not have export `migrate`"),
+        (r#"(export "describe" (func $describe))"#, "", "does not have export `describe`"),
+    ] {
+        let error = refusal(&migrating.build_with(part, other));
+        assert!(error.contains("differ from wit/plugin.wit") && error.contains(expected), "{error}");
+    }
     let imports = r#"(import "wasi:clocks/timezone@0.2.0" (instance (export "x" (func))))"#;
     let error = refused(&Handmade { imports: imports.into(), ..Handmade::default() });
     assert!(error.contains("wasi:clocks/timezone@0.2.0"), "{error}");

@@ -49,6 +49,13 @@ impl Handmade {
         wat::parse_str(self.text()).unwrap()
     }
 
+    /// With a part of its text replaced.
+    pub(crate) fn build_with(&self, part: &str, other: &str) -> Vec<u8> {
+        let text = self.text();
+        assert!(text.contains(part), "{part} is not there");
+        wat::parse_str(text.replace(part, other)).unwrap()
+    }
+
     fn text(&self) -> String {
         let Self { name, consumes, imports, cores, items, describe, handle, migration } = self;
         // name, version, consumes, produces, lookups (pointer and length each), state version

@@ -55,6 +55,19 @@ fn a_file_that_is_no_plugin_is_refused() -> Result<()> {
     Ok(())
 }
 
+/// A public key that minisign made; its secret half is nowhere.
+const KEY: &str = "RWT9+h/7X9/PFEuielRD2wJB5PLgGrwheCZswhuEx5t5AxmxARfSASSP";
+
+#[test]
+fn a_plugin_that_is_not_trusted_or_wants_too_much_is_refused() -> Result<()> {
+    let plugin = hostile()?;
+    assert_says(&with_plugin(&plugin, &["--trusted-key", KEY])?, &["hostile.wasm", "not signed", "minisign -S"]);
+    assert_says(&with_plugin(&plugin, &["--trusted-key", "/absent.pub"])?, &["/absent.pub", "No such file"]);
+    let wants = with_plugin(&plugin, &["--allow-topic", "AUDIT"])?;
+    assert_says(&wants, &["hostile.wasm", "produces to OUT", "allow-topics"]);
+    Ok(())
+}
+
 #[test]
 fn settings_that_cannot_be_used_are_told_with_what_to_do() -> Result<()> {
     let plugin = hostile()?;
