@@ -12,6 +12,8 @@ ONLY ?=
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 HOST := $(TARGET)/release/switchboard
 PLUGIN := $(TARGET)/wasm32-wasip2/release/messenger.wasm
+# Further releases of it, for the demo's `swap`.
+EXAMPLES := $(TARGET)/wasm32-wasip2/release/examples
 
 # The system's OpenSSL where there is one to link with; else one is built from source (1.5 minutes more on two cores).
 FEATURES := $(shell pkg-config --exists openssl 2>/dev/null || echo --features vendored-openssl)
@@ -41,8 +43,10 @@ build: rust
 	$(CARGO) build --release -p switchboard $(FEATURES)
 
 demo: build
+	@$(CARGO) build --quiet --release --target wasm32-wasip2 -p releases --example messenger_2 --example messenger_back
 	@echo
-	@$(HOST) demo $(PLUGIN) plugin/messenger/demo.toml $(if $(SCRIPT),--script $(SCRIPT))
+	@$(HOST) demo $(PLUGIN) plugin/messenger/demo.toml --release $(EXAMPLES)/messenger_2.wasm \
+	  --release $(EXAMPLES)/messenger_back.wasm $(if $(SCRIPT),--script $(SCRIPT))
 
 test: rust java
 	@FEATURES='$(FEATURES)' CARGO='$(CARGO)' tools/test

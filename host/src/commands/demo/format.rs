@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::Value;
-use switchboard_core::envelope::{HeaderKind, Headers, TenantHeader};
+use switchboard_core::envelope::{HeaderKind, Headers, Outgoing, Record, TenantHeader};
 
 use crate::config::{ConfigError, extract};
 
@@ -27,6 +27,9 @@ pub(super) struct Demo {
     pub words: Vec<Word>,
     #[serde(default)]
     pub reads: Vec<Reading>,
+    /// Headers of outputs whose text is shown behind them.
+    #[serde(default)]
+    pub shown_headers: Vec<String>,
     /// Lines as typed; those that start with `#` are told as they are.
     pub script: String,
 }
@@ -185,8 +188,19 @@ impl Demo {
         names.find(|(_, known)| **known == number).map(|(name, _)| name.as_str())
     }
 
-    /// How an output reads; its value as it is where no reading fits.
-    pub(super) fn read(&self, token: &str, value: Option<&[u8]>) -> String {
+    /// How an output reads, with the headers that are shown.
+    pub(super) fn read(&self, output: &Outgoing) -> String {
+        let Record { value, headers, .. } = &output.record;
+        let mut text = self.read_value(&output.topic, value.as_deref());
+        for header in self.shown_headers.iter().filter_map(|name| headers.last(name)) {
+            let value = String::from_utf8_lossy(header.value.unwrap_or_default());
+            text = format!("{text} ({}: {value})", String::from_utf8_lossy(header.name));
+        }
+        text
+    }
+
+    /// How an output's value reads; as it is where no reading fits.
+    fn read_value(&self, token: &str, value: Option<&[u8]>) -> String {
         let Some(value) = value else { return format!("{token}: tombstone") };
         let plain = || format!("{token}: {}", String::from_utf8_lossy(value));
         let Ok(json) = serde_json::from_slice::<Value>(value) else { return plain() };
@@ -285,7 +299,9 @@ mod tests {
         for line in lines {
             let words: Vec<_> = line.split_whitespace().collect();
             assert!(demo.tenants.iter().any(|tenant| tenant.name.eq_ignore_ascii_case(words[0])), "{line}");
-            demo.input(&words[1..]).unwrap_or_else(|problem| panic!("{line}: {problem}"));
+            if words[1..] != ["swap"] {
+                demo.input(&words[1..]).unwrap_or_else(|problem| panic!("{line}: {problem}"));
+            }
         }
         for tenant in &demo.tenants {
             demo.headers(tenant).unwrap();
@@ -296,8 +312,15 @@ mod tests {
     fn outputs_read_as_the_file_says() {
         let demo = messenger();
         let joined = br#"{"actorId":2,"worldId":0,"messengerId":1000000000,"type":"JOINED","body":{"slot":1}}"#;
-        let text = demo.read("EVENT_TOPIC_MESSENGER_STATUS", Some(joined));
+        let output = |topic: &str, value: &[u8]| {
+            let headers = [("ROOM", Some("Ann's room")), ("OTHER", Some("x"))].into_iter().collect();
+            Outgoing {
+                topic: topic.into(),
+                record: Record { value: Some(value.to_vec()), headers, ..Record::default() },
+            }
+        };
+        let text = demo.read(&output("EVENT_TOPIC_MESSENGER_STATUS", joined));
         assert!(text.contains("Bob") && text.contains("one") && text.contains('1'), "{text}");
-        assert_eq!(demo.read("ELSEWHERE", Some(b"[]")), "ELSEWHERE: []");
+        assert_eq!(demo.read(&output("ELSEWHERE", b"[]")), "ELSEWHERE: [] (ROOM: Ann's room)");
     }
 }

@@ -125,6 +125,12 @@ impl<'a> Play<'a> {
 
     fn swap(&mut self) -> Result<(), Problem> {
         let name = &self.tenant.name;
+        if !self.stage.has_others() {
+            println!(
+                "{name:<5} swap\n        -> (there is no other release: start the demo with --release OTHER.wasm)"
+            );
+            return Ok(());
+        }
         let Swapped { artifact, taken } = self.stage.swap(self.demo, self.tenant).map_err(Problem::Line)?;
         let Manifest { name: plugin, version, .. } = artifact.manifest();
         println!("{name:<5} swap");
@@ -145,9 +151,7 @@ impl<'a> Play<'a> {
         let Some(verdict) = self.verdict(started)? else { return Ok(()) };
         let lines = match verdict {
             Verdict::Outputs(outputs) if outputs.is_empty() => vec!["(nothing)".to_owned()],
-            Verdict::Outputs(outputs) => {
-                outputs.iter().map(|output| self.demo.read(&output.topic, output.record.value.as_deref())).collect()
-            }
+            Verdict::Outputs(outputs) => outputs.iter().map(|output| self.demo.read(output)).collect(),
             Verdict::DeadLetter(letter) => vec![format!("dead letter ({letter})")],
             Verdict::Waits(_) => Vec::new(),
         };

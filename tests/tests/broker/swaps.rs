@@ -1,0 +1,324 @@
+//! Hot swap on a real broker: what tenants run changes while hosts run, by the real commands.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+use switchboard_tests::app::{App, LONG, header};
+use switchboard_tests::client::Record;
+use switchboard_tests::host::{Host, hostile, messenger, release};
+
+const TOKENS: [&str; 3] = ["IN", "LINES", "AUDIT"];
+
+/// An application for releases of the ledger, which run nothing until one is deployed.
+fn ledgers(prefix: &str) -> Result<App> {
+    Ok(App::new(prefix, &TOKENS, 2)?.arg("--tenant-header", "TENANT=text").arg("--workers", "2"))
+}
+
+/// Messages of a tenant, by their ids.
+fn send(app: &App, tenant: &str, ids: std::ops::Range<u32>) -> Result<()> {
+    send_to(app, "IN", tenant, ids, "note")
+}
+
+fn send_to(app: &App, token: &str, tenant: &str, ids: std::ops::Range<u32>, word: &str) -> Result<()> {
+    let record = |id: u32| Record {
+        topic: app.topic(token).to_owned(),
+        key: Some(tenant.into()),
+        value: Some(format!("{id} {word}").into()),
+        headers: vec![("TENANT".to_owned(), Some(tenant.into()))],
+        ..Record::default()
+    };
+    app.client.produce(&ids.map(record).collect::<Vec<_>>())
+}
+
+/// What a tenant's lines say: message's id, its number, the release that made it.
+fn lines(app: &App, tenant: &str, count: usize) -> Result<Vec<(u32, u32, String)>> {
+    let own = |record: &Record| header(record, "TENANT") == Some(tenant);
+    let mut reader = app.client.reader(&[app.topic("LINES")])?;
+    let what = format!("{count} lines of {tenant}");
+    let all = reader.until(&what, LONG, |records| records.iter().filter(|record| own(record)).count() >= count)?;
+    let line = |record: &Record| {
+        let text = std::str::from_utf8(record.value.as_deref()?).ok()?;
+        let mut words = text.split(' ');
+        let (id, number) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        Some((id, number, header(record, "RELEASE").unwrap_or("none").to_owned()))
+    };
+    all.iter().filter(|record| own(record)).map(|record| line(record).context("no line")).collect()
+}
+
+/// Lines by one release, for ids and numbers alike.
+fn by(release: &str, ids: std::ops::Range<u32>) -> Vec<(u32, u32, String)> {
+    ids.map(|id| (id, id + 1, release.to_owned())).collect()
+}
+
+/// Deploys and waits until all hosts run it; gives the digest.
+fn deploy(app: &App, artifact: &Path, arguments: &[&str]) -> Result<String> {
+    let path = artifact.display().to_string();
+    let answer = app.ask(&["deploy", &path], &[&["--json", "--wait"], arguments].concat())?;
+    anyhow::ensure!(answer.status.success(), "{answer:?}");
+    Ok(answer.json()?["releases"][0].as_str().context("no digest")?.to_owned())
+}
+
+fn status(app: &App) -> Result<Value> {
+    app.ask(&["releases"], &["--json"])?.json()
+}
+
+#[test]
+fn a_host_without_a_plugin_runs_what_is_deployed_and_later_hosts_have_the_same_routes() -> Result<()> {
+    let app = ledgers("swaps")?;
+    let mut first = app.run("first", &["--instance", "first"])?;
+    send(&app, "a", 0..10)?;
+    send(&app, "b", 0..10)?;
+    deploy(&app, &release("tagged_1")?, &[])?;
+    assert_eq!(lines(&app, "a", 10)?, by("1.0.0", 0..10), "what came before is not lost");
+    assert_eq!(lines(&app, "b", 10)?, by("1.0.0", 0..10));
+    deploy(&app, &release("tagged_2")?, &["--tenant", "a"])?;
+    send(&app, "a", 10..20)?;
+    send(&app, "b", 10..20)?;
+    assert_eq!(lines(&app, "a", 20)?[10..], by("2.0.0", 10..20));
+    assert_eq!(lines(&app, "b", 20)?[10..], by("1.0.0", 10..20), "only the tenant that was named");
+    let rebalances = first.log().iter().filter(|line| line.contains("partitions revoked")).count();
+
+    let _second = app.run("second", &["--instance", "second"])?;
+    assert!(first.terminate(LONG)?.success());
+    send(&app, "a", 20..30)?;
+    send(&app, "b", 20..30)?;
+    assert_eq!(lines(&app, "a", 30)?[20..], by("2.0.0", 20..30), "numbered by the state that the first one left");
+    assert_eq!(lines(&app, "b", 30)?[20..], by("1.0.0", 20..30));
+    // To be subscribed to the topic of the first release took one.
+    assert!(rebalances <= 2, "a swap is no rebalance: {rebalances}");
+
+    assert!(app.ask(&["rollback"], &["--json"])?.status.success());
+    let deadline = std::time::Instant::now() + LONG;
+    let mut sent = 30;
+    while lines(&app, "a", usize::try_from(sent)?)?.last().map(|line| &*line.2) != Some("1.0.0") {
+        anyhow::ensure!(std::time::Instant::now() < deadline, "the rollback does not reach the tenant");
+        send(&app, "a", sent..sent + 1)?;
+        sent += 1;
+    }
+    assert_eq!(app.client.read_all(&app.dead_letters())?, []);
+    Ok(())
+}
+
+#[test]
+fn topics_of_a_new_release_are_read_and_those_of_no_release_are_left_with_their_offsets() -> Result<()> {
+    let app = App::new("tokens", &["IN", "IN2", "LINES", "AUDIT"], 2)?.arg("--tenant-header", "TENANT=text");
+    let host = app.run("host", &["--workers", "2"])?;
+    deploy(&app, &release("tagged_1")?, &[])?;
+    send_to(&app, "IN2", "a", 0..3, "note")?;
+    deploy(&app, &release("further_token")?, &["--tenant", "a"])?;
+    assert_eq!(lines(&app, "a", 3)?, by("5.0.0", 0..3), "from where an application starts");
+    send_to(&app, "IN2", "b", 0..3, "note")?;
+    send(&app, "b", 100..101)?;
+    assert_eq!(lines(&app, "b", 1)?, [(100, 1, "1.0.0".to_owned())], "its release does not consume the topic");
+    let answer = app.ask(&["route", "clear"], &["--tenant", "a"])?;
+    assert!(answer.status.success(), "{answer:?}");
+    host.wait_for("the topic is left", LONG, |line| line.contains("partitions revoked"))?;
+    send(&app, "a", 3..6)?;
+    assert_eq!(lines(&app, "a", 6)?[3..], by("1.0.0", 3..6));
+    let committed = app.client.committed(&app.name, app.topic("IN2"))?;
+    assert_eq!(committed.iter().flatten().sum::<i64>() > 0, true, "{committed:?}");
+    Ok(())
+}
+
+#[test]
+fn a_release_that_fails_too_often_is_rolled_back_by_itself() -> Result<()> {
+    let app = ledgers("gate")?;
+    let host = app.run("host", &[])?;
+    deploy(&app, &release("tagged_1")?, &[])?;
+    send(&app, "a", 0..5)?;
+    lines(&app, "a", 5)?;
+    deploy(&app, &release("trapping")?, &["--gate", "5/1000"])?;
+    send(&app, "a", 5..65)?;
+    host.wait_for("the rollback", LONG, |line| line.contains("is rolled back"))?;
+    let answer = app.ask(&["releases"], &["--history", "--json"])?.json()?;
+    let last = answer["history"].as_array().and_then(|history| history.last()).context("no history")?;
+    assert_eq!(last["what"], "automatic-rollback", "{last}");
+    assert!(last["note"].as_str().unwrap_or_default().contains("5 failures among"), "{last}");
+    let letters = app.client.read_all(&app.dead_letters())?;
+    assert!(letters.len() >= 5 && letters.iter().all(|letter| header(letter, "switchboard-class") == Some("trap")));
+    let settled = 65 - letters.len();
+    lines(&app, "a", settled)?;
+    let deadline = std::time::Instant::now() + LONG;
+    let mut id = 65;
+    while lines(&app, "a", settled)?.last().map(|line| &*line.2) != Some("1.0.0") {
+        anyhow::ensure!(std::time::Instant::now() < deadline, "the tenant is not back");
+        send(&app, "a", id..id + 1)?;
+        id += 1;
+    }
+    let numbers: Vec<_> = lines(&app, "a", settled)?.into_iter().map(|line| line.1).collect();
+    assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "state goes on: {numbers:?}");
+    Ok(())
+}
+
+#[test]
+fn tenants_of_a_release_that_a_host_refuses_stay_or_wait_as_it_is_set() -> Result<()> {
+    for (how, answered) in [("keep", 6), ("stop", 3)] {
+        let app = ledgers(how)?;
+        let host = app.run(how, &["--on-failure", how, "--allow-topic", "LINES", "--allow-topic", "AUDIT"])?;
+        deploy(&app, &release("tagged_1")?, &[])?;
+        send(&app, "a", 0..3)?;
+        assert_eq!(lines(&app, "a", 3)?, by("1.0.0", 0..3));
+        // It produces to OUT, which this host does not allow.
+        let path = hostile()?.display().to_string();
+        let answer = app.ask(&["deploy", &path], &["--json", "--wait", "--tenant", "a"])?;
+        assert_eq!(answer.status.code(), Some(1), "{answer:?}");
+        assert!(answer.log.contains("OUT"), "the reason is told: {answer:?}");
+        host.wait_for("the reason", LONG, |line| line.contains("cannot run hostile") && line.contains("OUT"))?;
+        send(&app, "a", 3..6)?;
+        let told = if how == "keep" { "stays on tagged 1.0.0" } else { "messages wait" };
+        host.wait_for(told, LONG, |line| line.contains(told) && line.contains("OUT"))?;
+        assert_eq!(lines(&app, "a", answered)?.len(), answered);
+        let told = status(&app)?;
+        let list = &told["hosts"][0][if how == "keep" { "staying" } else { "waiting" }];
+        let deadline = std::time::Instant::now() + LONG;
+        let mut list = list.clone();
+        while list.as_array().is_none_or(Vec::is_empty) {
+            anyhow::ensure!(std::time::Instant::now() < deadline, "the status does not say so: {told}");
+            list = status(&app)?["hosts"][0][if how == "keep" { "staying" } else { "waiting" }].clone();
+        }
+        assert_eq!(list[0]["tenant"], "a");
+        assert!(app.ask(&["rollback"], &[])?.status.success());
+        assert_eq!(lines(&app, "a", 6)?, by("1.0.0", 0..6), "{how}: nothing is lost");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_tenant_whose_state_cannot_be_migrated_stays_and_nothing_of_the_attempt() -> Result<()> {
+    let app = ledgers("unwilling")?;
+    let host = app.run("host", &[])?;
+    deploy(&app, &release("tagged_1")?, &[])?;
+    send(&app, "a", 0..3)?;
+    lines(&app, "a", 3)?;
+    deploy(&app, &release("unwilling")?, &["--no-gate"])?;
+    send(&app, "a", 3..6)?;
+    assert_eq!(lines(&app, "a", 6)?, by("1.0.0", 0..6), "its numbers go on");
+    host.wait_for("the reason", LONG, |line| line.contains("stays on tagged 1.0.0") && line.contains("as built"))?;
+    send(&app, "new", 0..1)?;
+    assert_eq!(lines(&app, "new", 1)?, by("4.0.0", 0..1), "where there is no state there is nothing to migrate");
+    Ok(())
+}
+
+#[test]
+fn the_messenger_changes_to_a_second_state_version_and_back() -> Result<()> {
+    let app = App::messenger("rooms", 1)?;
+    let _host = app.run("host", &[])?;
+    let rooms = |outputs: &[Record]| -> Vec<String> {
+        outputs.iter().map(|output| header(output, "ROOM").unwrap_or("none").to_owned()).collect()
+    };
+    let tenant = tenant_headers();
+    let create = |who: u32| Record {
+        topic: app.topic("COMMAND_TOPIC_MESSENGER").to_owned(),
+        key: Some(who.to_le_bytes().to_vec()),
+        value: Some(format!(r#"{{"actorId":{who},"type":"CREATE"}}"#).into()),
+        headers: tenant.clone(),
+        ..Record::default()
+    };
+    let status = |count| app.wait_for("EVENT_TOPIC_MESSENGER_STATUS", count);
+    app.client.produce(&[create(1)])?;
+    assert_eq!(rooms(&status(1)?), ["none"]);
+    deploy(&app, &release("messenger_2")?, &[])?;
+    // The first messenger was there before its release had rooms.
+    let leave = Record { value: Some(leave(&status(1)?[0])?.into()), ..create(1) };
+    app.client.produce(&[create(2), leave])?;
+    let told = rooms(&status(3)?);
+    assert!(told[1] != "none" && told[2] != "none", "{told:?}");
+    let refused = app.ask(&["deploy", &messenger()?.display().to_string()], &["--json"])?;
+    assert!(!refused.status.success() && refused.log.contains("state version"), "{refused:?}");
+    deploy(&app, &release("messenger_back")?, &[])?;
+    app.client.produce(&[create(3)])?;
+    assert_eq!(rooms(&status(4)?)[3], "none");
+    Ok(())
+}
+
+/// LEAVE for the messenger that was created.
+fn leave(created: &Record) -> Result<String> {
+    let value: Value = serde_json::from_slice(created.value.as_deref().context("no value")?)?;
+    Ok(format!(r#"{{"actorId":1,"type":"LEAVE","body":{{"messengerId":{}}}}}"#, value["messengerId"]))
+}
+
+fn tenant_headers() -> Vec<(String, Option<Vec<u8>>)> {
+    let header = |name: &str, value: &[u8]| (name.to_owned(), Some(value.to_vec()));
+    vec![
+        header("TENANT_ID", b"083839c6-c47c-42a6-9585-76492795d123"),
+        header("REGION", b"GMS"),
+        header("MAJOR_VERSION", &83_u16.to_be_bytes()),
+        header("MINOR_VERSION", &1_u16.to_be_bytes()),
+    ]
+}
+
+#[test]
+fn a_plugins_file_is_watched_and_a_bad_one_changes_nothing() -> Result<()> {
+    let app = ledgers("watch")?;
+    let directory = tempfile::tempdir()?;
+    let plugin = directory.path().join("plugin.wasm");
+    std::fs::copy(release("tagged_1")?, &plugin)?;
+    let host = app.run("host", &["--plugin", &plugin.display().to_string(), "--watch"])?;
+    send(&app, "a", 0..3)?;
+    assert_eq!(lines(&app, "a", 3)?, by("1.0.0", 0..3));
+    std::fs::write(&plugin, b"not a component")?;
+    host.wait_for("the refusal", LONG, |line| line.contains("the former one stays") && line.contains("not WebAssembly"))?;
+    send(&app, "a", 3..6)?;
+    assert_eq!(lines(&app, "a", 6)?[3..], by("1.0.0", 3..6));
+    std::fs::copy(release("tagged_2")?, &plugin)?;
+    host.wait_for("the other one", LONG, |line| line.contains("is tagged 2.0.0"))?;
+    until(&app, &host, 6, "2.0.0")?;
+    // What is deployed comes before it.
+    deploy(&app, &release("tagged_1")?, &["--tenant", "b"])?;
+    send(&app, "b", 0..1)?;
+    assert_eq!(lines(&app, "b", 1)?, by("1.0.0", 0..1));
+    Ok(())
+}
+
+/// Sends messages of the tenant `a`, one after the other, until a release answers.
+fn until(app: &App, host: &Host, mut id: u32, wanted: &str) -> Result<()> {
+    let deadline = std::time::Instant::now() + LONG;
+    loop {
+        send(app, "a", id..id + 1)?;
+        id += 1;
+        if lines(app, "a", usize::try_from(id)?)?.last().is_some_and(|line| line.2 == wanted) {
+            return Ok(());
+        }
+        anyhow::ensure!(std::time::Instant::now() < deadline, "{wanted} does not come: {:#?}", host.log());
+    }
+}
+
+#[test]
+fn where_keys_are_set_only_what_they_signed_runs() -> Result<()> {
+    let keys = minisign();
+    let app = ledgers("trust")?.arg("--trusted-key", &keys.public);
+    let host = app.run("host", &[])?;
+    let directory = tempfile::tempdir()?;
+    let plugin = directory.path().join("tagged.wasm");
+    std::fs::copy(release("tagged_1")?, &plugin)?;
+    let path = plugin.display().to_string();
+    let unsigned = app.ask(&["deploy", &path], &["--json"])?;
+    assert!(!unsigned.status.success() && unsigned.log.contains("not signed"), "{unsigned:?}");
+    assert!(host.log().iter().all(|line| !line.contains("no trusted-keys")));
+    keys.sign(&plugin)?;
+    deploy(&app, &plugin, &[])?;
+    send(&app, "a", 0..1)?;
+    assert_eq!(lines(&app, "a", 1)?, by("1.0.0", 0..1), "the signature travelled with it");
+    Ok(())
+}
+
+struct Keys {
+    public: String,
+    pair: minisign::KeyPair,
+}
+
+fn minisign() -> Keys {
+    let pair = minisign::KeyPair::generate_unencrypted_keypair().expect("random numbers");
+    Keys { public: pair.pk.to_base64(), pair }
+}
+
+impl Keys {
+    fn sign(&self, path: &Path) -> Result<PathBuf> {
+        let data = std::io::Cursor::new(std::fs::read(path)?);
+        let signature = minisign::sign(Some(&self.pair.pk), &self.pair.sk, data, None, None)?;
+        let beside = path.with_added_extension("minisig");
+        std::fs::write(&beside, signature.into_string())?;
+        Ok(beside)
+    }
+}
