@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
+use switchboard_core::release::Position;
 use switchboard_core::release::control::{
     By, Control, Failures, HostStatus, Loaded, Refusal, Running, Stamp, State, Staying, Waiting, automatic_rollback,
 };
-use switchboard_core::release::{Position, RouteTable};
 
 use super::board::Board;
 use super::gate::{Failing, Gates};
@@ -23,7 +23,7 @@ use crate::shutdown::Shutdown;
 const LOOK: Duration = Duration::from_millis(20);
 /// How often gates, the status and the config file's artifact are looked at.
 const CHECK: Duration = Duration::from_millis(100);
-/// How often the status may be written.
+/// How often it is looked whether tenants and failures in the status have changed.
 const STATUS_PACE: Duration = Duration::from_millis(500);
 
 /// How long the control topic may take to be read at a time; then the attempt is told, and made again.
@@ -117,13 +117,15 @@ pub struct Keeper {
     tally: Tally,
     gates: Gates,
     watched: Option<Watched>,
-    /// The routes of the last publication.
-    published: RouteTable,
-    /// Numbers of publications, and up to where the topic had been read for each.
+    /// `Control::content_end` as of the last publication.
+    published: i64,
+    /// Numbers of publications, and `Control::content_end` for each.
     publications: VecDeque<(u64, i64)>,
     /// What stays the same in the status.
     own: HostStatus,
     told: Option<(Instant, HostStatus)>,
+    /// When all of the status was looked at last.
+    looked: Instant,
 }
 
 impl Keeper {
@@ -143,9 +145,10 @@ impl Keeper {
         let board = Board::new(shelf.publication(&control, Position { topic: topic.incarnation, offset: read }));
         let mut gates = Gates::default();
         gates.watch(&control, &tally, Instant::now());
-        let published = control.routes().clone();
-        let publications = [(1, read)].into();
-        Some(Self { topic, control, shelf, board, tally, gates, watched, published, publications, own, told: None })
+        let published = control.content_end();
+        let (publications, looked) = ([(1, published)].into(), Instant::now());
+        let told = None;
+        Some(Self { topic, control, shelf, board, tally, gates, watched, published, publications, own, told, looked })
     }
 
     pub fn board(&self) -> &Board {
@@ -177,13 +180,13 @@ impl Keeper {
         }
     }
 
-    /// Takes in what the topic has; true when the routes have changed.
+    /// Takes in what the topic has; true when there is more than hosts' statuses.
     fn follow(&mut self, stop: &Shutdown) -> bool {
         let mut wait = LOOK;
         loop {
             match self.topic.reader.take(&mut self.control, wait) {
                 Ok(true) => wait = Duration::ZERO,
-                Ok(false) => return *self.control.routes() != self.published,
+                Ok(false) => return self.control.content_end() != self.published,
                 Err(error) => {
                     tracing::error!("{error}. It is read from its beginning: routes that it does not have are gone");
                     let topic = ControlTopic::new(&self.topic.options, &self.topic.topology);
@@ -216,8 +219,8 @@ impl Keeper {
         let read = self.topic.reader.position();
         let position = Position { topic: self.topic.incarnation, offset: read };
         let number = self.board.publish(self.shelf.publication(&self.control, position));
-        self.published = self.control.routes().clone();
-        self.publications.push_back((number, read));
+        self.published = self.control.content_end();
+        self.publications.push_back((number, self.published));
     }
 
     fn look_at_the_file(&mut self) {
@@ -256,35 +259,40 @@ impl Keeper {
         By { user: format!("instance {}", self.own.instance), host: self.own.host.clone() }
     }
 
+    /// Writes the status when it is due: what somebody may wait for at once, the rest less often.
     fn tell(&mut self) {
-        let status = self.status();
-        let is_due = match &self.told {
-            None => true,
-            Some((at, told)) => {
-                let every = Duration::from_millis(HostStatus::EVERY_MS.unsigned_abs());
-                at.elapsed() >= every || (*told != status && at.elapsed() >= pace(told, &status))
-            }
-        };
-        if is_due {
+        let (read, releases) = (self.read_by_workers(), self.loaded());
+        let urgent = self.told.as_ref().is_none_or(|(_, told)| told.read != read || told.releases != releases);
+        if !urgent && self.looked.elapsed() < STATUS_PACE {
+            return;
+        }
+        self.looked = Instant::now();
+        let status = self.status(read, releases);
+        let every = Duration::from_millis(HostStatus::EVERY_MS.unsigned_abs());
+        if self.told.as_ref().is_none_or(|(at, told)| at.elapsed() >= every || *told != status) {
             self.topic.tell(&self.own.instance, Some(&status));
             self.told = Some((Instant::now(), status));
         }
     }
 
-    fn status(&mut self) -> HostStatus {
+    /// Up to where all workers go by the control topic. Hosts' statuses do not count: each would call forth others.
+    fn read_by_workers(&mut self) -> i64 {
         let taken = self.board.taken_by_all();
         while self.publications.get(1).is_some_and(|(number, _)| *number <= taken) {
             self.publications.pop_front();
         }
-        let newest = self.publications.back().is_some_and(|(number, _)| *number <= taken);
-        let up_to_date = newest && *self.control.routes() == self.published;
-        // What came after the last publication changed nothing for the workers.
-        let read = up_to_date.then(|| self.topic.reader.position());
-        let taken = self.publications.front().filter(|(number, _)| *number <= taken).map(|(_, read)| *read);
+        self.publications.front().filter(|(number, _)| *number <= taken).map_or(0, |(_, read)| *read)
+    }
+
+    fn loaded(&self) -> Vec<Loaded> {
         let loaded = self.shelf.states().map(|(digest, why)| {
             let state = why.map_or(State::Ready, |why| State::Failed { reason: why.to_owned() });
             Loaded { digest, state }
         });
+        loaded.collect()
+    }
+
+    fn status(&self, read: i64, releases: Vec<Loaded>) -> HostStatus {
         let running = self.tally.running().into_iter().map(|(release, names)| Running {
             release,
             count: names.len() as u64,
@@ -293,9 +301,9 @@ impl Keeper {
         let staying = self.tally.staying().into_iter().take(HostStatus::NAMES);
         let waiting = self.tally.waiting().into_iter().take(HostStatus::NAMES);
         HostStatus {
-            read: read.or(taken).unwrap_or(0),
+            read,
             on_file: self.shelf.base().map(|base| base.digest()),
-            releases: loaded.collect(),
+            releases,
             tenants: running.collect(),
             staying: staying.map(|(tenant, stays)| Staying { tenant, release: stays.on, reason: stays.why }).collect(),
             waiting: waiting.map(|(tenant, reason)| Waiting { tenant, reason }).collect(),
@@ -314,12 +322,6 @@ impl Keeper {
         })
         .collect()
     }
-}
-
-/// What somebody waits for is told at once; how many messages there were, less often.
-fn pace(told: &HostStatus, now: &HostStatus) -> Duration {
-    let urgent = told.read != now.read || told.releases != now.releases;
-    if urgent { Duration::ZERO } else { STATUS_PACE }
 }
 
 fn roll_back(options: &ClientOptions, topology: &Topology, failing: &Failing, by: &By) -> anyhow::Result<()> {

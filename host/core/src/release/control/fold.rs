@@ -18,6 +18,8 @@ pub struct Control {
     history: BTreeMap<String, Entry>,
     hosts: BTreeMap<String, Seen>,
     newest: i64,
+    /// The offset after the newest record that is no host's status.
+    content_end: i64,
 }
 
 /// A release of which there is a record.
@@ -67,7 +69,11 @@ impl Control {
     /// When it cannot be read, to be told; what follows is taken in all the same.
     pub fn apply(&mut self, offset: i64, timestamp: i64, key: &[u8], value: Option<&[u8]>) -> Result<(), Malformed> {
         self.newest = self.newest.max(timestamp);
-        match Key::parse(key)? {
+        let parsed = Key::parse(key)?;
+        if !matches!(parsed, Key::Host(_)) {
+            self.content_end = offset + 1;
+        }
+        match parsed {
             Key::Chunk { release, number } => {
                 let chunks = self.chunks.entry(release).or_default();
                 match value {
@@ -177,6 +183,11 @@ impl Control {
     /// Hosts that live at this time.
     pub fn living(&self, now: i64) -> impl Iterator<Item = &Seen> {
         self.hosts.values().filter(move |seen| seen.is_alive(now))
+    }
+
+    /// The offset after the newest record that is no host's status: as long as it is the same, all else is.
+    pub fn content_end(&self) -> i64 {
+        self.content_end
     }
 
     /// The time of the newest record; 0: there was none.
