@@ -13,7 +13,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 HOST := $(TARGET)/release/switchboard
 PLUGIN := $(TARGET)/wasm32-wasip2/release/messenger.wasm
 # Further releases of it, for the demo's `swap`.
-EXAMPLES := $(TARGET)/wasm32-wasip2/release/examples
+EXAMPLES := $(TARGET)/wasm32-wasip2/guests/examples
 
 # The system's OpenSSL where there is one to link with; else one is built from source (1.5 minutes more on two cores).
 FEATURES := $(shell pkg-config --exists openssl 2>/dev/null || echo --features vendored-openssl)
@@ -43,7 +43,7 @@ build: rust
 	$(CARGO) build --release -p switchboard $(FEATURES)
 
 demo: build
-	@$(CARGO) build --quiet --release --target wasm32-wasip2 -p releases --example messenger_2 --example messenger_back
+	@$(CARGO) build --quiet --profile guests --target wasm32-wasip2 -p releases --example messenger_2 --example messenger_back
 	@echo
 	@$(HOST) demo $(PLUGIN) plugin/messenger/demo.toml --release $(EXAMPLES)/messenger_2.wasm \
 	  --release $(EXAMPLES)/messenger_back.wasm $(if $(SCRIPT),--script $(SCRIPT))
@@ -55,7 +55,7 @@ lint: rust
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets $(FEATURES) -- -D warnings
 	$(CARGO) clippy --release --target wasm32-wasip2 -p messenger -p hostile -p ledger -- -D warnings
-	$(CARGO) clippy --release --target wasm32-wasip2 -p releases --examples -- -D warnings
+	$(CARGO) clippy --profile guests --target wasm32-wasip2 -p releases --examples -- -D warnings
 
 bench: rust java
 	@tests/kafka/fetch-jars

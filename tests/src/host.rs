@@ -48,7 +48,7 @@ pub fn ledger() -> Result<PathBuf> {
 
 /// A component of the crate `releases`, whose documentation lists them: `messenger_2`, `tagged_1`.
 pub fn release(name: &str) -> Result<PathBuf> {
-    built(&format!("wasm32-wasip2/release/examples/{name}.wasm"))
+    built(&format!("wasm32-wasip2/guests/examples/{name}.wasm"))
 }
 
 fn built(name: &str) -> Result<PathBuf> {

@@ -13,8 +13,9 @@ use switchboard_core::worker::{Answers, Call, Outcome, Plugins as _, Query};
 use crate::support::hostile_path;
 
 fn load(name: &str) -> Result<Arc<Artifact>, LoadError> {
-    let path = hostile_path().with_file_name(format!("{name}.wasm"));
-    let build = "cargo build --release --target wasm32-wasip2 -p messenger -p ledger; the same -p releases --examples";
+    let path = hostile_path().ancestors().nth(2).unwrap().join(format!("{name}.wasm"));
+    let build =
+        "cargo build --profile guests --target wasm32-wasip2 -p releases --examples; the messenger by `make build`";
     assert!(path.exists(), "{} is missing: `make test` builds it, or `{build}`", path.display());
     Sandbox::new(Limits::default()).unwrap().load_file(&path).map(Arc::new)
 }
@@ -73,7 +74,7 @@ impl Bench {
     }
 }
 
-const MESSENGERS: [&str; 3] = ["messenger", "examples/messenger_2", "examples/messenger_back"];
+const MESSENGERS: [&str; 3] = ["release/messenger", "guests/examples/messenger_2", "guests/examples/messenger_back"];
 
 #[test]
 fn a_messenger_gets_its_room_and_goes_back_without_it() {
@@ -104,7 +105,7 @@ fn a_messenger_gets_its_room_and_goes_back_without_it() {
 
 #[test]
 fn each_output_says_which_release_made_it() {
-    let (first, second) = ("examples/tagged_1", "examples/tagged_2");
+    let (first, second) = ("guests/examples/tagged_1", "guests/examples/tagged_2");
     let mut bench = Bench::new(&[first, second]);
     for (release, version) in [(first, "1.0.0"), (second, "2.0.0"), (second, "2.0.0"), (first, "1.0.0")] {
         assert_eq!(bench.header(release, "IN", "a note", "RELEASE"), Some(version.into()));
@@ -117,13 +118,13 @@ fn each_output_says_which_release_made_it() {
 
 #[test]
 fn bad_releases_are_bad_in_their_own_way() {
-    let error = load("examples/looping").err().map(|error| error.to_string()).unwrap();
+    let error = load("guests/examples/looping").err().map(|error| error.to_string()).unwrap();
     assert!(
         error.ends_with("it fails when asked what it is (describe): limit: more than 200000000 units of fuel"),
         "{error}"
     );
 
-    let names = ["examples/trapping", "examples/unwilling", "examples/further_token"];
+    let names = ["guests/examples/trapping", "guests/examples/unwilling", "guests/examples/further_token"];
     let [trapping, unwilling, further] = names;
     let mut bench = Bench::new(&names);
     let mut ends = |value: &str| matches!(bench.handle(trapping, "IN", value), Outcome::Failed(_));

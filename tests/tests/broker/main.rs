@@ -16,3 +16,4 @@ mod recovery;
 mod releases;
 mod start;
 mod stream;
+mod swaps;

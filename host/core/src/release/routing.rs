@@ -100,9 +100,9 @@ impl Routing {
         };
         for route in table.routes() {
             if !add(&route.release)
-                && let Some(previous) = &route.previous
+                && let Some(previous) = route.previous.or(base)
             {
-                add(previous);
+                add(&previous);
             }
         }
         // Where every tenant has a route nobody runs it, but which tenants there are is not known.
