@@ -38,7 +38,8 @@ pub enum KeyError {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum TrustError {
     #[error(
-        "it is not signed, and only what a trusted key has signed runs here: sign it with `minisign -S -m PLUGIN.wasm`"
+        "it is not signed, and only what a trusted key has signed runs here: sign it with `minisign -S -m PLUGIN.wasm`, which \
+         makes PLUGIN.wasm.minisig"
     )]
     NotSigned,
     #[error("its signature {0} cannot be read: {1}")]
@@ -233,6 +234,9 @@ KIEGAjY59eEqpb8Uuz0GHrGMasxRALJQWZahxUDgSRycJ9gHGwI33JKb3gN/cpNcguBAc7osBJXv1NXD
             changed[place] = if changed[place] == b'A' { b'B' } else { b'A' };
             let changed = String::from_utf8(changed).unwrap();
             assert!(keys.verify(ARTIFACT, Some(&changed)).is_err(), "{place}: {changed}");
+        }
+        for end in 0..SIGNATURE.trim_end().len() {
+            assert!(keys.verify(ARTIFACT, Some(&SIGNATURE[..end])).is_err(), "{end} bytes of it");
         }
         for text in ["", "\n\n\n\n", "RUT9", &SIGNATURE[..150], KEY, &SIGNATURE.replace("trusted", "")] {
             assert_eq!(keys.verify(ARTIFACT, Some(text)), Err(TrustError::Format), "{text}");
