@@ -88,7 +88,7 @@ simulate: rust
 
 kafka: rust java
 	@tests/kafka/fetch-jars
-	$(CARGO) build --release -p switchboard-tests --bin kafka $(FEATURES)
+	$(CARGO) build --release -p switchboard-tests --bin kafka --bin say $(FEATURES)
 	@$(TARGET)/release/kafka --port $(PORT)
 
 clean:
