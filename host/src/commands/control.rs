@@ -159,7 +159,7 @@ pub(super) fn entry<'a>(control: &'a Control, decision: &Decision) -> anyhow::Re
 /// A change, for people.
 pub(super) fn tell(control: &Control, entry: &Entry) {
     let releases: Vec<_> = entry.change.releases.iter().map(|release| control.title(release)).collect();
-    println!("{} {}", entry.change.what, releases.join(", "));
+    println!("{}", format!("{} {}", entry.change.what, releases.join(", ")).trim_end());
     for line in routes(control, &entry.change.routes) {
         println!("  {line}");
     }

@@ -127,7 +127,8 @@ fn some(names: &[String]) -> String {
 fn tell_history(control: &Control) {
     for Entry { id, timestamp, change, .. } in control.history() {
         let releases: Vec<_> = change.releases.iter().map(|release| control.title(release)).collect();
-        println!("{}  {}  {} {}", time(*timestamp), change.by, change.what, releases.join(", "));
+        let line = format!("{}  {}  {} {}", time(*timestamp), change.by, change.what, releases.join(", "));
+        println!("{}", line.trim_end());
         for line in routes(control, &change.routes) {
             println!("    {line}");
         }
