@@ -2,7 +2,8 @@
 //!
 //! A worker takes a routing between two transactions; a tenant changes over at its first message after that. What it ran
 //! under is staged with that message, as an entry of its state: so the record, the state as the release before left it, a
-//! migration of it and the entry are committed together, and whoever takes the tenant over finds them together.
+//! migration of it and the entry are committed together, and whoever takes the tenant over finds them together. Where the
+//! message has to wait for a lookup, entry and migration are committed before it, with the shard's offset, which fences them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
