@@ -101,6 +101,9 @@ fn control(topology: &Topology) -> Internal<'_> {
             ("cleanup.policy", "compact"),
             ("message.timestamp.type", "LogAppendTime"),
             ("max.message.bytes", MAX_RECORD_BYTES),
+            // Hosts' statuses are of interest for seconds, and only a segment that is not written to any more is compacted:
+            // by default after a week.
+            ("segment.ms", "3600000"),
         ],
     }
 }

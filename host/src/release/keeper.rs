@@ -23,8 +23,9 @@ use crate::shutdown::Shutdown;
 const LOOK: Duration = Duration::from_millis(20);
 /// How often gates, the status and the config file's artifact are looked at.
 const CHECK: Duration = Duration::from_millis(100);
-/// How often it is looked whether tenants and failures in the status have changed.
-const STATUS_PACE: Duration = Duration::from_millis(500);
+/// How often it is looked whether tenants and failures in the status have changed, for so long after a change of routes:
+/// somebody may be following it. Later, once in `HostStatus::EVERY_MS` is often enough.
+const STATUS_PACE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_mins(2));
 
 /// How long the control topic may take to be read at a time; then the attempt is told, and made again.
 const READ: Duration = Duration::from_secs(10);
@@ -124,6 +125,8 @@ pub struct Keeper {
     /// What stays the same in the status.
     own: HostStatus,
     told: Option<(Instant, HostStatus)>,
+    /// When there was something new to go by.
+    rerouted: Instant,
     /// When all of the status was looked at last.
     looked: Instant,
 }
@@ -146,9 +149,24 @@ impl Keeper {
         let mut gates = Gates::default();
         gates.watch(&control, &tally, Instant::now());
         let published = control.content_end();
-        let (publications, looked) = ([(1, published)].into(), Instant::now());
+        let (publications, now) = ([(1, published)].into(), Instant::now());
         let told = None;
-        Some(Self { topic, control, shelf, board, tally, gates, watched, published, publications, own, told, looked })
+        let (rerouted, looked) = (now, now);
+        Some(Self {
+            topic,
+            control,
+            shelf,
+            board,
+            tally,
+            gates,
+            watched,
+            published,
+            publications,
+            own,
+            told,
+            rerouted,
+            looked,
+        })
     }
 
     pub fn board(&self) -> &Board {
@@ -220,6 +238,7 @@ impl Keeper {
         let position = Position { topic: self.topic.incarnation, offset: read };
         let number = self.board.publish(self.shelf.publication(&self.control, position));
         self.published = self.control.content_end();
+        self.rerouted = Instant::now();
         self.publications.push_back((number, self.published));
     }
 
@@ -263,12 +282,13 @@ impl Keeper {
     fn tell(&mut self) {
         let (read, releases) = (self.read_by_workers(), self.loaded());
         let urgent = self.told.as_ref().is_none_or(|(_, told)| told.read != read || told.releases != releases);
-        if !urgent && self.looked.elapsed() < STATUS_PACE {
+        let every = Duration::from_millis(HostStatus::EVERY_MS.unsigned_abs());
+        let pace = if self.rerouted.elapsed() < STATUS_PACE.1 { STATUS_PACE.0 } else { every };
+        if !urgent && self.looked.elapsed() < pace {
             return;
         }
         self.looked = Instant::now();
         let status = self.status(read, releases);
-        let every = Duration::from_millis(HostStatus::EVERY_MS.unsigned_abs());
         if self.told.as_ref().is_none_or(|(at, told)| at.elapsed() >= every || *told != status) {
             self.topic.tell(&self.own.instance, Some(&status));
             self.told = Some((Instant::now(), status));
