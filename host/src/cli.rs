@@ -48,7 +48,7 @@ SWITCHBOARD_KAFKA_SASL_PASSWORD=p in the environment, where `ps` does not show i
     #[command(after_help = "Example:
   BOOTSTRAP_SERVERS=localhost:9092 switchboard doctor --config messenger.toml --plugin messenger.wasm
 
-Nothing is created or changed. Without --plugin the consumed and produced topics are not checked. The exit status is 1 when
+Nothing is created or changed. Consumed and produced topics are those of the plugin and of what is deployed. The exit status is 1 when
 there is a problem; warnings leave it at 0.")]
     Doctor {
         #[command(flatten)]

@@ -1,12 +1,16 @@
 //! `switchboard doctor`: looks at a cluster with the eyes of `run`, and tells what does not fit and what to do.
 
+use std::time::Duration;
+
 use serde_json::json;
+use switchboard_core::release::control::Control;
 use switchboard_core::worker::Manifest;
 
 use super::run;
 use crate::cli::RunArgs;
 use crate::config::Settings;
-use crate::kafka::{Doctor, Finding, Level, Section};
+use crate::kafka::control::ControlReader;
+use crate::kafka::{ClientOptions, Doctor, Finding, Level, Section, Topology};
 use crate::release::{TrustedKeys, load_file};
 use crate::telemetry;
 
@@ -29,11 +33,11 @@ pub fn doctor(args: RunArgs, as_json: bool) -> anyhow::Result<bool> {
         }
         sections.push(section);
     };
-    let (manifest, plugin) = plugin(&settings);
-    tell(Section { title: "Plugin", findings: vec![plugin] });
+    let own = run::topology(&settings);
+    let releases = Releases::of(&settings, &options, &own);
+    tell(Section { title: "Releases", findings: releases.findings });
     let rules = run::rules(&settings);
-    let topology =
-        run::topology(&settings).with(&*run::tokens(&manifest.consumes), &*run::tokens(&manifest.produces))?;
+    let topology = own.with(&*run::tokens(&releases.consumes), &*run::tokens(&releases.produces))?;
     let doctor = Doctor {
         options: &options,
         topology: &topology,
@@ -53,40 +57,65 @@ pub fn doctor(args: RunArgs, as_json: bool) -> anyhow::Result<bool> {
     Ok(problems == 0)
 }
 
-/// What the plugin says of its topics; of none without a plugin.
-fn plugin(settings: &Settings) -> (Manifest, Finding) {
-    let none = Manifest {
-        name: String::new(),
-        version: String::new(),
-        consumes: Vec::new(),
-        produces: Vec::new(),
-        lookups: Vec::new(),
-        state_version: 0,
-    };
-    let finding = |level, text: String, fix: Option<&str>| Finding {
-        level,
-        subject: "the plugin".into(),
-        text,
-        fix: fix.map(str::to_owned),
-    };
-    if settings.plugin.as_os_str().is_empty() {
-        let text = "none is given, so consumed and produced topics are not checked".into();
-        return (none, finding(Level::Warning, text, Some("Give it with --plugin FILE")));
-    }
-    let load = || load_file(&run::sandbox(settings)?, &TrustedKeys::read(&settings.trusted_keys)?, &settings.plugin);
-    match load() {
-        Ok(artifact) => {
-            let manifest = artifact.manifest().clone();
-            let text = format!(
-                "{} {}, consumes {}, produces {}",
-                manifest.name,
-                manifest.version,
-                manifest.consumes.join(", "),
-                manifest.produces.join(", ")
-            );
-            (manifest, finding(Level::Ok, text, None))
+/// What tenants run, and the topics that it needs: the plugin of the settings, and what the control topic routes tenants to.
+#[derive(Default)]
+struct Releases {
+    consumes: Vec<String>,
+    produces: Vec<String>,
+    findings: Vec<Finding>,
+}
+
+/// How long the control topic may take: whether brokers answer is told elsewhere.
+const READ: Duration = Duration::from_secs(5);
+
+impl Releases {
+    fn of(settings: &Settings, options: &ClientOptions, topology: &Topology) -> Self {
+        let mut releases = Self::default();
+        releases.add_plugin(settings);
+        let mut control = Control::default();
+        let read =
+            ControlReader::new(options, &topology.control).map(|mut reader| reader.read_to_end(&mut control, READ));
+        if let Ok(Err(error)) = read {
+            tracing::debug!("reading the control topic: {error}");
         }
-        Err(error) => (none, finding(Level::Problem, format!("{error:#}"), Some("Give another with --plugin FILE"))),
+        for (scope, value, _) in control.routed() {
+            let route = value.route();
+            if let Some(record) = control.release(&route.release) {
+                releases.add(&format!("route {scope}"), &record.manifest);
+            }
+        }
+        if releases.findings.is_empty() {
+            let text = "no plugin is given and nothing is deployed, so consumed and produced topics are not checked";
+            releases.tell(Level::Warning, "the plugin", text.into(), Some("Give it with --plugin FILE, or deploy one"));
+        }
+        releases
+    }
+
+    fn add_plugin(&mut self, settings: &Settings) {
+        if !settings.has_plugin() {
+            return;
+        }
+        let load =
+            || load_file(&run::sandbox(settings)?, &TrustedKeys::read(&settings.trusted_keys)?, &settings.plugin);
+        match load() {
+            Ok(artifact) => self.add("the plugin", artifact.manifest()),
+            Err(error) => {
+                let fix = "Give another with --plugin FILE";
+                self.tell(Level::Problem, "the plugin", format!("{error:#}"), Some(fix));
+            }
+        }
+    }
+
+    fn add(&mut self, subject: &str, manifest: &Manifest) {
+        let Manifest { name, version, consumes, produces, .. } = manifest;
+        let text = format!("{name} {version}, consumes {}, produces {}", consumes.join(", "), produces.join(", "));
+        self.tell(Level::Ok, subject, text, None);
+        self.consumes.extend_from_slice(consumes);
+        self.produces.extend_from_slice(produces);
+    }
+
+    fn tell(&mut self, level: Level, subject: &str, text: String, fix: Option<&str>) {
+        self.findings.push(Finding { level, subject: subject.into(), text, fix: fix.map(str::to_owned) });
     }
 }
 

@@ -108,6 +108,9 @@ fn topics_of_a_new_release_are_read_and_those_of_no_release_are_left_with_their_
     send_to(&app, "IN2", "a", 0..3, "note")?;
     deploy(&app, &release("further_token")?, &["--tenant", "a"])?;
     assert_eq!(lines(&app, "a", 3)?, by("5.0.0", 0..3), "from where an application starts");
+    let (_, told) = app.doctor(&[])?;
+    let tells = |words: [&str; 2]| told.iter().any(|line| words.iter().all(|word| line.contains(word)));
+    assert!(tells(["  ok ", "route tenant/a: tagged 5.0.0"]) && tells(["  ok ", app.topic("IN2")]), "{told:#?}");
     send_to(&app, "IN2", "b", 0..3, "note")?;
     send(&app, "b", 100..101)?;
     assert_eq!(lines(&app, "b", 1)?, [(100, 1, "1.0.0".to_owned())], "its release does not consume the topic");
