@@ -3,7 +3,7 @@
 use serde_json::json;
 use switchboard_core::release::control::prune as decide;
 
-use super::control::{Application, entry, now, stamp, update};
+use super::control::{Application, entry, stamp, update};
 use crate::cli::PruneArgs;
 
 /// Prunes, or tells what would be removed.
@@ -18,9 +18,9 @@ pub fn prune(args: PruneArgs) -> anyhow::Result<()> {
     // Titles of what will be gone afterwards.
     let before = writer.control().clone();
     let decision = if dry_run {
-        decide(&before, keep, now(&before), stamp)
+        decide(&before, keep, before.newest(), stamp)
     } else {
-        update(&mut writer, |control| Ok(decide(control, keep, now(control), stamp.clone())))?
+        update(&mut writer, |control| Ok(decide(control, keep, control.newest(), stamp.clone())))?
     };
     let removed = &decision.change.releases;
     if json {
