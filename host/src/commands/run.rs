@@ -65,7 +65,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
         return Ok(());
     };
     let board = keeper.board().clone();
-    match check_history(&options, &topology.with(board.newest().1.routing.consumed(), [])?, &committed, &stop) {
+    match check_history(&options, &topology.with(&keeper.ever_consumed(), [])?, &committed, &stop) {
         Err(HistoryError::Stopped) => return Ok(()),
         result => result?,
     }

@@ -1,9 +1,10 @@
 //! The thread that keeps a host's releases: it follows the control topic, has loaded what the routes want, publishes it to
 //! the workers, watches over new releases, and tells what it has.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use switchboard_core::release::Position;
@@ -27,6 +28,10 @@ const CHECK: Duration = Duration::from_millis(100);
 /// somebody may be following it. Later, once in `HostStatus::EVERY_MS` is often enough.
 const STATUS_PACE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_mins(2));
 
+/// How much of a release's first failure is told.
+const FIRST_FAILURE: usize = 300;
+/// The pause before a rollback that could not be written is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
 /// How long the control topic may take to be read at a time; then the attempt is told, and made again.
 const READ: Duration = Duration::from_secs(10);
 /// How often trouble that lasts is told.
@@ -85,7 +90,7 @@ impl ControlTopic {
 
     fn tell(&self, instance: &str, status: Option<&HostStatus>) {
         if let Err(error) = self.status.write(instance, status) {
-            tracing::debug!("telling the status: {error}");
+            tracing::warn!("this host's status cannot be told: {error}");
         }
     }
 }
@@ -147,7 +152,7 @@ impl Keeper {
         let read = topic.reader.position();
         let board = Board::new(shelf.publication(&control, Position { topic: topic.incarnation, offset: read }));
         let mut gates = Gates::default();
-        gates.watch(&control, &tally, Instant::now());
+        gates.watch(&control, &tally, shelf.base().map(|base| base.digest()), now_ms());
         let published = control.content_end();
         let (publications, now) = ([(1, published)].into(), Instant::now());
         let told = None;
@@ -177,6 +182,13 @@ impl Keeper {
         &self.control
     }
 
+    /// Tokens that any release there is consumes, or the config file's artifact.
+    pub fn ever_consumed(&self) -> BTreeSet<Arc<str>> {
+        let deployed = self.control.releases().values().map(|deployed| &deployed.record.manifest);
+        let base = self.shelf.base().map(|base| base.manifest());
+        deployed.chain(base).flat_map(|manifest| &manifest.consumes).map(|token| Arc::from(token.as_str())).collect()
+    }
+
     /// Until a stop is asked for.
     pub fn run(mut self, stop: &Shutdown) {
         self.tidy();
@@ -188,7 +200,8 @@ impl Keeper {
             if checked.elapsed() >= CHECK {
                 checked = Instant::now();
                 self.look_at_the_file();
-                self.look_at_gates();
+                self.look_at_who_waits();
+                self.look_at_gates(stop);
                 self.tell();
             }
         }
@@ -227,13 +240,15 @@ impl Keeper {
 
     /// What is not urgent.
     fn tidy(&mut self) {
-        if self.shelf.tidy(&self.control) {
+        if self.shelf.tidy(&self.control, &self.tally.in_use()) {
             self.publish();
         }
     }
 
     fn publish(&mut self) {
-        self.gates.watch(&self.control, &self.tally, Instant::now());
+        let base = self.shelf.base().map(|base| base.digest());
+        self.tally.keep(&self.shelf.states().map(|(release, _)| release).collect());
+        self.gates.watch(&self.control, &self.tally, base, now_ms());
         let read = self.topic.reader.position();
         let position = Position { topic: self.topic.incarnation, offset: read };
         let number = self.board.publish(self.shelf.publication(&self.control, position));
@@ -257,16 +272,36 @@ impl Keeper {
         }
     }
 
-    fn look_at_gates(&mut self) {
-        for failing in self.gates.failing(&self.control, &self.tally, Instant::now()) {
+    /// Tenants that cannot run what their routes say stay on what they ran last: it is loaded for those that wait for it.
+    fn look_at_who_waits(&mut self) {
+        if self.shelf.load_former(&self.tally.lacking(), &self.control) {
+            self.publish();
+        }
+    }
+
+    fn look_at_gates(&mut self, stop: &Shutdown) {
+        for failing in self.gates.failing(&self.control, &self.tally, now_ms()) {
             let title = self.control.title(&failing.release);
+            if !failing.has_previous && self.shelf.base().is_none() {
+                tracing::error!(
+                    "{title} fails, but its tenants ran nothing before it that they could go back to: {}",
+                    failing.why
+                );
+                continue;
+            }
             tracing::error!("{title} is to be rolled back: {}", failing.why);
             let (options, topology, by) = (self.topic.options.clone(), self.topic.topology.clone(), self.by());
             // It reads the topic first, and may have to wait for brokers: routes go on being followed meanwhile.
             let thread = std::thread::Builder::new().name("rollback".into());
-            let spawned = thread.spawn(move || match roll_back(&options, &topology, &failing, &by) {
-                Ok(()) => tracing::info!("{title} is rolled back"),
-                Err(error) => tracing::error!("{title} was not rolled back: {error:#}. See `switchboard releases`"),
+            let stop = stop.clone();
+            let spawned = thread.spawn(move || {
+                while let Err(error) = roll_back(&options, &topology, &failing, &by) {
+                    tracing::error!("{title} was not rolled back: {error:#}; trying on");
+                    if stop.wait(AGAIN) {
+                        return;
+                    }
+                }
+                tracing::info!("{title} is rolled back");
             });
             if let Err(error) = spawned {
                 tracing::error!("a thread to roll back cannot be made: {error}. Use `switchboard rollback`");
@@ -338,14 +373,20 @@ impl Keeper {
             release,
             messages: counts.messages,
             failures: counts.failures + counts.rejections,
-            first: first.unwrap_or_default(),
+            first: first.map(|first| first.chars().take(FIRST_FAILURE).collect()).unwrap_or_default(),
         })
         .collect()
     }
 }
 
+/// The time, in milliseconds since 1970.
+fn now_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+}
+
 fn roll_back(options: &ClientOptions, topology: &Topology, failing: &Failing, by: &By) -> anyhow::Result<()> {
-    let Failing { release, offset, why } = failing;
+    let Failing { release, offset, why, .. } = failing;
     // The same for every host that sees it: it is made once.
     let id = format!("automatic-{offset}-{}", release.short());
     let stamp = || Stamp { id: id.clone(), by: by.clone(), note: Some(why.clone()) };

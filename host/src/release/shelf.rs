@@ -1,6 +1,6 @@
 //! The releases that this host has, or has found that it cannot run: loaded as routes want them, dropped when none does.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,8 +18,11 @@ use crate::sandbox::{Artifact, Sandbox};
 
 /// When a release is tried again whose bytes could not be had.
 const FETCH_AGAIN: Duration = Duration::from_secs(5);
+/// So many releases are kept that no route names any more: tenants whose state the new one cannot take over stay on them,
+/// also those that have had no message since.
+const FORMER: usize = 4;
 /// How long the bytes of a release may take to come.
-const FETCH: Duration = Duration::from_secs(20);
+const FETCH: Duration = Duration::from_secs(5);
 
 /// A release that was to be loaded.
 enum Loaded {
@@ -58,11 +61,15 @@ pub struct Shelf {
     /// The config file's artifact.
     base: Option<Arc<Artifact>>,
     loaded: BTreeMap<Digest, Loaded>,
+    /// Those that no route names any more, the oldest first.
+    former: VecDeque<Digest>,
+    /// Of those that are loaded, the ones whose topics contradict those of others that come before them.
+    clashing: BTreeMap<Digest, String>,
 }
 
 impl Shelf {
     pub fn new(loader: Loader, on_failure: OnFailure, base: Option<Arc<Artifact>>) -> Self {
-        Self { loader, on_failure, base, loaded: BTreeMap::new() }
+        Self { loader, on_failure, base, loaded: BTreeMap::new(), former: VecDeque::new(), clashing: BTreeMap::new() }
     }
 
     pub(super) fn base(&self) -> Option<&Arc<Artifact>> {
@@ -80,7 +87,10 @@ impl Shelf {
         }
         let (name, version) = (&artifact.manifest().name, &artifact.manifest().version);
         tracing::info!("{} is {name} {version} ({}) now", path.display(), artifact.digest().short());
-        self.base = Some(Arc::new(artifact));
+        // Tenants may stay on the former one.
+        if let Some(former) = self.base.replace(Arc::new(artifact)) {
+            self.loaded.insert(former.digest(), Loaded::Ready(former));
+        }
         Ok(true)
     }
 
@@ -98,9 +108,9 @@ impl Shelf {
     }
 
     /// Loads what routes replaced: where tenants stay whose state cannot be taken over, and where a rollback leads. Drops what
-    /// no route names any more. True when something was tried.
-    pub(super) fn tidy(&mut self, control: &Control) -> bool {
-        let mut named = BTreeSet::new();
+    /// no route names any more and no tenant runs (`in_use`). True when something was tried.
+    pub(super) fn tidy(&mut self, control: &Control, in_use: &BTreeSet<Digest>) -> bool {
+        let mut named = in_use.clone();
         let mut tried = false;
         for (_, value, _) in control.routed() {
             let route = value.route();
@@ -110,8 +120,21 @@ impl Shelf {
                 tried |= self.try_load(&previous, control);
             }
         }
-        self.loaded.retain(|release, _| named.contains(release));
+        self.former.retain(|release| self.loaded.contains_key(release) && !named.contains(release));
+        for (release, loaded) in &self.loaded {
+            let is_ready = matches!(loaded, Loaded::Ready(_));
+            if is_ready && !named.contains(release) && !self.former.contains(release) {
+                self.former.push_back(*release);
+            }
+        }
+        self.former.drain(..self.former.len().saturating_sub(FORMER));
+        self.loaded.retain(|release, _| named.contains(release) || self.former.contains(release));
         tried
+    }
+
+    /// Loads what tenants ran last that wait for it. True when something was tried.
+    pub(super) fn load_former(&mut self, lacking: &BTreeSet<Digest>, control: &Control) -> bool {
+        lacking.iter().any(|release| self.try_load(release, control))
     }
 
     fn artifact(&self, release: &Digest) -> Option<&Arc<Artifact>> {
@@ -165,13 +188,13 @@ impl Shelf {
     pub(super) fn states(&self) -> impl Iterator<Item = (Digest, Option<&str>)> {
         let base = self.base.iter().map(|base| (base.digest(), None));
         base.chain(self.loaded.iter().map(|(release, loaded)| match loaded {
-            Loaded::Ready(_) => (*release, None),
+            Loaded::Ready(_) => (*release, self.clashing.get(release).map(String::as_str)),
             Loaded::Failed { why, .. } => (*release, Some(why.as_str())),
         }))
     }
 
     /// What workers are to go by, with the control topic read up to here.
-    pub(super) fn publication(&self, control: &Control, read: Position) -> Publication {
+    pub(super) fn publication(&mut self, control: &Control, read: Position) -> Publication {
         let (mut releases, mut artifacts) = (BTreeMap::new(), BTreeMap::new());
         for (digest, loaded) in &self.loaded {
             match loaded {
@@ -184,30 +207,35 @@ impl Shelf {
             }
         }
         artifacts.extend(self.base.iter().map(|base| (base.digest(), Arc::clone(base))));
-        releases.extend(self.accepted(&mut artifacts));
+        self.clashing = self.clashes(control, &artifacts);
+        for (digest, why) in &self.clashing {
+            artifacts.remove(digest);
+            releases.insert(*digest, Availability::Failed(why.clone()));
+        }
+        let ready = |artifact: &Arc<Artifact>| Availability::Ready(Arc::clone(artifact.release()));
+        releases.extend(artifacts.iter().map(|(digest, artifact)| (*digest, ready(artifact))));
         let base = self.base.as_ref().map(|base| base.digest());
         let routing = Routing::new(control.routes().clone(), Some(read), base, releases, self.on_failure);
         Publication { routing: Arc::new(routing), artifacts }
     }
 
-    /// The artifacts as workers know them; those are left out whose topics contradict those of the ones before them.
-    fn accepted(&self, artifacts: &mut BTreeMap<Digest, Arc<Artifact>>) -> BTreeMap<Digest, Availability> {
-        let mut consumed = BTreeSet::new();
-        let mut releases = BTreeMap::new();
-        artifacts.retain(|digest, artifact| {
+    /// Artifacts that name a topic by another token than those before them do: first comes the base, then the default, the
+    /// percentage, pins, and what these replaced.
+    fn clashes(&self, control: &Control, artifacts: &BTreeMap<Digest, Arc<Artifact>>) -> BTreeMap<Digest, String> {
+        let routed: Vec<_> = control.routed().map(|(_, value, _)| value.route().release).collect();
+        let base = self.base.iter().map(|base| base.digest());
+        let order = base.chain(routed).chain(artifacts.keys().copied());
+        let (mut seen, mut consumed, mut clashes) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
+        for digest in order.filter(|digest| seen.insert(*digest)) {
+            let Some(artifact) = artifacts.get(&digest) else { continue };
             let mut all: BTreeSet<Arc<str>> = consumed.clone();
             all.extend(artifact.manifest().consumes.iter().map(|token| Arc::from(token.as_str())));
-            let (availability, fits) = match self.loader.topology.with(&all, []) {
-                Ok(_) => {
-                    consumed = all;
-                    (Availability::Ready(Arc::clone(artifact.release())), true)
-                }
-                Err(error) => (Availability::Failed(format!("beside the other releases: {error}")), false),
-            };
-            releases.insert(*digest, availability);
-            fits
-        });
-        releases
+            match self.loader.topology.with(&all, []) {
+                Ok(_) => consumed = all,
+                Err(error) => drop(clashes.insert(digest, format!("beside the other releases: {error}"))),
+            }
+        }
+        clashes
     }
 }
 

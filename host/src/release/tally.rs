@@ -3,7 +3,7 @@
 //! Only what is committed counts: a batch that is aborted runs again. Tenants are those that have had a message since the
 //! worker took its routing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use switchboard_core::envelope::{Class, Coordinates, TenantId};
@@ -26,7 +26,8 @@ pub(super) struct Counts {
 struct Tenants {
     running: HashMap<TenantId, Digest>,
     staying: BTreeMap<TenantId, Stays>,
-    waiting: BTreeMap<TenantId, String>,
+    /// Why, and the release that it ran last where this host does not have that.
+    waiting: BTreeMap<TenantId, (String, Option<Digest>)>,
 }
 
 /// A tenant that does not run what its route says.
@@ -42,6 +43,8 @@ struct Sums {
     /// The first failure of each release.
     first: BTreeMap<Digest, String>,
     workers: Vec<Tenants>,
+    /// Who was refused by which release: that counts once, however often it is tried.
+    refused: BTreeSet<(TenantId, Digest)>,
 }
 
 /// The sums of all workers.
@@ -62,6 +65,21 @@ impl Tally {
 
     pub(super) fn counts(&self, release: &Digest) -> Counts {
         self.sums().counts.get(release).copied().unwrap_or_default()
+    }
+
+    /// Forgets all other releases.
+    pub(super) fn keep(&self, releases: &BTreeSet<Digest>) {
+        let sums = &mut *self.sums();
+        sums.counts.retain(|release, _| releases.contains(release));
+        sums.first.retain(|release, _| releases.contains(release));
+        sums.refused.retain(|(_, release)| releases.contains(release));
+    }
+
+    /// Releases that tenants of this host run.
+    pub(super) fn in_use(&self) -> BTreeSet<Digest> {
+        let sums = self.sums();
+        let staying = sums.workers.iter().flat_map(|worker| worker.staying.values().map(|stays| stays.on));
+        sums.workers.iter().flat_map(|worker| worker.running.values().copied()).chain(staying).collect()
     }
 
     /// The first failure of a release.
@@ -93,7 +111,14 @@ impl Tally {
     }
 
     pub(super) fn waiting(&self) -> BTreeMap<TenantId, String> {
-        self.sums().workers.iter().flat_map(|worker| worker.waiting.clone()).collect()
+        let sums = self.sums();
+        let waiting = sums.workers.iter().flat_map(|worker| &worker.waiting);
+        waiting.map(|(tenant, (why, _))| (tenant.clone(), why.clone())).collect()
+    }
+
+    /// Releases that tenants ran last and wait for.
+    pub(super) fn lacking(&self) -> BTreeSet<Digest> {
+        self.sums().workers.iter().flat_map(|worker| worker.waiting.values().filter_map(|(_, lacks)| *lacks)).collect()
     }
 }
 
@@ -142,12 +167,15 @@ impl Observer for TallyObserver {
 
     fn refused(&mut self, tenant: &TenantId, release: &Release, why: &str) {
         let sums = &mut *self.tally.sums();
+        if !sums.refused.insert((tenant.clone(), release.digest)) {
+            return;
+        }
         sums.counts.entry(release.digest).or_default().failures += 1;
         sums.first.entry(release.digest).or_insert_with(|| format!("{why} (tenant {tenant})"));
     }
 
-    fn waits(&mut self, tenant: &TenantId, why: &str) {
-        self.tally.sums().workers[self.worker].waiting.insert(tenant.clone(), why.to_owned());
+    fn waits(&mut self, tenant: &TenantId, lacks: Option<Digest>, why: &str) {
+        self.tally.sums().workers[self.worker].waiting.insert(tenant.clone(), (why.to_owned(), lacks));
     }
 
     fn rerouted(&mut self) {
@@ -233,7 +261,8 @@ mod tests {
         let (mut observer, old, new, tenant) = (tally.observer(), release(1), release(2), TenantId::new("t"));
         observer.refused(&tenant, &new, "no");
         observer.stays(&tenant, new.digest, old.digest, "no");
-        observer.waits(&tenant, "none");
+        observer.waits(&tenant, Some(old.digest), "none");
+        assert_eq!(tally.lacking(), [old.digest].into());
         let stays = Stays { on: old.digest, why: "no".into() };
         assert_eq!(tally.staying(), [(tenant.clone(), stays)].into());
         assert_eq!(tally.waiting(), [(tenant, "none".into())].into());

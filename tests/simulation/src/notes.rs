@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use switchboard_core::envelope::{Coordinates, Record, TenantId};
-use switchboard_core::release::{Ran, Release};
+use switchboard_core::release::{Digest, Ran, Release};
 use switchboard_core::worker::{Observer, Verdict};
 
 use crate::client::World;
@@ -101,7 +101,7 @@ impl Observer for Witness {
         notes.add(self.id, control.goes_by.get(&self.id).copied(), tenant.cloned(), deed);
     }
 
-    fn waits(&mut self, _: &TenantId, _: &str) {
+    fn waits(&mut self, _: &TenantId, _: Option<Digest>, _: &str) {
         self.world.borrow_mut().notes.waits += 1;
     }
 }

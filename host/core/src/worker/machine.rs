@@ -248,7 +248,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                     tracing::debug!(?partitions, "revoked");
                     self.inbox.drop_partitions(&partitions);
                     self.ownership.dropped(&partitions, &mut self.broker);
-                    self.releases.forget();
+                    self.releases.forget_all();
                     self.observer.rerouted();
                     return Ok(());
                 }
@@ -432,7 +432,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         self.inbox.clear();
         self.paused = false;
         self.ownership = Ownership::default();
-        self.releases.forget();
+        self.releases.forget_all();
         self.observer.rerouted();
         self.renew_producer = true;
         match again(&mut self.broker, B::restart) {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::observer::Observer;
 use super::plugins::Plugins;
 use crate::envelope::{Tenant, TenantId};
-use crate::release::{OnFailure, Ran, Release, Routing, Target};
+use crate::release::{Digest, OnFailure, Ran, Release, Routing, Target};
 use crate::state::TenantState;
 
 /// The first layout's version: of state that was written before it was noted down.
@@ -23,6 +23,8 @@ pub(super) struct Releases {
     routing: Arc<Routing>,
     /// Decided at a tenant's first message since the routing was taken.
     decided: HashMap<TenantId, Arc<Release>>,
+    /// Releases that failed to migrate a tenant's state, as it was left by what it ran: not tried again for each routing.
+    refused: HashMap<TenantId, (Digest, Option<Ran>, String)>,
 }
 
 impl Releases {
@@ -31,9 +33,21 @@ impl Releases {
         self.forget();
     }
 
-    /// Decisions are made anew: what they staged is gone, or tenants come back from elsewhere.
+    /// Decisions are made anew: what they staged is gone.
     pub(super) fn forget(&mut self) {
         self.decided.clear();
+    }
+
+    /// Tenants may come back from elsewhere with another state.
+    pub(super) fn forget_all(&mut self) {
+        self.forget();
+        self.refused.clear();
+    }
+
+    /// Why this release failed to migrate what the tenant has, when that has been tried.
+    fn refusal(&self, release: &Release, tenant: &Tenant, ran: Option<Ran>) -> Option<String> {
+        let (refused, left_by, why) = self.refused.get(&tenant.id)?;
+        (*refused == release.digest && *left_by == ran).then(|| why.clone())
     }
 
     /// The release that handles the tenant's next message; its state has been made to fit.
@@ -50,45 +64,50 @@ impl Releases {
         if let Some(release) = self.decided.get(&tenant.id) {
             return Ok(Arc::clone(release));
         }
-        let release = self.decide(tenant, state, plugins, observer).inspect_err(|why| {
+        let decided = self.decide(tenant, state, plugins, observer);
+        let release = decided.map_err(|Waits { why, lacks }| {
             tracing::warn!(tenant = %tenant.id, "messages wait: {why}");
-            observer.waits(&tenant.id, why);
+            observer.waits(&tenant.id, lacks, &why);
+            why
         })?;
         self.decided.insert(tenant.id.clone(), Arc::clone(&release));
         Ok(release)
     }
 
     fn decide(
-        &self,
+        &mut self,
         tenant: &Tenant,
         state: &mut TenantState,
         plugins: &mut impl Plugins,
         observer: &mut impl Observer,
-    ) -> Result<Arc<Release>, String> {
+    ) -> Result<Arc<Release>, Waits> {
+        let waits = |why: String| Waits { why, lacks: None };
         let ran = state.host_entry(Ran::KEY).and_then(Ran::decode);
         if let Some(ran) = &ran
             && !self.routing.has_read(ran.route)
         {
-            return Err(format!(
+            return Err(waits(format!(
                 "it last ran by a route at offset {} of the control topic, which has not been read that far here",
                 ran.route.offset
-            ));
+            )));
         }
         let (target, route) = self.routing.target(&tenant.id);
         let (wanted, previous, why) = match target {
             Target::Nothing => {
-                return Err(
-                    "no route leads to a release: `switchboard deploy` one for all tenants, or for this one".into()
-                );
+                let why = "no route leads to a release: `switchboard deploy` one for all tenants, or for this one";
+                return Err(waits(why.into()));
             }
             Target::Unavailable { release, previous, why } => {
                 let why = format!("this host cannot run release {}: {why}", release.short());
                 if self.routing.on_failure() == OnFailure::Stop {
-                    return Err(why);
+                    return Err(waits(why));
                 }
                 (release, previous, why)
             }
-            Target::Run(release) => match take_over(release, tenant, ran.as_ref(), state, plugins) {
+            Target::Run(release) => match self
+                .refusal(release, tenant, ran)
+                .map_or_else(|| take_over(release, tenant, ran.as_ref(), state, plugins), Err)
+            {
                 Ok(()) => {
                     let now = Ran { release: release.digest, state_version: release.manifest.state_version, route };
                     if ran.is_none_or(|ran| ran != now) {
@@ -97,7 +116,12 @@ impl Releases {
                     return Ok(Arc::clone(release));
                 }
                 Err(why) => {
-                    observer.refused(&tenant.id, release, &why);
+                    let release = Arc::clone(release);
+                    observer.refused(&tenant.id, &release, &why);
+                    let found = ran.map_or(FIRST_LAYOUT, |ran| ran.state_version);
+                    if release.migrates.contains(&found) {
+                        self.refused.insert(tenant.id.clone(), (release.digest, ran, why.clone()));
+                    }
                     (release.digest, None, why)
                 }
             },
@@ -114,9 +138,15 @@ impl Releases {
                 observer.stays(&tenant.id, wanted, release.digest, &why);
                 Ok(Arc::clone(release))
             }
-            _ => Err(why),
+            ready => Err(Waits { why, lacks: old.filter(|_| ready.is_none()) }),
         }
     }
+}
+
+/// Why a tenant has to wait, and the release that it could stay on, if that were ready.
+struct Waits {
+    why: String,
+    lacks: Option<Digest>,
 }
 
 /// Makes the tenant's state one of the release's layout.

@@ -169,8 +169,9 @@ impl Observer for Notes {
         self.0.borrow_mut().push(format!("{tenant} stays on {}, not {}: {why}", number(on), number(wanted)));
     }
 
-    fn waits(&mut self, tenant: &TenantId, why: &str) {
-        self.0.borrow_mut().push(format!("{tenant} waits: {why}"));
+    fn waits(&mut self, tenant: &TenantId, lacks: Option<Digest>, why: &str) {
+        let lacks = lacks.map(|lacks| format!(" (lacks {})", lacks.bytes()[0])).unwrap_or_default();
+        self.0.borrow_mut().push(format!("{tenant} waits: {why}{lacks}"));
     }
 
     fn committed(&mut self) {

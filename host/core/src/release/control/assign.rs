@@ -49,7 +49,11 @@ pub fn deploy(control: &Control, deployment: &Deployment<'_>, stamp: Stamp) -> R
     let (mut record, mut writes) = (record.clone(), Vec::new());
     match control.release(release).filter(|_| control.chunks(release).is_some()) {
         // They may have been cut to another size.
-        Some(there) => record.chunks = there.chunks,
+        Some(there) => {
+            record.chunks = there.chunks;
+            // Who deploys it again need not have its signature.
+            record.signature = record.signature.or_else(|| there.signature.clone());
+        }
         None => {
             let chunks = artifact.chunks(CHUNK_BYTES).zip(0..);
             let key = |number| Key::Chunk { release: *release, number };

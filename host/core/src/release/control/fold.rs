@@ -18,6 +18,8 @@ pub struct Control {
     history: BTreeMap<String, Entry>,
     hosts: BTreeMap<String, Seen>,
     newest: i64,
+    /// The time of each route's newest record.
+    routed_at: BTreeMap<Scope, i64>,
     /// The offset after the newest record that is no host's status.
     content_end: i64,
 }
@@ -72,6 +74,9 @@ impl Control {
         let parsed = Key::parse(key)?;
         if !matches!(parsed, Key::Host(_)) {
             self.content_end = offset + 1;
+        }
+        if let Key::Route(scope) = &parsed {
+            self.routed_at.insert(scope.clone(), timestamp);
         }
         match parsed {
             Key::Chunk { release, number } => {
@@ -140,6 +145,11 @@ impl Control {
         }
         let pinned = self.routes.pins.get(tenant).is_some_and(|pin| is(&pin.route));
         Some(if pinned { Scope::Tenant(tenant.clone()) } else { Scope::Percentage })
+    }
+
+    /// When a route was set or cleared last; 0: never.
+    pub fn routed_at(&self, scope: &Scope) -> i64 {
+        self.routed_at.get(scope).copied().unwrap_or(0)
     }
 
     /// Releases by their digest.

@@ -127,6 +127,19 @@ fn a_deployment_writes_chunks_once_then_the_release_the_routes_and_the_change() 
 }
 
 #[test]
+fn an_artifact_that_is_deployed_again_without_its_signature_keeps_it() {
+    let mut topic = Topic::default();
+    for (signature, audience) in [(Some("signed"), Audience::Default), (None, tenants(&["a"]))] {
+        let mut deployment = deployment(1, audience);
+        deployment.record.signature = signature.map(str::to_owned);
+        let stamp = topic.stamp();
+        let decision = deploy(&topic.control, &deployment, stamp);
+        topic.commit(decision).unwrap();
+        assert_eq!(topic.control.release(&digest(1)).unwrap().signature.as_deref(), Some("signed"));
+    }
+}
+
+#[test]
 fn what_its_tenants_ran_before_is_where_a_release_goes_back_to() {
     let mut topic = Topic::default();
     topic.deploy(1, Audience::Default).unwrap();
