@@ -28,6 +28,8 @@ pub struct Report {
     swaps: Vec<(&'static str, usize, Duration, Duration)>,
     counts: Vec<(&'static str, usize)>,
     gap: Duration,
+    /// What is not wrong, but worth to be known.
+    told: Vec<String>,
     wrong: Vec<String>,
     pub(super) took: Duration,
 }
@@ -41,6 +43,7 @@ impl Report {
             swaps: Vec::new(),
             counts: Vec::new(),
             gap: Duration::ZERO,
+            told: Vec::new(),
             wrong: Vec::new(),
             took: Duration::ZERO,
         }
@@ -53,7 +56,9 @@ impl Report {
             ("outputs", evidence.outputs.iter().map(Vec::len).sum()),
             ("versions of the routes", evidence.versions.len() - 1),
             ("artifacts", evidence.releases.len()),
-            ("rollbacks with nothing to undo", swaps.refused),
+            ("commands with nothing to do", swaps.refused),
+            ("commands given up: no answer in time", swaps.given_up.len()),
+            ("hosts that ended by themselves, started again", fleet.ended().len()),
             ("lost", violations.count("lost")),
             ("settled twice", violations.count("settled twice")),
             ("out of order", violations.count("out of order")),
@@ -73,7 +78,11 @@ impl Report {
             times.sort_unstable();
             self.swaps.push((kind.name(), times.len(), times[times.len() / 2], times[times.len() - 1]));
         }
+        self.told = swaps.given_up.iter().chain(fleet.ended()).cloned().collect();
         self.wrong = violations.told();
+        if swaps.given_up.len() > self.options.swaps / 10 + 1 {
+            self.wrong.push(format!("{} commands were given up", swaps.given_up.len()));
+        }
         self.wrong.extend(wrong);
     }
 
@@ -126,6 +135,9 @@ impl fmt::Display for Report {
             mib(&self.warm),
             mib(&self.end)
         )?;
+        for told in &self.told {
+            writeln!(f, "  {told}")?;
+        }
         for wrong in &self.wrong {
             writeln!(f, "WRONG: {wrong}")?;
         }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use fastrand::Rng;
 use serde_json::Value;
+use switchboard_core::release::control::Control;
 
 use super::artifacts::Artifacts;
 use super::load;
@@ -68,9 +69,27 @@ pub struct Swaps {
     routes: BTreeMap<String, Value>,
     /// How long each command took, by kind.
     pub times: BTreeMap<Kind, Vec<Duration>>,
-    /// Commands that had nothing to undo.
+    /// Commands that found nothing to do, or to undo.
     pub refused: usize,
+    /// Commands that brokers did not answer in time, and waits that took too long: what has come of them is in the topic.
+    pub given_up: Vec<String>,
     deployed: usize,
+}
+
+/// What a command refuses to do for good reasons, after another one was given up or undone.
+const REFUSALS: [&str; 5] =
+    ["nothing was changed", "there is no route", "there is no change", "is not there any more", "cannot try it"];
+/// What a command says when brokers do not answer in time.
+const GIVEN_UP: [&str; 4] = ["do not answer", "was not read to its end", "nothing was changed within", "is not known"];
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Done,
+    /// It was waited for; the offset of the change's record.
+    Awaited(i64),
+    /// Nothing is known but what the control topic says.
+    Failed,
 }
 
 /// A command that runs.
@@ -94,6 +113,7 @@ impl Swaps {
             routes: BTreeMap::new(),
             times: BTreeMap::new(),
             refused: 0,
+            given_up: Vec::new(),
             deployed: 0,
         }
     }
@@ -119,20 +139,23 @@ impl Swaps {
         Ok(Running { kind, line, child, started: Instant::now() })
     }
 
-    /// Waits for its end; gives the offset of the change's record when it was one that was waited for.
-    pub fn end(&mut self, running: Running) -> Result<Option<i64>> {
+    /// Waits for its end.
+    pub fn end(&mut self, running: Running) -> Result<End> {
         let Running { kind, line, child, started } = running;
         let output = child.wait_with_output()?;
         self.times.entry(kind).or_default().push(started.elapsed());
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let why = String::from_utf8_lossy(&output.stderr).into_owned();
+        let says = |texts: &[&str]| texts.iter().any(|text| why.contains(text));
         if !output.status.success() {
-            let why = String::from_utf8_lossy(&output.stderr).into_owned();
-            // What it would undo was undone already, or its release removed.
-            if kind == Kind::Rollback && (why.contains("no change") || why.contains("is not there any more")) {
+            if says(&GIVEN_UP) || said.contains("\"time-out\"") {
+                self.given_up.push(format!("{line}: {}", why.lines().next_back().unwrap_or(&said)));
+            } else if says(&REFUSALS) {
                 self.refused += 1;
-                return Ok(None);
+            } else {
+                bail!("switchboard {line} ended with {}: {said} {why}", output.status);
             }
-            bail!("switchboard {line} ended with {}: {said} {why}", output.status);
+            return Ok(End::Failed);
         }
         let entry: Value = serde_json::from_str(&said).with_context(|| format!("switchboard {line} said {said:?}"))?;
         for touched in entry["routes"].as_array().into_iter().flatten() {
@@ -143,10 +166,17 @@ impl Swaps {
             }
         }
         if kind != Kind::DeployAndWait {
-            return Ok(None);
+            return Ok(End::Done);
         }
         ensure!(entry["rollout"]["result"] == "done", "switchboard {line} said {entry}");
-        Ok(Some(entry["offset"].as_i64().with_context(|| format!("no offset in {entry}"))?))
+        Ok(End::Awaited(entry["offset"].as_i64().with_context(|| format!("no offset in {entry}"))?))
+    }
+
+    /// Takes every route that there is from the control topic.
+    pub fn learn(&mut self, control: &Control) -> Result<()> {
+        let routes = control.routed().map(|(scope, value, _)| Ok((scope.to_string(), serde_json::to_value(value)?)));
+        self.routes = routes.collect::<Result<_>>()?;
+        Ok(())
     }
 
     fn draw(&mut self) -> Kind {

@@ -17,7 +17,8 @@ pub struct Version {
 /// All of them, oldest first.
 #[derive(Debug)]
 pub struct Versions {
-    control: Control,
+    /// All that the topic says.
+    pub control: Control,
     pub list: Vec<Version>,
 }
 

@@ -12,7 +12,7 @@ use super::Options;
 use super::artifacts::Artifacts;
 use super::check::{Awaited, Evidence};
 use super::load::{self, Input, PARTITIONS};
-use super::swaps::{Kind, Running, Swaps};
+use super::swaps::{End, Kind, Running, Swaps};
 use super::watch::{Topics, Watch};
 use crate::client::Client;
 use crate::fleet::{Fleet, Setup};
@@ -119,8 +119,13 @@ impl World {
     }
 
     fn finish_swap(&mut self, running: Running) -> Result<()> {
-        if let Some(change) = self.swaps.end(running)? {
-            self.awaited.push(Awaited { id: self.generator.sent(), change });
+        match self.swaps.end(running)? {
+            End::Done => {}
+            End::Awaited(change) => self.awaited.push(Awaited { id: self.generator.sent(), change }),
+            End::Failed => {
+                self.settle()?;
+                self.swaps.learn(&self.watch.seen().versions.control)?;
+            }
         }
         self.look()
     }
@@ -194,10 +199,9 @@ impl World {
         for host in [STAYING, KILLED, GUEST] {
             self.fleet.wait(host)?;
         }
-        let mut wrong = self.fleet.ended().to_vec();
         let ran = ran(&self.client)?;
         let mut seen = self.watch.seen();
-        wrong.append(&mut seen.wrong);
+        let wrong = std::mem::take(&mut seen.wrong);
         let evidence = Evidence {
             sent,
             outputs: std::mem::take(&mut seen.outputs),

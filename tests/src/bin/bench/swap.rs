@@ -292,8 +292,7 @@ fn before(moment: Instant, time: Duration) -> Instant {
 
 fn row(what: &str, times: &mut [Duration]) -> Result<()> {
     times.sort_unstable();
-    let at =
-        |percent: usize| times.get((times.len() * percent / 100).min(times.len() - 1)).context("nothing was measured");
+    let at = |percent: usize| times.get(times.len().saturating_sub(1) * percent / 100).context("nothing was measured");
     let told = |time: &Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
     println!("{what:<66} {:>9} {:>9} {:>9}", told(at(50)?), told(at(99)?), told(at(100)?));
     Ok(())
@@ -301,9 +300,8 @@ fn row(what: &str, times: &mut [Duration]) -> Result<()> {
 
 fn ratio(what: &str, mut ratios: Vec<f64>) -> Result<()> {
     ratios.sort_by(|one, other| other.total_cmp(one));
-    let at = |percent: usize| {
-        ratios.get((ratios.len() * percent / 100).min(ratios.len() - 1)).context("nothing was measured")
-    };
+    let at =
+        |percent: usize| ratios.get(ratios.len().saturating_sub(1) * percent / 100).context("nothing was measured");
     let told = |ratio: &f64| format!("{:.1} %", ratio * 100.0);
     println!("{what:<66} {:>9} {:>9} {:>9}", told(at(50)?), told(at(99)?), told(at(100)?));
     Ok(())
