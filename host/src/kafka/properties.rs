@@ -115,6 +115,9 @@ impl ClientOptions {
         for (name, value) in &self.properties {
             config.set(name, value);
         }
+        if config.get("debug").is_some() {
+            config.set_log_level(RDKafkaLogLevel::Debug);
+        }
         config.set("bootstrap.servers", &self.bootstrap_servers);
         config
     }
