@@ -234,10 +234,10 @@ impl Broker for KafkaBroker {
         match polled {
             Some(Ok(consumed)) => Event::Record(consumed),
             Some(Err(topic)) => Event::Failed(format!("a record of {topic}, to which nobody subscribed")),
-            None => {
+            None => self.rebalance().unwrap_or_else(|| {
                 self.group().keep_pace();
-                self.rebalance().unwrap_or(Event::Nothing)
-            }
+                Event::Nothing
+            }),
         }
     }
 
@@ -301,8 +301,8 @@ impl Broker for KafkaBroker {
 
     fn seek(&mut self, partition: Partition, offset: i64) {
         let (topic, index) = self.name(partition);
-        // It returns when librdkafka has dropped what it had read ahead: nothing of it comes after the seek.
-        let result = self.consumer().seek(topic, index, Offset::Offset(offset), QUESTION);
+        let topic = topic.to_owned();
+        let result = self.group().seek(&topic, index, offset, QUESTION);
         self.must("seeking", result);
     }
 

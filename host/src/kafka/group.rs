@@ -1,9 +1,10 @@
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use rdkafka::TopicPartitionList;
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaResult;
+use rdkafka::{Offset, TopicPartitionList};
 
 use super::client::{GroupContext, Rebalance, unassign_ours};
 use super::native;
@@ -15,6 +16,10 @@ pub(super) struct Member {
     /// A rebalance that was handed out and is not yet answered. librdkafka does not close a consumer that owes an answer:
     /// rdkafka would wait for its end for ever.
     unanswered: Option<Rebalance>,
+    /// Partitions were added by themselves since the last time that nothing was left to be polled: see `read_on`.
+    added: bool,
+    /// Where each partition was last told to be read from.
+    starts: HashMap<(String, i32), Offset>,
     /// When librdkafka's main thread was last woken.
     woken: Instant,
 }
@@ -27,7 +32,8 @@ impl Member {
     pub(super) fn join(options: &ClientOptions, topics: &[String], worker: usize) -> KafkaResult<Self> {
         let config = options.group_consumer(worker);
         let consumer = BaseConsumer::from_config_and_context(&config, GroupContext::new(&config))?;
-        let member = Self { consumer, unanswered: None, woken: Instant::now() };
+        let starts = HashMap::new();
+        let member = Self { consumer, unanswered: None, added: false, starts, woken: Instant::now() };
         member.subscribe(topics)?;
         Ok(member)
     }
@@ -41,9 +47,10 @@ impl Member {
         &self.consumer
     }
 
-    /// To be called while nothing comes in. librdkafka's main thread sends heartbeats, and when nothing wakes it it looks
+    /// To be called when nothing was left to be polled. librdkafka's main thread sends heartbeats, and when nothing wakes it it looks
     /// for what is due only once a second: an idle member would hear of a rebalance so late, and all the others wait for it.
     pub(super) fn keep_pace(&mut self) {
+        self.added = false;
         if self.woken.elapsed() >= WAKE_EVERY {
             native::is_member(&self.consumer);
             self.woken = Instant::now();
@@ -60,14 +67,55 @@ impl Member {
     /// Adds partitions, some of them paused. Nothing is polled in between, so no record of these gets through.
     pub(super) fn assign(&mut self, list: &TopicPartitionList, paused: &TopicPartitionList) -> KafkaResult<()> {
         self.consumer.incremental_assign(list)?;
-        self.unanswered.take_if(|rebalance| matches!(rebalance, Rebalance::Assign(_)));
+        for element in list.elements() {
+            self.starts.insert((element.topic().to_owned(), element.partition()), element.offset());
+        }
+        if self.unanswered.take_if(|rebalance| matches!(rebalance, Rebalance::Assign(_))).is_none() {
+            self.added = true;
+        } else if std::mem::take(&mut self.added) {
+            self.read_on()?;
+        }
         self.consumer.pause(paused)
+    }
+
+    /// Has librdkafka read again what it may hold back for ever.
+    ///
+    /// With a rebalance it pauses all that is assigned, and the first `incremental_assign` after that resumes it, whichever
+    /// rebalance it was meant to answer. Pauses are queued, and what is not paused is not resumed
+    /// (`rd_kafka_toppar_op_pause_resume`, 2.12): so where partitions are added in the very moment that the next rebalance
+    /// begins, the pauses come after their end. To give up a partition and to take it again ends them too.
+    fn read_on(&mut self) -> KafkaResult<()> {
+        tracing::debug!("reading on from where each partition had come to: one was added while a rebalance began");
+        let list = self.consumer.position()?;
+        for mut element in list.elements() {
+            let start = self.starts.get_mut(&(element.topic().to_owned(), element.partition()));
+            let start = start.expect("only what was added is assigned");
+            match element.offset() {
+                // Nothing has come from there.
+                Offset::Invalid => element.set_offset(*start)?,
+                position => *start = position,
+            }
+        }
+        self.consumer.incremental_unassign(&list)?;
+        self.consumer.incremental_assign(&list)?;
+        self.added = true;
+        Ok(())
+    }
+
+    /// Records of an assigned partition come from this offset on. It returns when librdkafka has dropped what it had read ahead:
+    /// nothing of it comes after the seek.
+    pub(super) fn seek(&mut self, topic: &str, partition: i32, offset: i64, timeout: Duration) -> KafkaResult<()> {
+        self.starts.insert((topic.to_owned(), partition), Offset::Offset(offset));
+        self.consumer.seek(topic, partition, Offset::Offset(offset), timeout)
     }
 
     pub(super) fn unassign(&mut self, list: &TopicPartitionList) -> KafkaResult<()> {
         // In librdkafka a pause outlives the assignment: a partition that comes back would never be read again.
         self.consumer.resume(list)?;
         self.consumer.incremental_unassign(list)?;
+        for element in list.elements() {
+            self.starts.remove(&(element.topic().to_owned(), element.partition()));
+        }
         self.unanswered.take_if(|rebalance| matches!(rebalance, Rebalance::Revoke { .. }));
         Ok(())
     }
@@ -85,6 +133,108 @@ impl Drop for Member {
             if let Err(error) = answered {
                 tracing::debug!("answering a rebalance at the end: {error}");
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use rdkafka::ClientConfig;
+    use rdkafka::Message as _;
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+
+    use super::super::properties::GroupProtocol;
+    use super::*;
+
+    fn starts(topics: &[&str]) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        for topic in topics {
+            list.add_partition_offset(topic, 0, Offset::Offset(0)).unwrap();
+        }
+        list
+    }
+
+    /// Polls until something comes.
+    fn until<T>(member: &mut Member, mut next: impl FnMut(&mut Member) -> Option<T>) -> T {
+        let deadline = Instant::now() + Duration::from_mins(1);
+        while Instant::now() < deadline {
+            if let Some(found) = next(member) {
+                return found;
+            }
+        }
+        panic!("nothing comes");
+    }
+
+    fn next_rebalance(member: &mut Member) -> Option<Rebalance> {
+        assert!(member.consumer.poll(Duration::ZERO).is_none());
+        let rebalance = member.next_rebalance();
+        if rebalance.is_none() {
+            member.keep_pace();
+        }
+        rebalance
+    }
+
+    fn next_offset(member: &mut Member) -> Option<i64> {
+        Some(member.consumer.poll(Duration::from_millis(100))?.unwrap().offset())
+    }
+
+    /// The mock is librdkafka's own, and so is what this is about: the client's side of a rebalance.
+    #[test]
+    fn what_is_read_is_read_on_though_partitions_are_added_in_the_moment_that_a_rebalance_begins() {
+        let cluster = MockCluster::new(1).unwrap();
+        for topic in ["one", "other"] {
+            cluster.create_topic(topic, 1, 1).unwrap();
+        }
+        let options = ClientOptions {
+            bootstrap_servers: cluster.bootstrap_servers(),
+            app: "app".into(),
+            instance: "i".into(),
+            static_members: false,
+            group_protocol: GroupProtocol::Consumer,
+            session_timeout_ms: 10_000,
+            properties: [].into(),
+        };
+        let producer: BaseProducer =
+            ClientConfig::new().set("bootstrap.servers", cluster.bootstrap_servers()).create().unwrap();
+        let produce = || {
+            producer.send(BaseRecord::<[u8], [u8]>::to("one").payload(b"record")).unwrap();
+            producer.flush(Duration::from_mins(1)).unwrap();
+        };
+        let nothing = TopicPartitionList::new();
+        let mut member = Member::join(&options, &["one".to_owned()], 0).unwrap();
+        until(&mut member, next_rebalance);
+        member.assign(&starts(&["one"]), &nothing).unwrap();
+        produce();
+        assert_eq!(until(&mut member, next_offset), 0);
+
+        member.subscribe(&["one".to_owned(), "other".to_owned()]).unwrap();
+        // So that there is always one on its way when the rebalance begins.
+        let (consumer, done) = (&member.consumer, AtomicBool::new(false));
+        let rebalance = std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        consumer.incremental_assign(&TopicPartitionList::new()).unwrap();
+                    }
+                });
+            }
+            let rebalance = loop {
+                assert!(consumer.poll(Duration::ZERO).is_none());
+                if let Some(rebalance) = consumer.context().next_rebalance() {
+                    break rebalance;
+                }
+            };
+            done.store(true, Ordering::Relaxed);
+            rebalance
+        });
+        (member.added, member.unanswered) = (true, Some(rebalance));
+        member.assign(&starts(&["other"]), &nothing).unwrap();
+        for offset in 1..4 {
+            produce();
+            assert_eq!(until(&mut member, next_offset), offset);
         }
     }
 }
