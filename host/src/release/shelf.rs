@@ -202,15 +202,16 @@ impl Shelf {
                     artifacts.insert(*digest, Arc::clone(artifact));
                 }
                 Loaded::Failed { why, .. } => {
-                    releases.insert(*digest, Availability::Failed(why.clone()));
+                    let consumes = control.release(digest).map(|record| record.manifest.consumes.clone());
+                    releases.insert(*digest, Availability::Failed { why: why.clone(), consumes });
                 }
             }
         }
         artifacts.extend(self.base.iter().map(|base| (base.digest(), Arc::clone(base))));
         self.clashing = self.clashes(control, &artifacts);
         for (digest, why) in &self.clashing {
-            artifacts.remove(digest);
-            releases.insert(*digest, Availability::Failed(why.clone()));
+            let consumes = artifacts.remove(digest).map(|artifact| artifact.manifest().consumes.clone());
+            releases.insert(*digest, Availability::Failed { why: why.clone(), consumes });
         }
         let ready = |artifact: &Arc<Artifact>| Availability::Ready(Arc::clone(artifact.release()));
         releases.extend(artifacts.iter().map(|(digest, artifact)| (*digest, ready(artifact))));

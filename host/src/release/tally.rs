@@ -150,8 +150,8 @@ impl Observer for TallyObserver {
                     let told = || format!("{letter} (tenant {tenant}, {source})");
                     self.open.first.entry(release.digest).or_insert_with(told);
                 }
-                // The sources' and the producers' doing.
-                Class::Lookup | Class::Envelope => {}
+                // The sources' and the producers' doing; and what a release was not asked for is no failure of it.
+                Class::Lookup | Class::Envelope | Class::Release => {}
             }
         }
         if self.open.running.get(tenant) != Some(&release.digest) {

@@ -19,8 +19,10 @@ use crate::plugins::{Logic, digest};
 #[derive(Debug)]
 pub(crate) struct Version {
     pub(crate) table: RouteTable,
+    /// The offset of its first record.
+    begin: i64,
     /// The offset after its last record.
-    pub(crate) end: i64,
+    end: i64,
     /// Written once so many inputs are.
     after: usize,
 }
@@ -30,6 +32,8 @@ pub(crate) struct Version {
 pub(crate) struct Handed {
     /// How many versions it has read.
     pub(crate) read: usize,
+    /// The offset after the last record that it has read, which may be a host's status.
+    pub(crate) end: i64,
     pub(crate) failed: BTreeSet<u8>,
 }
 
@@ -60,12 +64,13 @@ impl Control {
         let mut after: Vec<_> =
             (0..if exists { random.usize(1..13) } else { 0 }).map(|_| random.usize(..=inputs)).collect();
         after.sort_unstable();
-        let first = Version { table: RouteTable::default(), end: 0, after: 0 };
+        let first = Version { table: RouteTable::default(), begin: 0, end: 0, after: 0 };
         let mut versions = vec![first];
         for (place, due) in after.iter().copied().enumerate() {
             let last = versions.last().expect("there is a first");
             let (mut table, mut end) = (last.table.clone(), last.end);
-            for _ in 0..random.usize(1..3) {
+            let begin = change(random, &mut table, &mut end, tenants);
+            if random.bool() {
                 change(random, &mut table, &mut end, tenants);
             }
             // Until then tenants without any route wait.
@@ -73,7 +78,7 @@ impl Control {
                 table.default = Slot { route: Some(route(random, None)), offset: end };
                 end += 1;
             }
-            versions.push(Version { table, end, after: due });
+            versions.push(Version { table, begin, end, after: due });
         }
         let on_failure = if random.bool() { OnFailure::Keep } else { OnFailure::Stop };
         Self { logic, exists, base, on_failure, versions, written: 1, handed: Vec::new(), goes_by: BTreeMap::new() }
@@ -91,8 +96,17 @@ impl Control {
         self.written == self.versions.len()
     }
 
-    pub(crate) fn read_up_to(&self, handed: &Handed) -> i64 {
-        self.versions[handed.read - 1].end
+    /// Up to where a process has read that has so many versions: between two there are hosts' statuses, which are
+    /// nothing to go by, so it is handed nothing for those that it reads later.
+    fn read_up_to(&self, read: usize, random: &mut fastrand::Rng) -> i64 {
+        let end = self.versions[read - 1].end;
+        let next = self.versions.get(read).map_or(end + 3, |next| next.begin);
+        random.i64(end..=next)
+    }
+
+    /// What a process has read that another one has not.
+    pub(crate) fn is_ahead(&self, one: &Handed, other: &Handed) -> bool {
+        self.exists && one.read > other.read
     }
 
     /// The place of a record.
@@ -100,11 +114,16 @@ impl Control {
         Position { topic: if self.exists { Self::TOPIC } else { 0 }, offset }
     }
 
-    pub(crate) fn routing(&self, Handed { read, failed }: &Handed) -> Routing {
-        let Version { table, end, .. } = &self.versions[*read - 1];
-        let load = |release: u8| {
-            let failure = failed.contains(&release).then(|| Availability::Failed("no memory".into()));
-            (digest(release), failure.unwrap_or_else(|| Availability::Ready(Arc::new(self.logic.release(release)))))
+    pub(crate) fn routing(&self, Handed { read, end, failed }: &Handed) -> Routing {
+        let Version { table, .. } = &self.versions[*read - 1];
+        let load = |number: u8| {
+            let release = self.logic.release(number);
+            let availability = if failed.contains(&number) {
+                Availability::Failed { why: "no memory".into(), consumes: Some(release.manifest.consumes) }
+            } else {
+                Availability::Ready(Arc::new(release))
+            };
+            (digest(number), availability)
         };
         let releases = Logic::RELEASES.map(load).collect();
         let read = self.exists.then_some(self.position(*end));
@@ -113,7 +132,7 @@ impl Control {
 
     /// Topics that are consumed by the end of the schedule.
     pub(crate) fn consumed_at_last(&self) -> Vec<Arc<str>> {
-        let last = Handed { read: self.versions.len(), failed: BTreeSet::new() };
+        let last = Handed { read: self.versions.len(), end: i64::MAX, failed: BTreeSet::new() };
         self.routing(&last).consumed().to_vec()
     }
 }
@@ -125,8 +144,8 @@ fn route(random: &mut fastrand::Rng, replaced: Option<&Route>) -> Route {
     Route { release, previous: replaced.filter(|_| random.bool()), gate: None }
 }
 
-/// Sets or clears a route somewhere.
-fn change(random: &mut fastrand::Rng, table: &mut RouteTable, end: &mut i64, tenants: u32) {
+/// Sets or clears a route somewhere; gives the record's offset.
+fn change(random: &mut fastrand::Rng, table: &mut RouteTable, end: &mut i64, tenants: u32) -> i64 {
     let offset = *end + random.i64(0..3);
     *end = offset + 1 + random.i64(0..2);
     let clears = random.u8(0..4) == 0;
@@ -148,6 +167,7 @@ fn change(random: &mut fastrand::Rng, table: &mut RouteTable, end: &mut i64, ten
             *pin = Slot { route: (!clears).then(|| route(random, pin.route.as_ref())), offset };
         }
     }
+    offset
 }
 
 /// One process' reading of the control topic.
@@ -182,11 +202,13 @@ impl Reader {
             Some(known) if !calm => cluster.random.usize(known.read..=control.written),
             _ => control.written,
         };
-        let failed = Logic::RELEASES.filter(|_| faults.strikes(Kind::Load, cluster)).collect();
-        let handed = Handed { read, failed };
-        if known == Some(&handed) {
+        let failed: BTreeSet<u8> = Logic::RELEASES.filter(|_| faults.strikes(Kind::Load, cluster)).collect();
+        if known.is_some_and(|known| known.read == read && known.failed == failed) {
             return None;
         }
+        // It goes on from where it is.
+        let end = control.read_up_to(read, &mut cluster.random).max(known.map_or(0, |known| known.end));
+        let handed = Handed { read, end, failed };
         tracing::trace!(client = self.id, now = ?cluster.now, ?handed, "routing");
         let routing = control.routing(&handed);
         control.goes_by.insert(self.id, control.handed.len());

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use switchboard_core::envelope::{Coordinates, Record, TenantId};
 use switchboard_core::release::{Digest, Ran, Release};
-use switchboard_core::worker::{Observer, Verdict};
+use switchboard_core::worker::{Observer, Partition, Verdict};
 
 use crate::client::World;
 use crate::kafka::{ClientId, Cluster, Place};
@@ -21,6 +21,8 @@ pub(crate) enum Deed {
     Settled { source: Coordinates, release: Option<u8>, dead: bool },
     /// The tenant's entry in the changelog.
     Ran(Ran),
+    /// A message is in the shard topic; what its process went by when it read it, as `Note::goes_by`.
+    Routed { source: Coordinates, read_by: Option<usize> },
 }
 
 #[derive(Debug, Clone)]
@@ -41,6 +43,8 @@ pub(crate) struct Notes {
     transactions: BTreeMap<ClientId, u32>,
     /// Taken since then, and not yet handed to the producer.
     staged: BTreeMap<ClientId, Vec<Note>>,
+    /// What a client went by when it read a source's record.
+    read_by: BTreeMap<(ClientId, Partition, i64), usize>,
     /// How often a tenant's messages had to wait for another routing.
     pub(crate) waits: u64,
 }
@@ -54,6 +58,16 @@ impl Notes {
     pub(crate) fn add(&mut self, client: ClientId, goes_by: Option<usize>, tenant: Option<TenantId>, deed: Deed) {
         let transaction = (client, self.transactions.get(&client).copied().unwrap_or(0));
         self.staged.entry(client).or_default().push(Note { transaction, goes_by, tenant, deed });
+    }
+
+    /// A client was given a source's record.
+    pub(crate) fn read(&mut self, client: ClientId, partition: Partition, offset: i64, goes_by: usize) {
+        self.read_by.insert((client, partition, offset), goes_by);
+    }
+
+    /// What it went by when it was.
+    pub(crate) fn read_by(&self, client: ClientId, partition: Partition, offset: i64) -> Option<usize> {
+        self.read_by.get(&(client, partition, offset)).copied()
     }
 
     /// As records for the log of notes.

@@ -9,8 +9,12 @@ fn the_promise_holds_in_20_000_schedules() {
     let sum = run_all(0..SCHEDULES);
     assert_eq!(sum.broken, None, "replay: make simulate SCHEDULES=1 SEED=..");
     assert_eq!(sum.schedules, SCHEDULES);
-    let Swaps { swaps, migrations, stays, ahead, left_out, waits } = sum.swaps;
-    assert!([swaps, migrations, stays, ahead, left_out, waits].iter().all(|count| *count > 1000), "{}", sum.swaps);
+    let Swaps { swaps, migrations, stays, ahead, left_out, missed, waits } = sum.swaps;
+    assert!(
+        [swaps, migrations, stays, ahead, left_out, missed, waits].iter().all(|count| *count > 1000),
+        "{}",
+        sum.swaps
+    );
     assert_eq!(sum.faults.missing(), Vec::<&str>::new(), "each kind of fault was made");
 }
 

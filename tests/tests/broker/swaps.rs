@@ -192,8 +192,8 @@ fn tenants_of_a_release_that_a_host_refuses_stay_or_wait_as_it_is_set() -> Resul
 
 #[test]
 fn a_tenant_whose_state_cannot_be_migrated_stays_and_nothing_of_the_attempt() -> Result<()> {
-    let app = ledgers("unwilling")?;
-    let host = app.run("host", &[])?;
+    let app = App::new("unwilling", &["IN", "IN2", "LINES", "AUDIT"], 2)?.arg("--tenant-header", "TENANT=text");
+    let host = app.run("host", &["--workers", "2"])?;
     deploy(&app, &release("tagged_1")?, &[])?;
     send(&app, "a", 0..3)?;
     lines(&app, "a", 3)?;
@@ -203,6 +203,24 @@ fn a_tenant_whose_state_cannot_be_migrated_stays_and_nothing_of_the_attempt() ->
     host.wait_for("the reason", LONG, |line| line.contains("stays on tagged 1.0.0") && line.contains("as built"))?;
     send(&app, "new", 0..1)?;
     assert_eq!(lines(&app, "new", 1)?, by("4.0.0", 0..1), "where there is no state there is nothing to migrate");
+    assert_eq!(app.client.read_all(&app.dead_letters())?, []);
+    // A topic that only the new release consumes.
+    send_to(&app, "IN2", "a", 6..9, "note")?;
+    send_to(&app, "IN2", "new", 1..4, "note")?;
+    assert_eq!(lines(&app, "new", 4)?[1..], by("4.0.0", 1..4));
+    let mut reader = app.client.reader(&[&app.dead_letters()])?;
+    let letters = reader.until("the dead letters", LONG, |all| all.len() >= 3)?;
+    let told = |letter: &Record| {
+        let reason = header(letter, "switchboard-reason").unwrap_or_default();
+        let is_told = ["IN2", "stays on tagged 1.0.0", "as built"].iter().all(|part| reason.contains(part));
+        let header = |name| header(letter, name).map(str::to_owned);
+        (header("TENANT"), header("switchboard-class"), header("switchboard-topic"), is_told)
+    };
+    let text = |text: &str| Some(text.to_owned());
+    let expected = (text("a"), text("release"), text("IN2"), true);
+    assert_eq!(letters.iter().map(told).collect::<Vec<_>>(), vec![expected; 3], "{letters:?}");
+    send(&app, "a", 6..9)?;
+    assert_eq!(lines(&app, "a", 9)?, by("1.0.0", 0..9), "it goes on");
     Ok(())
 }
 

@@ -26,6 +26,8 @@ pub enum Class {
     Output,
     /// No answer to a lookup could be had.
     Lookup,
+    /// The release that its tenant's route leads to consumes its topic, the one that the tenant stays on does not.
+    Release,
 }
 
 impl Class {
@@ -38,6 +40,7 @@ impl Class {
             Self::Limit => "limit",
             Self::Output => "output",
             Self::Lookup => "lookup",
+            Self::Release => "release",
         }
     }
 }

@@ -16,6 +16,6 @@ pub use dead_letter::{Class, DeadLetter, HEADER_PREFIX};
 pub use headers::{Header, Headers};
 pub use outputs::{Outbound, Outgoing, OutputLimits, OutputRules};
 pub use record::{Coordinates, Record};
-pub use routed::{RoutedError, restore_routed, to_routed};
+pub use routed::{Routed, RoutedError, restore_routed, to_routed};
 pub use tenant::{HeaderKind, Tenant, TenantHeader, TenantId, TenantSchema, TenantTextError, Tenants, shard_of};
 pub use trace::Trace;

@@ -153,6 +153,12 @@ impl RouteTable {
         Resolved { route, offset }
     }
 
+    /// The offset of the control record that last set or cleared any route; -1: none ever did.
+    pub fn changed(&self) -> i64 {
+        let pins = self.pins.values().map(|pin| pin.offset);
+        pins.fold(self.default.offset.max(self.share.offset), i64::max)
+    }
+
     /// Every route that there is.
     pub fn routes(&self) -> impl Iterator<Item = &Route> {
         let pins = self.pins.values().filter_map(|pin| pin.route.as_ref());
@@ -176,7 +182,7 @@ mod tests {
     fn a_pin_comes_before_the_percentage_and_the_percentage_before_the_default() {
         let mut table = RouteTable::default();
         let tenant = TenantId::new("t");
-        assert_eq!(table.resolve(&tenant), Resolved { route: None, offset: -1 });
+        assert_eq!((table.resolve(&tenant), table.changed()), (Resolved { route: None, offset: -1 }, -1));
         table.default = Slot { route: Some(route(1)), offset: 5 };
         assert_eq!(table.resolve(&tenant), Resolved { route: Some(&route(1)), offset: 5 });
         table.share = Slot { route: Some(Share { percent: Percent(Percent::ALL), route: route(2) }), offset: 3 };
@@ -185,6 +191,8 @@ mod tests {
         assert_eq!(table.resolve(&tenant), Resolved { route: Some(&route(3)), offset: 9 });
         table.pins.insert(tenant.clone(), Slot { route: None, offset: 11 });
         assert_eq!(table.resolve(&tenant), Resolved { route: Some(&route(2)), offset: 11 }, "cleared, and that counts");
+        assert_eq!(table.changed(), 11);
+        assert_eq!(table.resolve(&TenantId::new("other")).offset, 5, "another tenant's pin is nothing to it");
     }
 
     #[test]

@@ -34,8 +34,12 @@ impl Release {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Availability {
     Ready(Arc<Release>),
-    /// It cannot, and why.
-    Failed(String),
+    /// It cannot.
+    Failed {
+        why: String,
+        /// Tokens that it consumes; `None`: nothing here says so.
+        consumes: Option<Vec<String>>,
+    },
 }
 
 /// What becomes of tenants whose release this host cannot run.
@@ -55,6 +59,7 @@ pub struct Routing {
     table: RouteTable,
     /// Which incarnation of the control topic, and up to where it has been read (the offset after the last record).
     read: Option<Position>,
+    changed: Option<Position>,
     /// Runs where no route says otherwise.
     base: Option<Digest>,
     releases: BTreeMap<Digest, Availability>,
@@ -111,7 +116,9 @@ impl Routing {
         {
             add(base);
         }
-        Self { table, read, base, releases, on_failure, consumed }
+        let offset = table.changed();
+        let changed = read.filter(|_| offset >= 0).map(|read| Position { offset, ..read });
+        Self { table, read, changed, base, releases, on_failure, consumed }
     }
 
     /// One release for all tenants, without a control topic.
@@ -134,8 +141,28 @@ impl Routing {
     pub fn ready(&self, release: &Digest) -> Option<&Arc<Release>> {
         match self.releases.get(release)? {
             Availability::Ready(release) => Some(release),
-            Availability::Failed(_) => None,
+            Availability::Failed { .. } => None,
         }
+    }
+
+    /// Whether a release consumes a token, so far as is known here: what is not known may be.
+    pub fn may_consume(&self, release: &Digest, token: &str) -> bool {
+        match self.releases.get(release) {
+            Some(Availability::Ready(release)) => release.consumes(token),
+            Some(Availability::Failed { consumes: Some(consumes), .. }) => consumes.iter().any(|own| own == token),
+            Some(Availability::Failed { consumes: None, .. }) | None => true,
+        }
+    }
+
+    /// The place of the control record that last changed a route, of those that have been read; `None`: there is none.
+    ///
+    /// Which topics are consumed follows from the routes, so a host that `has_read` this place consumes what this one does,
+    /// if it can run the same. Every host comes to have read it: it is the place of a record that each of them goes by when
+    /// it comes to it. `read` is no such place. After the last of these come only hosts' statuses, the history and markers
+    /// of transactions: hosts publish nothing for those, so that they go by different ends for ever, and to wait for
+    /// another one's end could be for ever.
+    pub fn changed(&self) -> Option<Position> {
+        self.changed
     }
 
     /// Whether the control topic has been read beyond this place. Places in another incarnation of it cannot be waited for.
@@ -154,7 +181,7 @@ impl Routing {
         };
         let target = match self.releases.get(&wanted) {
             Some(Availability::Ready(release)) => Target::Run(release),
-            Some(Availability::Failed(why)) => Target::Unavailable { release: wanted, previous, why },
+            Some(Availability::Failed { why, .. }) => Target::Unavailable { release: wanted, previous, why },
             None => Target::Unavailable { release: wanted, previous, why: "it is not loaded" },
         };
         (target, place)

@@ -6,8 +6,9 @@ use super::broker::{Consumed, Partition};
 use super::plugins::Answers;
 use super::process::Need;
 use crate::envelope::{
-    Class, Coordinates, DeadLetter, Record, Tenant, TenantId, Tenants, restore_routed, shard_of, to_routed,
+    Class, Coordinates, DeadLetter, Record, Routed, Tenant, TenantId, Tenants, restore_routed, shard_of, to_routed,
 };
+use crate::release::Position;
 
 /// A record that was read and is not yet committed. It stays here until its transaction is, so that an aborted batch
 /// runs again from memory, with the answers that it was given.
@@ -22,6 +23,8 @@ pub(super) struct Pending {
     /// `None` where it could not be decoded.
     pub(super) tenant: Option<TenantId>,
     pub(super) fate: Fate,
+    /// The newest change of a route that its router knew of when it read it.
+    pub(super) routes: Option<Position>,
     pub(super) lookups: LookupProgress,
     /// Its outputs are flushed one by one: the broker has refused them, or only the batch that they made together.
     pub(super) one_by_one: bool,
@@ -49,8 +52,15 @@ pub(super) struct LookupProgress {
 }
 
 impl Pending {
-    /// `tokens`: of the consumed topics, by their places in `Partition::Source`.
-    pub(super) fn new(consumed: Consumed, tokens: &[Arc<str>], shards: u32, tenants: &mut Tenants) -> Self {
+    /// `tokens`: of the consumed topics, by their places in `Partition::Source`. `routes`: the newest change of a route that
+    /// this worker knows of. By the time a record is sent it may know of another, but what made it read the topic is older.
+    pub(super) fn new(
+        consumed: Consumed,
+        tokens: &[Arc<str>],
+        mut routes: Option<Position>,
+        shards: u32,
+        tenants: &mut Tenants,
+    ) -> Self {
         let Consumed { partition, offset, record } = consumed;
         let bytes = record.bytes();
         let mut tenant = None;
@@ -66,13 +76,14 @@ impl Pending {
                 match decode(&record) {
                     Ok(tenant) => {
                         let shard = shard_of(&tenant.id, shards);
-                        (to_routed(record, &source), source, Fate::Route { shard })
+                        (to_routed(record, &source, routes), source, Fate::Route { shard })
                     }
                     Err(letter) => (record, source, Fate::Bury { letter, minimal: false }),
                 }
             }
             Partition::Shard(index) => match restore_routed(record, tokens) {
-                Ok((record, source)) => {
+                Ok(Routed { record, source, routes: routers }) => {
+                    routes = routers;
                     timestamp = record.timestamp;
                     let fate = match decode(&record) {
                         Ok(tenant) => Fate::Process { shard: index, tenant },
@@ -88,7 +99,7 @@ impl Pending {
             },
         };
         let lookups = LookupProgress::default();
-        Self { partition, offset, record, source, tenant, fate, lookups, one_by_one: false, timestamp, bytes }
+        Self { partition, offset, record, source, tenant, fate, routes, lookups, one_by_one: false, timestamp, bytes }
     }
 
     /// The broker refused what came of this record when it was alone in its transaction: its outputs are sent one by
@@ -103,8 +114,8 @@ impl Pending {
                 let letter = DeadLetter::new(Class::Output, reason);
                 if let Fate::Route { .. } = self.fate {
                     // Back to the source record's own form.
-                    if let Ok((record, _)) = restore_routed(std::mem::take(&mut self.record), &[]) {
-                        self.record = record;
+                    if let Ok(routed) = restore_routed(std::mem::take(&mut self.record), &[]) {
+                        self.record = routed.record;
                     }
                 }
                 self.fate = Fate::Bury { letter, minimal: false };

@@ -10,7 +10,7 @@ use super::observer::Observer;
 use super::ownership::Ownership;
 use super::plugins::{Call, Plugins};
 use super::process::{Need, Verdict, process};
-use super::releases::Releases;
+use super::releases::{Chosen, Releases};
 use super::rules::{BatchLimits, Rules};
 use super::transaction::{Failure, Receipt, Transaction, again};
 use crate::envelope::{DeadLetter, Record, Tenants};
@@ -225,8 +225,8 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                         // It came to us after the pause.
                         self.broker.pause(&[consumed.partition]);
                     }
-                    let shards = self.rules.shards;
-                    self.inbox.push(Pending::new(consumed, &self.tokens, shards, &mut self.tenants));
+                    let (routes, shards) = (self.releases.routes_changed(), self.rules.shards);
+                    self.inbox.push(Pending::new(consumed, &self.tokens, routes, shards, &mut self.tenants));
                 }
                 Event::Record(Consumed { partition, offset, .. }) => {
                     // To leave it out would be to lose it.
@@ -293,7 +293,13 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                     let (plugins, observer) = (&mut self.plugins, &mut self.observer);
                     batch.shards.insert(*shard);
                     let state = state.tenant(&tenant.id);
-                    let Ok(release) = self.releases.choose(tenant, state, plugins, observer) else {
+                    let message = (&*pending.source.topic, pending.routes);
+                    let chosen = self.releases.choose(tenant, message, state, plugins, observer);
+                    let Ok(Chosen { release, unheard }) = chosen else {
+                        // Of what the release staged the same is true as of a message's that waits for a lookup.
+                        if state.has_staged() {
+                            txn.begins(partition, offset);
+                        }
                         batch.waits = Some(*shard);
                         break;
                     };
@@ -301,9 +307,8 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                     let answers = &mut pending.lookups.answers;
                     let (record, source) = (&pending.record, &pending.source);
                     let verdict = loop {
-                        if !release.consumes(&source.topic) {
-                            // Another tenant's release does.
-                            break Verdict::Outputs(Vec::new());
+                        if let Some(verdict) = unheard {
+                            break verdict;
                         }
                         let call = Call { tenant, record, source };
                         let verdict = process(&self.rules, plugins, &release, state, call, answers);

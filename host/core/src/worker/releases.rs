@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use super::observer::Observer;
 use super::plugins::Plugins;
-use crate::envelope::{Tenant, TenantId};
-use crate::release::{Digest, OnFailure, Ran, Release, Routing, Target};
+use super::process::Verdict;
+use crate::envelope::{Class, DeadLetter, Tenant, TenantId};
+use crate::release::{Digest, OnFailure, Position, Ran, Release, Routing, Target};
 use crate::state::TenantState;
 
 /// The first layout's version: of state that was written before it was noted down.
@@ -22,9 +23,31 @@ const FIRST_LAYOUT: u32 = 1;
 pub(super) struct Releases {
     routing: Arc<Routing>,
     /// Decided at a tenant's first message since the routing was taken.
-    decided: HashMap<TenantId, Arc<Release>>,
+    decided: HashMap<TenantId, Decided>,
     /// Releases that failed to migrate a tenant's state, as it was left by what it ran: not tried again for each routing.
     refused: HashMap<TenantId, (Digest, Option<Ran>, String)>,
+}
+
+/// What a tenant runs.
+#[derive(Debug, Clone)]
+struct Decided {
+    release: Arc<Release>,
+    /// `None`: the release of its route.
+    instead: Option<Arc<Instead>>,
+}
+
+/// Why a tenant stays on another release than the wanted one.
+#[derive(Debug)]
+struct Instead {
+    wanted: Digest,
+    why: String,
+}
+
+/// What is to be done with a message.
+pub(super) struct Chosen {
+    pub(super) release: Arc<Release>,
+    /// The release does not consume its topic, and this becomes of it. `None`: the release handles it.
+    pub(super) unheard: Option<Verdict>,
 }
 
 impl Releases {
@@ -50,28 +73,67 @@ impl Releases {
         (*refused == release.digest && *left_by == ran).then(|| why.clone())
     }
 
-    /// The release that handles the tenant's next message; its state has been made to fit.
+    /// `Routing::changed` of the routing that the worker goes by.
+    pub(super) fn routes_changed(&self) -> Option<Position> {
+        self.routing.changed()
+    }
+
+    /// The release that handles the tenant's next message; its state has been made to fit. Of the message it takes the topic,
+    /// and the newest change of a route that its router knew of.
     ///
     /// # Errors
-    /// Why the tenant has to wait for another routing.
+    /// Why the tenant has to wait for another routing. What its release staged when it took over stays staged.
     pub(super) fn choose(
         &mut self,
         tenant: &Tenant,
+        (topic, routes): (&str, Option<Position>),
         state: &mut TenantState,
         plugins: &mut impl Plugins,
         observer: &mut impl Observer,
-    ) -> Result<Arc<Release>, String> {
-        if let Some(release) = self.decided.get(&tenant.id) {
-            return Ok(Arc::clone(release));
-        }
-        let decided = self.decide(tenant, state, plugins, observer);
-        let release = decided.map_err(|Waits { why, lacks }| {
+    ) -> Result<Chosen, String> {
+        let decided = match self.decided.get(&tenant.id) {
+            Some(decided) => Ok(decided.clone()),
+            None => self.decide(tenant, state, plugins, observer).inspect(|decided| {
+                self.decided.insert(tenant.id.clone(), decided.clone());
+            }),
+        };
+        let chosen = decided.and_then(|decided| {
+            let consumes = decided.release.consumes(topic);
+            let unheard = if consumes { None } else { Some(self.pass_over(&decided, topic, routes)?) };
+            Ok(Chosen { release: decided.release, unheard })
+        });
+        chosen.map_err(|Waits { why, lacks }| {
             tracing::warn!(tenant = %tenant.id, "messages wait: {why}");
             observer.waits(&tenant.id, lacks, &why);
             why
-        })?;
-        self.decided.insert(tenant.id.clone(), Arc::clone(&release));
-        Ok(release)
+        })
+    }
+
+    /// What becomes of a message whose topic the tenant's release does not consume.
+    fn pass_over(&self, decided: &Decided, topic: &str, routes: Option<Position>) -> Result<Verdict, Waits> {
+        // By the routes that its router knew it may be that the tenant's release does.
+        if let Some(routes) = routes.filter(|routes| !self.routing.has_read(*routes)) {
+            let why = format!(
+                "a record of {topic}, which {} does not consume, was routed by routes as of offset {} of the control topic, \
+                 which has not been read that far here",
+                title(&decided.release),
+                routes.offset
+            );
+            return Err(Waits { why, lacks: None });
+        }
+        match &decided.instead {
+            Some(instead) if self.routing.may_consume(&instead.wanted, topic) => {
+                let reason = format!(
+                    "{topic} is consumed by release {}, to which the tenant's route leads, but the tenant stays on {}: {}",
+                    instead.wanted.short(),
+                    title(&decided.release),
+                    instead.why
+                );
+                Ok(Verdict::DeadLetter(DeadLetter::new(Class::Release, reason)))
+            }
+            // Another tenant's release does.
+            _ => Ok(Verdict::Outputs(Vec::new())),
+        }
     }
 
     fn decide(
@@ -80,7 +142,7 @@ impl Releases {
         state: &mut TenantState,
         plugins: &mut impl Plugins,
         observer: &mut impl Observer,
-    ) -> Result<Arc<Release>, Waits> {
+    ) -> Result<Decided, Waits> {
         let waits = |why: String| Waits { why, lacks: None };
         let ran = state.host_entry(Ran::KEY).and_then(Ran::decode);
         if let Some(ran) = &ran
@@ -113,7 +175,7 @@ impl Releases {
                     if ran.is_none_or(|ran| ran != now) {
                         state.set_host_entry(Ran::KEY, now.encode());
                     }
-                    return Ok(Arc::clone(release));
+                    return Ok(Decided { release: Arc::clone(release), instead: None });
                 }
                 Err(why) => {
                     let release = Arc::clone(release);
@@ -136,7 +198,7 @@ impl Releases {
                 }
                 tracing::warn!(tenant = %tenant.id, "stays on {}: {why}", title(release));
                 observer.stays(&tenant.id, wanted, release.digest, &why);
-                Ok(Arc::clone(release))
+                Ok(Decided { release: Arc::clone(release), instead: Some(Arc::new(Instead { wanted, why })) })
             }
             ready => Err(Waits { why, lacks: old.filter(|_| ready.is_none()) }),
         }

@@ -9,7 +9,7 @@ use switchboard_core::envelope::{
     Coordinates, HeaderKind, Headers, OutputLimits, OutputRules, Record, TenantHeader, TenantId, TenantSchema,
     shard_of, to_routed,
 };
-use switchboard_core::release::Routing;
+use switchboard_core::release::{Position, Routing};
 use switchboard_core::state::StateLimits;
 use switchboard_core::worker::{BatchLimits, Event, Next, Partition, Rules, StartFrom, Stop, Worker};
 
@@ -115,13 +115,18 @@ impl Rig {
 
     /// Records of the shard topic, as routed from the source's offsets 0, 1, ..
     pub(crate) fn routed(&self, messages: &[(&str, &str)]) {
+        self.routed_from("IN", None, messages);
+    }
+
+    /// The same from another topic, by a worker that knew of changes of routes up to this one.
+    pub(crate) fn routed_from(&self, token: &str, routes: Option<Position>, messages: &[(&str, &str)]) {
         let mut kafka = self.kafka();
         for (tenant, command) in messages {
             let shard = Partition::Shard(shard_of(&TenantId::new(*tenant), 2));
             let log = kafka.logs.entry(shard).or_default();
             let source =
-                Coordinates { topic: Arc::from("IN"), partition: 0, offset: i64::try_from(log.len()).unwrap() };
-            log.push(to_routed(message(tenant, command), &source));
+                Coordinates { topic: Arc::from(token), partition: 0, offset: i64::try_from(log.len()).unwrap() };
+            log.push(to_routed(message(tenant, command), &source, routes));
         }
     }
 

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use switchboard_core::envelope::TenantId;
+use switchboard_core::envelope::{TenantId, restore_routed};
 use switchboard_core::release::{Availability, OnFailure, Position, Ran, Release, Route, RouteTable, Routing, Slot};
 use switchboard_core::state::encode_key;
 use switchboard_core::worker::{Event, Fault, Partition};
 
 use super::fake_broker::Effect;
 use super::fake_plugins::release;
-use super::rig::{Rig, SHARD_A, SHARD_D, SOURCE, rules};
+use super::rig::{Rig, SHARD_A, SHARD_D, SOURCE, header, pairs, rules};
 
 const TOPIC: u64 = 9;
 
@@ -42,8 +42,20 @@ impl At {
     }
 
     fn without(mut self, number: u8, on_failure: OnFailure) -> Self {
-        self.releases[usize::from(number) - 1] = Availability::Failed("no memory".into());
+        let failed = &mut self.releases[usize::from(number) - 1];
+        let Availability::Ready(release) = &*failed else { unreachable!("it is made so once") };
+        let consumes = Some(release.manifest.consumes.clone());
+        *failed = Availability::Failed { why: "no memory".into(), consumes };
         self.on_failure = on_failure;
+        self
+    }
+
+    /// A release consumes `MORE`, too.
+    fn wider(mut self, number: u8) -> Self {
+        let Availability::Ready(release) = &mut self.releases[usize::from(number) - 1] else {
+            unreachable!("they are ready at first")
+        };
+        Arc::make_mut(release).manifest.consumes.push("MORE".into());
         self
     }
 
@@ -233,12 +245,7 @@ fn a_tenant_without_any_route_waits_for_one() {
 #[test]
 fn topics_are_subscribed_to_for_as_long_as_a_release_consumes_them() {
     let mut rig = rig(at(5, 1, &[]));
-    let mut wider = at(8, 1, &[("A", 2)]);
-    let Availability::Ready(second) = &wider.releases[1] else { unreachable!() };
-    let mut second = (**second).clone();
-    second.manifest.consumes.push("MORE".into());
-    wider.releases[1] = Availability::Ready(Arc::new(second));
-    rig.reroute(wider.routing());
+    rig.reroute(at(8, 1, &[("A", 2)]).wider(2).routing());
     rig.run();
     assert_eq!(rig.count("subscribe IN MORE"), 1);
     let more = Partition::Source { topic: 1, index: 0 };
@@ -248,10 +255,93 @@ fn topics_are_subscribed_to_for_as_long_as_a_release_consumes_them() {
     rig.run();
     assert_eq!(rig.outputs(), ["A1@2"], "D's release does not consume it");
     assert_eq!((rig.committed(more), rig.committed(SHARD_D)), (Some(2), Some(1)), "and it is settled");
+    assert_eq!(rig.dead_letters(), []);
+    let routed = restore_routed(rig.kafka().logs[&SHARD_D][0].clone(), &[]).unwrap();
+    assert_eq!(routed.routes, Some(Position { topic: TOPIC, offset: 8 }), "which routes led to the topic");
     rig.reroute(at(9, 1, &[]).routing());
     rig.kafka().events.push_back(Event::Revoked(vec![more]));
     rig.run();
     assert_eq!((rig.count("subscribe IN"), rig.committed(more)), (1, Some(2)), "left, and its offsets kept");
+}
+
+#[test]
+fn a_record_of_a_topic_that_is_new_waits_where_the_routes_have_not_been_read_that_led_to_it() {
+    let mut rig = rig(at(5, 1, &[]));
+    let place = |offset| Some(Position { topic: TOPIC, offset });
+    rig.routed(&[("B", "count"), ("D", "count")]);
+    rig.routed_from("MORE", place(8), &[("A", "count")]);
+    rig.routed(&[("B", "count"), ("D", "count")]);
+    rig.run();
+    assert_eq!(rig.outputs(), ["B1", "D1", "D2"]);
+    assert_eq!(rig.committed(SHARD_A), Some(1), "it is not settled, and nothing after it");
+    assert!(last_note(&rig, "A").contains("waits") && last_note(&rig, "A").contains("offset 8"));
+    assert_eq!(ran(&rig, "A"), Some((1, 1, 5)), "what it runs until then");
+    rig.reroute(at(7, 1, &[]).routing());
+    rig.run();
+    assert_eq!(rig.committed(SHARD_A), Some(1), "not that far yet");
+    rig.reroute(at(8, 1, &[("A", 2)]).wider(2).routing());
+    rig.run();
+    assert_eq!(rig.outputs(), ["B1", "D1", "D2", "A1@2", "B2"]);
+    assert_eq!((rig.committed(SHARD_A), rig.dead_letters()), (Some(3), vec![]));
+}
+
+#[test]
+fn what_a_tenant_ran_is_committed_with_its_shards_offset_before_a_message_that_waits() {
+    let mut rig = Rig::with(rules(), &[SHARD_A]);
+    rig.reroute(at(5, 1, &[]).routing());
+    rig.routed_from("MORE", Some(Position { topic: TOPIC, offset: 8 }), &[("A", "count")]);
+    rig.run();
+    let expected = [["send changelog 0", "flush", "send_offsets shard-0@0"].as_slice()];
+    assert_eq!(rig.committed_transactions(), expected, "unfenced, a predecessor's records could come after our own");
+}
+
+#[test]
+fn only_records_of_topics_that_a_tenants_release_does_not_consume_wait_for_routes() {
+    let mut rig = rig(at(5, 1, &[]));
+    let place = |topic, offset| Some(Position { topic, offset });
+    rig.routed_from("IN", place(TOPIC, 800), &[("A", "count")]);
+    for routes in [None, place(TOPIC, 5), place(TOPIC + 1, 800)] {
+        rig.routed_from("MORE", routes, &[("A", "count")]);
+    }
+    rig.routed(&[("A", "count")]);
+    rig.run();
+    assert_eq!((rig.outputs(), rig.committed(SHARD_A)), (vec!["A1".into(), "A2".into()], Some(5)));
+    assert_eq!(rig.dead_letters(), []);
+}
+
+#[test]
+fn what_the_wanted_release_consumes_is_a_dead_letter_where_a_tenant_stays_on_another() {
+    let place = Some(Position { topic: TOPIC, offset: 8 });
+    // It cannot be loaded; its state cannot be taken over.
+    let unloadable = || at(8, 2, &[]).wider(2).without(2, OnFailure::Keep).routing();
+    let unwilling = || at(8, 2, &[]).layouts(&[], &[]).wider(2).routing();
+    for (routing, reason) in [(unloadable(), "no memory"), (unwilling(), "cannot take over version 1")] {
+        let mut rig = rig(at(5, 1, &[]));
+        rig.routed(&[("A", "count")]);
+        rig.run();
+        rig.reroute(routing);
+        rig.routed_from("MORE", place, &[("A", "say more")]);
+        rig.routed_from("OTHER", place, &[("A", "say other")]);
+        rig.routed(&[("A", "count")]);
+        rig.run();
+        assert_eq!(rig.outputs(), ["A1", "A2"]);
+        assert_eq!(rig.dead_letters(), pairs(&[("release", "say more")]), "neither release consumes the other topic");
+        let told = header(&rig.kafka().visible[1].1.headers, "switchboard-reason");
+        let title = format!("stays on fake 1 ({})", release(1).digest.short());
+        assert!([reason, "MORE", &release(2).digest.short(), &title].iter().all(|part| told.contains(part)), "{told}");
+        assert_eq!(ran(&rig, "A"), Some((1, 1, 5)));
+    }
+}
+
+#[test]
+fn what_a_release_consumes_that_nothing_is_known_of_may_be_anything() {
+    let mut rig = rig(at(5, 1, &[]));
+    let mut unknown = at(8, 2, &[]);
+    unknown.releases[1] = Availability::Failed { why: "it is gone".into(), consumes: None };
+    rig.reroute(unknown.routing());
+    rig.routed_from("MORE", None, &[("A", "count")]);
+    rig.run();
+    assert_eq!(rig.dead_letters(), pairs(&[("release", "count")]));
 }
 
 #[test]

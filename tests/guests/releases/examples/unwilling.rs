@@ -7,7 +7,7 @@ pub struct Unwilling;
 
 impl Plugin for Unwilling {
     fn manifest() -> Manifest {
-        Manifest { state_version: 2, ..tagged::manifest(VERSION) }
+        Manifest { consumes: vec!["IN".into(), "IN2".into()], state_version: 2, ..tagged::manifest(VERSION) }
     }
 
     fn handle(ctx: &mut Context<'_>, message: &Message) -> Result<Vec<Outbound>, Rejection> {

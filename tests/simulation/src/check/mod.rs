@@ -31,8 +31,7 @@ pub(crate) struct Truth<'a> {
 impl Truth<'_> {
     /// The input at this place.
     fn find(&self, cluster: &Cluster, source: &Coordinates) -> Option<usize> {
-        let topic = cluster.sources.iter().position(|token| *token == source.topic)?;
-        let wanted = (Partition::Source { topic, index: source.partition }, source.offset);
+        let wanted = (cluster.source(source)?, source.offset);
         self.inputs.iter().zip(self.offsets).position(|(input, offset)| (input.partition, *offset) == wanted)
     }
 }

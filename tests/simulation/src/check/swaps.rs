@@ -3,7 +3,10 @@
 //!
 //! The rules: a process that has not read the control topic up to the record that last changed the
 //! tenant's route elsewhere does not run it, so that routes only ever grow newer; all of a transaction go by one
-//! routing; the entry in the changelog says what ran, and changes with the first message.
+//! routing; the entry in the changelog says what ran, and changes with the first message. A message of a topic that its
+//! tenant's release does not consume is settled unseen only where its process has read as many changes of routes as the one
+//! that routed it had when it read it, and where the tenant stays on another release than its route's, that one does not
+//! consume the topic either; else it is a dead letter.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -42,8 +45,8 @@ pub(super) struct History {
 struct Decision {
     release: u8,
     ran: Ran,
-    /// It is not the release of its route.
-    stays: bool,
+    /// The release of its route, when it is not that.
+    instead_of: Option<u8>,
 }
 
 /// How often tenants changed over, in what was committed, and did not.
@@ -57,8 +60,10 @@ pub struct Swaps {
     pub stays: u64,
     /// Entries, also a tenant's first, that were committed before their message, which waited for an answer.
     pub ahead: u64,
-    /// Messages that their tenant's release does not consume.
+    /// Messages settled unseen: no release that their tenant was to run consumes them.
     pub left_out: u64,
+    /// Messages that became dead letters since their tenant did not run the release that consumes them.
+    pub missed: u64,
     /// Messages put back until another routing.
     pub waits: u64,
 }
@@ -71,17 +76,18 @@ impl Swaps {
         self.stays += other.stays;
         self.ahead += other.ahead;
         self.left_out += other.left_out;
+        self.missed += other.missed;
         self.waits += other.waits;
     }
 }
 
 impl fmt::Display for Swaps {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { swaps, migrations, stays, ahead, left_out, waits } = self;
+        let Self { swaps, migrations, stays, ahead, left_out, missed, waits } = self;
         write!(
             f,
             "{swaps} swaps, {migrations} migrations, {ahead} take-overs before their messages, {stays} transactions on an \
-             older release, {left_out} messages not consumed, {waits} put back"
+             older release, {left_out} messages settled unseen, {missed} for a release that did not run, {waits} put back"
         )
     }
 }
@@ -94,7 +100,7 @@ fn decide(
     ran: Option<Ran>,
 ) -> Result<Decision, String> {
     if let Some(Ran { route, .. }) = ran
-        && route.offset >= control.read_up_to(handed)
+        && route.offset >= handed.end
     {
         return Err(format!("its route of {} has not been read", route.offset));
     }
@@ -115,14 +121,14 @@ fn decide(
     let route = control.position(resolved.offset);
     let now = |release| Ran { release: digest(release), state_version: layout(release), route };
     if is_loaded(wanted) && takes_over(wanted) {
-        return Ok(Decision { release: wanted, ran: now(wanted), stays: false });
+        return Ok(Decision { release: wanted, ran: now(wanted), instead_of: None });
     }
     if !is_loaded(wanted) && control.on_failure == OnFailure::Stop {
         return Err(format!("release {wanted} is not loaded"));
     }
     let old = ran.map(|ran| number(ran.release)).or(replaced).filter(|old| *old != wanted && is_loaded(*old));
     let old = old.ok_or_else(|| format!("it cannot run release {wanted}, and there is none to stay on"))?;
-    Ok(Decision { release: old, ran: ran.unwrap_or_else(|| now(old)), stays: true })
+    Ok(Decision { release: old, ran: ran.unwrap_or_else(|| now(old)), instead_of: Some(wanted) })
 }
 
 /// What was done to each tenant, from the notes of committed transactions.
@@ -135,6 +141,7 @@ pub(super) fn history(
     swaps: &mut Swaps,
 ) -> Result<BTreeMap<TenantId, History>, String> {
     let mut histories: BTreeMap<TenantId, History> = BTreeMap::new();
+    let mut known = Known { world, truth, routed: BTreeMap::new() };
     for transaction in world.notes.committed(&world.cluster) {
         let Note { transaction: (client, _), goes_by, .. } = transaction[0];
         if let Some(note) = transaction.iter().find(|note| note.goes_by != *goes_by) {
@@ -142,6 +149,11 @@ pub(super) fn history(
         }
         let mut tenants: BTreeMap<&TenantId, Vec<&Deed>> = BTreeMap::new();
         for Note { tenant, deed, .. } in transaction {
+            if let Deed::Routed { source, read_by } = deed {
+                let id = truth.find(&world.cluster, source).ok_or_else(|| format!("there is no input at {source}"))?;
+                let read_by = read_by.ok_or_else(|| format!("input {id} was routed unread by client {client}"))?;
+                known.routed.insert(id, &world.control.handed[read_by]);
+            }
             if let Some(tenant) = tenant
                 && !matches!(deed, Deed::Settled { release: None, .. })
             {
@@ -151,17 +163,24 @@ pub(super) fn history(
         for (tenant, deeds) in tenants {
             let handed = &world.control.handed[goes_by.expect("a worker that runs messages has a routing")];
             let history = histories.entry(tenant.clone()).or_default();
-            add(world, truth, handed, tenant, &deeds, history, swaps)
+            add(&known, handed, tenant, &deeds, history, swaps)
                 .map_err(|problem| format!("{tenant}: client {client}, that goes by {handed:?}: {problem}"))?;
         }
     }
     Ok(histories)
 }
 
+/// What a transaction is judged by.
+struct Known<'a> {
+    world: &'a World,
+    truth: &'a Truth<'a>,
+    /// What the routers of inputs went by when they read them, by ids.
+    routed: BTreeMap<usize, &'a Handed>,
+}
+
 /// Adds what a transaction did to a tenant.
 fn add(
-    world: &World,
-    truth: &Truth<'_>,
+    Known { world, truth, routed }: &Known<'_>,
     handed: &Handed,
     tenant: &TenantId,
     deeds: &[&Deed],
@@ -170,18 +189,19 @@ fn add(
 ) -> Result<(), String> {
     let before = history.ran;
     let decision = decide(&world.control, truth.logic, handed, tenant, before);
-    let Decision { release: expected, ran, stays } = decision.map_err(|why| format!("it was to wait: {why}"))?;
+    let Decision { release: expected, ran, instead_of } = decision.map_err(|why| format!("it was to wait: {why}"))?;
     let mut written = Vec::new();
     if let Some(from) = before.map(|ran| ran.state_version).filter(|from| *from != ran.state_version) {
         history.steps.push(Step::Migrated { from, release: expected });
         swaps.migrations += 1;
     }
     swaps.swaps += u64::from(before.is_some_and(|before| before.release != ran.release));
-    swaps.stays += u64::from(stays);
+    swaps.stays += u64::from(instead_of.is_some());
     swaps.ahead += u64::from(deeds.iter().all(|deed| matches!(deed, Deed::Ran(_))));
     for deed in deeds {
         match deed {
             Deed::Ran(ran) => written.push(*ran),
+            Deed::Routed { .. } => return Err("to route a message is no tenant's deed".into()),
             Deed::Settled { source, release, dead } => {
                 let id = truth.find(&world.cluster, source).ok_or_else(|| format!("there is no input at {source}"))?;
                 if *release != Some(expected) {
@@ -190,8 +210,20 @@ fn add(
                 history.called.push(id);
                 if truth.logic.release(expected).consumes(&source.topic) {
                     history.steps.extend((!dead).then_some(Step::Handled { id, release: expected }));
-                } else {
-                    swaps.left_out += 1;
+                    continue;
+                }
+                let router = routed.get(&id).ok_or_else(|| format!("input {id} was not routed"))?;
+                if world.control.is_ahead(router, handed) {
+                    return Err(format!("input {id} was to wait: its router went by {router:?}"));
+                }
+                let missed = instead_of.is_some_and(|wanted| truth.logic.release(wanted).consumes(&source.topic));
+                match (missed, dead) {
+                    (false, false) => swaps.left_out += 1,
+                    (true, true) => swaps.missed += 1,
+                    (true, false) => {
+                        return Err(format!("input {id} was settled unseen, and release {instead_of:?} consumes it"));
+                    }
+                    (false, true) => return Err(format!("input {id} is a dead letter, and no release was to have it")),
                 }
             }
         }

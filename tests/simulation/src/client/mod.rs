@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use corosensei::Yielder;
 use switchboard_core::envelope::Record;
-use switchboard_core::worker::{Broker, Destination, Event, Fault, NotNow, Partition, Restored, Start};
+use switchboard_core::worker::{Broker, Consumed, Destination, Event, Fault, NotNow, Partition, Restored, Start};
 
 use crate::control::Control;
 use crate::faults::{Faults, Kind};
@@ -118,7 +118,14 @@ impl Broker for Client<'_> {
     }
 
     fn poll(&mut self, wait: Duration) -> Event {
-        self.consuming.poll(wait)
+        let event = self.consuming.poll(wait);
+        if let Event::Record(Consumed { partition: partition @ Partition::Source { .. }, offset, .. }) = event {
+            let partition = self.consuming.at_brokers(partition);
+            let World { control, notes, .. } = &mut *self.line.world.borrow_mut();
+            let goes_by = control.goes_by.get(&self.line.id).expect("who has no routing has not subscribed");
+            notes.read(self.line.id, partition, offset, *goes_by);
+        }
+        event
     }
 
     fn stable_offsets(&mut self, partitions: &[Partition]) -> Result<Vec<Option<i64>>, NotNow> {

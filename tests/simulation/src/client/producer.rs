@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use switchboard_core::envelope::{Record, TenantId};
+use switchboard_core::envelope::{Record, Routed, TenantId, restore_routed};
 use switchboard_core::release::Ran;
 use switchboard_core::state::decode_key;
 use switchboard_core::worker::{Destination, Fault, Partition};
@@ -204,8 +204,10 @@ impl<'a> Producing<'a> {
             },
             record.clone(),
         );
-        if let Destination::Changelog(_) = destination {
-            self.note_what_ran(&record);
+        match destination {
+            Destination::Changelog(_) => self.note_what_ran(&record),
+            Destination::Shard(_) => self.note_what_is_routed(&record),
+            Destination::Output(_) | Destination::DeadLetters => {}
         }
         if let Destination::Output(token) = destination {
             // One log for all outputs: each says of which topic it is.
@@ -226,6 +228,15 @@ impl<'a> Producing<'a> {
         let World { control, notes, .. } = &mut *self.line.world.borrow_mut();
         let goes_by = control.goes_by.get(&self.line.id).copied();
         notes.add(self.line.id, goes_by, Some(TenantId::new(tenant)), Deed::Ran(ran));
+    }
+
+    fn note_what_is_routed(&self, record: &Record) {
+        let Ok(Routed { source, .. }) = restore_routed(record.clone(), &[]) else { return };
+        let World { cluster, control, notes, .. } = &mut *self.line.world.borrow_mut();
+        let Some(partition) = cluster.source(&source) else { return };
+        let goes_by = control.goes_by.get(&self.line.id).copied();
+        let read_by = notes.read_by(self.line.id, partition, source.offset);
+        notes.add(self.line.id, goes_by, None, Deed::Routed { source, read_by });
     }
 
     pub(super) fn flush(&mut self) -> Result<(), Fault> {

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use switchboard_core::envelope::Record;
+use switchboard_core::envelope::{Coordinates, Record};
 use switchboard_core::worker::Partition;
 
 pub(crate) use group::{ClientId, Consumer, Metadata, NotTaken};
@@ -93,6 +93,12 @@ impl Cluster {
             group: Group::new(partitions),
             late: Vec::new(),
         }
+    }
+
+    /// The partition of a source that coordinates are of.
+    pub(crate) fn source(&self, source: &Coordinates) -> Option<Partition> {
+        let topic = self.sources.iter().position(|token| *token == source.topic)?;
+        Some(Partition::Source { topic, index: source.partition })
     }
 
     pub(crate) fn log(&mut self, place: Place) -> &mut Log {
