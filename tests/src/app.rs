@@ -162,15 +162,7 @@ impl App {
 
     /// The same by a command that runs another one.
     pub fn start_by(&self, runner: &[&str], name: &str, arguments: &[&str]) -> Result<Host> {
-        let command = match runner {
-            [] => switchboard()?,
-            [runner, rest @ ..] => {
-                let mut command = leashed(runner, None);
-                command.args(rest).arg(binary()?);
-                command
-            }
-        };
-        Host::start(name, &mut self.command(command, "run", arguments))
+        Host::start(name, &mut self.command(run_by(runner)?, "run", arguments))
     }
 
     /// Deletes the group's offsets of a topic, as if they had expired. No host runs.
@@ -191,8 +183,13 @@ impl App {
 
     /// The same without waiting for its end.
     pub fn begin(&self, words: &[&str], arguments: &[&str]) -> Result<Asked> {
+        self.begin_by(&[], words, arguments)
+    }
+
+    /// The same by a command that runs another one.
+    pub fn begin_by(&self, runner: &[&str], words: &[&str], arguments: &[&str]) -> Result<Asked> {
         let (output, log) = (tempfile::tempfile()?, tempfile::tempfile()?);
-        let mut command = self.command(switchboard()?, words[0], &[&words[1..], arguments].concat());
+        let mut command = self.command(run_by(runner)?, words[0], &[&words[1..], arguments].concat());
         command.stdout(output.try_clone()?).stderr(log.try_clone()?);
         Ok(Asked { name: words.join(" "), process: Process::start(&mut command)?, output, log })
     }
@@ -219,6 +216,14 @@ impl App {
         host.wait_for("it runs", LONG, |line| line.contains("running on"))?;
         Ok(host)
     }
+}
+
+/// The product, run by itself or by a command that runs another one.
+fn run_by(runner: &[&str]) -> Result<Command> {
+    let [runner, rest @ ..] = runner else { return switchboard() };
+    let mut command = leashed(runner, None);
+    command.args(rest).arg(binary()?);
+    Ok(command)
 }
 
 /// A command that runs.

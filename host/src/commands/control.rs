@@ -66,19 +66,19 @@ impl Application {
 
     /// Changes what is there. The topic exists and fits.
     pub(super) fn writer(&self) -> anyhow::Result<ControlWriter> {
-        let mut writer = ControlWriter::new(&self.options, &self.topology).context("making a Kafka client")?;
+        let mut writer = self.new_writer()?;
         writer.read()?;
         self.prepare()?;
         Ok(writer)
     }
 
-    /// The same where the topic need not exist yet.
-    pub(super) fn first_writer(&self) -> anyhow::Result<ControlWriter> {
-        self.prepare()?;
+    /// One that has read nothing. `prepare` comes before its first change.
+    pub(super) fn new_writer(&self) -> anyhow::Result<ControlWriter> {
         ControlWriter::new(&self.options, &self.topology).context("making a Kafka client")
     }
 
-    fn prepare(&self) -> anyhow::Result<()> {
+    /// The topic is created where it is missing.
+    pub(super) fn prepare(&self) -> anyhow::Result<()> {
         Ok(prepare_control(&self.options, &self.topology, self.settings.replication_factor, PATIENCE)?)
     }
 

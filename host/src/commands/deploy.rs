@@ -1,6 +1,7 @@
 //! `switchboard deploy`: checks an artifact as a host would, writes it to the control topic and routes tenants to it.
 
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use anyhow::Context as _;
 use switchboard_core::release::control::{Control, Deployment, ReleaseRecord, deploy as decide};
@@ -27,7 +28,12 @@ pub fn deploy(args: DeployArgs) -> anyhow::Result<bool> {
     // Hosts with these keys would not run it.
     let keys = TrustedKeys::read(&settings.trusted_keys)?;
     keys.verify(&bytes, signature.as_deref()).with_context(|| path.display().to_string())?;
-    let artifact = sandbox.load(&bytes).with_context(|| path.display().to_string())?;
+    let mut writer = application.new_writer()?;
+    let artifact = thread::scope(|scope| {
+        scope.spawn(|| writer.connect());
+        sandbox.load(&bytes)
+    });
+    let artifact = artifact.with_context(|| path.display().to_string())?;
     application.check_topics(&Control::default(), artifact.manifest())?;
     let record = ReleaseRecord {
         manifest: artifact.manifest().clone(),
@@ -41,7 +47,7 @@ pub fn deploy(args: DeployArgs) -> anyhow::Result<bool> {
     let release = artifact.digest();
     let deployment = Deployment { release, artifact: &bytes, record, audience, gate: assignment.gate() };
 
-    let mut writer = application.first_writer()?;
+    application.prepare()?;
     let stamp = stamp(assignment.note);
     let decision = update(&mut writer, |control| {
         application.check_topics(control, artifact.manifest())?;

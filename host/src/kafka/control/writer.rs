@@ -87,6 +87,13 @@ impl ControlWriter {
         &self.control
     }
 
+    /// Makes connections, if the topic is there, so that what follows is quicker. What is wrong will be told by that.
+    pub fn connect(&mut self) {
+        if let Err(error) = self.reader.start() {
+            tracing::debug!("{error}");
+        }
+    }
+
     /// Reads what is there, without taking the transactional id.
     ///
     /// # Errors
