@@ -211,7 +211,8 @@ impl Keeper {
         }
     }
 
-    /// Takes in what the topic has; true when there is more than hosts' statuses.
+    /// Takes in what the topic has; true when there is more than hosts' statuses. That leads to a publication in any case:
+    /// messages may wait until workers go by a change of routes that another host knew of (`Routing::changed`).
     fn follow(&mut self, stop: &Shutdown) -> bool {
         let mut wait = LOOK;
         loop {

@@ -241,13 +241,15 @@ mod tests {
         settle(&mut one, "a", &new, Some(Class::Trap));
         one.aborted();
         assert_eq!(tally.counts(&new.digest), Counts::default());
-        for class in [None, Some(Class::Trap), Some(Class::Invalid), Some(Class::Lookup), Some(Class::Limit)] {
+        let not_its_own = [Class::Lookup, Class::Release].map(Some);
+        for class in [None, Some(Class::Trap), Some(Class::Invalid), Some(Class::Limit)].into_iter().chain(not_its_own)
+        {
             settle(&mut one, "a", &new, class);
         }
         one.committed();
         settle(&mut two, "b", &old, None);
         two.committed();
-        assert_eq!(tally.counts(&new.digest), Counts { messages: 5, failures: 2, rejections: 1 });
+        assert_eq!(tally.counts(&new.digest), Counts { messages: 6, failures: 2, rejections: 1 });
         assert_eq!(tally.first(&new.digest).unwrap(), "trap: why (tenant a, T[0]@7)");
         let tenant = |name: &str| vec![TenantId::new(name)];
         assert_eq!(tally.running(), [(old.digest, tenant("b")), (new.digest, tenant("a"))].into());
