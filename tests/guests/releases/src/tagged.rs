@@ -24,7 +24,29 @@ pub fn handle(version: &str, ctx: &mut Context<'_>, message: &Message) -> Result
     Ok(outputs)
 }
 
-/// Whether `trapping` traps on a message: a third of all do, whoever handles them, and however often.
+/// The whole of a component that is the ledger by this version: `releases::tagged!("1.0.0");`.
+#[macro_export]
+macro_rules! tagged {
+    ($version:literal) => {
+        use switchboard_sdk::{Context, Manifest, Message, Outbound, Plugin, Rejection};
+
+        pub struct Tagged;
+
+        impl Plugin for Tagged {
+            fn manifest() -> Manifest {
+                $crate::tagged::manifest($version)
+            }
+
+            fn handle(ctx: &mut Context<'_>, message: &Message) -> Result<Vec<Outbound>, Rejection> {
+                $crate::tagged::handle($version, ctx, message)
+            }
+        }
+
+        switchboard_sdk::export!(Tagged);
+    };
+}
+
+/// Whether `trapping` traps on a message, or `rejecting` rejects it: a third of all do, whoever handles them, and however often.
 pub fn is_third(message: &Message) -> bool {
     message.value.iter().flatten().map(|byte| u32::from(*byte)).sum::<u32>().is_multiple_of(3)
 }
