@@ -60,13 +60,14 @@ there is a problem; warnings leave it at 0.")]
 
     /// Have tenants run a plugin's artifact, on all hosts, without a restart.
     #[command(after_help = "Examples:
-  switchboard deploy messenger.wasm --config messenger.toml --wait
+  switchboard deploy messenger.wasm --config messenger.toml --wait=30
   switchboard deploy messenger.wasm --config messenger.toml --percent 5
   switchboard deploy messenger.wasm --config messenger.toml --tenant 083839c6-c47c-42a6-9585-76492795d123/GMS/83/1 --note 'try it'
 
 The artifact is loaded and checked first, by the settings of `run`. Without --tenant and --percent it is for all tenants that no other
 route is for. When it fails too often (--gate) a host sends its tenants back. The exit status is 1 when nothing was deployed; with
---wait also when a host cannot run it, it was rolled back, no host lives, or time is over.")]
+--wait also when trouble is seen: a host cannot run it, a tenant stays on what it ran or waits, a message fails (more than invalid), it is
+rolled back, another change replaces it, no host lives, or not all hosts go by it in time. The release stays deployed.")]
     Deploy(Box<DeployArgs>),
 
     /// List releases and hosts, or what was done to them.

@@ -19,14 +19,29 @@ pub struct DeployArgs {
     /// The artifact's minisign signature [default: PLUGIN.minisig, where that exists].
     #[arg(long, value_name = "FILE")]
     pub signature: Option<PathBuf>,
-    /// Follow the rollout until all living hosts run it, for at most this time [default: 60s].
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, num_args = 0..=1, require_equals = true, default_missing_value = "60s")]
-    pub wait: Option<Duration>,
+    #[command(flatten)]
+    pub wait: Wait,
     /// As JSON, for programs.
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
     pub settings: RunArgs,
+}
+
+/// Whether a change is followed.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Wait {
+    /// Follow the change until all living hosts go by it, for at most a minute; with a time (30, 5m) go on for so long and look at
+    /// what becomes of it.
+    #[arg(long, value_name = "TIME", value_parser = time, num_args = 0..=1, require_equals = true, default_missing_value = "0")]
+    wait: Option<Duration>,
+}
+
+impl Wait {
+    /// For how long it is followed after all hosts go by it; `None`: it is not.
+    pub fn time(self) -> Option<Duration> {
+        self.wait
+    }
 }
 
 /// Who shall run a release, and until when it is on probation.
@@ -42,7 +57,7 @@ pub struct Assignment {
     #[arg(long, value_name = "FAILURES/MESSAGES", value_parser = gate, conflicts_with = "no_gate")]
     pub gate: Option<(u64, u64)>,
     /// For how long failures count [default: 10m].
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with = "no_gate")]
+    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "no_gate")]
     pub gate_time: Option<Duration>,
     /// Only an operator sends its tenants back.
     #[arg(long)]
@@ -103,6 +118,8 @@ pub enum RouteCommand {
         release: String,
         #[command(flatten)]
         assignment: Assignment,
+        #[command(flatten)]
+        wait: Wait,
         /// As JSON, for programs.
         #[arg(long)]
         json: bool,
@@ -120,6 +137,8 @@ pub enum RouteCommand {
         /// A word for the history.
         #[arg(long, value_name = "TEXT")]
         note: Option<String>,
+        #[command(flatten)]
+        wait: Wait,
         /// As JSON, for programs.
         #[arg(long)]
         json: bool,
@@ -151,6 +170,8 @@ pub struct RollbackArgs {
     /// A word for the history.
     #[arg(long, value_name = "TEXT")]
     pub note: Option<String>,
+    #[command(flatten)]
+    pub wait: Wait,
     /// As JSON, for programs.
     #[arg(long)]
     pub json: bool,
@@ -182,6 +203,11 @@ pub struct PruneArgs {
     pub json: bool,
     #[command(flatten)]
     pub settings: RunArgs,
+}
+
+/// A time; a number without a unit is one of seconds.
+fn time(text: &str) -> Result<Duration, humantime::DurationError> {
+    text.parse().map(Duration::from_secs).or_else(|_| humantime::parse_duration(text))
 }
 
 fn gate(text: &str) -> Result<(u64, u64), String> {
@@ -223,10 +249,12 @@ mod tests {
 
     #[test]
     fn the_time_to_wait_is_never_taken_for_the_plugin() {
-        let wait = |arguments: &[&str]| deploy(arguments).map(|args| args.wait);
+        let wait = |arguments: &[&str]| deploy(arguments).map(|args| args.wait.time());
         assert_eq!(wait(&["x.wasm"]), Ok(None));
-        assert_eq!(wait(&["--wait", "x.wasm"]), Ok(Some(Duration::from_mins(1))));
-        assert_eq!(wait(&["--wait=5s", "x.wasm"]), Ok(Some(Duration::from_secs(5))));
+        assert_eq!(wait(&["--wait", "x.wasm"]), Ok(Some(Duration::ZERO)));
+        assert_eq!(wait(&["--wait=5", "x.wasm"]), Ok(Some(Duration::from_secs(5))));
+        assert_eq!(wait(&["--wait=5m", "x.wasm"]), Ok(Some(Duration::from_mins(5))));
+        assert!(wait(&["--wait=soon", "x.wasm"]).is_err());
     }
 
     #[test]

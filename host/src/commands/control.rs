@@ -13,7 +13,7 @@ use switchboard_core::release::control::{
 use switchboard_core::worker::Manifest;
 use uuid::Uuid;
 
-use super::run;
+use super::{rollout, run};
 use crate::cli::{Assignment, RunArgs};
 use crate::config::Settings;
 use crate::kafka::control::{ControlError, ControlReader, ControlWriter, UpdateError};
@@ -119,21 +119,27 @@ pub(super) fn stamp(note: Option<String>) -> Stamp {
     Stamp { id: Uuid::now_v7().to_string(), by: by(), note }
 }
 
-/// Makes a change and shows it.
+/// Makes a change and shows it; with `wait`, follows it for so long after all hosts go by it. False: trouble was seen then.
 pub(super) fn change(
     writer: &mut ControlWriter,
     as_json: bool,
+    wait: Option<Duration>,
     decide: impl FnMut(&Control) -> Result<Decision, CommandError>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<bool> {
     let decision = update(writer, decide)?;
-    let control = writer.control();
-    let entry = entry(control, &decision)?;
-    if as_json {
-        println!("{:#}", serde_json::to_value(entry)?);
-    } else {
-        tell(control, entry);
+    let entry = entry(writer.control(), &decision)?.clone();
+    if !as_json {
+        tell(writer.control(), &entry);
     }
-    Ok(())
+    let end = wait.map(|after| rollout::follow(writer, &entry, after, as_json)).transpose()?;
+    if as_json {
+        let mut told = serde_json::to_value(&entry)?;
+        if let Some(end) = &end {
+            told["rollout"] = end.json.clone();
+        }
+        println!("{told:#}");
+    }
+    Ok(end.is_none_or(|end| end.succeeded))
 }
 
 /// Makes a change; warnings are told.

@@ -6,15 +6,15 @@ use std::thread;
 use anyhow::Context as _;
 use switchboard_core::release::control::{Control, Deployment, ReleaseRecord, deploy as decide};
 
-use super::control::{Application, by, entry, stamp, tell, update};
-use super::{rollout, run};
+use super::control::{Application, by, change, stamp};
+use super::run;
 use crate::cli::DeployArgs;
 use crate::release::TrustedKeys;
 
 /// The longest text that is taken for a signature; minisign's have about 300 bytes.
 const MAX_SIGNATURE: usize = 16 << 10;
 
-/// Deploys; true unless a rollout that was waited for did not come to its end.
+/// Deploys; false: it was waited for, and trouble was seen.
 ///
 /// # Errors
 /// Why nothing was deployed, with what to do.
@@ -49,23 +49,10 @@ pub fn deploy(args: DeployArgs) -> anyhow::Result<bool> {
 
     application.prepare()?;
     let stamp = stamp(assignment.note);
-    let decision = update(&mut writer, |control| {
+    change(&mut writer, json, wait.time(), |control| {
         application.check_topics(control, artifact.manifest())?;
         Ok(decide(control, &deployment, stamp.clone())?)
-    })?;
-    let entry = entry(writer.control(), &decision)?.clone();
-    if !json {
-        tell(writer.control(), &entry);
-    }
-    let end = wait.map(|patience| rollout::follow(&mut writer, &entry, &release, patience, json)).transpose()?;
-    if json {
-        let mut told = serde_json::to_value(&entry)?;
-        if let (Some(end), Some(told)) = (&end, told.as_object_mut()) {
-            told.insert("rollout".into(), end.json.clone());
-        }
-        println!("{told:#}");
-    }
-    Ok(end.is_none_or(|end| end.succeeded))
+    })
 }
 
 /// The signature that was given, else the one that lies beside the artifact.

@@ -9,29 +9,32 @@ use switchboard_core::release::control::{Control, RouteValue, Scope, clear_route
 use super::control::{Application, change, print, route as told, stamp, table};
 use crate::cli::{RouteCommand, Scopes};
 
-/// Shows or changes routes.
+/// Shows or changes routes; false: a change was waited for, and trouble was seen.
 ///
 /// # Errors
 /// Why nothing is shown or changed, with what to do.
-pub fn route(command: RouteCommand) -> anyhow::Result<()> {
+pub fn route(command: RouteCommand) -> anyhow::Result<bool> {
     match command {
         RouteCommand::Show { tenant, json, settings } => {
             let application = Application::new(*settings)?;
             let tenant = application.tenants(tenant.as_slice())?.pop_first();
-            show(&application.read()?, tenant.as_ref(), json)
+            show(&application.read()?, tenant.as_ref(), json)?;
+            Ok(true)
         }
-        RouteCommand::Set { release, assignment, json, settings } => {
+        RouteCommand::Set { release, assignment, wait, json, settings } => {
             let application = Application::new(*settings)?;
             let (audience, gate) = (application.audience(&assignment)?, assignment.gate());
             let stamp = stamp(assignment.note);
-            change(&mut application.writer()?, json, |control| {
+            change(&mut application.writer()?, json, wait.time(), |control| {
                 Ok(set_routes(control, control.find(&release)?, &audience, gate, stamp.clone())?)
             })
         }
-        RouteCommand::Clear { scopes, note, json, settings } => {
+        RouteCommand::Clear { scopes, note, wait, json, settings } => {
             let application = Application::new(*settings)?;
             let (scopes, stamp) = (meant(&application, &scopes)?, stamp(note));
-            change(&mut application.writer()?, json, |control| Ok(clear_routes(control, &scopes, stamp.clone())?))
+            change(&mut application.writer()?, json, wait.time(), |control| {
+                Ok(clear_routes(control, &scopes, stamp.clone())?)
+            })
         }
     }
 }

@@ -28,7 +28,7 @@ pub struct Board(Arc<Shared>);
 struct Shared {
     newest: Mutex<(u64, Arc<Publication>)>,
     /// The number of the publication that each worker goes by.
-    taken: Mutex<Vec<Weak<AtomicU64>>>,
+    goes_by: Mutex<Vec<Weak<AtomicU64>>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -37,7 +37,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Board {
     pub fn new(first: Publication) -> Self {
-        Self(Arc::new(Shared { newest: Mutex::new((1, Arc::new(first))), taken: Mutex::default() }))
+        Self(Arc::new(Shared { newest: Mutex::new((1, Arc::new(first))), goes_by: Mutex::default() }))
     }
 
     /// Gives the publication's number: they count up.
@@ -53,33 +53,38 @@ impl Board {
 
     /// A worker's view, which has taken nothing yet.
     pub fn follow(&self) -> Follower {
-        let taken = Arc::new(AtomicU64::new(0));
-        lock(&self.0.taken).push(Arc::downgrade(&taken));
-        Follower { board: self.clone(), taken }
+        let goes_by = Arc::new(AtomicU64::new(0));
+        lock(&self.0.goes_by).push(Arc::downgrade(&goes_by));
+        Follower { board: self.clone(), taken: 0, goes_by }
     }
 
     /// The number of the newest publication that all workers go by, or a later one.
     pub fn taken_by_all(&self) -> u64 {
-        let mut followers = lock(&self.0.taken);
-        followers.retain(|taken| taken.strong_count() > 0);
-        let taken = followers.iter().filter_map(Weak::upgrade).map(|taken| taken.load(Ordering::Acquire));
-        taken.min().unwrap_or(0)
+        let mut followers = lock(&self.0.goes_by);
+        followers.retain(|goes_by| goes_by.strong_count() > 0);
+        let numbers = followers.iter().filter_map(Weak::upgrade).map(|goes_by| goes_by.load(Ordering::Acquire));
+        numbers.min().unwrap_or(0)
     }
 }
 
 /// One worker's view of the board.
 pub struct Follower {
     board: Board,
-    taken: Arc<AtomicU64>,
+    /// The number of what was given to it last.
+    taken: u64,
+    goes_by: Arc<AtomicU64>,
 }
 
 impl Follower {
-    /// The newest publication, when it is another one than last time. The worker goes by it from now on.
+    /// The newest publication, when it is another one than last time. That the worker goes by it is known when it asks again:
+    /// all that it tells of its tenants is about this one by then, and no more about the one before.
     pub fn take(&mut self) -> Option<Arc<Publication>> {
         let (number, newest) = &*lock(&self.board.0.newest);
-        if self.taken.swap(*number, Ordering::AcqRel) == *number {
+        self.goes_by.store(self.taken, Ordering::Release);
+        if self.taken == *number {
             return None;
         }
+        self.taken = *number;
         Some(Arc::clone(newest))
     }
 }
@@ -99,10 +104,14 @@ mod tests {
         assert_eq!(board.taken_by_all(), 0);
         assert!(one.take().is_some() && one.take().is_none());
         assert_eq!(board.taken_by_all(), 0, "the other one has none yet");
+        assert!(two.take().is_some());
+        assert_eq!(board.taken_by_all(), 0, "it has not come back yet");
+        assert!(two.take().is_none());
+        assert_eq!(board.taken_by_all(), 1);
         assert_eq!((board.publish(publication()), board.publish(publication())), (2, 3));
         let newest = two.take().unwrap();
         assert!(Arc::ptr_eq(&newest, &board.newest().1) && two.take().is_none());
-        assert_eq!(board.taken_by_all(), 1);
+        assert_eq!(board.taken_by_all(), 1, "the first one goes by the former");
         drop(one);
         assert_eq!(board.taken_by_all(), 3, "who has ended goes by nothing");
     }

@@ -80,9 +80,7 @@ impl Gates {
 impl Watch {
     /// Why the release is to go, when it is. Closes when its messages or its time are over.
     fn judge(&mut self, now_has: &Counts, now: i64) -> Option<String> {
-        let had = &self.before;
-        let (messages, failures) = (now_has.messages - had.messages, now_has.failures - had.failures);
-        let rejections = now_has.rejections - had.rejections;
+        let Counts { messages, failures, rejections } = now_has.since(&self.before);
         #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let more = self.usual.map_or(0, |usual| rejections.saturating_sub((usual * messages as f64).ceil() as u64));
         if failures + more >= self.gate.failures {
@@ -106,7 +104,42 @@ fn rate(counts: &Counts) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use switchboard_core::envelope::TenantId;
+    use switchboard_core::release::Release;
+    use switchboard_core::worker::{Manifest, Observer as _};
+
     use super::*;
+
+    /// A release for all tenants since the time 5000, with a gate of 3 failures within 60 s; and three of its failures.
+    fn failing(started: i64, now: i64) -> Vec<Failing> {
+        let (mut control, tally, mut gates) = (Control::default(), Tally::default(), Gates::default());
+        let digest = Digest::new([1; 32]);
+        let route = format!(r#"{{"release":"{digest}","gate":{{"failures":3,"messages":100,"seconds":60}}}}"#);
+        control.apply(7, 5000, b"route/default", Some(route.as_bytes())).unwrap();
+        gates.watch(&control, &tally, None, started);
+        let manifest = Manifest {
+            name: "plugin".into(),
+            version: "1.0.0".into(),
+            consumes: vec![],
+            produces: vec![],
+            lookups: vec![],
+            state_version: 1,
+        };
+        let (release, mut observer) = (Release::new(digest, manifest), tally.observer());
+        for tenant in ["a", "b", "c"] {
+            observer.refused(&TenantId::new(tenant), &release, "no");
+        }
+        gates.failing(&control, &tally, now)
+    }
+
+    #[test]
+    fn a_gates_time_begins_with_its_route_and_not_anew_with_a_host_that_starts() {
+        let failed = failing(5000, 6000);
+        assert_eq!((failed.len(), failed[0].offset), (1, 7));
+        assert!(failed[0].why.contains("3 failures") && failed[0].why.contains("no (tenant a)"), "{failed:?}");
+        assert_eq!(failing(64_000, 64_500).len(), 1, "a host that started within the time");
+        assert_eq!(failing(65_000, 65_000), [], "one that started after it");
+    }
 
     fn watch(usual: Option<f64>) -> Watch {
         let gate = Gate { failures: 3, messages: 100, seconds: 60 };

@@ -24,8 +24,8 @@ use crate::shutdown::Shutdown;
 const LOOK: Duration = Duration::from_millis(20);
 /// How often gates, the status and the config file's artifact are looked at.
 const CHECK: Duration = Duration::from_millis(100);
-/// How often it is looked whether tenants and failures in the status have changed, for so long after a change of routes:
-/// somebody may be following it. Later, once in `HostStatus::EVERY_MS` is often enough.
+/// How often it is looked whether tenants and failures in the status have changed, for so long after a change of routes, and
+/// whenever there is new trouble: somebody may be following it. Else once in `HostStatus::EVERY_MS` is often enough.
 const STATUS_PACE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_mins(2));
 
 /// How much of a release's first failure is told.
@@ -132,8 +132,8 @@ pub struct Keeper {
     told: Option<(Instant, HostStatus)>,
     /// When there was something new to go by.
     rerouted: Instant,
-    /// When all of the status was looked at last.
-    looked: Instant,
+    /// When all of the status was looked at last, and `Tally::troubles` as of then.
+    looked: (Instant, u64),
 }
 
 impl Keeper {
@@ -156,7 +156,7 @@ impl Keeper {
         let published = control.content_end();
         let (publications, now) = ([(1, published)].into(), Instant::now());
         let told = None;
-        let (rerouted, looked) = (now, now);
+        let (rerouted, looked) = (now, (now, 0));
         Some(Self {
             topic,
             control,
@@ -250,12 +250,22 @@ impl Keeper {
         let base = self.shelf.base().map(|base| base.digest());
         self.tally.keep(&self.shelf.states().map(|(release, _)| release).collect());
         self.gates.watch(&self.control, &self.tally, base, now_ms());
+        self.begin();
         let read = self.topic.reader.position();
         let position = Position { topic: self.topic.incarnation, offset: read };
         let number = self.board.publish(self.shelf.publication(&self.control, position));
         self.published = self.control.content_end();
         self.rerouted = Instant::now();
         self.publications.push_back((number, self.published));
+    }
+
+    /// Has failures told anew of releases that were deployed or routed to since the last publication.
+    fn begin(&self) {
+        let routed = self.control.routed().map(|(_, value, offset)| (value.route().release, offset));
+        let deployed = self.control.releases().iter().map(|(release, deployed)| (*release, deployed.offset));
+        for (release, _) in routed.chain(deployed).filter(|(_, offset)| *offset >= self.published) {
+            self.tally.begin(&release);
+        }
     }
 
     fn look_at_the_file(&mut self) {
@@ -319,11 +329,13 @@ impl Keeper {
         let (read, releases) = (self.read_by_workers(), self.loaded());
         let urgent = self.told.as_ref().is_none_or(|(_, told)| told.read != read || told.releases != releases);
         let every = Duration::from_millis(HostStatus::EVERY_MS.unsigned_abs());
-        let pace = if self.rerouted.elapsed() < STATUS_PACE.1 { STATUS_PACE.0 } else { every };
-        if !urgent && self.looked.elapsed() < pace {
+        let (looked, troubles) = (self.looked, self.tally.troubles());
+        let is_followed = self.rerouted.elapsed() < STATUS_PACE.1 || troubles != looked.1;
+        let pace = if is_followed { STATUS_PACE.0 } else { every };
+        if !urgent && looked.0.elapsed() < pace {
             return;
         }
-        self.looked = Instant::now();
+        self.looked = (Instant::now(), troubles);
         let status = self.status(read, releases);
         if self.told.as_ref().is_none_or(|(at, told)| at.elapsed() >= every || *told != status) {
             self.topic.tell(&self.own.instance, Some(&status));
@@ -351,6 +363,7 @@ impl Keeper {
     fn status(&self, read: i64, releases: Vec<Loaded>) -> HostStatus {
         let running = self.tally.running().into_iter().map(|(release, names)| Running {
             release,
+            state_version: self.shelf.state_version(&release),
             count: names.len() as u64,
             names: names.into_iter().take(HostStatus::NAMES).collect(),
         });
@@ -373,7 +386,8 @@ impl Keeper {
         told.map(|(release, counts, first)| Failures {
             release,
             messages: counts.messages,
-            failures: counts.failures + counts.rejections,
+            failures: counts.failures,
+            rejections: counts.rejections,
             first: first.map(|first| first.chars().take(FIRST_FAILURE).collect()).unwrap_or_default(),
         })
         .collect()

@@ -147,6 +147,11 @@ impl Shelf {
         }
     }
 
+    /// The version of the layout that a release's state has, where it is ready here.
+    pub(super) fn state_version(&self, release: &Digest) -> Option<u32> {
+        self.artifact(release).map(|artifact| artifact.manifest().state_version)
+    }
+
     fn try_load(&mut self, release: &Digest, control: &Control) -> bool {
         let with = records(release, control);
         match self.loaded.get(release) {
@@ -208,36 +213,44 @@ impl Shelf {
             }
         }
         artifacts.extend(self.base.iter().map(|base| (base.digest(), Arc::clone(base))));
-        self.clashing = self.clashes(control, &artifacts);
+        let base = self.base.as_ref().map(|base| base.digest());
+        let order = precedence(base, control, artifacts.keys().copied());
+        let in_order = order.iter().filter_map(|digest| Some((*digest, artifacts.get(digest)?.manifest())));
+        self.clashing = clashes(&self.loader.topology, in_order);
         for (digest, why) in &self.clashing {
             let consumes = artifacts.remove(digest).map(|artifact| artifact.manifest().consumes.clone());
             releases.insert(*digest, Availability::Failed { why: why.clone(), consumes });
         }
         let ready = |artifact: &Arc<Artifact>| Availability::Ready(Arc::clone(artifact.release()));
         releases.extend(artifacts.iter().map(|(digest, artifact)| (*digest, ready(artifact))));
-        let base = self.base.as_ref().map(|base| base.digest());
         let routing = Routing::new(control.routes().clone(), Some(read), base, releases, self.on_failure);
         Publication { routing: Arc::new(routing), artifacts }
     }
+}
 
-    /// Artifacts that name a topic by another token than those before them do: first comes the base, then the default, the
-    /// percentage, pins, and what these replaced.
-    fn clashes(&self, control: &Control, artifacts: &BTreeMap<Digest, Arc<Artifact>>) -> BTreeMap<Digest, String> {
-        let routed: Vec<_> = control.routed().map(|(_, value, _)| value.route().release).collect();
-        let base = self.base.iter().map(|base| base.digest());
-        let order = base.chain(routed).chain(artifacts.keys().copied());
-        let (mut seen, mut consumed, mut clashes) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
-        for digest in order.filter(|digest| seen.insert(*digest)) {
-            let Some(artifact) = artifacts.get(&digest) else { continue };
-            let mut all: BTreeSet<Arc<str>> = consumed.clone();
-            all.extend(artifact.manifest().consumes.iter().map(|token| Arc::from(token.as_str())));
-            match self.loader.topology.with(&all, []) {
-                Ok(_) => consumed = all,
-                Err(error) => drop(clashes.insert(digest, format!("beside the other releases: {error}"))),
-            }
+/// Releases in the order in which their topics count: the base, the default, the percentage, pins, then what these replaced and
+/// what is kept.
+fn precedence(base: Option<Digest>, control: &Control, all: impl IntoIterator<Item = Digest>) -> Vec<Digest> {
+    let routed = control.routed().map(|(_, value, _)| value.route().release);
+    let mut seen = BTreeSet::new();
+    base.into_iter().chain(routed).chain(all).filter(|digest| seen.insert(*digest)).collect()
+}
+
+/// Releases that name a topic by another token than those before them do, and why that cannot be.
+fn clashes<'a>(
+    topology: &Topology,
+    in_order: impl IntoIterator<Item = (Digest, &'a Manifest)>,
+) -> BTreeMap<Digest, String> {
+    let (mut consumed, mut clashes) = (BTreeSet::new(), BTreeMap::new());
+    for (digest, manifest) in in_order {
+        let mut all: BTreeSet<Arc<str>> = consumed.clone();
+        all.extend(manifest.consumes.iter().map(|token| Arc::from(token.as_str())));
+        match topology.with(&all, []) {
+            Ok(_) => consumed = all,
+            Err(error) => drop(clashes.insert(digest, format!("beside the other releases: {error}"))),
         }
-        clashes
     }
+    clashes
 }
 
 /// A plugin's file that a trusted key has signed, where keys are set.
@@ -296,5 +309,51 @@ impl Loader {
         }
         let consumes: Vec<_> = artifact.manifest().consumes.iter().map(|token| Arc::from(token.as_str())).collect();
         self.topology.with(&consumes, &artifact.release().produces).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(number: u8) -> Digest {
+        Digest::new([number; 32])
+    }
+
+    fn consumes(tokens: &[&str]) -> Manifest {
+        Manifest {
+            name: "plugin".into(),
+            version: "1.0.0".into(),
+            consumes: tokens.iter().map(|token| (*token).to_owned()).collect(),
+            produces: vec![],
+            lookups: vec![],
+            state_version: 1,
+        }
+    }
+
+    #[test]
+    fn of_two_releases_whose_topics_clash_the_one_that_fewer_tenants_are_routed_to_goes() {
+        let mut control = Control::default();
+        let routes =
+            [("route/tenant/a", 1, ""), ("route/percentage", 2, r#""percent":"5","#), ("route/default", 3, "")];
+        for (offset, (key, release, share)) in (0..).zip(routes) {
+            let value = format!(r#"{{{share}"release":"{}"}}"#, digest(release));
+            control.apply(offset, 0, key.as_bytes(), Some(value.as_bytes())).unwrap();
+        }
+        let order = precedence(Some(digest(9)), &control, (0..10).map(digest));
+        assert_eq!(order, [9, 3, 2, 1, 0, 4, 5, 6, 7, 8].map(digest), "the base, default, percentage, pins, all else");
+
+        let names = [("A", "same"), ("B", "same")].map(|(token, name)| (token.to_owned(), name.to_owned()));
+        let topology = Topology::new("app", names.into(), |_| None, 1);
+        let manifests = [(1, consumes(&["A", "X"])), (2, consumes(&["B", "Y"])), (3, consumes(&["Y", "A"]))];
+        let clashing = |order: [u8; 3]| {
+            let manifest = |number: u8| (digest(number), &manifests[usize::from(number) - 1].1);
+            clashes(&topology, order.map(manifest))
+        };
+        let goes = |order| clashing(order).into_keys().map(|release| release.bytes()[0]).collect::<Vec<_>>();
+        assert_eq!(goes([1, 2, 3]), [2], "its other topic does not count either");
+        assert_eq!(goes([2, 3, 1]), [1, 3]);
+        let why = &clashing([1, 2, 3])[&digest(2)];
+        assert!(why.contains("A and B both name the topic \"same\""), "{why}");
     }
 }

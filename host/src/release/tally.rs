@@ -3,7 +3,8 @@
 //! Only what is committed counts: a batch that is aborted runs again. Tenants are those that have had a message since the
 //! worker took its routing.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::btree_map::{BTreeMap, Entry};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use switchboard_core::envelope::{Class, Coordinates, TenantId};
@@ -19,6 +20,17 @@ pub(super) struct Counts {
     pub(super) failures: u64,
     /// Messages that the plugin called invalid: every plugin has them, at a rate of its input.
     pub(super) rejections: u64,
+}
+
+impl Counts {
+    /// What has come since an earlier count.
+    pub(super) fn since(&self, before: &Self) -> Self {
+        Self {
+            messages: self.messages - before.messages,
+            failures: self.failures - before.failures,
+            rejections: self.rejections - before.rejections,
+        }
+    }
 }
 
 /// Tenants of one worker.
@@ -40,11 +52,24 @@ pub(super) struct Stays {
 #[derive(Debug, Default)]
 struct Sums {
     counts: BTreeMap<Digest, Counts>,
-    /// The first failure of each release.
+    /// What of that was before the release was deployed or routed to last.
+    before: BTreeMap<Digest, Counts>,
+    /// The first failure of each release since then.
     first: BTreeMap<Digest, String>,
     workers: Vec<Tenants>,
     /// Who was refused by which release: that counts once, however often it is tried.
     refused: BTreeSet<(TenantId, Digest)>,
+    /// Counts up.
+    troubles: u64,
+}
+
+impl Sums {
+    fn failed(&mut self, release: Digest, told: impl FnOnce() -> String) {
+        if let Entry::Vacant(first) = self.first.entry(release) {
+            first.insert(told());
+            self.troubles += 1;
+        }
+    }
 }
 
 /// The sums of all workers.
@@ -67,10 +92,26 @@ impl Tally {
         self.sums().counts.get(release).copied().unwrap_or_default()
     }
 
+    /// It is deployed or routed to anew: what is told of its failures begins here.
+    pub(super) fn begin(&self, release: &Digest) {
+        let sums = &mut *self.sums();
+        sums.first.remove(release);
+        if let Some(counts) = sums.counts.get(release) {
+            sums.before.insert(*release, *counts);
+        }
+    }
+
+    /// Another number whenever there is something new that somebody who follows a change wants to hear of at once: a release's
+    /// first failure, a tenant that stays or waits.
+    pub(super) fn troubles(&self) -> u64 {
+        self.sums().troubles
+    }
+
     /// Forgets all other releases.
     pub(super) fn keep(&self, releases: &BTreeSet<Digest>) {
         let sums = &mut *self.sums();
         sums.counts.retain(|release, _| releases.contains(release));
+        sums.before.retain(|release, _| releases.contains(release));
         sums.first.retain(|release, _| releases.contains(release));
         sums.refused.retain(|(_, release)| releases.contains(release));
     }
@@ -87,10 +128,13 @@ impl Tally {
         self.sums().first.get(release).cloned()
     }
 
-    /// Each release that has had messages, with its first failure.
+    /// What has become of each release's messages since it was deployed or routed to last, with its first failure.
     pub(super) fn failures(&self) -> Vec<(Digest, Counts, Option<String>)> {
         let sums = self.sums();
-        let told = |(release, counts): (&Digest, &Counts)| (*release, *counts, sums.first.get(release).cloned());
+        let told = |(release, counts): (&Digest, &Counts)| {
+            let before = sums.before.get(release).copied().unwrap_or_default();
+            (*release, counts.since(&before), sums.first.get(release).cloned())
+        };
         sums.counts.iter().map(told).collect()
     }
 
@@ -162,7 +206,9 @@ impl Observer for TallyObserver {
     fn stays(&mut self, tenant: &TenantId, _: Digest, on: Digest, why: &str) {
         let sums = &mut *self.tally.sums();
         let stays = Stays { on, why: why.to_owned() };
-        sums.workers[self.worker].staying.insert(tenant.clone(), stays);
+        if sums.workers[self.worker].staying.insert(tenant.clone(), stays.clone()) != Some(stays) {
+            sums.troubles += 1;
+        }
     }
 
     fn refused(&mut self, tenant: &TenantId, release: &Release, why: &str) {
@@ -171,11 +217,14 @@ impl Observer for TallyObserver {
             return;
         }
         sums.counts.entry(release.digest).or_default().failures += 1;
-        sums.first.entry(release.digest).or_insert_with(|| format!("{why} (tenant {tenant})"));
+        sums.failed(release.digest, || format!("{why} (tenant {tenant})"));
     }
 
     fn waits(&mut self, tenant: &TenantId, lacks: Option<Digest>, why: &str) {
-        self.tally.sums().workers[self.worker].waiting.insert(tenant.clone(), (why.to_owned(), lacks));
+        let (sums, waits) = (&mut *self.tally.sums(), (why.to_owned(), lacks));
+        if sums.workers[self.worker].waiting.insert(tenant.clone(), waits.clone()) != Some(waits) {
+            sums.troubles += 1;
+        }
     }
 
     fn rerouted(&mut self) {
@@ -193,7 +242,7 @@ impl Observer for TallyObserver {
             sum.rejections += more.rejections;
         }
         for (release, text) in std::mem::take(first) {
-            sums.first.entry(release).or_insert(text);
+            sums.failed(release, || text);
         }
         let known = &mut sums.workers[self.worker].running;
         for (tenant, release) in running.drain() {
@@ -258,6 +307,27 @@ mod tests {
     }
 
     #[test]
+    fn failures_are_told_from_the_last_deployment_on_and_gates_see_all() {
+        let tally = Tally::default();
+        let (mut observer, new) = (tally.observer(), release(2));
+        let told = || tally.failures().pop().map(|(_, counts, first)| (counts, first.is_some())).unwrap();
+        let trap = |observer: &mut TallyObserver| {
+            settle(observer, "a", &new, Some(Class::Trap));
+            observer.committed();
+        };
+        trap(&mut observer);
+        let one = Counts { messages: 1, failures: 1, rejections: 0 };
+        assert_eq!((told(), tally.troubles()), ((one, true), 1));
+        trap(&mut observer);
+        assert_eq!(tally.troubles(), 1, "that it fails is no news");
+        tally.begin(&new.digest);
+        assert_eq!(told(), (Counts::default(), false));
+        trap(&mut observer);
+        assert_eq!((told(), tally.troubles()), ((one, true), 2));
+        assert_eq!(tally.counts(&new.digest), Counts { messages: 3, failures: 3, rejections: 0 });
+    }
+
+    #[test]
     fn who_stays_and_who_waits_is_told_until_the_next_routing() {
         let tally = Tally::default();
         let (mut observer, old, new, tenant) = (tally.observer(), release(1), release(2), TenantId::new("t"));
@@ -267,8 +337,12 @@ mod tests {
         assert_eq!(tally.lacking(), [old.digest].into());
         let stays = Stays { on: old.digest, why: "no".into() };
         assert_eq!(tally.staying(), [(tenant.clone(), stays)].into());
-        assert_eq!(tally.waiting(), [(tenant, "none".into())].into());
+        assert_eq!(tally.waiting(), [(tenant.clone(), "none".into())].into());
         assert_eq!(tally.counts(&new.digest).failures, 1, "a release that cannot take its tenants over fails");
+        let troubles = tally.troubles();
+        observer.stays(&tenant, new.digest, old.digest, "no");
+        observer.waits(&tenant, Some(old.digest), "none");
+        assert_eq!(tally.troubles(), troubles, "that was known");
         observer.rerouted();
         assert!(tally.staying().is_empty() && tally.waiting().is_empty());
     }

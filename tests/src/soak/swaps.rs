@@ -217,7 +217,7 @@ impl Swaps {
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         Ok(match kind {
             Kind::Deploy => [words(&["deploy"]), vec![self.artifact("default")?]].concat(),
-            Kind::DeployAndWait => [words(&["deploy", "--wait=120s"]), vec![self.artifact("default")?]].concat(),
+            Kind::DeployAndWait => [words(&["deploy", "--wait"]), vec![self.artifact("default")?]].concat(),
             Kind::DeployToTenants => {
                 let tenants = self.tenants();
                 [words(&["deploy"]), vec![self.artifact(&tenants[0])?], flags(&tenants)].concat()

@@ -1,5 +1,9 @@
 //! Hot swap on a real broker: what tenants run changes while hosts run, by the real commands.
 
+mod former;
+mod gates;
+mod wait;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};

@@ -9,6 +9,7 @@
 //! | `unwilling` | 4.0.0, state version 2; its migration from 1 writes, and fails |
 //! | `looping` | its `describe` never returns |
 //! | `further_token` | 5.0.0, consumes IN2 beside IN |
+//! | `rejecting` | 6.0.0, rejects a third of all messages |
 
 #![forbid(unsafe_code)]
 

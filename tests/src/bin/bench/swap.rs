@@ -112,7 +112,7 @@ impl Stage {
         let path = self.artifacts.path(release).display().to_string();
         let clock = || std::time::UNIX_EPOCH.elapsed().map(|time| time.as_millis()).unwrap_or_default();
         let (began, clock) = (Instant::now(), clock());
-        let arguments = [&["--wait=60s", "--json"], arguments].concat();
+        let arguments = [&["--wait", "--json"], arguments].concat();
         let entry = self.app.begin_by(runner, &["deploy", &path], &arguments)?.end()?.json()?;
         let ended = Instant::now();
         ensure!(entry["rollout"]["result"] == "done", "{entry}");

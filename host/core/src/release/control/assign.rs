@@ -5,6 +5,7 @@ use super::super::routes::{Gate, Percent, Route, Share};
 use super::decision::{Decision, Refusal, Stamp};
 use super::fold::Control;
 use super::records::{CHUNK_BYTES, Key, ReleaseRecord, RouteChange, RouteValue, Scope, What, Write};
+use super::status::{HostStatus, Running, Staying};
 use crate::envelope::TenantId;
 
 /// Who shall run a release.
@@ -131,21 +132,60 @@ fn assign(
             }
         }
     }
-    for former in replaced.into_iter().flatten().filter(|former| former.release != release) {
-        if let Some(replaced) = control.release(&former.release)
-            && !record.takes_over(replaced.manifest.state_version)
+    let routed = replaced.into_iter().flatten().map(|route| Former {
+        release: route.release,
+        state_version: None,
+        whose: "which it replaces".into(),
+    });
+    for Former { release: former, state_version, whose } in routed.chain(reported(control, &release, audience)) {
+        let record_of = control.release(&former).map(|record| record.manifest.state_version);
+        if let Some(version) = record_of.or(state_version).filter(|_| former != release)
+            && !record.takes_over(version)
         {
             return Err(Refusal::StateVersion {
                 release: format!("{} {} ({})", record.manifest.name, record.manifest.version, release.short()),
                 version: record.manifest.state_version,
-                replaced: control.title(&former.release),
-                former: replaced.manifest.state_version,
+                replaced: control.title(&former),
+                whose,
+                former: version,
             });
         }
     }
     let routes: Vec<_> = touched.into_iter().map(|(scope, after)| control.touch(scope, after)).collect();
     let routes: Vec<_> = routes.into_iter().filter(|touched| touched.before != touched.after).collect();
     if routes.is_empty() { Err(Refusal::NothingToChange) } else { Ok(routes) }
+}
+
+/// A release whose tenants another one is to take over.
+struct Former {
+    release: Digest,
+    state_version: Option<u32>,
+    whose: String,
+}
+
+/// What hosts say that tenants of this audience run now, whatever routes say: what they stay on, and what is on file. A host's
+/// word counts as long as it lived when the newest record was written: nobody else has run its tenants since.
+fn reported(control: &Control, release: &Digest, audience: &Audience) -> Vec<Former> {
+    let includes = |tenant: &TenantId| {
+        let scope = control.scope_of(tenant);
+        match audience {
+            Audience::Default => scope.is_none_or(|scope| scope == Scope::Default),
+            Audience::Percent(percent) => !matches!(scope, Some(Scope::Tenant(_))) && percent.includes(release, tenant),
+            Audience::Tenants(tenants) => tenants.contains(tenant),
+        }
+    };
+    let former = |release, state_version, tenant: &TenantId| {
+        includes(tenant).then(|| Former { release, state_version, whose: format!("which the tenant {tenant} runs") })
+    };
+    let living = control.living(control.newest()).map(|seen| &seen.status);
+    let found = living.flat_map(|HostStatus { tenants, staying, .. }| {
+        let runs = |running: &Running| {
+            running.names.iter().find_map(|tenant| former(running.release, running.state_version, tenant))
+        };
+        let stays = |staying: &Staying| former(staying.release, None, &staying.tenant);
+        tenants.iter().filter_map(runs).chain(staying.iter().filter_map(stays)).collect::<Vec<_>>()
+    });
+    found.collect()
 }
 
 /// What tenants ran before a release, by the route that they had; `None`: the artifact of their host's config file.

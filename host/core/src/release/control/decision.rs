@@ -49,10 +49,11 @@ impl Decision {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error(
-        "{release} has state version {version}, but {replaced}, which it replaces, has {former}, and {release} does not say \
-         that it can take that over: deploy a build that migrates from version {former}"
+        "{release} has state version {version}, but {replaced}, {whose}, has {former}, and {release} does not say that it can \
+         take that over: deploy a build that migrates from version {former}, or first give tenants that are to stay on \
+         {replaced} a route of their own"
     )]
-    StateVersion { release: String, version: u32, replaced: String, former: u32 },
+    StateVersion { release: String, version: u32, replaced: String, whose: String, former: u32 },
     #[error("{0} is what all tenants run that have no route of their own: a percentage of them cannot try it")]
     AlreadyDefault(String),
     #[error("the release {0} is not there any more: deploy its artifact again")]

@@ -25,7 +25,7 @@ pub use prune::prune;
 pub use records::{
     By, CHUNK_BYTES, Change, Key, Malformed, ReleaseRecord, RouteChange, RouteValue, Scope, What, Write,
 };
-pub use rollout::{HostProgress, Rollout, Stage};
+pub use rollout::{HostProgress, Rollout, Stage, Verdict, Watch};
 pub use status::{Failures, HostStatus, Loaded, Running, State, Staying, Waiting};
 pub use undo::{automatic_rollback, rollback};
 

@@ -71,8 +71,12 @@ pub enum State {
 
 /// How many tenants of a host run a release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Running {
     pub release: Digest,
+    /// Of the release, and so of the state of these tenants.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_version: Option<u32>,
     pub count: u64,
     /// The first [`HostStatus::NAMES`] of them.
     #[serde(default)]
@@ -95,15 +99,18 @@ pub struct Waiting {
     pub reason: String,
 }
 
-/// How a release does on a host, since it was routed there.
+/// How a release does on a host, since it was deployed or routed to last.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failures {
     pub release: Digest,
     /// Messages that it was given.
     pub messages: u64,
-    /// Those of them that became dead letters.
+    /// What a sound plugin never has: traps, limits, outputs that may not be sent, tenants whose state it could not take over.
     pub failures: u64,
-    /// Of the first one: what happened.
+    /// Messages that it called invalid.
+    #[serde(default)]
+    pub rejections: u64,
+    /// Of the first failure: what happened.
     #[serde(default)]
     pub first: String,
 }
@@ -124,7 +131,7 @@ mod tests {
                 Loaded { digest: release, state: State::Ready },
                 Loaded { digest: release, state: State::Failed { reason: "why".into() } },
             ],
-            tenants: vec![Running { release, count: 1, names: vec![TenantId::new("t")] }],
+            tenants: vec![Running { release, state_version: Some(2), count: 1, names: vec![TenantId::new("t")] }],
             ..HostStatus::default()
         };
         let json = serde_json::to_value(&status).unwrap();
@@ -132,7 +139,7 @@ mod tests {
         let expected = serde_json::json!({
             "instance": "one", "host": "node", "started": 5, "read": 7,
             "releases": [{ "digest": digest, "state": "ready" }, { "digest": digest, "state": "failed", "reason": "why" }],
-            "tenants": [{ "release": digest, "count": 1, "names": ["t"] }],
+            "tenants": [{ "release": digest, "state-version": 2, "count": 1, "names": ["t"] }],
             "staying": [], "waiting": [], "failures": [],
         });
         assert_eq!(json, expected);

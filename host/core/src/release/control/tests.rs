@@ -1,4 +1,5 @@
 mod properties;
+mod rollout;
 
 use std::collections::BTreeMap;
 
@@ -186,6 +187,55 @@ fn a_state_version_that_cannot_be_taken_over_is_refused() {
 }
 
 #[test]
+fn a_state_version_that_a_host_reports_counts_as_one_that_is_routed() {
+    let runs = |number, names: &[&str]| Running {
+        release: digest(number),
+        state_version: (number == 77).then_some(7),
+        count: 30,
+        names: names.iter().map(|name| TenantId::new(*name)).collect(),
+    };
+    let mut topic = Topic::default();
+    topic.deploy(1, Audience::Default).unwrap();
+    topic.deploy(9, tenants(&["a"])).unwrap();
+    topic.rollback(&[]).unwrap();
+    topic.deploy(1, tenants(&["p"])).unwrap();
+    let staying = Staying { tenant: TenantId::new("a"), release: digest(9), reason: "why".into() };
+    let says = |topic: &mut Topic, tenants: &[Running], staying: &[Staying]| {
+        let status = HostStatus { tenants: tenants.to_vec(), staying: staying.to_vec(), ..HostStatus::default() };
+        topic.status("one", &status);
+    };
+    let refused =
+        |topic: &Topic, number, audience| topic.clone().deploy(number, audience).err().map(|why| why.to_string());
+
+    says(&mut topic, &[runs(1, &["b"])], &[staying]);
+    let why = refused(&topic, 2, Audience::Default).unwrap();
+    assert!(why.contains("plugin 9.0.0 (090909090909), which the tenant a runs, has 2"), "{why}");
+    assert!(refused(&topic, 2, tenants(&["a"])).is_some());
+    assert!(refused(&topic, 2, percent("100")).is_some());
+    assert_eq!(refused(&topic, 2, tenants(&["b"])), None, "that is not its tenant");
+    assert_eq!(refused(&topic, 9, Audience::Default), None, "it runs it already");
+    // With a route of its own it is none of the default's tenants.
+    topic.deploy(9, tenants(&["a"])).unwrap();
+    assert_eq!(refused(&topic, 2, Audience::Default), None);
+
+    // What is on file has no record.
+    says(&mut topic, &[runs(77, &["b", "c"])], &[]);
+    let why = refused(&topic, 2, Audience::Default).unwrap();
+    assert!(why.contains("4d4d4d4d4d4d, which the tenant b runs, has 7"), "{why}");
+    says(&mut topic, &[runs(77, &["p", "a"])], &[]);
+    assert_eq!(refused(&topic, 2, Audience::Default), None, "these have routes of their own");
+    assert_eq!(refused(&topic, 2, percent("100")), None);
+
+    // A host that is long gone says nothing of what its tenants run by now.
+    says(&mut topic, &[runs(77, &["b"])], &[]);
+    let beyond = HostStatus::ALIVE_MS / 1000;
+    for _ in 0..beyond {
+        topic.status("two", &HostStatus::default());
+    }
+    assert_eq!(refused(&topic, 2, Audience::Default), None);
+}
+
+#[test]
 fn a_rollback_says_who_cannot_go_back() {
     let mut topic = Topic::default();
     topic.deploy(1, Audience::Default).unwrap();
@@ -271,7 +321,7 @@ fn pruning_keeps_the_newest_and_all_that_is_in_use() {
     for number in 1..=8 {
         topic.deploy(number, Audience::Default).unwrap();
     }
-    let running = Running { release: digest(2), count: 1, names: vec![] };
+    let running = Running { release: digest(2), state_version: None, count: 1, names: vec![] };
     topic.status("one", &HostStatus { tenants: vec![running], ..HostStatus::default() });
     let stamp = topic.stamp();
     let decision = topic.commit(Ok(prune(&topic.control, 3, topic.control.newest(), stamp))).unwrap();
@@ -325,33 +375,4 @@ fn what_cannot_be_read_is_told_and_taken_for_gone() {
     assert_eq!(control.history().len(), 0);
     control.apply(93, 0, b"host/x", Some(br#"{"instance":"x","host":"n","started":1,"read":2}"#)).unwrap();
     assert_eq!(control.hosts()["x"].status.read, 2);
-}
-
-#[test]
-fn a_rollout_is_done_when_every_living_host_goes_by_it() {
-    let mut topic = Topic::default();
-    let host = |read, state: Option<State>| HostStatus {
-        read,
-        releases: state.map(|state| Loaded { digest: digest(1), state }).into_iter().collect(),
-        ..HostStatus::default()
-    };
-    topic.status("dead", &host(0, None));
-    topic.deploy(1, Audience::Default).unwrap();
-    let now = topic.control.newest() + HostStatus::ALIVE_MS - 1;
-    let offset = topic.control.change("c1").unwrap().offset;
-    let look = |topic: &Topic| {
-        let rollout = topic.control.rollout(topic.control.change("c1").unwrap(), &digest(1), now);
-        (rollout.hosts.len(), rollout.is_done(), rollout.has_failed(), rollout.undone.is_some())
-    };
-    assert_eq!(look(&topic), (0, false, false, false));
-    topic.status("one", &host(offset + 1, Some(State::Ready)));
-    assert_eq!(look(&topic), (1, true, false, false));
-    topic.status("two", &host(offset, Some(State::Ready)));
-    assert_eq!(look(&topic), (2, false, false, false));
-    topic.status("two", &host(offset, Some(State::Failed { reason: "before".into() })));
-    assert_eq!(look(&topic), (2, false, false, false), "that was another attempt");
-    topic.status("two", &host(offset + 9, Some(State::Failed { reason: "why".into() })));
-    assert_eq!(look(&topic), (2, false, true, false));
-    topic.automatic_rollback(1, &Scope::Default).unwrap();
-    assert_eq!(look(&topic), (2, false, true, true));
 }

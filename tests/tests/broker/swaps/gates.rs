@@ -1,0 +1,92 @@
+//! The health gate on a real broker: rejections, and a rollback that cannot be written at once.
+
+use anyhow::{Context as _, Result, ensure};
+use switchboard_tests::app::{App, LONG};
+use switchboard_tests::host::{Host, release};
+use switchboard_tests::kafka::Kafka;
+use switchboard_tests::native::{Operation, Resource, allow};
+
+use super::{TOKENS, deploy, ledgers, lines, send, send_to, status};
+
+/// A quarter of these messages is refused.
+fn send_mixed(app: &App, tenant: &str, ids: std::ops::Range<u32>) -> Result<()> {
+    ids.step_by(4).try_for_each(|id| {
+        send_to(app, "IN", tenant, id..id + 1, "refuse x")?;
+        send(app, tenant, id + 1..id + 4)
+    })
+}
+
+/// Waits until the host has counted so many rejections of a release.
+fn counted(app: &App, release: &str, rejections: u64) -> Result<()> {
+    let deadline = std::time::Instant::now() + LONG;
+    loop {
+        let told = status(app)?["hosts"][0]["failures"].clone();
+        let mut failures = told.as_array().into_iter().flatten();
+        if failures.any(|told| told["release"] == release && told["rejections"] == rejections) {
+            return Ok(());
+        }
+        ensure!(std::time::Instant::now() < deadline, "not {rejections} rejections of {release}: {told:#}");
+    }
+}
+
+fn rolled_back(host: &Host) -> Vec<String> {
+    host.log().into_iter().filter(|line| line.contains("is to be rolled back")).collect()
+}
+
+#[test]
+fn a_release_goes_back_when_it_rejects_more_than_the_one_before_and_stays_when_not() -> Result<()> {
+    let app = ledgers("rejections")?;
+    let host = app.run("host", &[])?;
+    let first = deploy(&app, &release("tagged_1")?, &["--no-gate"])?;
+    send_mixed(&app, "a", 0..160)?;
+    lines(&app, "a", 120)?;
+    counted(&app, &first, 40)?;
+    let second = deploy(&app, &release("tagged_2")?, &["--gate", "3/1000"])?;
+    send_mixed(&app, "a", 160..320)?;
+    assert!(lines(&app, "a", 240)?[120..].iter().all(|line| line.2 == "2.0.0"));
+    counted(&app, &second, 40)?;
+    assert_eq!(rolled_back(&host), [""; 0]);
+
+    // All gates are looked at together: when this one has been, the other one was.
+    deploy(&app, &release("rejecting")?, &["--gate", "3/1000", "--tenant", "b"])?;
+    send(&app, "b", 0..150)?;
+    host.wait_for("the rollback", LONG, |line| line.contains("tagged 6.0.0") && line.contains("is rolled back"))?;
+    assert!(rolled_back(&host).iter().all(|line| line.contains("tagged 6.0.0")), "{:#?}", rolled_back(&host));
+    let told = app.ask(&["releases"], &["--history", "--json"])?.json()?;
+    let last = told["history"].as_array().and_then(|history| history.last()).context("no history")?;
+    assert_eq!((&last["what"], &last["routes"][0]["route"]), (&"automatic-rollback".into(), &"tenant/b".into()));
+    assert!(last["note"].as_str().unwrap_or_default().contains("more than usual were rejected"), "{last}");
+    Ok(())
+}
+
+#[test]
+fn a_rollback_that_could_not_be_written_is_tried_again() -> Result<()> {
+    let (kafka, login) = Kafka::guarded()?;
+    let login: Vec<_> = login.iter().map(String::as_str).collect();
+    let app = App::on(&kafka, "gate-acl", &TOKENS, 1)?.arg("--tenant-header", "TENANT=text").arg("--workers", "1");
+    assert!(app.run("creator", &[])?.terminate(LONG)?.success());
+    let topic = |topic: &str| format!("{}-{topic}", app.name);
+    let grant = |resource: Resource<'_>, operation| allow(kafka.bootstrap(), "User:switchboard", resource, operation);
+    for name in ["IN", "LINES", "AUDIT", "shards", "state", "dead-letters", "control"] {
+        for operation in [Operation::Read, Operation::Write, Operation::Delete, Operation::DescribeConfigs] {
+            grant(Resource::Topic(&topic(name)), operation)?;
+        }
+    }
+    grant(Resource::Group(&app.name), Operation::Read)?;
+    // The workers', but not that of all who change routes.
+    grant(Resource::TransactionalIds(&topic("host-")), Operation::Write)?;
+    let host = app.run("host", &[&login[..], &["--instance", "host"]].concat())?;
+    deploy(&app, &release("tagged_1")?, &[])?;
+    deploy(&app, &release("trapping")?, &["--gate", "3/1000"])?;
+    send(&app, "a", 0..60)?;
+    host.wait_for("the attempt", LONG, |line| line.contains("was not rolled back") && line.contains("trying on"))?;
+    let routed = || -> Result<_> {
+        let shown = app.ask(&["route", "show"], &["--json"])?.json()?;
+        Ok(shown["routes"][0]["version"].as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(routed()?, "3.0.0");
+    grant(Resource::TransactionalIds(&topic("control")), Operation::Write)?;
+    host.wait_for("the rollback", LONG, |line| line.contains("is rolled back"))?;
+    assert_eq!(routed()?, "1.0.0");
+    Ok(())
+}
