@@ -12,7 +12,7 @@ use switchboard_tests::app::{App, LONG, header};
 use switchboard_tests::client::Record;
 use switchboard_tests::host::{Host, hostile, messenger, release};
 
-const TOKENS: [&str; 3] = ["IN", "LINES", "AUDIT"];
+const TOKENS: [&str; 4] = ["IN", "IN2", "LINES", "AUDIT"];
 
 /// An application for releases of the ledger, which run nothing until one is deployed.
 fn ledgers(prefix: &str) -> Result<App> {
@@ -106,8 +106,8 @@ fn a_host_without_a_plugin_runs_what_is_deployed_and_later_hosts_have_the_same_r
 
 #[test]
 fn topics_of_a_new_release_are_read_and_those_of_no_release_are_left_with_their_offsets() -> Result<()> {
-    let app = App::new("tokens", &["IN", "IN2", "LINES", "AUDIT"], 2)?.arg("--tenant-header", "TENANT=text");
-    let host = app.run("host", &["--workers", "2"])?;
+    let app = ledgers("tokens")?;
+    let host = app.run("host", &[])?;
     deploy(&app, &release("tagged_1")?, &[])?;
     send_to(&app, "IN2", "a", 0..3, "note")?;
     deploy(&app, &release("further_token")?, &["--tenant", "a"])?;
@@ -196,8 +196,8 @@ fn tenants_of_a_release_that_a_host_refuses_stay_or_wait_as_it_is_set() -> Resul
 
 #[test]
 fn a_tenant_whose_state_cannot_be_migrated_stays_and_nothing_of_the_attempt() -> Result<()> {
-    let app = App::new("unwilling", &["IN", "IN2", "LINES", "AUDIT"], 2)?.arg("--tenant-header", "TENANT=text");
-    let host = app.run("host", &["--workers", "2"])?;
+    let app = ledgers("unwilling")?;
+    let host = app.run("host", &[])?;
     deploy(&app, &release("tagged_1")?, &[])?;
     send(&app, "a", 0..3)?;
     lines(&app, "a", 3)?;

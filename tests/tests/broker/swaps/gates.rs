@@ -67,7 +67,7 @@ fn a_rollback_that_could_not_be_written_is_tried_again() -> Result<()> {
     assert!(app.run("creator", &[])?.terminate(LONG)?.success());
     let topic = |topic: &str| format!("{}-{topic}", app.name);
     let grant = |resource: Resource<'_>, operation| allow(kafka.bootstrap(), "User:switchboard", resource, operation);
-    for name in ["IN", "LINES", "AUDIT", "shards", "state", "dead-letters", "control"] {
+    for name in ["IN", "IN2", "LINES", "AUDIT", "shards", "state", "dead-letters", "control"] {
         for operation in [Operation::Read, Operation::Write, Operation::Delete, Operation::DescribeConfigs] {
             grant(Resource::Topic(&topic(name)), operation)?;
         }
