@@ -115,19 +115,11 @@ fn drive<P: Plugins, L: Lookups, O: Observer>(
     stop: &Shutdown,
 ) -> Result<(), Stop> {
     // Also when the worker panics.
-    let _ask = AskOnDrop(stop);
+    let _ask = stop.on_drop();
     while !stop.is_asked() {
         if let Next::After(pause) = worker.step()? {
             stop.wait(pause);
         }
     }
     Ok(())
-}
-
-struct AskOnDrop<'a>(&'a Shutdown);
-
-impl Drop for AskOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.ask();
-    }
 }

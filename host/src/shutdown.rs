@@ -7,6 +7,16 @@ pub struct Shutdown {
     inner: Arc<(Mutex<bool>, Condvar)>,
 }
 
+/// See [`Shutdown::on_drop`].
+#[must_use]
+pub struct AskOnDrop<'a>(&'a Shutdown);
+
+impl Drop for AskOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.ask();
+    }
+}
+
 impl Shutdown {
     pub fn ask(&self) {
         *self.inner.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
@@ -22,6 +32,11 @@ impl Shutdown {
         let asked = self.inner.0.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.inner.1.wait_timeout_while(asked, time, |asked| !*asked);
         *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Asks for a stop when it is dropped: by a thread without which nothing must go on, also when it panics.
+    pub fn on_drop(&self) -> AskOnDrop<'_> {
+        AskOnDrop(self)
     }
 
     /// SIGTERM and SIGINT ask for a stop; a second one ends the process at once.

@@ -75,7 +75,11 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
         Plan { rules, options, topology: Arc::new(topology), lookups, workers, state_dir: settings.state_dir.clone() };
     let host = Host::start(&plan, || Instances::following(&board, limits), || tally.observer(), &stop)?;
     let ended = stop.clone();
-    let keeper = std::thread::Builder::new().name("releases".into()).spawn(move || keeper.run(&ended))?;
+    let keeper = std::thread::Builder::new().name("releases".into()).spawn(move || {
+        // Without it nobody would hear of another release.
+        let _ask = ended.on_drop();
+        keeper.run(&ended);
+    })?;
     let (every, ended) = (Duration::from_millis(settings.purge_interval_ms), stop.clone());
     let purge = std::thread::Builder::new().name("purge".into()).spawn(move || purge.run(every, &ended))?;
     let (options, topology, start_from) = (plan.options.clone(), Arc::clone(&plan.topology), plan.rules.start_from);
@@ -92,10 +96,14 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
         settings.bootstrap_servers,
         started.elapsed().as_millis()
     );
-    let result = host.join();
+    let (result, kept) = (host.join(), keeper.join());
     // Err: it panicked, which ends nothing else.
-    let _ = (keeper.join(), purge.join(), lag.join());
+    let _ = (purge.join(), lag.join());
     result?;
+    anyhow::ensure!(
+        kept.is_ok(),
+        "the thread that keeps the releases panicked; what was committed is safe: start again"
+    );
     tracing::info!("stopped");
     Ok(())
 }

@@ -226,6 +226,7 @@ impl Broker for KafkaBroker {
         if let Some(event) = self.rebalance() {
             return event;
         }
+        let began = (!wait.is_zero()).then(Instant::now);
         let polled = match self.consumer().poll(wait) {
             None => None,
             Some(Ok(message)) => Some(self.consumed(&message).ok_or_else(|| message.topic().to_owned())),
@@ -236,6 +237,10 @@ impl Broker for KafkaBroker {
             Some(Err(topic)) => Event::Failed(format!("a record of {topic}, to which nobody subscribed")),
             None => self.rebalance().unwrap_or_else(|| {
                 self.group().keep_pace();
+                // A log line ends a poll too, before all else.
+                if began.is_some_and(|began| began.elapsed() >= wait) {
+                    self.group().drained();
+                }
                 Event::Nothing
             }),
         }

@@ -47,10 +47,14 @@ impl Member {
         &self.consumer
     }
 
-    /// To be called when nothing was left to be polled. librdkafka's main thread sends heartbeats, and when nothing wakes it it looks
+    /// To be called when nothing was left to be polled.
+    pub(super) fn drained(&mut self) {
+        self.added = false;
+    }
+
+    /// To be called while nothing comes in. librdkafka's main thread sends heartbeats, and when nothing wakes it it looks
     /// for what is due only once a second: an idle member would hear of a rebalance so late, and all the others wait for it.
     pub(super) fn keep_pace(&mut self) {
-        self.added = false;
         if self.woken.elapsed() >= WAKE_EVERY {
             native::is_member(&self.consumer);
             self.woken = Instant::now();
@@ -173,6 +177,7 @@ mod tests {
         let rebalance = member.next_rebalance();
         if rebalance.is_none() {
             member.keep_pace();
+            member.drained();
         }
         rebalance
     }

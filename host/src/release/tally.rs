@@ -184,6 +184,10 @@ pub struct TallyObserver {
 impl Observer for TallyObserver {
     fn settled(&mut self, source: &Coordinates, by: (Option<&TenantId>, Option<&Release>), verdict: &Verdict) {
         let (Some(tenant), Some(release)) = by else { return };
+        // It was not called: the record's topic is another release's.
+        if !release.consumes(&source.topic) {
+            return;
+        }
         let counts = self.open.counts.entry(release.digest).or_default();
         counts.messages += 1;
         if let Verdict::DeadLetter(letter) = verdict {
@@ -266,7 +270,7 @@ mod tests {
         let manifest = Manifest {
             name: "n".into(),
             version: "1.0.0".into(),
-            consumes: vec![],
+            consumes: vec!["T".into()],
             produces: vec![],
             lookups: vec![],
             state_version: 1,

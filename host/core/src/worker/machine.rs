@@ -239,8 +239,8 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                         tracing::info!("{} partitions assigned", partitions.len());
                     }
                     tracing::debug!(?partitions, "assigned");
+                    // Another rebalance may be there already, and comes before anything of its partitions is run.
                     self.ownership.assigned(partitions, &mut self.broker);
-                    return Ok(());
                 }
                 // No transaction is open here: all that these partitions were part of is committed or aborted.
                 Event::Revoked(partitions) | Event::Lost(partitions) => {
