@@ -6,6 +6,7 @@ use super::decision::{Decision, Refusal, Stamp};
 use super::fold::Control;
 use super::records::{CHUNK_BYTES, Key, ReleaseRecord, RouteChange, RouteValue, Scope, What, Write};
 use super::status::{HostStatus, Running, Staying};
+use super::undo::cannot_go_back;
 use crate::envelope::TenantId;
 
 /// Who shall run a release.
@@ -90,8 +91,9 @@ pub fn clear_routes(control: &Control, scopes: &BTreeSet<Scope>, stamp: Stamp) -
     if let Some(none) = scopes.iter().find(|scope| control.route(scope).is_none()) {
         return Err(Refusal::NoRoute(none.clone()));
     }
-    let routes = scopes.iter().map(|scope| control.touch(scope.clone(), None)).collect();
-    Ok(Decision::new(What::RouteClear, stamp, Vec::new(), routes, Vec::new()))
+    let routes: Vec<_> = scopes.iter().map(|scope| control.touch(scope.clone(), None)).collect();
+    let warnings = routes.iter().filter_map(|touched| cannot_go_back(control, touched)).collect();
+    Ok(Decision { warnings, ..Decision::new(What::RouteClear, stamp, Vec::new(), routes, Vec::new()) })
 }
 
 fn assign(

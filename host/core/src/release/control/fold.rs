@@ -65,7 +65,7 @@ pub enum FindError {
 const FEWEST_DIGITS: usize = 4;
 
 impl Control {
-    /// Takes in the next record. One that cannot be read takes away what was under its key: see the law above.
+    /// Takes in the next record. One that cannot be read takes away what was under its key: see the module `control`.
     ///
     /// # Errors
     /// When it cannot be read, to be told; what follows is taken in all the same.

@@ -182,8 +182,15 @@ fn a_state_version_that_cannot_be_taken_over_is_refused() {
     let stamp = topic.stamp();
     let refused = set_routes(&topic.control, digest(1), &tenants(&["a"]), None, stamp).unwrap_err();
     assert!(matches!(refused, Refusal::StateVersion { version: 1, former: 2, .. }), "{refused}");
+    let stamp = topic.stamp();
+    let cleared = clear_routes(&topic.control, &[tenant("a"), tenant("b")].into(), stamp).unwrap();
+    let [warning] = &cleared.warnings[..] else { panic!("{:?}", cleared.warnings) };
+    assert!(
+        warning.contains("tenant/a: tenants") && warning.contains("plugin 1.0.0 (010101010101) cannot"),
+        "{warning}"
+    );
     let back = topic.rollback(&["a"]).unwrap();
-    assert_eq!(back.warnings, [""; 0], "a pin that is gone names no release to compare");
+    assert_eq!(back.warnings, cleared.warnings, "what a pin is taken away from runs what is left");
 }
 
 #[test]

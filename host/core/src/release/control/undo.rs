@@ -85,10 +85,21 @@ fn back(control: &Control, touched: &RouteChange, undoes: Option<&str>) -> Route
 
 /// Whether a tenant would run this release if it had no pin.
 fn runs_without(control: &Control, scope: &Scope, release: Digest) -> bool {
-    let Scope::Tenant(tenant) = scope else { return false };
+    matches!(scope, Scope::Tenant(_)) && without(control, scope) == Some(release)
+}
+
+/// What tenants of a route run if that is not there.
+fn without(control: &Control, scope: &Scope) -> Option<Digest> {
     let mut table = control.routes().clone();
-    table.pins.remove(tenant);
-    table.resolve(tenant).route.is_some_and(|route| route.release == release)
+    let next = match scope {
+        Scope::Tenant(tenant) => {
+            table.pins.remove(tenant);
+            table.resolve(tenant).route
+        }
+        Scope::Percentage => table.default.route.as_ref(),
+        Scope::Default => None,
+    };
+    next.map(|route| route.release)
 }
 
 /// What undoes the last change that can be undone, of the routes that are meant.
@@ -114,9 +125,13 @@ fn last_undoable(control: &Control, history: &[&Entry], is_meant: impl Fn(&Scope
         .unwrap_or_default()
 }
 
-/// What becomes of tenants whose state the restored release cannot read.
-fn cannot_go_back(control: &Control, touched: &RouteChange) -> Option<String> {
-    let (now, then) = (touched.before.as_ref()?.route().release, touched.after.as_ref()?.route().release);
+/// What becomes of tenants whose state cannot be read by the release that they are to run again.
+pub(super) fn cannot_go_back(control: &Control, touched: &RouteChange) -> Option<String> {
+    let now = touched.before.as_ref()?.route().release;
+    let then = match &touched.after {
+        Some(after) => after.route().release,
+        None => without(control, &touched.route)?,
+    };
     let version = control.release(&now)?.manifest.state_version;
     (!control.release(&then)?.takes_over(version)).then(|| {
         format!(
