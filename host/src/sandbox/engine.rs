@@ -3,6 +3,8 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use rustix::process::setpriority_process;
 use switchboard_core::release::Digest;
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Engine};
@@ -15,6 +17,10 @@ use super::{guest, wasi};
 
 /// How often running guests are asked for their CPU time.
 const EPOCH: Duration = Duration::from_millis(10);
+
+/// The nice value of threads that compile: messages go first where processors are scarce. At the usual one a deployment
+/// was 0.6 s quicker on two busy cores, and its pause 50 ms longer, with a tenth fewer outputs of all other tenants.
+const COMPILERS: i32 = 10;
 
 /// Functions that a trap names.
 const FRAMES: usize = 3;
@@ -29,6 +35,7 @@ pub struct Sandbox {
     pub(super) engine: Engine,
     pub(super) linker: Linker<Guest>,
     pub(super) limits: Limits,
+    compilers: ThreadPool,
     cache: Option<CodeCache>,
     allowed: Option<Vec<String>>,
 }
@@ -46,7 +53,7 @@ impl Sandbox {
         guest::add_to_linker(&mut linker)?;
         wasi::add_to_linker(&mut linker)?;
         start_epochs(&engine)?;
-        Ok(Self { engine, linker, limits, cache: None, allowed: None })
+        Ok(Self { engine, linker, limits, compilers: compilers()?, cache: None, allowed: None })
     }
 
     /// Keeps compiled code in this directory, which is made when it is missing, so that an artifact is compiled once. What
@@ -73,10 +80,10 @@ impl Sandbox {
     }
 
     pub(super) fn compile(&self, digest: &Digest, bytes: &[u8]) -> wasmtime::Result<Component> {
-        match &self.cache {
+        self.compilers.install(|| match &self.cache {
             Some(cache) => cache.component(&self.engine, digest, bytes),
             None => Component::new(&self.engine, bytes),
-        }
+        })
     }
 
     pub fn limits(&self) -> &Limits {
@@ -127,6 +134,20 @@ fn config() -> Config {
     // Memories keep their default reservation of 4 GiB of addresses, which spares the guest's code its bounds checks.
     // Addresses are no memory; 16,000 instances (see `Limits::warm_instances`) take half of the 128 TiB there are.
     config
+}
+
+/// Wasmtime compiles on the threads of the rayon pool that it is called in.
+fn compilers() -> wasmtime::Result<ThreadPool> {
+    let builder = ThreadPoolBuilder::new().thread_name(|number| format!("compile-{number}"));
+    // On Linux a nice value is a thread's own; elsewhere it would be the whole process's.
+    let builder = builder.start_handler(|_| {
+        if cfg!(target_os = "linux")
+            && let Err(error) = setpriority_process(None, COMPILERS)
+        {
+            tracing::debug!("compiling goes on as if it were urgent: {error}");
+        }
+    });
+    Ok(builder.build()?)
 }
 
 /// Starts the thread that advances the epoch. It ends soon after the last of the engine is dropped.
