@@ -226,14 +226,14 @@ mod tests {
                     }
                 });
             }
-            let rebalance = loop {
+            let deadline = Instant::now() + Duration::from_mins(1);
+            let mut rebalance = None;
+            while rebalance.is_none() && Instant::now() < deadline {
                 assert!(consumer.poll(Duration::ZERO).is_none());
-                if let Some(rebalance) = consumer.context().next_rebalance() {
-                    break rebalance;
-                }
-            };
+                rebalance = consumer.context().next_rebalance();
+            }
             done.store(true, Ordering::Relaxed);
-            rebalance
+            rebalance.expect("a rebalance comes")
         });
         (member.added, member.unanswered) = (true, Some(rebalance));
         member.assign(&starts(&["other"]), &nothing).unwrap();
