@@ -64,11 +64,16 @@ impl CodeCache {
         Ok(Self { directory: directory.to_owned(), engine: identity(engine) })
     }
 
-    /// The component of an artifact's bytes, which have this digest.
+    /// The component of the artifact with this digest, which is compiled if there is no code of it.
     ///
     /// # Errors
-    /// When they cannot be compiled.
-    pub(super) fn component(&self, engine: &Engine, digest: &Digest, bytes: &[u8]) -> wasmtime::Result<Component> {
+    /// When it cannot be compiled.
+    pub(super) fn component(
+        &self,
+        engine: &Engine,
+        digest: &Digest,
+        compile: impl FnOnce() -> wasmtime::Result<Component>,
+    ) -> wasmtime::Result<Component> {
         let path = self.path(digest);
         match self.load(engine, digest, &path) {
             Ok(component) => {
@@ -80,7 +85,7 @@ impl CodeCache {
             }
             Err(error) => tracing::warn!("{} is not used, its plugin is compiled again: {error}", path.display()),
         }
-        let component = Component::new(engine, bytes)?;
+        let component = compile()?;
         let stored = component.serialize().map_err(io::Error::other);
         if let Err(error) = stored.and_then(|payload| self.store(digest, &payload, &path)) {
             tracing::warn!("{} cannot be written, its plugin will be compiled again: {error}", path.display());
@@ -193,7 +198,7 @@ mod tests {
         let caches = [0, 1].map(|n| CodeCache::open(directory.path(), &engines[n]).unwrap());
         let digest = Digest::new([1; 32]);
         let paths = [0, 1].map(|n: usize| {
-            caches[n].component(&engines[n], &digest, COMPONENT).unwrap();
+            caches[n].component(&engines[n], &digest, || Component::new(&engines[n], COMPONENT)).unwrap();
             caches[n].path(&digest)
         });
         assert_ne!(paths[0], paths[1]);

@@ -80,10 +80,11 @@ impl Sandbox {
     }
 
     pub(super) fn compile(&self, digest: &Digest, bytes: &[u8]) -> wasmtime::Result<Component> {
-        self.compilers.install(|| match &self.cache {
-            Some(cache) => cache.component(&self.engine, digest, bytes),
-            None => Component::new(&self.engine, bytes),
-        })
+        let compile = || self.compilers.install(|| Component::new(&self.engine, bytes));
+        match &self.cache {
+            Some(cache) => cache.component(&self.engine, digest, compile),
+            None => compile(),
+        }
     }
 
     pub fn limits(&self) -> &Limits {
