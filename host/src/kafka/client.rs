@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 use rdkafka::types::{RDKafkaErrorCode as Code, RDKafkaRespErr};
@@ -103,6 +103,8 @@ pub(super) struct GroupContext {
     plain: PlainContext,
     rebalances: Mutex<VecDeque<Rebalance>>,
     closing: AtomicBool,
+    /// A rebalance was answered while closing.
+    answered: AtomicBool,
     /// The session was over before the group heard of this member again.
     timed_out: AtomicBool,
 }
@@ -113,6 +115,7 @@ impl GroupContext {
             plain: PlainContext::new(config),
             rebalances: Mutex::default(),
             closing: AtomicBool::new(false),
+            answered: AtomicBool::new(false),
             timed_out: AtomicBool::new(false),
         }
     }
@@ -127,9 +130,21 @@ impl GroupContext {
         self.timed_out.load(Ordering::Relaxed)
     }
 
-    /// From now on revocations are answered at once: nobody is there any more to commit.
+    /// The consumer is closed next. From then on a rebalance is answered at once: nobody is there any more to commit.
     pub(super) fn close(&self) {
         self.closing.store(true, Ordering::Relaxed);
+    }
+
+    /// A consumer that is being closed takes any answer for all partitions given up, and is gone soon after. Where a rebalance
+    /// was on its way as the close began two are told, and the second must not be answered too: librdkafka (2.12) drops
+    /// calls that come while the group ends, and their callers would wait for ever (`rd_kafka_cgrp_op_serve`).
+    fn answer_at_the_end(&self, consumer: &BaseConsumer<Self>) {
+        if self.answered.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        if let Err(error) = consumer.incremental_unassign(&TopicPartitionList::new()) {
+            tracing::debug!("answering a rebalance at the end: {error}");
+        }
     }
 }
 
@@ -148,38 +163,17 @@ impl ClientContext for GroupContext {
 
 impl ConsumerContext for GroupContext {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, kind: RDKafkaRespErr, list: &mut TopicPartitionList) {
-        let partitions: Vec<_> = list.elements().iter().map(|e| (e.topic().to_owned(), e.partition())).collect();
-        let assign = kind == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         if self.closing.load(Ordering::Relaxed) {
-            let answered = if assign {
-                consumer.incremental_assign(&TopicPartitionList::new())
-            } else {
-                unassign_ours(consumer, &partitions)
-            };
-            if let Err(error) = answered {
-                tracing::debug!("answering a rebalance at the end: {error}");
-            }
-            return;
+            return self.answer_at_the_end(consumer);
         }
-        let rebalance = if assign {
+        let partitions: Vec<_> = list.elements().iter().map(|e| (e.topic().to_owned(), e.partition())).collect();
+        let rebalance = if kind == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             Rebalance::Assign(partitions)
         } else {
             Rebalance::Revoke { partitions, lost: consumer.assignment_lost() }
         };
         lock(&self.rebalances).push_back(rebalance);
     }
-}
-
-/// Gives up those of the partitions that were taken: to give up one that was not is an error, and answers nothing.
-pub(super) fn unassign_ours(consumer: &BaseConsumer<GroupContext>, partitions: &[(String, i32)]) -> KafkaResult<()> {
-    let ours = consumer.assignment()?;
-    let mut list = TopicPartitionList::new();
-    for (topic, partition) in partitions {
-        if ours.find_partition(topic, *partition).is_some() {
-            list.add_partition(topic, *partition);
-        }
-    }
-    consumer.incremental_unassign(&list)
 }
 
 /// What a transactional producer tells beside the results of calls.

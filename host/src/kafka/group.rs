@@ -6,7 +6,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaResult;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::client::{GroupContext, Rebalance, unassign_ours};
+use super::client::{GroupContext, Rebalance};
 use super::native;
 use super::properties::ClientOptions;
 
@@ -139,6 +139,18 @@ impl Drop for Member {
             }
         }
     }
+}
+
+/// Gives up those of the partitions that were taken: to give up one that was not is an error, and answers nothing.
+fn unassign_ours(consumer: &BaseConsumer<GroupContext>, partitions: &[(String, i32)]) -> KafkaResult<()> {
+    let ours = consumer.assignment()?;
+    let mut list = TopicPartitionList::new();
+    for (topic, partition) in partitions {
+        if ours.find_partition(topic, *partition).is_some() {
+            list.add_partition(topic, *partition);
+        }
+    }
+    consumer.incremental_unassign(&list)
 }
 
 #[cfg(test)]
