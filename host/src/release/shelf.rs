@@ -206,9 +206,10 @@ impl Shelf {
                 Loaded::Ready(artifact) => {
                     artifacts.insert(*digest, Arc::clone(artifact));
                 }
-                Loaded::Failed { why, .. } => {
+                Loaded::Failed { why, again, .. } => {
                     let consumes = control.release(digest).map(|record| record.manifest.consumes.clone());
-                    releases.insert(*digest, Availability::Failed { why: why.clone(), consumes });
+                    let passes = again.is_some();
+                    releases.insert(*digest, Availability::Failed { why: why.clone(), consumes, passes });
                 }
             }
         }
@@ -219,7 +220,7 @@ impl Shelf {
         self.clashing = clashes(&self.loader.topology, in_order);
         for (digest, why) in &self.clashing {
             let consumes = artifacts.remove(digest).map(|artifact| artifact.manifest().consumes.clone());
-            releases.insert(*digest, Availability::Failed { why: why.clone(), consumes });
+            releases.insert(*digest, Availability::Failed { why: why.clone(), consumes, passes: false });
         }
         let ready = |artifact: &Arc<Artifact>| Availability::Ready(Arc::clone(artifact.release()));
         releases.extend(artifacts.iter().map(|(digest, artifact)| (*digest, ready(artifact))));

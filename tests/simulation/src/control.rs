@@ -119,7 +119,8 @@ impl Control {
         let load = |number: u8| {
             let release = self.logic.release(number);
             let availability = if failed.contains(&number) {
-                Availability::Failed { why: "no memory".into(), consumes: Some(release.manifest.consumes) }
+                let consumes = Some(release.manifest.consumes);
+                Availability::Failed { why: "no memory".into(), consumes, passes: false }
             } else {
                 Availability::Ready(Arc::new(release))
             };

@@ -39,6 +39,8 @@ pub enum Availability {
         why: String,
         /// Tokens that it consumes; `None`: nothing here says so.
         consumes: Option<Vec<String>>,
+        /// It is tried again soon, and another routing comes when that succeeds.
+        passes: bool,
     },
 }
 
@@ -152,6 +154,11 @@ impl Routing {
             Some(Availability::Failed { consumes: Some(consumes), .. }) => consumes.iter().any(|own| own == token),
             Some(Availability::Failed { consumes: None, .. }) | None => true,
         }
+    }
+
+    /// Whether a release that cannot be run here may soon be.
+    pub fn may_come(&self, release: &Digest) -> bool {
+        matches!(self.releases.get(release), Some(Availability::Failed { passes: true, .. }))
     }
 
     /// The place of the control record that last changed a route, of those that have been read; `None`: there is none.

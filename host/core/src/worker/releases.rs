@@ -123,11 +123,15 @@ impl Releases {
         }
         match &decided.instead {
             Some(instead) if self.routing.may_consume(&instead.wanted, topic) => {
+                let Instead { wanted, why } = &**instead;
+                if self.routing.may_come(wanted) {
+                    let why = format!("{topic} is consumed by release {}: {why}", wanted.short());
+                    return Err(Waits { why, lacks: None });
+                }
                 let reason = format!(
-                    "{topic} is consumed by release {}, to which the tenant's route leads, but the tenant stays on {}: {}",
-                    instead.wanted.short(),
-                    title(&decided.release),
-                    instead.why
+                    "{topic} is consumed by release {}, to which the tenant's route leads, but the tenant stays on {}: {why}",
+                    wanted.short(),
+                    title(&decided.release)
                 );
                 Ok(Verdict::DeadLetter(DeadLetter::new(Class::Release, reason)))
             }

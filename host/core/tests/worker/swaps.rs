@@ -45,7 +45,7 @@ impl At {
         let failed = &mut self.releases[usize::from(number) - 1];
         let Availability::Ready(release) = &*failed else { unreachable!("it is made so once") };
         let consumes = Some(release.manifest.consumes.clone());
-        *failed = Availability::Failed { why: "no memory".into(), consumes };
+        *failed = Availability::Failed { why: "no memory".into(), consumes, passes: false };
         self.on_failure = on_failure;
         self
     }
@@ -334,10 +334,29 @@ fn what_the_wanted_release_consumes_is_a_dead_letter_where_a_tenant_stays_on_ano
 }
 
 #[test]
+fn what_the_wanted_release_consumes_waits_where_that_is_tried_again_soon() {
+    let mut rig = rig(at(5, 1, &[]));
+    let mut slow = at(8, 2, &[]);
+    let consumes = Some(vec!["IN".into(), "MORE".into()]);
+    slow.releases[1] = Availability::Failed { why: "it is not read yet".into(), consumes, passes: true };
+    rig.reroute(slow.routing());
+    rig.routed(&[("A", "count")]);
+    rig.routed_from("OTHER", None, &[("A", "say other")]);
+    rig.routed_from("MORE", None, &[("A", "say more")]);
+    rig.run();
+    assert_eq!((rig.outputs(), rig.committed(SHARD_A)), (vec!["A1".into()], Some(2)), "it stays, for all else");
+    let note = last_note(&rig, "A");
+    assert!(note.contains("waits") && note.contains("MORE") && note.contains("it is not read yet"), "{note}");
+    rig.reroute(at(9, 2, &[]).wider(2).routing());
+    rig.run();
+    assert_eq!((rig.outputs(), rig.dead_letters()), (vec!["A1".into(), "more".into()], vec![]));
+}
+
+#[test]
 fn what_a_release_consumes_that_nothing_is_known_of_may_be_anything() {
     let mut rig = rig(at(5, 1, &[]));
     let mut unknown = at(8, 2, &[]);
-    unknown.releases[1] = Availability::Failed { why: "it is gone".into(), consumes: None };
+    unknown.releases[1] = Availability::Failed { why: "it is gone".into(), consumes: None, passes: false };
     rig.reroute(unknown.routing());
     rig.routed_from("MORE", None, &[("A", "count")]);
     rig.run();
