@@ -16,7 +16,7 @@ use super::board::Board;
 use super::gate::{Failing, Gates};
 use super::shelf::Shelf;
 use super::tally::Tally;
-use crate::kafka::control::{ControlReader, ControlWriter, StatusWriter, UpdateError};
+use crate::kafka::control::{ControlError, ControlReader, ControlWriter, StatusWriter, UpdateError};
 use crate::kafka::{ClientOptions, Topology};
 use crate::shutdown::Shutdown;
 
@@ -68,13 +68,16 @@ impl ControlTopic {
         let mut control = Control::default();
         let mut told = Instant::now();
         loop {
-            let incarnation = self.reader.start().map_err(|error| error.to_string());
-            let result = incarnation.and_then(|()| self.reader.incarnation()).and_then(|incarnation| {
-                self.incarnation = incarnation;
-                self.reader.read_to_end(&mut control, READ).map_err(|error| error.to_string())
+            let result = self.reader.start().and_then(|()| {
+                self.incarnation = self.reader.incarnation()?;
+                self.reader.read_to_end(&mut control, READ)
             });
             match result {
                 Ok(()) => return Some(control),
+                Err(ControlError::Gone(_)) => match Self::new(&self.options, &self.topology) {
+                    Ok(anew) => (*self, control) = (anew, Control::default()),
+                    Err(error) => tracing::error!("{error:#}"),
+                },
                 // A topic that was just made is not known to all brokers at once.
                 Err(error) if told.elapsed() >= TELL_EVERY => {
                     tracing::warn!("{error}; trying on");

@@ -64,6 +64,8 @@ pub enum ControlError {
     NotAllowed(String),
     #[error("the topic {0} was made anew while it was read: try again")]
     Gone(String),
+    #[error("the id of the topic {topic} cannot be had: {error}")]
+    NoId { topic: String, error: String },
     #[error("the brokers at {servers} do not answer: {error}")]
     Brokers { servers: String, error: KafkaError },
     #[error("the topic {topic} was not read to its end within {patience:?}: {read} of {end}")]
@@ -131,8 +133,9 @@ impl ControlReader {
     ///
     /// # Errors
     /// Why it cannot be had.
-    pub fn incarnation(&self) -> Result<u64, String> {
-        let id = native::topic_id(self.bounds.client(), &self.topic, REQUEST)?;
+    pub fn incarnation(&self) -> Result<u64, ControlError> {
+        let id = native::topic_id(self.bounds.client(), &self.topic, REQUEST);
+        let id = id.map_err(|error| ControlError::NoId { topic: self.topic.clone(), error })?;
         // Random bits, of which half are enough to tell two apart.
         Ok(id.map_or(0, |id| u64::try_from(id & u128::from(u64::MAX)).unwrap_or_default()))
     }

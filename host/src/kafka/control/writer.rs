@@ -65,7 +65,9 @@ impl<E> From<ControlError> for Failure<E> {
     fn from(error: ControlError) -> Self {
         match error {
             ControlError::NoTopic(_) | ControlError::NotAllowed(_) | ControlError::Gone(_) => Self::Never(error.into()),
-            ControlError::Brokers { .. } | ControlError::Slow { .. } => Self::Again(error.to_string()),
+            ControlError::NoId { .. } | ControlError::Brokers { .. } | ControlError::Slow { .. } => {
+                Self::Again(error.to_string())
+            }
         }
     }
 }
