@@ -18,9 +18,9 @@ use super::{guest, wasi};
 /// How often running guests are asked for their CPU time.
 const EPOCH: Duration = Duration::from_millis(10);
 
-/// The nice value of threads that compile: messages go first where processors are scarce. At the usual one a deployment
-/// was 0.6 s quicker on two busy cores, and its pause 16 and 53 ms longer in two runs.
-const COMPILERS: i32 = 10;
+/// The nice value of threads that compile: messages go first where processors are scarce. Of 0, 4 and 10 on two busy cores,
+/// 0 made the pause of a deployment 33 ms longer, 10 the deployment a third.
+const COMPILERS: i32 = 4;
 
 /// Functions that a trap names.
 const FRAMES: usize = 3;
