@@ -135,9 +135,10 @@ impl GroupContext {
         self.closing.store(true, Ordering::Relaxed);
     }
 
-    /// A consumer that is being closed takes any answer for all partitions given up, and is gone soon after. Where a rebalance
-    /// was on its way as the close began two are told, and the second must not be answered too: librdkafka (2.12) drops
-    /// calls that come while the group ends, and their callers would wait for ever (`rd_kafka_cgrp_op_serve`).
+    /// A consumer that is being closed takes any answer for all partitions given up, and is gone soon after: the answer comes
+    /// after the close in librdkafka's queue. Where a rebalance was on its way as the close began two are told, and the second
+    /// must not be answered too: librdkafka (2.12) drops calls that come while the group ends, and their callers would wait
+    /// for ever (`rd_kafka_cgrp_op_serve`).
     fn answer_at_the_end(&self, consumer: &BaseConsumer<Self>) {
         if self.answered.swap(true, Ordering::Relaxed) {
             return;

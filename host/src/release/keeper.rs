@@ -69,15 +69,21 @@ impl ControlTopic {
         let mut told = Instant::now();
         loop {
             let result = self.reader.start().and_then(|()| {
-                self.incarnation = self.reader.incarnation()?;
+                let former = std::mem::replace(&mut self.incarnation, self.reader.incarnation()?);
+                if ![0, self.incarnation].contains(&former) {
+                    return Err(ControlError::Gone(self.topology.control.clone()));
+                }
                 self.reader.read_to_end(&mut control, READ)
             });
             match result {
                 Ok(()) => return Some(control),
-                Err(ControlError::Gone(_)) => match Self::new(&self.options, &self.topology) {
-                    Ok(anew) => (*self, control) = (anew, Control::default()),
-                    Err(error) => tracing::error!("{error:#}"),
-                },
+                Err(error @ ControlError::Gone(_)) => {
+                    tracing::warn!("{error}. It is read from its beginning");
+                    match Self::new(&self.options, &self.topology) {
+                        Ok(anew) => (*self, control) = (anew, Control::default()),
+                        Err(error) => tracing::error!("{error:#}"),
+                    }
+                }
                 // A topic that was just made is not known to all brokers at once.
                 Err(error) if told.elapsed() >= TELL_EVERY => {
                     tracing::warn!("{error}; trying on");

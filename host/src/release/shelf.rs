@@ -21,7 +21,9 @@ const FETCH_AGAIN: Duration = Duration::from_secs(5);
 /// So many releases are kept that no route names any more: tenants whose state the new one cannot take over stay on them,
 /// also those that have had no message since.
 const FORMER: usize = 4;
-/// How long the bytes of a release may take to come.
+/// How long what only it consumes waits for its bytes, and the shards with it; from then on that is buried.
+const WAIT: Duration = Duration::from_mins(1);
+/// How long each chunk of a release may take to come.
 const FETCH: Duration = Duration::from_secs(5);
 
 /// A release that was to be loaded.
@@ -33,6 +35,8 @@ enum Loaded {
         again: Option<Instant>,
         /// What it was tried with.
         with: Records,
+        /// The first attempt with these.
+        since: Instant,
     },
 }
 
@@ -153,20 +157,20 @@ impl Shelf {
     }
 
     fn try_load(&mut self, release: &Digest, control: &Control) -> bool {
-        let with = records(release, control);
-        match self.loaded.get(release) {
-            Some(Loaded::Ready(_)) => return false,
-            Some(Loaded::Failed { again, with: tried, .. })
-                if *tried == with && again.is_none_or(|again| Instant::now() < again) =>
-            {
-                return false;
-            }
-            Some(Loaded::Failed { .. }) | None => {}
-        }
         if self.base.as_ref().is_some_and(|base| base.digest() == *release) {
+            self.loaded.remove(release);
             return false;
         }
+        let with = records(release, control);
         let started = Instant::now();
+        let since = match self.loaded.get(release) {
+            Some(Loaded::Ready(_)) => return false,
+            Some(Loaded::Failed { again, with: tried, since, .. }) if *tried == with => match again {
+                Some(again) if started >= *again => *since,
+                _ => return false,
+            },
+            Some(Loaded::Failed { .. }) | None => started,
+        };
         let loaded = match self.loader.load(release, control) {
             Ok(artifact) => {
                 let title = control.title(release);
@@ -175,7 +179,7 @@ impl Shelf {
             }
             Err(Problem { why, passes }) => {
                 tracing::error!("cannot run {}: {why}", control.title(release));
-                Loaded::Failed { why, again: passes.then(|| Instant::now() + FETCH_AGAIN), with }
+                Loaded::Failed { why, again: passes.then(|| Instant::now() + FETCH_AGAIN), with, since }
             }
         };
         self.loaded.insert(*release, loaded);
@@ -206,9 +210,9 @@ impl Shelf {
                 Loaded::Ready(artifact) => {
                     artifacts.insert(*digest, Arc::clone(artifact));
                 }
-                Loaded::Failed { why, again, .. } => {
+                Loaded::Failed { why, again, since, .. } => {
                     let consumes = control.release(digest).map(|record| record.manifest.consumes.clone());
-                    let passes = again.is_some();
+                    let passes = again.is_some() && since.elapsed() < WAIT;
                     releases.insert(*digest, Availability::Failed { why: why.clone(), consumes, passes });
                 }
             }

@@ -113,19 +113,22 @@ impl Sandbox {
     }
 
     /// As `load`, for an artifact that runs no messages here. It is compiled by wasmtime's baseline compiler, in a seventh of
-    /// the time; what that does not take (it knows fewer machines and proposals) is judged by `load`.
+    /// the time; what fails by that (it knows fewer machines and proposals) is judged by `load`.
     ///
     /// # Errors
     /// As `load`.
     pub fn check(&self, bytes: &[u8]) -> Result<Artifact, LoadError> {
-        let attempt = Self::new_with(self.limits, &baseline()).map_err(|error| error.to_string()).and_then(|sandbox| {
-            let sandbox = Self { allowed: self.allowed.clone(), ..sandbox };
-            sandbox.load(bytes).map_err(|error| error.to_string())
-        });
-        attempt.or_else(|why| {
-            tracing::debug!("compiled for a look only: {why}; it is compiled in earnest");
-            self.load(bytes)
-        })
+        let why = match Self::new_with(self.limits, &baseline()) {
+            Ok(sandbox) => match (Self { allowed: self.allowed.clone(), ..sandbox }).load(bytes) {
+                Err(error @ (LoadError::Invalid(_) | LoadError::Mismatch(_) | LoadError::Describe { .. })) => {
+                    error.to_string()
+                }
+                result => return result,
+            },
+            Err(error) => error.to_string(),
+        };
+        tracing::debug!("compiled for a look only: {why}; it is compiled in earnest");
+        self.load(bytes)
     }
 
     /// Reads an artifact's file, if it is not too large for one.

@@ -49,7 +49,7 @@ impl ArtifactReader {
     /// The bytes of an artifact, which have its digest. `offsets`: of its chunks, as `Control::chunks` gives them.
     ///
     /// # Errors
-    /// When a chunk is gone, the bytes are others, or it takes longer than `patience`.
+    /// When a chunk is gone, the bytes are others, or one chunk takes longer than `patience`.
     pub fn fetch(&self, release: &Digest, offsets: &[i64], patience: Duration) -> Result<Vec<u8>, FetchError> {
         let result = self.read(release, offsets, patience);
         if let Err(error) = self.consumer.unassign() {
@@ -64,7 +64,6 @@ impl ArtifactReader {
     }
 
     fn read(&self, release: &Digest, offsets: &[i64], patience: Duration) -> Result<Vec<u8>, FetchError> {
-        let deadline = Instant::now() + patience;
         let kafka = |error| FetchError::Kafka { topic: self.topic.clone(), error };
         let (mut artifact, mut next, mut last) = (Vec::new(), None, String::from("none"));
         for (number, &offset) in offsets.iter().enumerate() {
@@ -78,6 +77,7 @@ impl ArtifactReader {
                 let added = list.add_partition_offset(&self.topic, 0, Offset::Offset(offset));
                 added.and_then(|()| self.consumer.assign(&list)).map_err(kafka)?;
             }
+            let deadline = Instant::now() + patience;
             loop {
                 match self.consumer.poll(LOOK) {
                     Some(Ok(message)) => {
