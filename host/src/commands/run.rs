@@ -61,7 +61,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
     let watched = settings.watch.then(|| Watched::new(settings.plugin.clone()));
     let shelf = Shelf::new(loader, settings.on_failure(), base);
     let (control, tally) = (ControlTopic::new(&options, &topology)?, Tally::default());
-    let Some(keeper) = Keeper::start(control, shelf, tally.clone(), watched, status(&instance), &stop) else {
+    let Some(mut keeper) = Keeper::start(control, shelf, tally.clone(), watched, status(&instance), &stop) else {
         return Ok(());
     };
     let board = keeper.board().clone();
@@ -74,6 +74,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
     let plan =
         Plan { rules, options, topology: Arc::new(topology), lookups, workers, state_dir: settings.state_dir.clone() };
     let host = Host::start(&plan, || Instances::following(&board, limits), || tally.observer(), &stop)?;
+    keeper.announce();
     let ended = stop.clone();
     let keeper = std::thread::Builder::new().name("releases".into()).spawn(move || {
         // Without it nobody would hear of another release.

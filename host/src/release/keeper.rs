@@ -198,6 +198,14 @@ impl Keeper {
         deployed.chain(base).flat_map(|manifest| &manifest.consumes).map(|token| Arc::from(token.as_str())).collect()
     }
 
+    /// Tells for the first time what this host has: whoever waits for a change from now on waits for it, too.
+    pub fn announce(&mut self) {
+        self.tell();
+        if let Err(error) = self.topic.status.flush(LAST_WORD) {
+            tracing::warn!("this host's status is not told yet: {error}");
+        }
+    }
+
     /// Until a stop is asked for.
     pub fn run(mut self, stop: &Shutdown) {
         self.tidy();
