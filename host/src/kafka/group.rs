@@ -155,10 +155,12 @@ fn unassign_ours(consumer: &BaseConsumer<GroupContext>, partitions: &[(String, i
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use rdkafka::ClientConfig;
     use rdkafka::Message as _;
+    use rdkafka::client::ClientContext;
     use rdkafka::mocking::MockCluster;
     use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
@@ -198,6 +200,58 @@ mod tests {
         Some(member.consumer.poll(Duration::from_millis(100))?.unwrap().offset())
     }
 
+    fn options(cluster: &MockCluster<'_, impl ClientContext>, properties: &[(&str, &str)]) -> ClientOptions {
+        let property = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
+        ClientOptions {
+            bootstrap_servers: cluster.bootstrap_servers(),
+            app: "app".into(),
+            instance: "i".into(),
+            static_members: false,
+            group_protocol: GroupProtocol::Consumer,
+            session_timeout_ms: 10_000,
+            properties: properties.iter().map(property).collect(),
+        }
+    }
+
+    /// What librdkafka says of groups while a member is dropped that has not polled since it joined; `pace`: how long ago.
+    fn log_of_a_drop(options: &ClientOptions, pace: u32) -> String {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::DEBUG)
+            .with_ansi(false)
+            .with_writer(Arc::new(log.reopen().unwrap()));
+        tracing::subscriber::with_default(subscriber.finish(), || {
+            let member = Member::join(options, &["one".to_owned()], 0).unwrap();
+            while !native::is_member(&member.consumer) {}
+            // Each is a question to the thread on which groups are looked after.
+            for _ in 0..pace {
+                native::is_member(&member.consumer);
+            }
+        });
+        std::fs::read_to_string(log.path()).unwrap()
+    }
+
+    /// The second answer may come when the group is gone, and wait for ever.
+    #[test]
+    fn of_two_rebalances_that_a_close_finds_one_is_answered() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("one", 1, 1).unwrap();
+        let options = options(&cluster, &[("debug", "cgrp")]);
+        let deadline = Instant::now() + Duration::from_mins(1);
+        // Of closes that come after an assignment which nobody has heard of. What comes last is not always logged.
+        let mut found = 0;
+        for pace in (0..50).cycle() {
+            let log = log_of_a_drop(&options, pace);
+            let times = |what: &str| log.matches(what).count();
+            assert!(times("received op ASSIGN") <= 1, "{log}");
+            found += times("delegating incremental assign") * times("delegating incremental revoke");
+            if found >= 100 {
+                break;
+            }
+            assert!(Instant::now() < deadline, "only {found} times: {log}");
+        }
+    }
+
     /// The mock is librdkafka's own, and so is what this is about: the client's side of a rebalance.
     #[test]
     fn what_is_read_is_read_on_though_partitions_are_added_in_the_moment_that_a_rebalance_begins() {
@@ -205,15 +259,7 @@ mod tests {
         for topic in ["one", "other"] {
             cluster.create_topic(topic, 1, 1).unwrap();
         }
-        let options = ClientOptions {
-            bootstrap_servers: cluster.bootstrap_servers(),
-            app: "app".into(),
-            instance: "i".into(),
-            static_members: false,
-            group_protocol: GroupProtocol::Consumer,
-            session_timeout_ms: 10_000,
-            properties: [].into(),
-        };
+        let options = options(&cluster, &[]);
         let producer: BaseProducer =
             ClientConfig::new().set("bootstrap.servers", cluster.bootstrap_servers()).create().unwrap();
         let produce = || {

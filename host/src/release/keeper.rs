@@ -43,7 +43,7 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 pub struct ControlTopic {
     reader: ControlReader,
     status: StatusWriter,
-    /// Which incarnation of the topic is read.
+    /// Which incarnation of the topic is read; 0: not known (yet).
     incarnation: u64,
     options: ClientOptions,
     topology: Topology,
@@ -69,8 +69,10 @@ impl ControlTopic {
         let mut told = Instant::now();
         loop {
             let result = self.reader.start().and_then(|()| {
-                let former = std::mem::replace(&mut self.incarnation, self.reader.incarnation()?);
-                if ![0, self.incarnation].contains(&former) {
+                let incarnation = self.reader.incarnation()?;
+                let is_another = self.incarnation != 0 && self.incarnation != incarnation;
+                self.incarnation = incarnation;
+                if is_another {
                     return Err(ControlError::Gone(self.topology.control.clone()));
                 }
                 self.reader.read_to_end(&mut control, READ)

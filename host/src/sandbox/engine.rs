@@ -44,11 +44,7 @@ impl Sandbox {
     /// # Errors
     /// When the machine lacks what wasmtime needs.
     pub fn new(limits: Limits) -> Result<Self, SandboxError> {
-        Self::new_with(limits, &config())
-    }
-
-    fn new_with(limits: Limits, config: &Config) -> Result<Self, SandboxError> {
-        Self::start(limits, config).map_err(|error| SandboxError(told(&error)))
+        Self::start(limits, &config()).map_err(|error| SandboxError(told(&error)))
     }
 
     fn start(limits: Limits, config: &Config) -> wasmtime::Result<Self> {
@@ -118,14 +114,14 @@ impl Sandbox {
     /// # Errors
     /// As `load`.
     pub fn check(&self, bytes: &[u8]) -> Result<Artifact, LoadError> {
-        let why = match Self::new_with(self.limits, &baseline()) {
+        let why = match Self::start(self.limits, &baseline()) {
             Ok(sandbox) => match (Self { allowed: self.allowed.clone(), ..sandbox }).load(bytes) {
                 Err(error @ (LoadError::Invalid(_) | LoadError::Mismatch(_) | LoadError::Describe { .. })) => {
                     error.to_string()
                 }
                 result => return result,
             },
-            Err(error) => error.to_string(),
+            Err(error) => told(&error),
         };
         tracing::debug!("compiled for a look only: {why}; it is compiled in earnest");
         self.load(bytes)
