@@ -319,7 +319,11 @@ impl Loader {
 
 #[cfg(test)]
 mod tests {
+    use switchboard_core::release::control::{Audience, By, Deployment, ReleaseRecord, Stamp, deploy};
+
     use super::*;
+    use crate::kafka::{ClientOptions, GroupProtocol};
+    use crate::sandbox::Limits;
 
     fn digest(number: u8) -> Digest {
         Digest::new([number; 32])
@@ -360,5 +364,68 @@ mod tests {
         assert_eq!(goes([2, 3, 1]), [1, 3]);
         let why = &clashing([1, 2, 3])[&digest(2)];
         assert!(why.contains("A and B both name the topic \"same\""), "{why}");
+    }
+
+    /// A shelf whose brokers do not answer, and a control topic that routes all tenants to an artifact.
+    fn out_of_reach() -> (Shelf, Control, Digest) {
+        let options = ClientOptions {
+            bootstrap_servers: "127.0.0.1:1".into(),
+            app: "app".into(),
+            instance: "i".into(),
+            static_members: false,
+            group_protocol: GroupProtocol::Classic,
+            session_timeout_ms: 10_000,
+            properties: [].into(),
+        };
+        let topology = Topology::new("app", [].into(), |_| None, 1);
+        let loader = Loader {
+            sandbox: Arc::new(Sandbox::new(Limits::default()).unwrap()),
+            trusted: TrustedKeys::default(),
+            artifacts: ArtifactReader::new(&options, &topology.control).unwrap(),
+            topology,
+            lookups: vec![],
+        };
+        let (artifact, release) = (b"bytes", digest(1));
+        let record = ReleaseRecord {
+            manifest: consumes(&["IN", "MORE"]),
+            migrates: vec![],
+            size: artifact.len() as u64,
+            chunks: ReleaseRecord::chunks_of(artifact.len()),
+            signature: None,
+            by: By::default(),
+        };
+        let deployment = Deployment { release, artifact, record, audience: Audience::Default, gate: None };
+        let stamp = Stamp { id: "1".into(), by: By::default(), note: None };
+        let mut control = Control::default();
+        for (offset, write) in (0..).zip(deploy(&control, &deployment, stamp).unwrap().writes) {
+            control.apply(offset, 0, write.key.to_string().as_bytes(), write.value.as_deref()).unwrap();
+        }
+        (Shelf::new(loader, OnFailure::Keep, None), control, release)
+    }
+
+    #[test]
+    fn a_release_whose_bytes_do_not_come_may_come_for_a_minute_and_is_tried_on() {
+        let (mut shelf, control, release) = out_of_reach();
+        let publish = |shelf: &mut Shelf| shelf.publication(&control, Position { topic: 1, offset: 9 }).routing;
+        assert!(shelf.load(&control), "it is tried");
+        let routing = publish(&mut shelf);
+        assert!(routing.may_come(&release) && routing.may_consume(&release, "MORE"));
+        assert!(!routing.may_consume(&release, "OTHER"));
+        assert!(!shelf.is_due() && !shelf.load(&control), "not at once again");
+
+        let earlier = |shelf: &mut Shelf, time: Duration| {
+            let Some(Loaded::Failed { again: Some(again), since, .. }) = shelf.loaded.get_mut(&release) else {
+                panic!("it is tried again")
+            };
+            (*again, *since) = (*again - time, *since - time);
+        };
+        earlier(&mut shelf, FETCH_AGAIN);
+        assert!(shelf.is_due() && publish(&mut shelf).may_come(&release));
+        earlier(&mut shelf, WAIT);
+        assert!(shelf.is_due() && !publish(&mut shelf).may_come(&release), "a minute is over");
+        assert!(shelf.load(&control) && !publish(&mut shelf).may_come(&release), "another attempt is no new minute");
+        assert!(!shelf.is_due());
+        earlier(&mut shelf, FETCH_AGAIN);
+        assert!(shelf.is_due(), "it is tried on all the same");
     }
 }
