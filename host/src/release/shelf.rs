@@ -417,7 +417,9 @@ mod tests {
             let Some(Loaded::Failed { again: Some(again), since, .. }) = shelf.loaded.get_mut(&release) else {
                 panic!("it is tried again")
             };
-            (*again, *since) = (*again - time, *since - time);
+            for moment in [again, since] {
+                *moment = moment.checked_sub(time).unwrap();
+            }
         };
         earlier(&mut shelf, FETCH_AGAIN);
         assert!(shelf.is_due() && publish(&mut shelf).may_come(&release));
