@@ -6,8 +6,9 @@
 //! seed. `vectors` runs test vectors against any implementation of `Plugins`.
 #![forbid(unsafe_code)]
 
-pub mod envelope;
-pub mod release;
+pub mod record;
+pub mod registry;
+pub mod routing;
 pub mod state;
 pub mod vectors;
 pub mod worker;

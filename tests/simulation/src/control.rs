@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use switchboard_core::envelope::TenantId;
-use switchboard_core::release::{Availability, OnFailure, Position, Route, RouteTable, Routing, Share, Slot};
+use switchboard_core::record::Position;
+use switchboard_core::record::TenantId;
+use switchboard_core::routing::{Availability, OnFailure, Route, RouteTable, Routing, Share, Slot};
 
 use crate::faults::{Faults, Kind};
 use crate::kafka::{ClientId, Cluster};

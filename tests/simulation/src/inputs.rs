@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use switchboard_core::envelope::{Headers, Record};
+use switchboard_core::record::{Headers, Record};
 use switchboard_core::vectors;
 use switchboard_core::worker::Partition;
 use switchboard_sdk::{Header, Message};
@@ -30,7 +30,7 @@ impl Input {
 
     /// As its plugin is to see it.
     pub(crate) fn message(&self, sources: &[Arc<str>]) -> Message {
-        let header = |header: switchboard_core::envelope::Header<'_>| Header {
+        let header = |header: switchboard_core::record::Header<'_>| Header {
             name: String::from_utf8_lossy(header.name).into_owned(),
             value: header.value.map(<[u8]>::to_vec),
         };

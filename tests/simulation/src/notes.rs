@@ -6,8 +6,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use switchboard_core::envelope::{Coordinates, Record, TenantId};
-use switchboard_core::release::{Digest, Ran, Release};
+use switchboard_core::record::{Coordinates, Record, TenantId};
+use switchboard_core::routing::{Digest, Ran, Release};
 use switchboard_core::worker::{Observer, Partition, Verdict};
 
 use crate::client::World;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use corosensei::stack::DefaultStack;
 use corosensei::{Coroutine, CoroutineResult};
-use switchboard_core::envelope::{HeaderKind, OutputLimits, OutputRules, TenantHeader, TenantSchema};
+use switchboard_core::record::{HeaderKind, OutputLimits, OutputRules, TenantHeader, TenantSchema};
 use switchboard_core::state::StateLimits;
 use switchboard_core::worker::{BatchLimits, Next, Partition, Rules, StartFrom, Stop, Worker};
 

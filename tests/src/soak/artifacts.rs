@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use ledger::{MARK, VERSION_BYTES};
 use sha2::{Digest as _, Sha256};
-use switchboard_core::release::Digest;
+use switchboard_core::routing::Digest;
 
 use crate::host::ledger;
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use switchboard_core::envelope::TenantId;
-use switchboard_core::release::{Digest, Ran};
+use switchboard_core::record::TenantId;
+use switchboard_core::routing::{Digest, Ran};
 
 use super::load::{Input, PARTITIONS, TENANTS, inputs, name};
 use super::versions::Version;

@@ -58,7 +58,7 @@ fn faultless() -> Evidence {
             let hash = ledger::hash(before, number, &input.0.to_string());
             let timestamp = version.timestamp.max(0) + 1;
             outputs.push(Output { id: input.0, number, hash, release, timestamp, at: Instant::now() });
-            let route = switchboard_core::release::Position { topic: 1, offset: resolved.offset };
+            let route = switchboard_core::record::Position { topic: 1, offset: resolved.offset };
             evidence.ran.insert(input.tenant(), Ran { release: digest, state_version: 1, route });
             evidence.sent = input.0 + 1;
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use fastrand::Rng;
 use serde_json::Value;
-use switchboard_core::release::control::Control;
+use switchboard_core::registry::Control;
 
 use super::artifacts::Artifacts;
 use super::load;

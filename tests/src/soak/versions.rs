@@ -1,8 +1,8 @@
 //! The routes as they were after each change, from the control topic's records.
 
 use anyhow::{Result, anyhow};
-use switchboard_core::release::RouteTable;
-use switchboard_core::release::control::Control;
+use switchboard_core::registry::Control;
+use switchboard_core::routing::RouteTable;
 
 /// The routes after one change.
 #[derive(Debug, Clone)]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use fastrand::Rng;
-use switchboard_core::release::Ran;
+use switchboard_core::routing::Ran;
 
 use super::Options;
 use super::artifacts::Artifacts;

@@ -1,4 +1,4 @@
-use crate::envelope::TenantId;
+use crate::record::TenantId;
 
 /// A record of the changelog whose key was not written by Switchboard.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

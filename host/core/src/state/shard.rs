@@ -2,7 +2,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::changelog::{CorruptKey, decode_key, encode_key};
 use super::tenant::TenantState;
-use crate::envelope::TenantId;
+use crate::record::TenantId;
 use crate::worker::Receipt;
 
 /// The state of all tenants of one shard.

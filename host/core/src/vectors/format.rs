@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::envelope::{HeaderKind, Headers, TenantHeader, TenantSchema};
+use crate::record::{HeaderKind, Headers, TenantHeader, TenantSchema};
 
 /// A file that is no list of scenarios.
 #[derive(Debug, thiserror::Error)]

@@ -3,8 +3,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::format::{Scenario, Step, VectorError, optional};
-use crate::envelope::{Class, Coordinates, DeadLetter, Header, Outgoing, OutputLimits, OutputRules, Record};
-use crate::release::Release;
+use crate::record::{Class, Coordinates, DeadLetter, Header, Outgoing, OutputLimits, OutputRules, Record};
+use crate::routing::Release;
 use crate::state::{Shard, StateLimits};
 use crate::worker::{Answers, BatchLimits, Call, Need, Plugins, Query, Rules, StartFrom, Verdict, process};
 
@@ -198,10 +198,11 @@ fn bytes(bytes: Option<&[u8]>) -> String {
 mod tests {
     use super::super::format::parse;
     use super::*;
-    use crate::envelope::{Headers, Outbound, Tenant, TenantId};
-    use crate::release::{Digest, Routing};
+    use crate::record::{Headers, Outbound, Tenant, TenantId};
+    use crate::routing::Manifest;
+    use crate::routing::{Digest, Routing};
     use crate::state::TenantState;
-    use crate::worker::{Manifest, Outcome};
+    use crate::worker::Outcome;
 
     /// Counts its messages in its state; knows the lookup source `names`.
     struct Counter;

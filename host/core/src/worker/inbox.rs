@@ -5,10 +5,10 @@ use std::time::Duration;
 use super::broker::{Consumed, Partition};
 use super::plugins::Answers;
 use super::process::Need;
-use crate::envelope::{
+use crate::record::Position;
+use crate::record::{
     Class, Coordinates, DeadLetter, Record, Routed, Tenant, TenantId, Tenants, restore_routed, shard_of, to_routed,
 };
-use crate::release::Position;
 
 /// A record that was read and is not yet committed. It stays here until its transaction is, so that an aborted batch
 /// runs again from memory, with the answers that it was given.

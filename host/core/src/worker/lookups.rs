@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::plugins::Query;
-use crate::envelope::Tenant;
+use crate::record::Tenant;
 
 /// Where answers to lookups come from.
 pub trait Lookups {

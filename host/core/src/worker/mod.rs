@@ -6,25 +6,25 @@
 //! The worker drives the traits `Broker`, `Plugins` and `Lookups`; it never waits but through them, and has no other
 //! view of time, so a simulation can run it from a seed. Only `transaction` orders begin, send, offsets, commit, abort.
 
-mod answer;
+mod assignment;
 mod broker;
+mod config;
 mod inbox;
 mod lookups;
-mod machine;
 mod observer;
-mod ownership;
 mod plugins;
 mod process;
 mod releases;
-mod rules;
+mod resolve_lookups;
+mod step;
 mod transaction;
 
 pub use broker::{Broker, Consumed, Destination, Event, Fault, NotNow, Partition, Restored, Start};
+pub use config::{BatchLimits, Rules, StartFrom};
 pub use lookups::Lookups;
-pub use machine::{Next, Stop, Worker};
 pub use observer::Observer;
-pub use plugins::{Answers, Call, Manifest, Outcome, Plugins, Query};
+pub use plugins::{Answers, Call, Outcome, Plugins, Query};
 pub(crate) use process::process;
 pub use process::{Need, Verdict};
-pub use rules::{BatchLimits, Rules, StartFrom};
+pub use step::{Next, Stop, Worker};
 pub use transaction::Receipt;

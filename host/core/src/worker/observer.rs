@@ -1,6 +1,6 @@
 use super::process::Verdict;
-use crate::envelope::{Coordinates, TenantId};
-use crate::release::{Digest, Release};
+use crate::record::{Coordinates, TenantId};
+use crate::routing::{Digest, Release};
 
 /// Told of what a worker does; changes nothing. The default does not look.
 pub trait Observer {

@@ -3,27 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
-use crate::envelope::{Coordinates, DeadLetter, Outbound, Record, Tenant, TenantId};
-use crate::release::{Release, Routing};
+use crate::record::{Coordinates, DeadLetter, Outbound, Record, Tenant, TenantId};
+use crate::routing::{Release, Routing};
 use crate::state::TenantState;
-
-/// What a plugin is and what it needs, as it says itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Manifest {
-    pub name: String,
-    pub version: String,
-    /// Tokens of the topics that it consumes.
-    pub consumes: Vec<String>,
-    /// Tokens of the topics that it may produce to.
-    pub produces: Vec<String>,
-    /// Lookup sources that it may ask.
-    pub lookups: Vec<String>,
-    /// The version of the layout of its state.
-    pub state_version: u32,
-}
 
 /// One message for a plugin. It is shown header names that are not UTF-8 with U+FFFD in the place of what is wrong.
 #[derive(Debug, Clone, Copy)]

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use super::config::Rules;
 use super::plugins::{Answers, Call, Outcome, Plugins, Query};
-use super::rules::Rules;
-use crate::envelope::{Class, DeadLetter, Outgoing, Trace};
-use crate::release::Release;
+use crate::record::{Class, DeadLetter, Outgoing, Trace};
+use crate::routing::Release;
 use crate::state::TenantState;
 
 /// What becomes of a message.

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use super::observer::Observer;
 use super::plugins::Plugins;
 use super::process::Verdict;
-use crate::envelope::{Class, DeadLetter, Tenant, TenantId};
-use crate::release::{Digest, OnFailure, Position, Ran, Release, Routing, Target};
+use crate::record::Position;
+use crate::record::{Class, DeadLetter, Tenant, TenantId};
+use crate::routing::{Digest, OnFailure, Ran, Release, Routing, Target};
 use crate::state::TenantState;
 
 /// The first layout's version: of state that was written before it was noted down.

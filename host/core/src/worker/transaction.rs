@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::broker::{Broker, Destination, Fault, Partition};
-use crate::envelope::Record;
+use crate::record::Record;
 
 /// How long a transaction may be open (`transaction.timeout.ms`). A call that says «again» for longer has an unknown
 /// outcome.

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use switchboard_core::envelope::Record;
+use switchboard_core::record::Record;
 use switchboard_core::worker::{Broker, Consumed, Destination, Event, Fault, NotNow, Partition, Restored, Start};
 
 /// What a failing call does to the broker.

@@ -6,10 +6,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use switchboard_core::envelope::{Class, Coordinates, DeadLetter, Headers, Outbound, Tenant, TenantId};
-use switchboard_core::release::{Digest, Release, Routing};
+use switchboard_core::record::{Class, Coordinates, DeadLetter, Headers, Outbound, Tenant, TenantId};
+use switchboard_core::routing::Manifest;
+use switchboard_core::routing::{Digest, Release, Routing};
 use switchboard_core::state::{StateLimits, TenantState};
-use switchboard_core::worker::{Answers, Call, Lookups, Manifest, Observer, Outcome, Plugins, Query, Verdict};
+use switchboard_core::worker::{Answers, Call, Lookups, Observer, Outcome, Plugins, Query, Verdict};
 
 use super::fake_broker::Kafka;
 

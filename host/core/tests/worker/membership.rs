@@ -1,6 +1,6 @@
 //! Partitions that go, come back, or are not ours any more without our knowing.
 
-use switchboard_core::envelope::Record;
+use switchboard_core::record::Record;
 use switchboard_core::worker::{Consumed, Event, Fault, Stop};
 
 use super::fake_broker::Effect;

@@ -5,11 +5,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use switchboard_core::envelope::{
+use switchboard_core::record::Position;
+use switchboard_core::record::{
     Coordinates, HeaderKind, Headers, OutputLimits, OutputRules, Record, TenantHeader, TenantId, TenantSchema,
     shard_of, to_routed,
 };
-use switchboard_core::release::{Position, Routing};
+use switchboard_core::routing::Routing;
 use switchboard_core::state::StateLimits;
 use switchboard_core::worker::{BatchLimits, Event, Next, Partition, Rules, StartFrom, Stop, Worker};
 

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use switchboard_core::envelope::{TenantId, restore_routed};
-use switchboard_core::release::{Availability, OnFailure, Position, Ran, Release, Route, RouteTable, Routing, Slot};
+use switchboard_core::record::Position;
+use switchboard_core::record::{TenantId, restore_routed};
+use switchboard_core::routing::{Availability, OnFailure, Ran, Release, Route, RouteTable, Routing, Slot};
 use switchboard_core::state::encode_key;
 use switchboard_core::worker::{Event, Fault, Partition};
 

@@ -1,6 +1,6 @@
 //! What becomes of a message, and what an observer is told of it.
 
-use switchboard_core::envelope::{Headers, Record};
+use switchboard_core::record::{Headers, Record};
 use switchboard_core::worker::Fault;
 
 use super::fake_broker::Effect;

@@ -6,10 +6,10 @@ use std::any::Any;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
-use switchboard_core::envelope::{self, Class, DeadLetter, Tenant, TenantId};
-use switchboard_core::release::{Digest, Release, Routing};
+use switchboard_core::record::{self, Class, DeadLetter, Tenant, TenantId};
+use switchboard_core::routing::{Digest, Release, Routing};
 use switchboard_core::state::{StateError, StateLimits, TenantState};
-use switchboard_core::worker::{self, Answers, Call, Outcome, Plugins, Query};
+use switchboard_core::worker::{Answers, Call, Outcome, Plugins, Query};
 
 /// Runs the plugin `P` for `switchboard-core`, compiled natively. Of the sandbox's limits it knows those of state.
 #[derive(Debug)]
@@ -48,9 +48,9 @@ impl<P: Plugin> Native<P> {
     }
 
     /// The plugin's manifest, as the host sees it.
-    pub fn manifest() -> worker::Manifest {
+    pub fn manifest() -> switchboard_core::routing::Manifest {
         let manifest = P::manifest();
-        worker::Manifest {
+        switchboard_core::routing::Manifest {
             name: manifest.name,
             version: manifest.version,
             consumes: manifest.consumes,
@@ -179,7 +179,7 @@ impl Lookup for NotGiven {
 }
 
 fn message(call: Call<'_>) -> Message {
-    let header = |header: envelope::Header<'_>| Header {
+    let header = |header: record::Header<'_>| Header {
         name: String::from_utf8_lossy(header.name).into_owned(),
         value: header.value.map(<[u8]>::to_vec),
     };
@@ -193,16 +193,16 @@ fn message(call: Call<'_>) -> Message {
     }
 }
 
-fn outbound(Outbound { topic, key, value, headers }: Outbound) -> envelope::Outbound {
+fn outbound(Outbound { topic, key, value, headers }: Outbound) -> record::Outbound {
     let header = |Header { name, value }| (name, value);
-    envelope::Outbound { topic, key, value, headers: headers.into_iter().map(header).collect() }
+    record::Outbound { topic, key, value, headers: headers.into_iter().map(header).collect() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{Level, Manifest};
-    use switchboard_core::envelope::{Coordinates, Record, Tenant};
+    use switchboard_core::record::{Coordinates, Record, Tenant};
 
     /// Does what the record's value says.
     struct Obedient;
@@ -260,14 +260,14 @@ mod tests {
     fn handle(plugins: &mut Native<Obedient>, state: &mut TenantState, answers: &Answers, value: &str) -> Outcome {
         let headers = [("x", Some("y"))].into_iter().collect();
         let record = Record { value: Some(value.into()), headers, timestamp: Some(5), ..Record::default() };
-        let tenant = Tenant { id: TenantId::new("t"), headers: envelope::Headers::new(), texts: vec![] };
+        let tenant = Tenant { id: TenantId::new("t"), headers: record::Headers::new(), texts: vec![] };
         let source = Coordinates { topic: "T".into(), partition: 0, offset: 0 };
         let release = plugins.release();
         plugins.handle(&release, Call { tenant: &tenant, record: &record, source: &source }, state, answers)
     }
 
     fn outputs(value: Option<&str>) -> Outcome {
-        Outcome::Outputs(vec![envelope::Outbound {
+        Outcome::Outputs(vec![record::Outbound {
             topic: "T".into(),
             key: None,
             value: value.map(Into::into),

@@ -5,8 +5,8 @@ mod swaps;
 
 use std::collections::BTreeMap;
 
-use switchboard_core::envelope::{Coordinates, HEADER_PREFIX, Record, TenantId};
-use switchboard_core::release::Ran;
+use switchboard_core::record::{Coordinates, HEADER_PREFIX, Record, TenantId};
+use switchboard_core::routing::Ran;
 use switchboard_core::state::decode_key;
 use switchboard_core::worker::Partition;
 use switchboard_sdk::testkit::Bench;

@@ -11,8 +11,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use switchboard_core::envelope::TenantId;
-use switchboard_core::release::{OnFailure, Ran};
+use switchboard_core::record::TenantId;
+use switchboard_core::routing::{OnFailure, Ran};
 
 use super::{Truth, World};
 use crate::control::{Control, Handed};

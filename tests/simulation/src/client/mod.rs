@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use corosensei::Yielder;
-use switchboard_core::envelope::Record;
+use switchboard_core::record::Record;
 use switchboard_core::worker::{Broker, Consumed, Destination, Event, Fault, NotNow, Partition, Restored, Start};
 
 use crate::control::Control;

@@ -1,8 +1,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use switchboard_core::envelope::{Record, Routed, TenantId, restore_routed};
-use switchboard_core::release::Ran;
+use switchboard_core::record::{Record, Routed, TenantId, restore_routed};
+use switchboard_core::routing::Ran;
 use switchboard_core::state::decode_key;
 use switchboard_core::worker::{Destination, Fault, Partition};
 

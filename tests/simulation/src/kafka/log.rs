@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use switchboard_core::envelope::Record;
+use switchboard_core::record::Record;
 
 /// A transactional producer, as logs know it.
 pub(crate) type ProducerId = u32;

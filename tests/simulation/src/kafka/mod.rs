@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use switchboard_core::envelope::{Coordinates, Record};
+use switchboard_core::record::{Coordinates, Record};
 use switchboard_core::worker::Partition;
 
 pub(crate) use group::{ClientId, Consumer, Metadata, NotTaken};

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use switchboard_core::envelope::Tenant;
+use switchboard_core::record::Tenant;
 use switchboard_core::worker::{Lookups, Query};
 use switchboard_sdk::testkit;
 

@@ -11,8 +11,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use messenger::Messenger;
-use switchboard_core::envelope::{Tenant, TenantId};
-use switchboard_core::release::{Digest, Release, Routing};
+use switchboard_core::record::{Tenant, TenantId};
+use switchboard_core::routing::{Digest, Release, Routing};
 use switchboard_core::state::{StateLimits, TenantState};
 use switchboard_core::worker::{Answers, Call, Outcome, Plugins};
 use switchboard_sdk::testkit::{Bench, Native};

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use switchboard_core::envelope::{TenantId, shard_of};
+use switchboard_core::record::{TenantId, shard_of};
 use switchboard_tests::host::Host;
 
 use crate::Args;

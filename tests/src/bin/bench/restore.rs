@@ -28,7 +28,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let kafka = Kafka::start_with(&Options { heap_mib: 1024, optimised: true, properties, ..Options::default() })?;
     let workers = args.workers.to_string();
     let app = App::messenger_on(&kafka, "restore", PARTITIONS)?.arg("--workers", &workers).arg("--instance", "bench");
-    let app = app.env("RUST_LOG", "info,switchboard::checkpoint=debug");
+    let app = app.env("RUST_LOG", "info,switchboard_checkpoint=debug");
     // Makes the internal topics.
     app.run("host", &[])?.terminate(LONG)?;
     let (producer, entries) = (producer(&kafka, &app)?, args.entries);

@@ -1,0 +1,199 @@
+use std::sync::Arc;
+
+use super::dead_letter::{Class, DeadLetter, HEADER_PREFIX};
+use super::headers::{Header, Headers};
+use super::kafka_record::Record;
+use super::tenant::Tenant;
+use super::trace::{TRACEPARENT, TRACESTATE, Trace};
+
+/// An output as its plugin made it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outbound {
+    /// Token.
+    pub topic: String,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub headers: Headers,
+}
+
+/// An output as it will be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Token.
+    pub topic: Arc<str>,
+    pub record: Record,
+}
+
+/// How much one message may send. Sizes in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutputLimits {
+    pub outputs: usize,
+    /// Sum of keys, values and headers of a message's outputs.
+    pub bytes: usize,
+    pub key: usize,
+    pub value: usize,
+}
+
+impl Default for OutputLimits {
+    fn default() -> Self {
+        Self { outputs: 1000, bytes: 4 << 20, key: 512, value: 1 << 20 }
+    }
+}
+
+/// What outputs may be, and which headers the host gives them.
+#[derive(Debug, Clone)]
+pub struct OutputRules {
+    /// Headers copied from the record to every output when present and not empty.
+    pub carry_headers: Vec<String>,
+    pub limits: OutputLimits,
+}
+
+impl OutputRules {
+    /// Checks a message's outputs and gives them the host's headers: the tenant's, those carried over, the trace
+    /// context, then the plugin's own. `topics`: the tokens that it may produce to.
+    ///
+    /// # Errors
+    /// A dead letter of class `output` for an unknown token or a header of the host's, of class `limit` beyond a limit.
+    pub fn address(
+        &self,
+        topics: &[Arc<str>],
+        outputs: Vec<Outbound>,
+        record: &Record,
+        tenant: &Tenant,
+        trace: &Trace,
+    ) -> Result<Vec<Outgoing>, DeadLetter> {
+        let limit = |what: String| Err(DeadLetter::new(Class::Limit, what));
+        if outputs.len() > self.limits.outputs {
+            return limit(format!("{} outputs, at most {} are allowed", outputs.len(), self.limits.outputs));
+        }
+        let mut bytes = 0;
+        let mut outgoing = Vec::with_capacity(outputs.len());
+        for output in outputs {
+            let Some(topic) = topics.iter().find(|topic| ***topic == *output.topic) else {
+                let reason = format!(
+                    "an output to {:?}, which is not among the topics this plugin may produce to ({})",
+                    output.topic,
+                    topics.join(", ")
+                );
+                return Err(DeadLetter::new(Class::Output, reason));
+            };
+            for (what, field, most) in
+                [("key", &output.key, self.limits.key), ("value", &output.value, self.limits.value)]
+            {
+                let length = field.as_ref().map_or(0, Vec::len);
+                if length > most {
+                    return limit(format!("an output's {what} of {length} bytes, at most {most} are allowed"));
+                }
+            }
+            if let Some(header) = output.headers.iter().find(|header| self.is_hosts(*header, tenant)) {
+                let name = String::from_utf8_lossy(header.name);
+                let reason = format!("an output sets the header {name:?}, which is the host's");
+                return Err(DeadLetter::new(Class::Output, reason));
+            }
+            let mut headers = Headers::with_capacity(
+                tenant.headers.len() + output.headers.len() + self.carry_headers.len() + 2,
+                tenant.headers.bytes() + output.headers.bytes() + 128,
+            );
+            headers.append(&tenant.headers);
+            for Header { name, value } in self.carry_headers.iter().filter_map(|name| record.headers.last(name)) {
+                if value.is_some_and(|value| !value.is_empty()) {
+                    headers.push(name, value);
+                }
+            }
+            trace.write_to(&mut headers);
+            headers.append(&output.headers);
+            let record = Record { key: output.key, value: output.value, headers, timestamp: None };
+            bytes += record.bytes();
+            if bytes > self.limits.bytes {
+                return limit(format!("outputs of more than {} bytes in all", self.limits.bytes));
+            }
+            outgoing.push(Outgoing { topic: Arc::clone(topic), record });
+        }
+        Ok(outgoing)
+    }
+
+    fn is_hosts(&self, header: Header<'_>, tenant: &Tenant) -> bool {
+        let name = header.name;
+        tenant.headers.iter().any(|own| own.name == name)
+            || self.carry_headers.iter().any(|own| own.as_bytes() == name)
+            || [TRACEPARENT, TRACESTATE].iter().any(|own| own.as_bytes() == name)
+            || name.starts_with(HEADER_PREFIX.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::kafka_record::Coordinates;
+    use super::super::tenant::TenantId;
+    use super::*;
+
+    fn rules() -> OutputRules {
+        OutputRules {
+            carry_headers: vec!["ENVIRONMENT".into()],
+            limits: OutputLimits { outputs: 2, bytes: 400, key: 4, value: 300 },
+        }
+    }
+
+    fn headers(headers: &[(&str, &str)]) -> Headers {
+        headers.iter().map(|(name, value)| (name, Some(value))).collect()
+    }
+
+    fn output(topic: &str, own: &[(&str, &str)]) -> Outbound {
+        Outbound { topic: topic.into(), key: Some(vec![1]), value: Some(vec![0xff]), headers: headers(own) }
+    }
+
+    fn address(outputs: Vec<Outbound>, record: &[(&str, &str)]) -> Result<Vec<Outgoing>, DeadLetter> {
+        let tenant =
+            Tenant { id: TenantId::new("t"), headers: headers(&[("TENANT_ID", "t")]), texts: vec!["t".into()] };
+        let record = Record { headers: headers(record), ..Record::default() };
+        let trace = Trace::of(&Headers::new(), "app", &Coordinates { topic: "T".into(), partition: 0, offset: 0 });
+        rules().address(&["OUT".into()], outputs, &record, &tenant, &trace)
+    }
+
+    fn names(headers: &Headers) -> Vec<String> {
+        headers.iter().map(|header| String::from_utf8_lossy(header.name).into_owned()).collect()
+    }
+
+    #[test]
+    fn an_output_carries_tenant_environment_trace_and_its_own_headers() {
+        let record = [("ENVIRONMENT", "first"), ("x", "1"), ("ENVIRONMENT", "last")];
+        let out = address(vec![output("OUT", &[("mine", "1")])], &record).unwrap();
+        assert_eq!(names(&out[0].record.headers), ["TENANT_ID", "ENVIRONMENT", "traceparent", "mine"]);
+        assert_eq!(out[0].record.headers.last("ENVIRONMENT").unwrap().value, Some(&b"last"[..]));
+    }
+
+    #[test]
+    fn an_empty_carry_header_is_left_out() {
+        let out = address(vec![output("OUT", &[])], &[("ENVIRONMENT", "")]).unwrap();
+        assert_eq!(names(&out[0].record.headers), ["TENANT_ID", "traceparent"]);
+    }
+
+    #[test]
+    fn unknown_topics_and_headers_of_the_host_are_refused() {
+        assert_eq!(address(vec![output("ELSEWHERE", &[])], &[]).unwrap_err().class, Class::Output);
+        for name in ["TENANT_ID", "ENVIRONMENT", "traceparent", "tracestate", "switchboard-envelope"] {
+            let letter = address(vec![output("OUT", &[(name, "")])], &[]).unwrap_err();
+            assert_eq!(letter.class, Class::Output);
+            assert!(letter.reason.contains(name), "{}", letter.reason);
+        }
+    }
+
+    #[test]
+    fn each_limit_of_outputs_is_a_limit() {
+        let long = |key: usize, value: usize| Outbound {
+            key: Some(vec![0; key]),
+            value: Some(vec![0; value]),
+            ..output("OUT", &[])
+        };
+        let beyond = [
+            vec![long(0, 0), long(0, 0), long(0, 0)],
+            vec![long(5, 0)],
+            vec![long(0, 301)],
+            vec![long(0, 200), long(0, 200)],
+        ];
+        for outputs in beyond {
+            assert_eq!(address(outputs, &[]).unwrap_err().class, Class::Limit);
+        }
+        assert_eq!(address(vec![long(4, 60), long(4, 60)], &[]).unwrap().len(), 2);
+    }
+}

@@ -1,0 +1,385 @@
+mod properties;
+mod rollout;
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::record::TenantId;
+use crate::routing::Manifest;
+use crate::routing::{Digest, Gate, Route};
+
+/// A control topic: every record that was written, and what they come to.
+#[derive(Debug, Clone, Default)]
+struct Topic {
+    log: Vec<(String, Option<Vec<u8>>)>,
+    control: Control,
+    changes: usize,
+}
+
+impl Topic {
+    fn write(&mut self, writes: &[Write]) {
+        for Write { key, value } in writes {
+            let (offset, key) = (i64::try_from(self.log.len()).unwrap(), key.to_string());
+            self.control.apply(offset, 1000 * offset, key.as_bytes(), value.as_deref()).unwrap();
+            self.log.push((key, value.clone()));
+        }
+    }
+
+    fn stamp(&mut self) -> Stamp {
+        self.changes += 1;
+        Stamp { id: format!("c{}", self.changes), by: By { user: "u".into(), host: "h".into() }, note: None }
+    }
+
+    fn commit(&mut self, decision: Result<Decision, Refusal>) -> Result<Decision, Refusal> {
+        let decision = decision?;
+        self.write(&decision.writes);
+        Ok(decision)
+    }
+
+    fn deploy(&mut self, number: u8, audience: Audience) -> Result<Decision, Refusal> {
+        let stamp = self.stamp();
+        self.commit(deploy(&self.control, &deployment(number, audience), stamp))
+    }
+
+    fn rollback(&mut self, tenants: &[&str]) -> Result<Decision, Refusal> {
+        let stamp = self.stamp();
+        let tenants = tenants.iter().map(|tenant| TenantId::new(*tenant)).collect();
+        self.commit(rollback(&self.control, &tenants, stamp))
+    }
+
+    fn automatic_rollback(&mut self, number: u8, scope: &Scope) -> Result<Decision, Refusal> {
+        let offset = self.control.routed().find(|(known, ..)| known == scope).map_or(-1, |(.., offset)| offset);
+        let stamp = self.stamp();
+        self.commit(automatic_rollback(&self.control, &digest(number), offset, stamp))
+    }
+
+    fn status(&mut self, instance: &str, status: &HostStatus) {
+        self.write(&[Write::json(Key::Host(instance.into()), status)]);
+    }
+
+    /// Which release each route names.
+    fn routes(&self) -> BTreeMap<String, u8> {
+        self.control.routed().map(|(scope, value, _)| (scope.to_string(), value.route().release.bytes()[0])).collect()
+    }
+
+    /// All routes, without their gates and offsets.
+    fn values(&self) -> BTreeMap<Scope, RouteValue> {
+        self.control.routed().map(|(scope, value, _)| (scope, value.ungated())).collect()
+    }
+}
+
+fn digest(number: u8) -> Digest {
+    Digest::new([number; 32])
+}
+
+/// Release 9 has another state version than the others, and takes over theirs.
+fn deployment(number: u8, audience: Audience) -> Deployment<'static> {
+    static BYTES: [u8; CHUNK_BYTES + 1] = [7; CHUNK_BYTES + 1];
+    let manifest = Manifest {
+        name: "plugin".into(),
+        version: format!("{number}.0.0"),
+        consumes: vec!["IN".into()],
+        produces: vec![],
+        lookups: vec![],
+        state_version: if number == 9 { 2 } else { 1 },
+    };
+    let record = ReleaseRecord {
+        manifest,
+        migrates: if number == 9 { vec![1] } else { vec![] },
+        size: BYTES.len() as u64,
+        chunks: ReleaseRecord::chunks_of(BYTES.len()),
+        signature: None,
+        by: By::default(),
+    };
+    Deployment { release: digest(number), artifact: &BYTES, record, audience, gate: Some(Gate::default()) }
+}
+
+fn tenants(names: &[&str]) -> Audience {
+    Audience::Tenants(names.iter().map(|name| TenantId::new(*name)).collect())
+}
+
+fn percent(text: &str) -> Audience {
+    Audience::Percent(text.parse().unwrap())
+}
+
+fn tenant(name: &str) -> Scope {
+    Scope::Tenant(TenantId::new(name))
+}
+
+fn route(control: &Control, scope: &Scope) -> Route {
+    control.route(scope).unwrap().route().clone()
+}
+
+#[test]
+fn a_deployment_writes_chunks_once_then_the_release_the_routes_and_the_change() {
+    let mut topic = Topic::default();
+    let first = topic.deploy(1, Audience::Default).unwrap();
+    let keys: Vec<_> =
+        first.writes.iter().map(|write| write.key.to_string().replace(&digest(1).to_string(), "1")).collect();
+    assert_eq!(keys, ["artifact/1/0", "artifact/1/1", "release/1", "route/default", "change/c1"]);
+    assert_eq!(topic.control.chunks(&digest(1)), Some(vec![0, 1]));
+    assert_eq!(first.writes[1].value.as_ref().map(Vec::len), Some(1));
+    assert_eq!(topic.control.routes().default.offset, 3);
+
+    let again = topic.deploy(1, tenants(&["a"])).unwrap();
+    assert_eq!(again.writes.len(), 3, "its chunks are there: {again:?}");
+    assert_eq!(topic.control.history().iter().map(|entry| entry.id.as_str()).collect::<Vec<_>>(), ["c1", "c2"]);
+    assert_eq!(topic.control.releases()[&digest(1)].offset, 5, "the record's own");
+}
+
+#[test]
+fn an_artifact_that_is_deployed_again_without_its_signature_keeps_it() {
+    let mut topic = Topic::default();
+    for (signature, audience) in [(Some("signed"), Audience::Default), (None, tenants(&["a"]))] {
+        let mut deployment = deployment(1, audience);
+        deployment.record.signature = signature.map(str::to_owned);
+        let stamp = topic.stamp();
+        let decision = deploy(&topic.control, &deployment, stamp);
+        topic.commit(decision).unwrap();
+        assert_eq!(topic.control.release(&digest(1)).unwrap().signature.as_deref(), Some("signed"));
+    }
+}
+
+#[test]
+fn what_its_tenants_ran_before_is_where_a_release_goes_back_to() {
+    let mut topic = Topic::default();
+    topic.deploy(1, Audience::Default).unwrap();
+    assert_eq!(route(&topic.control, &Scope::Default).previous, None);
+    topic.deploy(2, Audience::Default).unwrap();
+    topic.deploy(3, percent("50")).unwrap();
+    topic.deploy(4, tenants(&["a"])).unwrap();
+    topic.deploy(5, tenants(&["a"])).unwrap();
+    for (scope, previous) in [(Scope::Default, 1), (Scope::Percentage, 2), (tenant("a"), 4)] {
+        assert_eq!(route(&topic.control, &scope).previous, Some(digest(previous)), "{scope}");
+    }
+    let applying = |topic: &Topic, name: &str| topic.control.scope_of(&TenantId::new(name));
+    assert_eq!(applying(&topic, "a"), Some(tenant("a")));
+    let scopes: std::collections::BTreeSet<_> = ('b'..'z').map(|name| applying(&topic, &name.to_string())).collect();
+    assert_eq!(scopes, [Some(Scope::Default), Some(Scope::Percentage)].into());
+    assert_eq!(applying(&Topic::default(), "a"), None);
+    topic.deploy(3, percent("60")).unwrap();
+    assert_eq!(route(&topic.control, &Scope::Percentage).previous, Some(digest(2)), "more of them run the same");
+    let refused = topic.deploy(2, percent("10")).unwrap_err();
+    assert!(matches!(refused, Refusal::AlreadyDefault(_)), "{refused}");
+    topic.deploy(3, Audience::Default).unwrap();
+    assert_eq!(
+        topic.routes(),
+        [("default".into(), 3), ("tenant/a".into(), 5)].into(),
+        "all run it, no percentage is left"
+    );
+}
+
+#[test]
+fn a_state_version_that_cannot_be_taken_over_is_refused() {
+    let mut topic = Topic::default();
+    topic.deploy(1, Audience::Default).unwrap();
+    topic.deploy(9, tenants(&["a"])).unwrap();
+    let before = topic.log.len();
+    let refused = topic.deploy(2, tenants(&["b", "a"])).unwrap_err().to_string();
+    assert!(refused.contains("plugin 2.0.0") && refused.contains("migrates from version 2"), "{refused}");
+    assert_eq!(topic.log.len(), before, "nothing was written");
+    topic.deploy(2, tenants(&["b"])).unwrap();
+    let stamp = topic.stamp();
+    let refused = set_routes(&topic.control, digest(1), &tenants(&["a"]), None, stamp).unwrap_err();
+    assert!(matches!(refused, Refusal::StateVersion { version: 1, former: 2, .. }), "{refused}");
+    let stamp = topic.stamp();
+    let cleared = clear_routes(&topic.control, &[tenant("a"), tenant("b")].into(), stamp).unwrap();
+    let [warning] = &cleared.warnings[..] else { panic!("{:?}", cleared.warnings) };
+    assert!(
+        warning.contains("tenant/a: tenants") && warning.contains("plugin 1.0.0 (010101010101) cannot"),
+        "{warning}"
+    );
+    let back = topic.rollback(&["a"]).unwrap();
+    assert_eq!(back.warnings, cleared.warnings, "what a pin is taken away from runs what is left");
+}
+
+#[test]
+fn a_state_version_that_a_host_reports_counts_as_one_that_is_routed() {
+    let runs = |number, names: &[&str]| Running {
+        release: digest(number),
+        state_version: (number == 77).then_some(7),
+        count: 30,
+        names: names.iter().map(|name| TenantId::new(*name)).collect(),
+    };
+    let mut topic = Topic::default();
+    topic.deploy(1, Audience::Default).unwrap();
+    topic.deploy(9, tenants(&["a"])).unwrap();
+    topic.rollback(&[]).unwrap();
+    topic.deploy(1, tenants(&["p"])).unwrap();
+    let staying = Staying { tenant: TenantId::new("a"), release: digest(9), reason: "why".into() };
+    let says = |topic: &mut Topic, tenants: &[Running], staying: &[Staying]| {
+        let status = HostStatus { tenants: tenants.to_vec(), staying: staying.to_vec(), ..HostStatus::default() };
+        topic.status("one", &status);
+    };
+    let refused =
+        |topic: &Topic, number, audience| topic.clone().deploy(number, audience).err().map(|why| why.to_string());
+
+    says(&mut topic, &[runs(1, &["b"])], &[staying]);
+    let why = refused(&topic, 2, Audience::Default).unwrap();
+    assert!(why.contains("plugin 9.0.0 (090909090909), which the tenant a runs, has 2"), "{why}");
+    assert!(refused(&topic, 2, tenants(&["a"])).is_some());
+    assert!(refused(&topic, 2, percent("100")).is_some());
+    assert_eq!(refused(&topic, 2, tenants(&["b"])), None, "that is not its tenant");
+    assert_eq!(refused(&topic, 9, Audience::Default), None, "it runs it already");
+    // With a route of its own it is none of the default's tenants.
+    topic.deploy(9, tenants(&["a"])).unwrap();
+    assert_eq!(refused(&topic, 2, Audience::Default), None);
+
+    // What is on file has no record.
+    says(&mut topic, &[runs(77, &["b", "c"])], &[]);
+    let why = refused(&topic, 2, Audience::Default).unwrap();
+    assert!(why.contains("4d4d4d4d4d4d, which the tenant b runs, has 7"), "{why}");
+    says(&mut topic, &[runs(77, &["p", "a"])], &[]);
+    assert_eq!(refused(&topic, 2, Audience::Default), None, "these have routes of their own");
+    assert_eq!(refused(&topic, 2, percent("100")), None);
+
+    // A host that is long gone says nothing of what its tenants run by now.
+    says(&mut topic, &[runs(77, &["b"])], &[]);
+    let beyond = HostStatus::ALIVE_MS / 1000;
+    for _ in 0..beyond {
+        topic.status("two", &HostStatus::default());
+    }
+    assert_eq!(refused(&topic, 2, Audience::Default), None);
+}
+
+#[test]
+fn a_rollback_says_who_cannot_go_back() {
+    let mut topic = Topic::default();
+    topic.deploy(1, Audience::Default).unwrap();
+    topic.deploy(9, Audience::Default).unwrap();
+    let back = topic.rollback(&[]).unwrap();
+    assert!(back.warnings[0].contains("version 2 already stay on plugin 9.0.0"), "{:?}", back.warnings);
+}
+
+#[test]
+fn rollbacks_go_back_change_by_change_and_never_undo_one_another() {
+    let mut topic = Topic::default();
+    topic.deploy(1, Audience::Default).unwrap();
+    topic.deploy(2, percent("10")).unwrap();
+    topic.deploy(2, Audience::Default).unwrap();
+    topic.rollback(&[]).unwrap();
+    assert_eq!(topic.routes(), [("default".into(), 1), ("percentage".into(), 2)].into());
+    topic.rollback(&[]).unwrap();
+    topic.rollback(&[]).unwrap();
+    assert_eq!(topic.routes(), [].into());
+    assert!(matches!(topic.rollback(&[]), Err(Refusal::NothingToUndo { .. })));
+}
+
+#[test]
+fn the_rollback_of_a_tenant_touches_no_other() {
+    let mut topic = Topic::default();
+    topic.deploy(1, tenants(&["a", "b"])).unwrap();
+    topic.deploy(2, tenants(&["b"])).unwrap();
+    topic.deploy(3, Audience::Default).unwrap();
+    topic.rollback(&["a", "b"]).unwrap();
+    assert_eq!(topic.routes(), [("default".into(), 3), ("tenant/b".into(), 1)].into());
+    assert!(topic.rollback(&["a"]).unwrap_err().to_string().contains("tenant a"));
+    topic.rollback(&[]).unwrap();
+    topic.rollback(&[]).unwrap();
+    assert_eq!(topic.routes(), [].into(), "what was left of the first change");
+}
+
+#[test]
+fn a_route_that_somebody_changed_since_is_left() {
+    let mut topic = Topic::default();
+    topic.deploy(1, tenants(&["a", "b"])).unwrap();
+    let foreign = Route { release: digest(7), previous: None, gate: None };
+    topic.write(&[Write::json(Key::Route(tenant("a")), &foreign)]);
+    topic.rollback(&[]).unwrap();
+    assert_eq!(topic.routes(), [("tenant/a".into(), 7)].into());
+}
+
+#[test]
+fn a_release_that_fails_goes_back_with_all_that_was_deployed_with_it() {
+    let mut topic = Topic::default();
+    topic.deploy(1, Audience::Default).unwrap();
+    topic.deploy(2, tenants(&["c"])).unwrap();
+    topic.deploy(3, tenants(&["a", "b", "c"])).unwrap();
+    topic.deploy(4, tenants(&["b"])).unwrap();
+    let back = topic.automatic_rollback(3, &tenant("a")).unwrap();
+    assert_eq!(back.change.what, What::AutomaticRollback);
+    // a had no pin and runs the default again, b has another release by now, c goes back to its own.
+    assert_eq!(topic.routes(), [("default".into(), 1), ("tenant/b".into(), 4), ("tenant/c".into(), 2)].into());
+    assert_eq!(route(&topic.control, &tenant("c")).gate, None, "it has proven itself");
+    assert_eq!(topic.automatic_rollback(3, &tenant("a")), Err(Refusal::Stale), "a second host comes too late");
+
+    topic.deploy(5, percent("5")).unwrap();
+    topic.automatic_rollback(5, &Scope::Percentage).unwrap();
+    topic.deploy(6, Audience::Default).unwrap();
+    topic.automatic_rollback(6, &Scope::Default).unwrap();
+    assert_eq!(topic.routes(), [("default".into(), 1), ("tenant/b".into(), 4), ("tenant/c".into(), 2)].into());
+    topic.automatic_rollback(1, &Scope::Default).unwrap();
+    assert_eq!(topic.routes().get("default"), None, "to what hosts have on file");
+}
+
+#[test]
+fn a_pin_goes_back_to_the_release_it_had_though_the_default_has_moved_on() {
+    let mut topic = Topic::default();
+    topic.deploy(1, Audience::Default).unwrap();
+    topic.deploy(2, tenants(&["a"])).unwrap();
+    topic.deploy(3, Audience::Default).unwrap();
+    topic.automatic_rollback(2, &tenant("a")).unwrap();
+    assert_eq!(topic.routes().get("tenant/a"), Some(&1));
+}
+
+#[test]
+fn pruning_keeps_the_newest_and_all_that_is_in_use() {
+    let mut topic = Topic::default();
+    for number in 1..=8 {
+        topic.deploy(number, Audience::Default).unwrap();
+    }
+    let running = Running { release: digest(2), state_version: None, count: 1, names: vec![] };
+    topic.status("one", &HostStatus { tenants: vec![running], ..HostStatus::default() });
+    let stamp = topic.stamp();
+    let decision = topic.commit(Ok(prune(&topic.control, 3, topic.control.newest(), stamp))).unwrap();
+    let left: Vec<_> = topic.control.releases().keys().map(|release| release.bytes()[0]).collect();
+    assert_eq!(left, [2, 6, 7, 8]);
+    assert_eq!(decision.change.releases, [5, 4, 3, 1].map(digest));
+    assert_eq!(topic.control.chunks(&digest(1)), None);
+    assert!(topic.control.chunks(&digest(2)).is_some());
+    let stamp = topic.stamp();
+    assert_eq!(prune(&topic.control, 3, topic.control.newest(), stamp).writes, []);
+    // The host was not heard of for a day: what it ran is of no more interest.
+    let stamp = topic.stamp();
+    let later = topic.control.newest() + 25 * 3_600_000;
+    topic.commit(Ok(prune(&topic.control, 0, later, stamp))).unwrap();
+    let left: Vec<_> = topic.control.releases().keys().map(|release| release.bytes()[0]).collect();
+    assert_eq!((left, topic.control.hosts().len()), (vec![7, 8], 0), "the default and what it replaced");
+    for _ in 0..2 {
+        topic.rollback(&[]).ok();
+    }
+    assert!(matches!(topic.rollback(&[]), Err(Refusal::Gone(_))), "6 was removed");
+}
+
+#[test]
+fn a_release_is_found_by_its_digits_or_its_name() {
+    let mut topic = Topic::default();
+    topic.deploy(0xab, Audience::Default).unwrap();
+    topic.deploy(0xac, Audience::Default).unwrap();
+    let control = &topic.control;
+    assert_eq!(control.find("ABab"), Ok(digest(0xab)));
+    assert_eq!(control.find("plugin@172.0.0"), Ok(digest(0xac)));
+    for text in ["aba", "abac", "plugin", "plugin@1", "", "@"] {
+        assert_eq!(control.find(text), Err(FindError::Unknown(text.into())));
+    }
+    let mut twin = deployment(0xac, Audience::Default).record;
+    twin.manifest.version = "171.0.0".into();
+    topic.write(&[Write::json(Key::Release(digest(1)), &twin)]);
+    let error = topic.control.find("plugin@171.0.0").unwrap_err().to_string();
+    assert!(error.contains("010101010101 or abababababab"), "{error}");
+}
+
+#[test]
+fn what_cannot_be_read_is_told_and_taken_for_gone() {
+    let mut topic = Topic::default();
+    topic.deploy(1, Audience::Default).unwrap();
+    let control = &mut topic.control;
+    let malformed = control.apply(90, 0, b"route/default", Some(b"{")).unwrap_err();
+    assert_eq!((malformed.key.as_str(), control.routes().default.offset), ("route/default", 90));
+    assert_eq!(control.route(&Scope::Default), None);
+    control.apply(91, 0, b"nonsense", Some(b"")).unwrap_err();
+    control.apply(92, 0, b"change/c1", Some(b"[]")).unwrap_err();
+    assert_eq!(control.history().len(), 0);
+    control.apply(93, 0, b"host/x", Some(br#"{"instance":"x","host":"n","started":1,"read":2}"#)).unwrap();
+    assert_eq!(control.hosts()["x"].status.read, 2);
+}

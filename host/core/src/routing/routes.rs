@@ -1,0 +1,223 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::Hasher as _;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use siphasher::sip::SipHasher13;
+
+use super::digest::Digest;
+use crate::record::TenantId;
+
+/// Who runs a release, and what it replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Route {
+    pub release: Digest,
+    /// What these tenants ran before: where a failed release sends them back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Digest>,
+    /// Sends them back by itself. `None`: only an operator does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<Gate>,
+}
+
+/// When a new release's failures send its tenants back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Gate {
+    /// At so many failures ...
+    pub failures: u64,
+    /// ... among its first so many messages ...
+    pub messages: u64,
+    /// ... within so many seconds.
+    pub seconds: u64,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self { failures: 10, messages: 1000, seconds: 600 }
+    }
+}
+
+/// A part of all tenants, in steps of 0.01 %.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Percent(u16);
+
+/// No percentage.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{0:?} is no percentage: a number from 0.01 to 100, with two decimals at most")]
+pub struct PercentError(String);
+
+impl Percent {
+    /// Parts of 10,000.
+    const ALL: u16 = 10_000;
+
+    /// Whether a tenant is among the first so many percent of those that try a release. A tenant's place depends on the
+    /// release and on nothing else, so that a growing percentage only ever adds tenants.
+    pub fn includes(self, release: &Digest, tenant: &TenantId) -> bool {
+        let mut hasher = SipHasher13::new();
+        hasher.write(release.bytes());
+        hasher.write(tenant.as_str().as_bytes());
+        hasher.finish() % u64::from(Self::ALL) < u64::from(self.0)
+    }
+}
+
+impl fmt::Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, parts) = (self.0 / 100, self.0 % 100);
+        match parts {
+            0 => write!(f, "{whole}"),
+            parts if parts % 10 == 0 => write!(f, "{whole}.{}", parts / 10),
+            parts => write!(f, "{whole}.{parts:02}"),
+        }
+    }
+}
+
+impl FromStr for Percent {
+    type Err = PercentError;
+
+    fn from_str(text: &str) -> Result<Self, PercentError> {
+        let error = || PercentError(text.to_owned());
+        let (whole, parts) = text.split_once('.').unwrap_or((text, ""));
+        let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        if whole.is_empty() || whole.len() > 3 || parts.len() > 2 || !digits(whole) || !digits(parts) {
+            return Err(error());
+        }
+        let parts: u16 = format!("{parts:0<2}").parse().map_err(|_| error())?;
+        let whole: u16 = whole.parse().map_err(|_| error())?;
+        let percent = whole * 100 + parts;
+        if percent == 0 || percent > Self::ALL { Err(error()) } else { Ok(Self(percent)) }
+    }
+}
+
+impl Serialize for Percent {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Percent {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A part of the tenants that tries a release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    pub percent: Percent,
+    #[serde(flatten)]
+    pub route: Route,
+}
+
+/// A place for a route, and the offset of the control record that last set or cleared it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot<R> {
+    pub route: Option<R>,
+    pub offset: i64,
+}
+
+impl<R> Default for Slot<R> {
+    fn default() -> Self {
+        Self { route: None, offset: -1 }
+    }
+}
+
+/// All routes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RouteTable {
+    pub default: Slot<Route>,
+    pub share: Slot<Share>,
+    pub pins: BTreeMap<TenantId, Slot<Route>>,
+}
+
+/// A tenant's route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resolved<'a> {
+    pub route: Option<&'a Route>,
+    /// Of the control record that last changed anything that bears on it; -1: none ever did.
+    pub offset: i64,
+}
+
+impl RouteTable {
+    /// A pin comes before the percentage, the percentage before the default.
+    pub fn resolve(&self, tenant: &TenantId) -> Resolved<'_> {
+        let pin = self.pins.get(tenant);
+        let offset = self.default.offset.max(self.share.offset).max(pin.map_or(-1, |pin| pin.offset));
+        let share = || {
+            let share = self.share.route.as_ref();
+            share.filter(|share| share.percent.includes(&share.route.release, tenant)).map(|share| &share.route)
+        };
+        let route = pin.and_then(|pin| pin.route.as_ref()).or_else(share).or(self.default.route.as_ref());
+        Resolved { route, offset }
+    }
+
+    /// The offset of the control record that last set or cleared any route; -1: none ever did.
+    pub fn changed(&self) -> i64 {
+        let pins = self.pins.values().map(|pin| pin.offset);
+        pins.fold(self.default.offset.max(self.share.offset), i64::max)
+    }
+
+    /// Every route that there is.
+    pub fn routes(&self) -> impl Iterator<Item = &Route> {
+        let pins = self.pins.values().filter_map(|pin| pin.route.as_ref());
+        self.default.route.iter().chain(self.share.route.iter().map(|share| &share.route)).chain(pins)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(number: u8) -> Route {
+        Route { release: Digest::new([number; 32]), previous: None, gate: None }
+    }
+
+    fn tenants() -> impl Iterator<Item = TenantId> {
+        (0..10_000).map(|number| TenantId::new(format!("tenant-{number}")))
+    }
+
+    #[test]
+    fn a_pin_comes_before_the_percentage_and_the_percentage_before_the_default() {
+        let mut table = RouteTable::default();
+        let tenant = TenantId::new("t");
+        assert_eq!((table.resolve(&tenant), table.changed()), (Resolved { route: None, offset: -1 }, -1));
+        table.default = Slot { route: Some(route(1)), offset: 5 };
+        assert_eq!(table.resolve(&tenant), Resolved { route: Some(&route(1)), offset: 5 });
+        table.share = Slot { route: Some(Share { percent: Percent(Percent::ALL), route: route(2) }), offset: 3 };
+        assert_eq!(table.resolve(&tenant), Resolved { route: Some(&route(2)), offset: 5 });
+        table.pins.insert(tenant.clone(), Slot { route: Some(route(3)), offset: 9 });
+        assert_eq!(table.resolve(&tenant), Resolved { route: Some(&route(3)), offset: 9 });
+        table.pins.insert(tenant.clone(), Slot { route: None, offset: 11 });
+        assert_eq!(table.resolve(&tenant), Resolved { route: Some(&route(2)), offset: 11 }, "cleared, and that counts");
+        assert_eq!(table.changed(), 11);
+        assert_eq!(table.resolve(&TenantId::new("other")).offset, 5, "another tenant's pin is nothing to it");
+    }
+
+    #[test]
+    fn a_growing_percentage_only_adds_tenants_and_has_its_size() {
+        let release = Digest::new([1; 32]);
+        let mut before = 0;
+        for percent in [1, 100, 2500, 5000, 9999] {
+            let included = |percent: u16| tenants().filter(move |t| Percent(percent).includes(&release, t));
+            assert!(included(percent).all(|tenant| Percent(percent + 1).includes(&release, &tenant)));
+            let count = included(percent).count();
+            assert!(count.abs_diff(usize::from(percent)) < 250, "{count} of 10,000 are {percent}");
+            assert!(count >= before);
+            before = count;
+        }
+        assert!(tenants().all(|tenant| Percent(Percent::ALL).includes(&release, &tenant)));
+    }
+
+    #[test]
+    fn percentages_are_read_and_written() {
+        for (text, parts) in [("100", 10_000), ("12.5", 1250), ("0.01", 1), ("7", 700), ("0.10", 10)] {
+            assert_eq!(text.parse(), Ok(Percent(parts)));
+            assert_eq!(Percent(parts).to_string().parse(), Ok(Percent(parts)));
+        }
+        for text in ["", "0", "0.001", "100.01", "-1", "5%", "1e1", ".5", "9999999"] {
+            assert!(text.parse::<Percent>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Gets a message what it waits for, or its dead letter. No transaction is open meanwhile.
+
+use std::time::Duration;
+
+use super::config::Rules;
+use super::inbox::{Fate, Pending};
+use super::lookups::Lookups;
+use super::process::Need;
+use crate::record::{Class, DeadLetter};
+
+/// How many answers a plugin may find unusable before its message is given up.
+const UNUSABLE_ANSWERS: u32 = 6;
+
+/// Fetches the answers that a message needs, within what is left of its time.
+pub(super) fn answer(pending: &mut Pending, rules: &Rules, lookups: &mut impl Lookups, now: impl Fn() -> Duration) {
+    let Fate::Process { tenant, .. } = &pending.fate else { return };
+    let progress = &mut pending.lookups;
+    let (queries, complaint) = match progress.need.take() {
+        None => return,
+        Some(Need::Answer(query)) => (vec![query], None),
+        Some(Need::BetterAnswers(reason)) => {
+            progress.unusable += 1;
+            (progress.answers.take_queries(), Some(reason))
+        }
+    };
+    let mut problem = complaint.filter(|_| queries.is_empty() || progress.unusable >= UNUSABLE_ANSWERS);
+    let started = now();
+    for query in queries {
+        if problem.is_some() {
+            break;
+        }
+        let spent = progress.spent + now().saturating_sub(started);
+        let budget = rules.lookup_time.saturating_sub(spent);
+        let known = if progress.unusable == 0 { lookups.known(tenant, &query) } else { None };
+        match known.map_or_else(|| lookups.fetch(tenant, &query, progress.unusable, budget), Ok) {
+            Ok(answer) => progress.answers.insert(query, answer),
+            Err(why) => problem = Some(format!("no answer from {} for {:?}: {why}", query.source, query.key)),
+        }
+    }
+    progress.spent += now().saturating_sub(started);
+    if let Some(reason) = problem {
+        pending.fate = Fate::Bury { letter: DeadLetter::new(Class::Lookup, reason), minimal: false };
+    }
+}

@@ -1,0 +1,90 @@
+//! The changelog for checkpoints: a consumer that stays, beside questions about the topic.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
+use rdkafka::config::FromClientConfigAndContext as _;
+use rdkafka::error::KafkaResult;
+
+use super::changelog::ChangelogReader;
+use super::client::PlainContext;
+use super::native;
+use super::properties::ClientOptions;
+use super::readers::Readers;
+use super::topology::Topology;
+use switchboard_checkpoint::{Changelog, Polled, Topic};
+
+/// One request: the checkpointer may be late, restores that wait for it should not be.
+const REQUEST: Duration = Duration::from_secs(1);
+
+/// Follows the changelog.
+pub struct Tail {
+    reader: ChangelogReader,
+    readers: Arc<Readers>,
+    admin: AdminClient<PlainContext>,
+    topic: String,
+}
+
+impl Tail {
+    /// # Errors
+    /// When librdkafka refuses the configuration.
+    pub fn new(options: &ClientOptions, topology: &Topology, readers: Arc<Readers>) -> KafkaResult<Self> {
+        let (config, topic) = (options.plain(), topology.changelog.clone());
+        Ok(Self {
+            reader: ChangelogReader::new(&options.tail_consumer(), topic.clone())?,
+            readers,
+            admin: AdminClient::from_config_and_context(&config, PlainContext::new(&config))?,
+            topic,
+        })
+    }
+
+    /// The topic's actual `delete.retention.ms`.
+    fn tombstones(&self) -> Result<Duration, String> {
+        let topic = &self.topic;
+        let (resource, options) =
+            ([ResourceSpecifier::Topic(topic)], AdminOptions::new().request_timeout(Some(REQUEST)));
+        let described = futures_executor::block_on(self.admin.describe_configs(&resource, &options));
+        let described = described.map_err(|error| format!("describing {topic}: {error}"))?.into_iter().next();
+        let config = described.ok_or_else(|| format!("describing {topic}: no answer"))?.map_err(|error| {
+            format!("delete.retention.ms of {topic} cannot be read ({error}): allow this client DESCRIBE_CONFIGS on the topic")
+        })?;
+        let value = config.get("delete.retention.ms").and_then(|entry| entry.value.as_deref()?.parse().ok());
+        value.map(Duration::from_millis).ok_or_else(|| format!("{topic} has no delete.retention.ms"))
+    }
+}
+
+impl Changelog for Tail {
+    fn describe(&mut self) -> Result<Topic, String> {
+        let topic = &self.topic;
+        let id = native::topic_id(self.admin.inner(), topic, REQUEST);
+        let id = id.map_err(|error| format!("the topic id of {topic} cannot be had: {error}"))?;
+        // By offsets alone a topic that was made anew and has as many records is the old one.
+        let id =
+            id.ok_or("the brokers know no topic ids (KIP-516), so that a changelog made anew would not be noticed")?;
+        Ok(Topic { id, tombstones: self.tombstones()? })
+    }
+
+    fn bounds(&mut self, shard: i32) -> Result<Range<i64>, String> {
+        let bounds = self.readers.stable_bounds(&self.topic, shard, REQUEST);
+        bounds.map_err(|error| format!("the bounds of {}[{shard}] cannot be had: {error}", self.topic))
+    }
+
+    fn start(&mut self, shard: i32, offset: i64) -> Result<(), String> {
+        let started = self.reader.start(shard, offset);
+        started.map_err(|error| format!("reading {}[{shard}]: {error}", self.topic))
+    }
+
+    fn stop(&mut self, shard: i32) {
+        self.reader.stop(shard);
+    }
+
+    fn position(&mut self, shard: i32) -> Option<i64> {
+        self.reader.position(shard)
+    }
+
+    fn poll(&mut self) -> Polled {
+        self.reader.poll(Duration::ZERO)
+    }
+}

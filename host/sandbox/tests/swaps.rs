@@ -1,0 +1,57 @@
+//! What is swapped out is given back. Alone in its process, whose memory is looked at.
+
+use std::sync::Arc;
+
+use switchboard_core::record::{Coordinates, Headers, Record, Tenant, TenantId};
+use switchboard_core::state::TenantState;
+use switchboard_core::worker::{Answers, Call, Outcome, Plugins as _};
+use switchboard_sandbox::{Artifact, Instances, Limits, Sandbox};
+use switchboard_sandbox::{Board, Publication};
+
+#[path = "sandbox/handmade.rs"]
+#[allow(dead_code)]
+mod handmade;
+
+/// Resident bytes of this process, and its memory mappings.
+fn memory() -> (usize, usize) {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let kilobytes: usize = resident.trim().trim_end_matches(" kB").parse().unwrap();
+    (kilobytes << 10, std::fs::read_to_string("/proc/self/maps").unwrap().lines().count())
+}
+
+#[test]
+fn a_thousand_swaps_leave_memory_where_it_was() {
+    let sandbox = Sandbox::new(Limits::default()).unwrap();
+    let release = |number: usize| -> Arc<Artifact> {
+        let items = format!("(global i32 (i32.const {number}))");
+        Arc::new(sandbox.load(&handmade::Handmade { items, ..Default::default() }.build()).unwrap())
+    };
+    let first = release(0);
+    let dropped = Arc::downgrade(&first);
+    let board = Board::new(Publication::fixed(first));
+    let mut instances = Instances::following(&board, Limits::default());
+    let source = Coordinates { topic: "IN".into(), partition: 0, offset: 0 };
+    let tenants = [0, 1, 2, 3, 4, 5, 6, 7].map(|number: u8| {
+        let id = TenantId::new(number.to_string());
+        Tenant { id, headers: Headers::new(), texts: vec![] }
+    });
+    let mut swap = |number| {
+        let next = release(number);
+        board.publish(Publication::fixed(Arc::clone(&next)));
+        assert!(instances.routing().is_some());
+        for tenant in &tenants {
+            let call = Call { tenant, record: &Record::default(), source: &source };
+            let outcome = instances.handle(next.release(), call, &mut TenantState::default(), &Answers::default());
+            assert!(matches!(outcome, Outcome::Outputs(_)), "{outcome:?}");
+        }
+    };
+    (1..=100).for_each(&mut swap);
+    assert_eq!(dropped.strong_count(), 0);
+    let (resident, mappings) = memory();
+    (101..=1000).for_each(&mut swap);
+    let (resident_then, mappings_then) = memory();
+    // A release that is kept is two mappings and some 40 KiB: with all of them, 1,800 and 34 MB more.
+    assert!(mappings_then < mappings + 100, "{mappings} mappings became {mappings_then}");
+    assert!(resident_then < resident + (16 << 20), "{resident} bytes became {resident_then}");
+}

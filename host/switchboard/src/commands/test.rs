@@ -1,0 +1,183 @@
+//! `switchboard test`: test vectors on a plugin's component, in the real sandbox, with real state and no broker.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow, ensure};
+use similar::TextDiff;
+use switchboard_core::record::{Header, Tenant, TenantId};
+use switchboard_core::routing::{Release, Routing};
+use switchboard_core::state::TenantState;
+use switchboard_core::vectors::{self, Failure, Scenario, VectorError};
+use switchboard_core::worker::{Answers, Call, Outcome, Plugins};
+
+use switchboard_sandbox::{Artifact, Instances, Limits, Sandbox};
+
+/// Runs files of test vectors, each scenario with warm instances and with a fresh one for each message: both must give
+/// what the vectors say, so both give the same bytes. Prints each failing step and, as the last line, `N passed, M
+/// failed` (steps). Gives whether none failed. Headers of outputs that have one of the names in `ignored` are not compared.
+///
+/// # Errors
+/// When the plugin or a file of vectors cannot be used.
+pub fn test(plugin: &Path, files: &[PathBuf], ignored: &[String]) -> anyhow::Result<bool> {
+    let limits = Limits::default();
+    let artifact = Arc::new(Sandbox::new(limits)?.load_file(plugin)?);
+    let mut out = io::stdout().lock();
+    let mut sum = Sum::default();
+    for file in files {
+        let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        // Its causes are in an error's own text.
+        let unusable = |error: VectorError| anyhow!("{}: {error}", file.display());
+        let scenarios = vectors::parse(&text).map_err(unusable)?;
+        ensure!(!scenarios.is_empty(), "{}: no scenarios, so nothing would be tested", file.display());
+        for scenario in &scenarios {
+            let steps = run(scenario, &artifact, limits, ignored).map_err(unusable)?;
+            sum.failed += steps.len();
+            sum.passed += scenario.steps.len() - steps.len();
+            for failed in steps {
+                show(&mut out, file, scenario, &failed)?;
+            }
+        }
+    }
+    writeln!(out, "{} passed, {} failed", sum.passed, sum.failed)?;
+    Ok(sum.failed == 0)
+}
+
+/// Steps.
+#[derive(Default)]
+struct Sum {
+    passed: usize,
+    failed: usize,
+}
+
+/// A step that failed with either kind of instances.
+struct FailedStep {
+    failure: Failure,
+    /// Which kind, where only one did or each in its own way.
+    instances: &'static str,
+}
+
+fn run(
+    scenario: &Scenario,
+    artifact: &Arc<Artifact>,
+    limits: Limits,
+    ignored: &[String],
+) -> Result<Vec<FailedStep>, VectorError> {
+    let run = |instances| {
+        let mut plugins = Without { plugins: Instances::new(Arc::clone(artifact), limits), ignored };
+        vectors::run(scenario, artifact.release(), &mut plugins, instances)
+    };
+    let warm = run(vectors::Instances::Warm)?.failures;
+    let fresh = run(vectors::Instances::Fresh)?.failures;
+    Ok(join(warm, fresh))
+}
+
+/// Plugins whose outputs lack some headers.
+struct Without<'a> {
+    plugins: Instances,
+    ignored: &'a [String],
+}
+
+impl Plugins for Without<'_> {
+    fn routing(&mut self) -> Option<Arc<Routing>> {
+        self.plugins.routing()
+    }
+
+    fn handle(
+        &mut self,
+        release: &Arc<Release>,
+        call: Call<'_>,
+        state: &mut TenantState,
+        answers: &Answers,
+    ) -> Outcome {
+        let mut outcome = self.plugins.handle(release, call, state, answers);
+        if let Outcome::Outputs(outputs) = &mut outcome {
+            let is_kept = |header: &Header<'_>| self.ignored.iter().all(|name| name.as_bytes() != header.name);
+            for output in outputs {
+                output.headers = output.headers.iter().filter(is_kept).collect();
+            }
+        }
+        outcome
+    }
+
+    fn migrate(
+        &mut self,
+        release: &Arc<Release>,
+        tenant: &Tenant,
+        from: u32,
+        state: &mut TenantState,
+    ) -> Result<(), String> {
+        self.plugins.migrate(release, tenant, from, state)
+    }
+
+    fn discard(&mut self, tenant: &TenantId) {
+        self.plugins.discard(tenant);
+    }
+}
+
+fn join(warm: Vec<Failure>, fresh: Vec<Failure>) -> Vec<FailedStep> {
+    let mut steps: Vec<_> = warm
+        .into_iter()
+        .map(|failure| {
+            let other = fresh.iter().find(|other| other.step == failure.step);
+            let instances = match other {
+                Some(other) if other.actual == failure.actual => "",
+                Some(_) => ", in a warm instance; a fresh one fails in another way",
+                None => ", in a warm instance only: the plugin keeps something from message to message",
+            };
+            FailedStep { failure, instances }
+        })
+        .collect();
+    for failure in fresh {
+        if steps.iter().all(|step| step.failure.step != failure.step) {
+            let instances = ", in a fresh instance only: the plugin keeps something from message to message";
+            steps.push(FailedStep { failure, instances });
+        }
+    }
+    steps.sort_by_key(|step| step.failure.step);
+    steps
+}
+
+fn show(out: &mut impl Write, file: &Path, scenario: &Scenario, step: &FailedStep) -> io::Result<()> {
+    let FailedStep { failure, instances } = step;
+    writeln!(out, "{}: {}, step {}{instances}", file.display(), scenario.name, failure.step)?;
+    writeln!(out, "  in: {}", failure.input)?;
+    let diff = TextDiff::from_lines(&failure.expected, &failure.actual);
+    for line in diff.unified_diff().header("expected", "actual").to_string().lines() {
+        writeln!(out, "  {line}")?;
+    }
+    writeln!(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(step: usize, actual: &str) -> Failure {
+        Failure { step, input: "IN of t: x".into(), expected: "a\nb\n".into(), actual: actual.into() }
+    }
+
+    #[test]
+    fn a_step_counts_once_and_says_which_instances_failed() {
+        let steps = join(
+            vec![failure(0, "x"), failure(2, "x"), failure(3, "x")],
+            vec![failure(0, "x"), failure(1, "x"), failure(2, "y")],
+        );
+        let told: Vec<_> = steps.iter().map(|s| (s.failure.step, s.instances.get(..10).unwrap_or(""))).collect();
+        assert_eq!(told, [(0, ""), (1, ", in a fre"), (2, ", in a war"), (3, ", in a war")]);
+    }
+
+    #[test]
+    fn a_failing_step_is_shown_as_a_diff() {
+        let scenario = r#"[{"name": "s", "config": {"tenant_headers": [], "carry_headers": []}, "tenants": {},
+            "lookups": null, "steps": []}]"#;
+        let scenario = &vectors::parse(scenario).unwrap()[0];
+        let mut out = Vec::new();
+        let step = FailedStep { failure: failure(7, "a\nc\n"), instances: "" };
+        show(&mut out, Path::new("v.json"), scenario, &step).unwrap();
+        let expected = "v.json: s, step 7\n  in: IN of t: x\n  --- expected\n  +++ actual\n  @@ -1,2 +1,2 @@\n   a\n  -b\n  +c\n\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+}
