@@ -1,4 +1,4 @@
-//! One application under test: topics of its own for every token, and hosts that run a plugin on them.
+//! One application under test: topics of its own for every alias, and hosts that run a plugin on them.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _};
@@ -17,7 +17,7 @@ use crate::process::{Process, leashed};
 /// How long what takes a moment may take on a busy machine.
 pub const LONG: Duration = Duration::from_mins(2);
 
-/// The messenger's tokens: consumed, then produced.
+/// The messenger's aliases: consumed, then produced.
 pub const MESSENGER: [&str; 6] = [
     "COMMAND_TOPIC_MESSENGER",
     "EVENT_TOPIC_CHARACTER_STATUS",
@@ -38,16 +38,16 @@ pub struct App {
 }
 
 impl App {
-    /// Creates a topic for each token, with so many partitions, on the broker that tests share.
-    pub fn new(prefix: &str, tokens: &[&str], partitions: i32) -> Result<Self> {
-        Self::on(Kafka::shared(), prefix, tokens, partitions)
+    /// Creates a topic for each alias, with so many partitions, on the broker that tests share.
+    pub fn new(prefix: &str, aliases: &[&str], partitions: i32) -> Result<Self> {
+        Self::on(Kafka::shared(), prefix, aliases, partitions)
     }
 
     /// The same on a broker of one's own.
-    pub fn on(kafka: &Kafka, prefix: &str, tokens: &[&str], partitions: i32) -> Result<Self> {
+    pub fn on(kafka: &Kafka, prefix: &str, aliases: &[&str], partitions: i32) -> Result<Self> {
         let name = unique(prefix);
         let client = kafka.client()?;
-        let topics = tokens.iter().map(|token| ((*token).to_owned(), format!("{name}-{token}")));
+        let topics = aliases.iter().map(|alias| ((*alias).to_owned(), format!("{name}-{alias}")));
         let topics: Vec<_> = topics.collect();
         for (_, topic) in &topics {
             client.create_topic(topic, partitions, &[])?;
@@ -70,28 +70,28 @@ impl App {
     }
 
     /// The hostile plugin, which does what its message says: it consumes IN, produces OUT, and the header TENANT tells
-    /// the tenant. The topics are those of `tokens` only.
-    pub fn hostile(prefix: &str, tokens: &[&str], partitions: i32) -> Result<Self> {
-        Self::hostile_on(Kafka::shared(), prefix, tokens, partitions)
+    /// the tenant. The topics are those of `aliases` only.
+    pub fn hostile(prefix: &str, aliases: &[&str], partitions: i32) -> Result<Self> {
+        Self::hostile_on(Kafka::shared(), prefix, aliases, partitions)
     }
 
     /// The same on a broker of one's own.
-    pub fn hostile_on(kafka: &Kafka, prefix: &str, tokens: &[&str], partitions: i32) -> Result<Self> {
-        let app = Self::on(kafka, prefix, tokens, partitions)?;
+    pub fn hostile_on(kafka: &Kafka, prefix: &str, aliases: &[&str], partitions: i32) -> Result<Self> {
+        let app = Self::on(kafka, prefix, aliases, partitions)?;
         Ok(app.arg("--plugin", &hostile()?.display().to_string()).arg("--tenant-header", "TENANT=text"))
     }
 
-    /// A further token, whose topic has one partition and settings of its own.
-    pub fn topic_with(mut self, token: &str, settings: &[(&str, &str)]) -> Result<Self> {
-        self = self.no_topic(token);
-        self.client.create_topic(self.topic(token), 1, settings)?;
+    /// A further alias, whose topic has one partition and settings of its own.
+    pub fn topic_with(mut self, alias: &str, settings: &[(&str, &str)]) -> Result<Self> {
+        self = self.no_topic(alias);
+        self.client.create_topic(self.topic(alias), 1, settings)?;
         Ok(self)
     }
 
-    /// A further token, whose topic does not exist.
+    /// A further alias, whose topic does not exist.
     #[must_use]
-    pub fn no_topic(mut self, token: &str) -> Self {
-        self.topics.push((token.to_owned(), format!("{}-{token}", self.name)));
+    pub fn no_topic(mut self, alias: &str) -> Self {
+        self.topics.push((alias.to_owned(), format!("{}-{alias}", self.name)));
         self
     }
 
@@ -105,10 +105,10 @@ impl App {
         }
     }
 
-    /// Waits until the topic of a token has so many records, and returns them.
-    pub fn wait_for(&self, token: &str, count: usize) -> Result<Vec<Record>> {
-        let what = format!("{count} records of {token}");
-        Ok(self.client.reader(&[self.topic(token)])?.until(&what, LONG, |records| records.len() >= count)?.to_vec())
+    /// Waits until the topic of an alias has so many records, and returns them.
+    pub fn wait_for(&self, alias: &str, count: usize) -> Result<Vec<Record>> {
+        let what = format!("{count} records of {alias}");
+        Ok(self.client.reader(&[self.topic(alias)])?.until(&what, LONG, |records| records.len() >= count)?.to_vec())
     }
 
     /// Waits for so many dead letters, and returns them.
@@ -120,8 +120,8 @@ impl App {
     /// The same application's name and outputs are other ones, but it consumes the topics of `self`.
     pub fn rival(&self, prefix: &str, produced: &[&str], partitions: i32) -> Result<Self> {
         let mut rival = Self::new(prefix, produced, partitions)?;
-        let own = |token: &String| produced.contains(&token.as_str());
-        rival.topics.extend(self.topics.iter().filter(|(token, _)| !own(token)).cloned());
+        let own = |alias: &String| produced.contains(&alias.as_str());
+        rival.topics.extend(self.topics.iter().filter(|(alias, _)| !own(alias)).cloned());
         rival.environment.clone_from(&self.environment);
         rival.arguments.clone_from(&self.arguments);
         Ok(rival)
@@ -141,18 +141,18 @@ impl App {
         self
     }
 
-    /// The broker's name of a token's topic.
+    /// The broker's name of an alias's topic.
     ///
     /// # Panics
-    /// When it is no token of this application.
-    pub fn topic(&self, token: &str) -> &str {
-        let topic = self.topics.iter().find(|(known, _)| known == token);
-        topic.map_or_else(|| panic!("no topic for {token}"), |(_, topic)| topic.as_str())
+    /// When it is no alias of this application.
+    pub fn topic(&self, alias: &str) -> &str {
+        let topic = self.topics.iter().find(|(known, _)| known == alias);
+        topic.map_or_else(|| panic!("no topic for {alias}"), |(_, topic)| topic.as_str())
     }
 
     /// The topic of dead letters.
     pub fn dead_letters(&self) -> String {
-        format!("{}-dead-letters", self.name)
+        format!("{}-switchboard-dead-letters", self.name)
     }
 
     /// Starts a host with further arguments; `name` is for people. It need not be ready yet.
@@ -205,7 +205,7 @@ impl App {
             .env("BOOTSTRAP_SERVERS", &self.bootstrap)
             .args(&self.arguments)
             .args(arguments)
-            .envs(self.topics.iter().map(|(token, topic)| (token, topic)))
+            .envs(self.topics.iter().map(|(alias, topic)| (alias, topic)))
             .envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
@@ -282,7 +282,7 @@ pub fn header<'a>(record: &'a Record, name: &str) -> Option<&'a str> {
     std::str::from_utf8(header.1.as_deref()?).ok()
 }
 
-/// Where a dead letter's record was consumed: token, partition, offset.
+/// Where a dead letter's record was consumed: alias, partition, offset.
 pub fn source(letter: &Record) -> Option<(String, i32, i64)> {
     let number = |name| header(letter, name)?.parse::<i64>().ok();
     let topic = header(letter, "switchboard-topic")?.to_owned();

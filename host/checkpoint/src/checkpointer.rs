@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::copy::Checkpoint;
-use super::store::{Place, Snapshot, Store, StoreError, Topic};
+use super::checkpoint::Checkpoint;
+use super::store::{CheckpointMeta, Snapshot, Store, StoreError, Topic};
 use super::{Changelog, Polled};
 
 /// How much may wait to be written, all shards together; librdkafka reads ahead as much again.
@@ -33,7 +33,7 @@ const CONFIRM_EVERY: Duration = Duration::from_secs(30);
 
 /// See the methods of `Checkpoints`.
 #[derive(Debug)]
-pub(super) enum Ask {
+pub(super) enum Command {
     Open { shard: i32, bounds: Range<i64>, answer: Sender<Option<Snapshot>> },
     Follow { shard: i32, worker: usize },
     Release { shard: i32, worker: usize },
@@ -91,7 +91,7 @@ impl<C: Changelog> Checkpointer<C> {
     }
 
     /// Goes on until nobody is left to ask, and writes what is pending then.
-    pub(super) fn run(mut self, asks: &Receiver<Ask>) {
+    pub(super) fn run(mut self, asks: &Receiver<Command>) {
         let mut pause = Duration::ZERO;
         loop {
             match asks.recv_timeout(pause) {
@@ -132,9 +132,9 @@ impl<C: Changelog> Checkpointer<C> {
         self.write_all();
     }
 
-    fn answer(&mut self, ask: Ask) {
+    fn answer(&mut self, ask: Command) {
         match ask {
-            Ask::Open { shard, bounds, answer } => {
+            Command::Open { shard, bounds, answer } => {
                 self.unfollow(shard);
                 let snapshot = self.open(shard, &bounds).unwrap_or_else(|why| {
                     self.leave(shard, &why);
@@ -143,17 +143,17 @@ impl<C: Changelog> Checkpointer<C> {
                 // Err: the shard is somebody else's already.
                 let _ = answer.send(snapshot);
             }
-            Ask::Follow { shard, worker } => {
+            Command::Follow { shard, worker } => {
                 self.shard(shard).owner = Some(worker);
             }
-            Ask::Release { shard, worker } => {
+            Command::Release { shard, worker } => {
                 let slot = self.shard(shard);
                 if slot.owner == Some(worker) {
                     slot.owner = None;
                     self.unfollow(shard);
                 }
             }
-            Ask::Condemn { shard } => {
+            Command::Condemn { shard } => {
                 self.unfollow(shard);
                 self.shard(shard).file = File::Absent;
             }
@@ -220,7 +220,7 @@ impl<C: Changelog> Checkpointer<C> {
         if matches!(self.shard(shard).file, File::Absent) {
             let bounds = self.changelog.bounds(shard)?;
             let (shards, topic, offset) = (self.shard_count, topic.id, bounds.start);
-            let place = Place { shard, shards, topic, offset, as_of: now() };
+            let place = CheckpointMeta { shard, shards, topic, offset, as_of: now() };
             let store = Store::create(&self.path(shard), self.cache(), &place).map_err(|error| error.to_string())?;
             self.shard(shard).file = File::Open(Box::new(Checkpoint::new(store, place)));
         }

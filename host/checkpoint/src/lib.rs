@@ -7,8 +7,8 @@
 //! This room knows no Kafka client, and workers only through [`Checkpoints`].
 #![deny(unsafe_code)]
 
+mod checkpoint;
 mod checkpointer;
-mod copy;
 mod store;
 
 use std::ops::Range;
@@ -18,8 +18,8 @@ use std::thread::JoinHandle;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use self::checkpointer::{Ask, Checkpointer};
-pub use self::store::{Entries, Place, Snapshot, StoreError, Topic};
+use self::checkpointer::{Checkpointer, Command};
+pub use self::store::{CheckpointMeta, Entries, Snapshot, StoreError, Topic};
 
 /// A state directory that cannot be used, with what to do.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +83,7 @@ pub enum Polled {
 /// What workers say to the checkpointer. Clones are for the workers of one process; when the last one is dropped, the
 /// checkpointer writes what it has and ends.
 #[derive(Debug, Clone)]
-pub struct Checkpoints(Sender<Ask>);
+pub struct Checkpoints(Sender<Command>);
 
 impl Checkpoints {
     /// Starts the checkpointer of a process, whose files are `<state_dir>/<app>/<instance>/shard-<n>.redb`.
@@ -112,26 +112,26 @@ impl Checkpoints {
     /// or none. No answer, when the checkpointer is gone, is none too.
     pub fn open(&self, shard: i32, bounds: Range<i64>) -> Receiver<Option<Snapshot>> {
         let (answer, answered) = mpsc::channel();
-        self.tell(Ask::Open { shard, bounds, answer });
+        self.tell(Command::Open { shard, bounds, answer });
         answered
     }
 
     /// From now on the shard's checkpoint is kept: this worker owns it and has restored it.
     pub fn follow(&self, shard: i32, worker: usize) {
-        self.tell(Ask::Follow { shard, worker });
+        self.tell(Command::Follow { shard, worker });
     }
 
     /// The worker does not own the shard any more.
     pub fn release(&self, shard: i32, worker: usize) {
-        self.tell(Ask::Release { shard, worker });
+        self.tell(Command::Release { shard, worker });
     }
 
     /// The shard's file cannot be read after all.
     pub fn condemn(&self, shard: i32) {
-        self.tell(Ask::Condemn { shard });
+        self.tell(Command::Condemn { shard });
     }
 
-    fn tell(&self, ask: Ask) {
+    fn tell(&self, ask: Command) {
         // Err: it panicked. The host goes on without.
         let _ = self.0.send(ask);
     }

@@ -16,7 +16,7 @@ const FORMAT: u32 = 1;
 
 /// A checkpoint's place in its changelog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct CheckpointMeta {
     pub shard: i32,
     /// Number of shards of the application.
     pub shards: u32,
@@ -45,7 +45,7 @@ impl Topic {
     }
 }
 
-impl Place {
+impl CheckpointMeta {
     /// Why a checkpoint may not stand for the changelog's beginning, if so.
     pub(super) fn refusal(
         &self,
@@ -103,7 +103,7 @@ impl Store {
     ///
     /// # Errors
     /// When it cannot be used.
-    pub(super) fn open(path: &Path, cache: usize) -> Result<Option<(Self, Place)>, StoreError> {
+    pub(super) fn open(path: &Path, cache: usize) -> Result<Option<(Self, CheckpointMeta)>, StoreError> {
         let opened = redb::Builder::new().set_cache_size(cache).set_check_integrity_on_open(true).open(path);
         let database = match opened {
             Ok(database) => database,
@@ -129,7 +129,7 @@ impl Store {
     ///
     /// # Errors
     /// When the disk does not let it.
-    pub(super) fn create(path: &Path, cache: usize, place: &Place) -> Result<Self, StoreError> {
+    pub(super) fn create(path: &Path, cache: usize, place: &CheckpointMeta) -> Result<Self, StoreError> {
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(path)(error)),
             _ => {}
@@ -147,7 +147,7 @@ impl Store {
     pub(super) fn write<'a>(
         &self,
         changes: impl IntoIterator<Item = (&'a [u8], Option<&'a [u8]>)>,
-        place: &Place,
+        place: &CheckpointMeta,
     ) -> Result<(), StoreError> {
         let write = || {
             let transaction = self.database.begin_write()?;
@@ -159,7 +159,7 @@ impl Store {
                         None => entries.remove(key)?,
                     };
                 }
-                let Place { shard, shards, topic, offset, as_of } = *place;
+                let CheckpointMeta { shard, shards, topic, offset, as_of } = *place;
                 transaction.open_table(ABOUT)?.insert(FORMAT, (shard, shards, topic, offset, as_of))?;
             }
             Ok(transaction.commit()?)
@@ -181,7 +181,7 @@ impl Store {
         };
         match read() {
             Ok((Some((shard, shards, topic, offset, as_of)), entries)) => {
-                Ok(Snapshot { place: Place { shard, shards, topic, offset, as_of }, entries })
+                Ok(Snapshot { place: CheckpointMeta { shard, shards, topic, offset, as_of }, entries })
             }
             Ok((None, _)) => Err(StoreError::Unusable(format!("it is not of the format {FORMAT}"))),
             Err(redb::Error::Io(error)) => Err(failed(&self.path)(error)),
@@ -192,7 +192,7 @@ impl Store {
 
 /// A checkpoint to restore from: what it has, and where the changelog is to be read on.
 pub struct Snapshot {
-    pub place: Place,
+    pub place: CheckpointMeta,
     pub entries: Entries,
 }
 
@@ -223,7 +223,7 @@ mod tests {
     use super::*;
 
     const CACHE: usize = 1 << 20;
-    const PLACE: Place = Place { shard: 3, shards: 4, topic: 7, offset: 50, as_of: 1000 };
+    const PLACE: CheckpointMeta = CheckpointMeta { shard: 3, shards: 4, topic: 7, offset: 50, as_of: 1000 };
 
     fn entries(store: &Store) -> Vec<(String, String)> {
         let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -254,7 +254,7 @@ mod tests {
         assert!(Store::open(&path, CACHE).unwrap().is_none());
         let store = Store::create(&path, CACHE, &PLACE).unwrap();
         store.write([(&b"a"[..], Some(&b"1"[..])), (b"b", Some(b"2")), (b"c", Some(b""))], &PLACE).unwrap();
-        let later = Place { offset: 60, as_of: 2000, ..PLACE };
+        let later = CheckpointMeta { offset: 60, as_of: 2000, ..PLACE };
         let before = store.snapshot().unwrap();
         store.write([(&b"a"[..], None), (b"b", Some(&b"3"[..])), (b"x", None)], &later).unwrap();
         assert_eq!((before.place, before.entries.count()), (PLACE, 3), "a reader keeps what it began with");
@@ -277,7 +277,7 @@ mod tests {
     fn a_killed_writers_file_is_as_its_last_transaction_left_it() {
         let (directory, path, entries_before) = filled();
         let (store, _) = Store::open(&path, CACHE).unwrap().unwrap();
-        let later = Place { offset: 99, ..PLACE };
+        let later = CheckpointMeta { offset: 99, ..PLACE };
         store.write([(&b"tenant\0key-000"[..], None)], &later).unwrap();
         // As a kill leaves it: not closed.
         let copy = directory.path().join("copy");
@@ -353,7 +353,7 @@ mod tests {
     #[test]
     fn a_checkpoint_is_refused_that_does_not_fit_the_changelog() {
         let topic = Topic { id: 7, tombstones: Duration::from_secs(20) };
-        let refusal = |place: Place, bounds: Range<i64>, now: u64| place.refusal(&topic, (3, 4), &bounds, now);
+        let refusal = |place: CheckpointMeta, bounds: Range<i64>, now: u64| place.refusal(&topic, (3, 4), &bounds, now);
         let expect = |refusal: Option<String>, words: &str| {
             let refusal = refusal.unwrap();
             assert!(refusal.contains(words), "{refusal}");
@@ -364,8 +364,8 @@ mod tests {
         expect(refusal(PLACE, 0..49, 1000), "beyond");
         expect(refusal(PLACE, 0..51, 11_000), "10s old");
         expect(refusal(PLACE, 0..51, 999), "future");
-        expect(refusal(Place { topic: 8, ..PLACE }, 0..51, 1000), "made anew");
-        expect(refusal(Place { shard: 2, ..PLACE }, 0..51, 1000), "shard 2");
-        expect(refusal(Place { shards: 8, ..PLACE }, 0..51, 1000), "of 8");
+        expect(refusal(CheckpointMeta { topic: 8, ..PLACE }, 0..51, 1000), "made anew");
+        expect(refusal(CheckpointMeta { shard: 2, ..PLACE }, 0..51, 1000), "shard 2");
+        expect(refusal(CheckpointMeta { shards: 8, ..PLACE }, 0..51, 1000), "of 8");
     }
 }

@@ -11,14 +11,14 @@ use rdkafka::{Offset, TopicPartitionList};
 use switchboard_core::record::Record;
 use switchboard_core::worker::{Broker, Consumed, Destination, Event, Fault, NotNow, Partition, Restored, Start};
 
-use super::client::{GroupContext, Nag, Rebalance};
+use super::client::{GroupContext, Rebalance, ThrottledWarn};
 use super::group::Member;
-use super::native;
 use super::producer::Producer;
 use super::properties::ClientOptions;
-use super::readers::Readers;
 use super::restore::Restore;
+use super::sys;
 use super::topology::Topology;
+use super::watermarks::Watermarks;
 use switchboard_checkpoint::Checkpoints;
 
 /// How long a question to a broker may hold up the worker: its other shards wait meanwhile.
@@ -29,24 +29,24 @@ pub struct KafkaBroker {
     options: ClientOptions,
     topology: Arc<Topology>,
     worker: usize,
-    /// Topics of the tokens that were ever consumed, by their places in `Partition::Source`.
+    /// Topics of the aliases that were ever consumed, by their places in `Partition::Source`.
     sources: Vec<String>,
     /// What the group is joined for.
     subscription: Vec<String>,
-    /// Topics of the tokens that were produced to.
+    /// Topics of the aliases that were produced to.
     outputs: HashMap<Arc<str>, String>,
     /// `None` before the first `subscribe`, and while a restart has not gone through, which the worker does before anything
     /// else.
     group: Option<Member>,
     restore: Restore,
-    readers: Arc<Readers>,
+    readers: Arc<Watermarks>,
     producer: Option<Producer>,
     /// A new producer whose epoch the coordinator has not given yet.
     coming: Option<Producer>,
     /// What went wrong in a call that has no answer; the next event tells it.
     broken: Option<String>,
     started: Instant,
-    nag: Nag,
+    nag: ThrottledWarn,
 }
 
 impl KafkaBroker {
@@ -55,7 +55,7 @@ impl KafkaBroker {
     pub fn new(
         options: ClientOptions,
         topology: Arc<Topology>,
-        readers: Arc<Readers>,
+        readers: Arc<Watermarks>,
         checkpoints: Option<Checkpoints>,
         worker: usize,
     ) -> KafkaResult<Self> {
@@ -73,7 +73,7 @@ impl KafkaBroker {
             coming: None,
             broken: None,
             started: Instant::now(),
-            nag: Nag::default(),
+            nag: ThrottledWarn::default(),
         })
     }
 
@@ -146,7 +146,7 @@ impl KafkaBroker {
             record: Record {
                 key: message.key().map(<[u8]>::to_vec),
                 value: message.payload().map(<[u8]>::to_vec),
-                headers: message.headers().map(native::read_headers).unwrap_or_default(),
+                headers: message.headers().map(sys::read_headers).unwrap_or_default(),
                 timestamp: message.timestamp().to_millis(),
             },
         })
@@ -206,9 +206,9 @@ impl Broker for KafkaBroker {
         self.started.elapsed()
     }
 
-    fn subscribe(&mut self, tokens: &[Arc<str>], consumed: &[Arc<str>]) {
-        self.sources = tokens.iter().map(|token| self.topology.name(token)).collect();
-        let topics = consumed.iter().map(|token| self.topology.name(token));
+    fn subscribe(&mut self, aliases: &[Arc<str>], consumed: &[Arc<str>]) {
+        self.sources = aliases.iter().map(|alias| self.topology.name(alias)).collect();
+        let topics = consumed.iter().map(|alias| self.topology.name(alias));
         self.subscription = topics.chain([self.topology.shards.clone()]).collect();
         let result = match &self.group {
             Some(member) => member.subscribe(&self.subscription),
@@ -338,7 +338,7 @@ impl Broker for KafkaBroker {
     }
 
     fn is_live_member(&self) -> bool {
-        !self.consumer().assignment_lost() && native::is_member(self.consumer())
+        !self.consumer().assignment_lost() && sys::is_member(self.consumer())
     }
 
     fn producer_is_suspect(&self) -> bool {
@@ -374,13 +374,13 @@ impl Broker for KafkaBroker {
     fn send(&mut self, destination: Destination<'_>, record: &Record) -> Result<(), Fault> {
         let topology = &self.topology;
         let (topic, partition) = match destination {
-            Destination::Output(token) => {
-                if !self.outputs.contains_key(token) {
-                    let token = Arc::from(token);
-                    let name = topology.name(&token);
-                    self.outputs.insert(token, name);
+            Destination::Output(alias) => {
+                if !self.outputs.contains_key(alias) {
+                    let alias = Arc::from(alias);
+                    let name = topology.name(&alias);
+                    self.outputs.insert(alias, name);
                 }
-                (self.outputs[token].as_str(), None)
+                (self.outputs[alias].as_str(), None)
             }
             Destination::Shard(shard) => (topology.shards.as_str(), Some(shard)),
             Destination::Changelog(shard) => (topology.changelog.as_str(), Some(shard)),

@@ -8,7 +8,7 @@ use rdkafka::message::Message as _;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-use super::client::{Nag, PlainContext};
+use super::client::{PlainContext, ThrottledWarn};
 use switchboard_checkpoint::Polled;
 
 const METADATA: Duration = Duration::from_millis(500);
@@ -19,13 +19,13 @@ pub(super) struct ChangelogReader {
     changelog: String,
     /// Shards being read -> whether anything has been heard of them.
     reading: BTreeMap<i32, bool>,
-    nag: Nag,
+    nag: ThrottledWarn,
 }
 
 impl ChangelogReader {
     pub(super) fn new(config: &ClientConfig, changelog: String) -> KafkaResult<Self> {
         let consumer = BaseConsumer::from_config_and_context(config, PlainContext::new(config))?;
-        Ok(Self { consumer, changelog, reading: BTreeMap::new(), nag: Nag::default() })
+        Ok(Self { consumer, changelog, reading: BTreeMap::new(), nag: ThrottledWarn::default() })
     }
 
     /// Asks where the leaders are: the first assignment would wait for it in steps of 500 ms. When no broker answers it will.

@@ -19,11 +19,11 @@ const EVERY: Duration = Duration::from_secs(5);
 
 /// Says a thing at once, and then every few seconds for as long as it lasts.
 #[derive(Debug, Default)]
-pub(super) struct Nag {
+pub(super) struct ThrottledWarn {
     last: Option<(Instant, String)>,
 }
 
-impl Nag {
+impl ThrottledWarn {
     pub(super) fn warn(&mut self, text: String) {
         let due = self.last.as_ref().is_none_or(|(at, last)| at.elapsed() >= EVERY || *last != text);
         if due {
@@ -34,14 +34,14 @@ impl Nag {
 }
 
 /// For all clients of the process: they are many, and an outage is one.
-static UNREACHABLE: Mutex<Nag> = Mutex::new(Nag { last: None });
+static UNREACHABLE: Mutex<ThrottledWarn> = Mutex::new(ThrottledWarn { last: None });
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn log(level: RDKafkaLogLevel, facility: &str, text: &str) {
-    // librdkafka tells of every connection that it lost and made again; who is unreachable for long is told by `Nag`.
+    // librdkafka tells of every connection that it lost and made again; who is unreachable for long is told by `ThrottledWarn`.
     match level {
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
             tracing::error!(target: "librdkafka", "{facility}: {text}");
@@ -53,7 +53,7 @@ fn log(level: RDKafkaLogLevel, facility: &str, text: &str) {
 /// Errors of a client as a whole, told with what to do.
 #[derive(Debug, Default)]
 pub(super) struct PlainContext {
-    nag: Mutex<Nag>,
+    nag: Mutex<ThrottledWarn>,
     servers: String,
 }
 

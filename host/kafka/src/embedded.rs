@@ -7,7 +7,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext};
 use rdkafka::types::RDKafkaErrorCode;
 use switchboard_core::record::Record;
 
-use super::native;
+use super::sys;
 use super::topology::Topology;
 
 /// librdkafka's mock cluster: a broker in this process, for demos and first steps.
@@ -61,12 +61,12 @@ impl EmbeddedBroker {
     /// # Errors
     /// When it is not taken within 10 s.
     pub fn send(&self, topic: &str, record: &Record) -> KafkaResult<()> {
-        let mut out = BaseRecord::<[u8], [u8]>::to(topic).headers(native::write_headers(&record.headers));
+        let mut out = BaseRecord::<[u8], [u8]>::to(topic).headers(sys::write_headers(&record.headers));
         out.key = record.key.as_deref();
         out.payload = record.value.as_deref();
         self.producer.send(out).map_err(|(error, _): (KafkaError, _)| error)?;
         let deadline = Instant::now() + Duration::from_secs(10);
-        while !native::flush(&self.producer, Duration::from_millis(1)) {
+        while !sys::flush(&self.producer, Duration::from_millis(1)) {
             self.producer.poll(Duration::ZERO);
             if Instant::now() > deadline {
                 return Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut));

@@ -7,8 +7,8 @@ use rdkafka::error::KafkaResult;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::client::{GroupContext, Rebalance};
-use super::native;
 use super::properties::ClientOptions;
+use super::sys;
 
 /// A worker's membership of the group. Dropping it leaves the group.
 pub(super) struct Member {
@@ -56,7 +56,7 @@ impl Member {
     /// for what is due only once a second: an idle member would hear of a rebalance so late, and all the others wait for it.
     pub(super) fn keep_pace(&mut self) {
         if self.woken.elapsed() >= WAKE_EVERY {
-            native::is_member(&self.consumer);
+            sys::is_member(&self.consumer);
             self.woken = Instant::now();
         }
     }
@@ -222,10 +222,10 @@ mod tests {
             .with_writer(Arc::new(log.reopen().unwrap()));
         tracing::subscriber::with_default(subscriber.finish(), || {
             let member = Member::join(options, &["one".to_owned()], 0).unwrap();
-            while !native::is_member(&member.consumer) {}
+            while !sys::is_member(&member.consumer) {}
             // Each is a question to the thread on which groups are looked after.
             for _ in 0..pace {
-                native::is_member(&member.consumer);
+                sys::is_member(&member.consumer);
             }
         });
         std::fs::read_to_string(log.path()).unwrap()

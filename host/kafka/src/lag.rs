@@ -14,8 +14,8 @@ use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
 use switchboard_core::worker::StartFrom;
 
-use super::client::{Nag, PlainContext};
-use super::history::Committed;
+use super::client::{PlainContext, ThrottledWarn};
+use super::committed_offsets::Committed;
 use super::properties::ClientOptions;
 use super::topology::Topology;
 use crate::Shutdown;
@@ -111,7 +111,7 @@ pub fn tell_lag(
     start_from: StartFrom,
     stop: &Shutdown,
 ) {
-    let (mut reader, mut nag) = (None, Nag::default());
+    let (mut reader, mut nag) = (None, ThrottledWarn::default());
     while !stop.wait(EVERY) {
         // Not before the host runs, which is to start quickly.
         let read = match &reader {

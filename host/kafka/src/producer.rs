@@ -13,7 +13,7 @@ use switchboard_core::record::Record;
 use switchboard_core::worker::Fault;
 
 use super::client::ProducerEvents;
-use super::native::{self, CallError, Membership};
+use super::sys::{self, CallError, Membership};
 use super::topology::Topology;
 
 /// How long one call waits before it says «again». librdkafka goes on with it meanwhile; the same call takes it up.
@@ -77,7 +77,7 @@ impl Producer {
         out.key = record.key.as_deref();
         out.payload = record.value.as_deref();
         if !record.headers.is_empty() {
-            out.headers = Some(native::write_headers(&record.headers));
+            out.headers = Some(sys::write_headers(&record.headers));
         }
         match self.inner.send(out) {
             Ok(()) => Ok(()),
@@ -93,7 +93,7 @@ impl Producer {
     pub(super) fn flush(&self) -> Result<(), Fault> {
         let started = Instant::now();
         loop {
-            let done = native::flush(&self.inner, LOOK);
+            let done = sys::flush(&self.inner, LOOK);
             self.inner.poll(Duration::ZERO);
             if let Some((error, topic)) = self.inner.context().take_failed(done) {
                 return Err(self.delivery_fault(&error, &topic));
@@ -123,7 +123,7 @@ impl Producer {
         let (producer, offsets) = (Arc::clone(&self.inner), offsets.clone());
         let (sent, answer) = mpsc::channel();
         let thread = thread::Builder::new().name("offsets".into()).spawn(move || {
-            let result = native::send_offsets(&producer, &membership, &offsets, CALL);
+            let result = sys::send_offsets(&producer, &membership, &offsets, CALL);
             // Before the answer: a new producer comes only when this one is gone.
             drop(producer);
             // Err: it was left behind.

@@ -125,7 +125,7 @@ impl ClientOptions {
     /// The group consumer of a worker.
     pub(super) fn group_consumer(&self, worker: usize) -> ClientConfig {
         let mut config = self.consumer(&self.app);
-        // An offset that is gone is an error, not a place to start: see `Ownership`.
+        // An offset that is gone is an error, not a place to start: see `Assignment`.
         config.set("auto.offset.reset", "error");
         // So long is the answer to a JoinGroup awaited, also on a connection that is dead without a word; the default of
         // 5 minutes would be a shard's outage. A worker comes back to its consumer after at most a few calls of 10 s.
@@ -181,7 +181,7 @@ impl ClientOptions {
     /// The producer of changes of the control topic; all hosts and commands of an application have this id.
     pub(super) fn control_producer(&self) -> ClientConfig {
         let mut config = self.producer(0);
-        config.set("transactional.id", format!("{}-control", self.app));
+        config.set("transactional.id", format!("{}-switchboard-control", self.app));
         config
     }
 
@@ -237,7 +237,7 @@ impl ClientOptions {
         // A transaction may write more: it goes on as the broker takes it.
         default("queue.buffering.max.kbytes", "32768");
         config
-            .set("transactional.id", format!("{}-{}-{worker}", self.app, self.instance))
+            .set("transactional.id", format!("{}-switchboard-{}-{worker}", self.app, self.instance))
             .set("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS.to_string())
             .set("enable.idempotence", "true")
             .set("delivery.report.only.error", "true")

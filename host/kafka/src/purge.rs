@@ -1,4 +1,4 @@
-//! Removes what is processed from the shard topic, which itself lets nothing expire.
+//! Removes what is processed from the repartition topic, which itself lets nothing expire.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use rdkafka::error::KafkaResult;
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::client::{Nag, PlainContext};
+use super::client::{PlainContext, ThrottledWarn};
 use super::properties::ClientOptions;
 use super::topics::Admin;
 use super::topology::Topology;
@@ -18,7 +18,7 @@ use crate::Shutdown;
 /// One request; a stop waits for its end.
 const REQUEST: Duration = Duration::from_secs(2);
 
-/// Deletes, every so often, the records of the shard topic below the group's committed offsets, as Kafka Streams does with
+/// Deletes, every so often, the records of the repartition topic below the group's committed offsets, as Kafka Streams does with
 /// its repartition topics. Every host of an application does it for all shards: what is deleted twice is deleted.
 pub struct Purge {
     consumer: BaseConsumer<PlainContext>,
@@ -41,7 +41,7 @@ impl Purge {
 
     /// Goes on until a stop is asked for.
     pub fn run(&self, every: Duration, stop: &Shutdown) {
-        let mut nag = Nag::default();
+        let mut nag = ThrottledWarn::default();
         while !stop.wait(every) {
             if let Err(error) = self.purge() {
                 nag.warn(format!("processed records of {} cannot be deleted: {error}; trying on", self.topic));

@@ -11,10 +11,10 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::metadata::Metadata;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
-use super::client::{Nag, PlainContext};
+use super::client::{PlainContext, ThrottledWarn};
 use super::finding::{Finding, Level};
-use super::fit::{self, Facts, Internal, Role, TOMBSTONES_KEPT_MS};
 use super::properties::{ClientOptions, MAX_RECORD_BYTES};
+use super::topic_requirements::{self, Facts, Internal, Role, TOMBSTONES_KEPT_MS};
 use super::topology::Topology;
 use crate::Shutdown;
 
@@ -155,7 +155,7 @@ fn ensure(
         BaseConsumer::from_config_and_context(&config, PlainContext::new(&config)).map_err(brokers)?;
     let admin: AdminClient<PlainContext> =
         AdminClient::from_config_and_context(&config, PlainContext::new(&config)).map_err(brokers)?;
-    let (mut nag, mut answered, started) = (Nag::default(), None, Instant::now());
+    let (mut nag, mut answered, started) = (ThrottledWarn::default(), None, Instant::now());
     loop {
         let told = answered.map_or(Duration::ZERO, |first: Instant| first.elapsed());
         match attempt(&client, &admin, internal, external, replication_factor, told >= UNREADABLE) {
@@ -212,7 +212,7 @@ fn attempt(
     }
     let mut problems = Vec::new();
     for topic in internal {
-        for finding in fit::check(topic, &facts(&metadata, topic.name, &configs), replication_factor) {
+        for finding in topic_requirements::check(topic, &facts(&metadata, topic.name, &configs), replication_factor) {
             match finding.level {
                 Level::Problem => problems.push(finding),
                 Level::Ok | Level::Warning => tracing::warn!("{finding}"),

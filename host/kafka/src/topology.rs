@@ -15,14 +15,14 @@ pub struct Topology {
     pub dead_letters: String,
     /// Releases and routes.
     pub control: String,
-    /// Number of partitions of the shard topic and of the changelog.
+    /// Number of partitions of the repartition topic and of the changelog.
     pub shard_count: u32,
 }
 
 /// The value of a variable.
 type Environment = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
-/// Finds the broker's name of a token: the environment variable of that name, else the configured one, else the token itself.
+/// Finds the broker's name of an alias: the environment variable of that name, else the configured one, else the alias itself.
 #[derive(Clone)]
 struct Names {
     configured: BTreeMap<String, String>,
@@ -36,17 +36,17 @@ impl fmt::Debug for Names {
 }
 
 impl Names {
-    fn resolve(&self, token: &Arc<str>) -> TopicName {
-        let variable = (self.environment)(token).filter(|name| !name.is_empty());
-        let name = variable.or_else(|| self.configured.get(&**token).cloned()).unwrap_or_else(|| token.to_string());
-        TopicName { token: Arc::clone(token), name }
+    fn resolve(&self, alias: &Arc<str>) -> TopicName {
+        let variable = (self.environment)(alias).filter(|name| !name.is_empty());
+        let name = variable.or_else(|| self.configured.get(&**alias).cloned()).unwrap_or_else(|| alias.to_string());
+        TopicName { alias: Arc::clone(alias), name }
     }
 }
 
-/// A topic's token and what the broker calls it.
+/// A topic's alias and what the broker calls it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicName {
-    pub token: Arc<str>,
+    pub alias: Arc<str>,
     pub name: String,
 }
 
@@ -54,13 +54,13 @@ pub struct TopicName {
 #[derive(Debug, thiserror::Error)]
 pub enum TopologyError {
     #[error(
-        "the tokens {0} and {1} both name the topic {2:?}: a consumed topic must have one token. Set {1} to another topic"
+        "the aliases {0} and {1} both name the topic {2:?}: a consumed topic must have one alias. Set {1} to another topic"
     )]
     SameSource(Arc<str>, Arc<str>, String),
     #[error(
-        "{token} names the topic {name:?}, which is Switchboard's own. Set {token} to another topic, or change --app"
+        "{alias} names the topic {name:?}, which is Switchboard's own. Set {alias} to another topic, or change --app"
     )]
-    Internal { token: Arc<str>, name: String },
+    Internal { alias: Arc<str>, name: String },
 }
 
 impl Topology {
@@ -75,25 +75,26 @@ impl Topology {
             names: Names { configured, environment: Arc::new(environment) },
             sources: Vec::new(),
             outputs: Vec::new(),
-            shards: format!("{app}-shards"),
-            changelog: format!("{app}-state"),
-            dead_letters: format!("{app}-dead-letters"),
-            control: format!("{app}-control"),
+            shards: format!("{app}-switchboard-repartition"),
+            changelog: format!("{app}-switchboard-changelog"),
+            dead_letters: format!("{app}-switchboard-dead-letters"),
+            control: format!("{app}-switchboard-control"),
             shard_count,
         }
     }
 
-    /// The same application with these tokens; each is the environment variable's of its name, else the configured name, else
-    /// the token itself.
+    /// The same application with these aliases; each is the environment variable's of its name, else the configured name, else
+    /// the alias itself.
     ///
     /// # Errors
-    /// When two tokens consume the same topic, or a token names an internal one.
+    /// When two aliases consume the same topic, or an alias names an internal one.
     pub fn with<'a>(
         &self,
         consumes: impl IntoIterator<Item = &'a Arc<str>>,
         produces: impl IntoIterator<Item = &'a Arc<str>>,
     ) -> Result<Self, TopologyError> {
-        let resolve = |tokens: BTreeSet<&Arc<str>>| tokens.into_iter().map(|token| self.names.resolve(token)).collect();
+        let resolve =
+            |aliases: BTreeSet<&Arc<str>>| aliases.into_iter().map(|alias| self.names.resolve(alias)).collect();
         let topology = Self {
             sources: resolve(consumes.into_iter().collect()),
             outputs: resolve(produces.into_iter().collect()),
@@ -101,20 +102,20 @@ impl Topology {
         };
         for (place, topic) in topology.sources.iter().enumerate() {
             if let Some(other) = topology.sources[..place].iter().find(|other| other.name == topic.name) {
-                let (first, second) = (Arc::clone(&other.token), Arc::clone(&topic.token));
+                let (first, second) = (Arc::clone(&other.alias), Arc::clone(&topic.alias));
                 return Err(TopologyError::SameSource(first, second, topic.name.clone()));
             }
         }
         let internal = [&topology.shards, &topology.changelog, &topology.dead_letters, &topology.control];
         if let Some(topic) = topology.sources.iter().chain(&topology.outputs).find(|t| internal.contains(&&t.name)) {
-            return Err(TopologyError::Internal { token: Arc::clone(&topic.token), name: topic.name.clone() });
+            return Err(TopologyError::Internal { alias: Arc::clone(&topic.alias), name: topic.name.clone() });
         }
         Ok(topology)
     }
 
-    /// What the broker calls a token's topic.
-    pub(super) fn name(&self, token: &Arc<str>) -> String {
-        self.names.resolve(token).name
+    /// What the broker calls an alias's topic.
+    pub(super) fn name(&self, alias: &Arc<str>) -> String {
+        self.names.resolve(alias).name
     }
 }
 
@@ -124,7 +125,7 @@ mod tests {
 
     fn resolve(environment: &[(&str, &str)], configured: &[(&str, &str)]) -> Result<Topology, TopologyError> {
         let owned = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
-            pairs.iter().map(|(token, name)| ((*token).into(), (*name).into())).collect()
+            pairs.iter().map(|(alias, name)| ((*alias).into(), (*name).into())).collect()
         };
         let variables = owned(environment);
         let topology = Topology::new("app", owned(configured), move |name| variables.get(name).cloned(), 4);
@@ -142,6 +143,6 @@ mod tests {
     #[test]
     fn contradicting_names_are_refused() {
         assert!(matches!(resolve(&[("A", "same"), ("B", "same")], &[]), Err(TopologyError::SameSource(..))));
-        assert!(matches!(resolve(&[], &[("C", "app-state")]), Err(TopologyError::Internal { .. })));
+        assert!(matches!(resolve(&[], &[("C", "app-switchboard-changelog")]), Err(TopologyError::Internal { .. })));
     }
 }

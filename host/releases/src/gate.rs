@@ -8,10 +8,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use switchboard_core::registry::{Control, Scope};
+use switchboard_core::registry::{RegistryState, Scope};
 use switchboard_core::routing::{Digest, Gate, Route};
 
-use super::tally::{Counts, Tally};
+use super::health::{Counts, ReleaseHealth};
 
 /// A route whose release fails, and why it is to be undone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub(super) struct Failing {
 
 /// One route that is being watched.
 #[derive(Debug)]
-struct Watch {
+struct GateState {
     gate: Gate,
     /// When the route was set, in milliseconds since 1970.
     began: i64,
@@ -42,12 +42,12 @@ const SAMPLE: u64 = 100;
 
 /// All routes that are being watched, by scope and the offset of their records.
 #[derive(Debug, Default)]
-pub(super) struct Gates(BTreeMap<(Scope, i64), Watch>);
+pub(super) struct Gates(BTreeMap<(Scope, i64), GateState>);
 
 impl Gates {
     /// Takes up routes that are new; forgets those that are gone. To be called before the workers go by them. `base`: what runs
     /// where no route was; `now`: milliseconds since 1970.
-    pub(super) fn watch(&mut self, control: &Control, tally: &Tally, base: Option<Digest>, now: i64) {
+    pub(super) fn watch(&mut self, control: &RegistryState, tally: &ReleaseHealth, base: Option<Digest>, now: i64) {
         let routed: Vec<_> = control.routed().collect();
         self.0.retain(|key, _| routed.iter().any(|(scope, _, offset)| (scope, *offset) == (&key.0, key.1)));
         for (scope, value, offset) in routed {
@@ -55,13 +55,13 @@ impl Gates {
             let usual = previous.or(base).and_then(|previous| rate(&tally.counts(&previous)));
             let (before, began) = (tally.counts(release), control.routed_at(&scope));
             let open = !is_over(gate, began, now);
-            let watch = Watch { gate: *gate, began, before, usual, open };
+            let watch = GateState { gate: *gate, began, before, usual, open };
             self.0.entry((scope, offset)).or_insert(watch);
         }
     }
 
     /// Routes whose releases have failed too often; each is told once.
-    pub(super) fn failing(&mut self, control: &Control, tally: &Tally, now: i64) -> Vec<Failing> {
+    pub(super) fn failing(&mut self, control: &RegistryState, tally: &ReleaseHealth, now: i64) -> Vec<Failing> {
         let mut failing = Vec::new();
         for (scope, value, offset) in control.routed() {
             let Route { release, previous, .. } = *value.route();
@@ -77,7 +77,7 @@ impl Gates {
     }
 }
 
-impl Watch {
+impl GateState {
     /// Why the release is to go, when it is. Closes when its messages or its time are over.
     fn judge(&mut self, now_has: &Counts, now: i64) -> Option<String> {
         let Counts { messages, failures, rejections } = now_has.since(&self.before);
@@ -113,7 +113,7 @@ mod tests {
 
     /// A release for all tenants since the time 5000, with a gate of 3 failures within 60 s; and three of its failures.
     fn failing(started: i64, now: i64) -> Vec<Failing> {
-        let (mut control, tally, mut gates) = (Control::default(), Tally::default(), Gates::default());
+        let (mut control, tally, mut gates) = (RegistryState::default(), ReleaseHealth::default(), Gates::default());
         let digest = Digest::new([1; 32]);
         let route = format!(r#"{{"release":"{digest}","gate":{{"failures":3,"messages":100,"seconds":60}}}}"#);
         control.apply(7, 5000, b"route/default", Some(route.as_bytes())).unwrap();
@@ -142,10 +142,10 @@ mod tests {
         assert_eq!(failing(65_000, 65_000), [], "one that started after it");
     }
 
-    fn watch(usual: Option<f64>) -> Watch {
+    fn watch(usual: Option<f64>) -> GateState {
         let gate = Gate { failures: 3, messages: 100, seconds: 60 };
         let before = Counts { messages: 1000, failures: 7, rejections: 50 };
-        Watch { gate, began: 5000, before, usual, open: true }
+        GateState { gate, began: 5000, before, usual, open: true }
     }
 
     fn after(messages: u64, failures: u64, rejections: u64) -> Counts {

@@ -11,7 +11,7 @@ use switchboard_core::record::{Coordinates, Headers, Record, Tenant, TenantId};
 use switchboard_core::routing::Release;
 use switchboard_core::state::TenantState;
 use switchboard_core::worker::{Answers, Call, Outcome, Plugins as _, Query};
-use switchboard_sandbox::{Artifact, Instances, Limits, Sandbox};
+use switchboard_sandbox::{Artifact, InstancePool, Limits, Sandbox};
 
 fn main() {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
@@ -72,7 +72,7 @@ fn measure(component: &Path, topic: &str, value: &str) {
 
 struct Worker {
     release: Arc<Release>,
-    instances: Instances,
+    instances: InstancePool,
     tenants: Vec<(Tenant, TenantState)>,
     answers: Answers,
     source: Coordinates,
@@ -90,7 +90,7 @@ impl Worker {
         answers.insert(Query { source: "characters".into(), key: "2".into() }, Some(bob.to_vec()));
         Self {
             release: Arc::clone(artifact.release()),
-            instances: Instances::new(Arc::clone(artifact), Limits::default()),
+            instances: InstancePool::new(Arc::clone(artifact), Limits::default()),
             tenants: (0..tenants).map(|number| (tenant(number), TenantState::default())).collect(),
             answers,
             source: Coordinates { topic: topic.into(), partition: 0, offset: 0 },

@@ -11,12 +11,12 @@ use switchboard_core::routing::{Digest, Release};
 use switchboard_core::worker::Outcome;
 use wasmtime::Store;
 
-use super::console::LogBudget;
 use super::engine::Sandbox;
 use super::guest::Guest;
+use super::guest_log::LogBudget;
 use super::instances::new_store;
 use super::linked::{Exports, HANDLER, Linked, Mismatch};
-use super::verdict::{Shortage, judge};
+use super::trap::{OutOfMemory, judge};
 
 /// Packages of which a component may import, and their versions.
 const GRANTED: [(&str, &str); 7] = [
@@ -62,9 +62,9 @@ pub enum LoadError {
     NotGranted { imports: Vec<String> },
     #[error(
         "it produces to {}, which this host does not allow: add that to allow-topics, or take it out of the plugin's manifest",
-        tokens.join(", ")
+        aliases.join(", ")
     )]
-    NotAllowed { tokens: Vec<String> },
+    NotAllowed { aliases: Vec<String> },
     #[error("its imports or exports differ from wit/plugin.wit, build it against this host's version: {0}")]
     Mismatch(String),
     #[error("it fails when asked what it is ({function}): {letter}")]
@@ -141,7 +141,7 @@ impl Artifact {
         let manifest = describe(sandbox, &linked)?;
         let refused = sandbox.not_allowed(&manifest.produces);
         if !refused.is_empty() {
-            return Err(LoadError::NotAllowed { tokens: refused });
+            return Err(LoadError::NotAllowed { aliases: refused });
         }
         let migrates = migrates_from(sandbox, &linked)?;
         check_migrates(&migrates, manifest.state_version).map_err(LoadError::Migrates)?;
@@ -203,7 +203,7 @@ fn ask<T>(
             return LoadError::Mismatch(mismatch.to_string());
         }
         match judge(&error, limits.fuel, store.data().words()) {
-            Ok(Outcome::Failed(letter)) | Err(Shortage(letter)) => LoadError::Describe { function, letter },
+            Ok(Outcome::Failed(letter)) | Err(OutOfMemory(letter)) => LoadError::Describe { function, letter },
             // Not reached: a lookup traps.
             Ok(other) => LoadError::Mismatch(format!("{other:?}")),
         }
@@ -224,15 +224,15 @@ fn check(manifest: &Manifest) -> Result<(), String> {
     name("name", &manifest.name)?;
     name("version", &manifest.version)?;
     for (list, what, names) in [
-        ("consumes", "topic token", &manifest.consumes),
-        ("produces", "topic token", &manifest.produces),
+        ("consumes", "topic alias", &manifest.consumes),
+        ("produces", "topic alias", &manifest.produces),
         ("lookups", "lookup source", &manifest.lookups),
     ] {
         let mut seen = BTreeSet::new();
-        for token in names {
-            name(&format!("{what} in {list}"), token)?;
-            if !seen.insert(token) {
-                return Err(format!("lists {token:?} twice in {list}"));
+        for alias in names {
+            name(&format!("{what} in {list}"), alias)?;
+            if !seen.insert(alias) {
+                return Err(format!("lists {alias:?} twice in {list}"));
             }
         }
     }
@@ -285,7 +285,7 @@ mod tests {
             (|m| m.name.clear(), "empty name"),
             (|m| m.version.clear(), "empty version"),
             (|m| m.name = "a\nb".into(), "control characters in the name \"a\\nb\""),
-            (|m| m.produces.push(String::new()), "empty topic token in produces"),
+            (|m| m.produces.push(String::new()), "empty topic alias in produces"),
             (|m| m.produces.push("OUT".into()), "\"OUT\" twice in produces"),
             (|m| m.consumes.clear(), "consumes no topic"),
         ];

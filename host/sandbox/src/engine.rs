@@ -66,17 +66,17 @@ impl Sandbox {
         self
     }
 
-    /// Refuses artifacts that produce to a topic whose token is none of these.
+    /// Refuses artifacts that produce to a topic whose alias is none of these.
     #[must_use]
-    pub fn with_allowed_topics(mut self, tokens: Vec<String>) -> Self {
-        self.allowed = Some(tokens);
+    pub fn with_allowed_topics(mut self, aliases: Vec<String>) -> Self {
+        self.allowed = Some(aliases);
         self
     }
 
-    /// Of these tokens, those that may not be produced to.
-    pub(super) fn not_allowed(&self, tokens: &[String]) -> Vec<String> {
-        let is_allowed = |token: &String| self.allowed.as_ref().is_none_or(|allowed| allowed.contains(token));
-        tokens.iter().filter(|token| !is_allowed(token)).cloned().collect()
+    /// Of these aliases, those that may not be produced to.
+    pub(super) fn not_allowed(&self, aliases: &[String]) -> Vec<String> {
+        let is_allowed = |alias: &String| self.allowed.as_ref().is_none_or(|allowed| allowed.contains(alias));
+        aliases.iter().filter(|alias| !is_allowed(alias)).cloned().collect()
     }
 
     pub(super) fn compile(&self, digest: &Digest, bytes: &[u8]) -> wasmtime::Result<Component> {

@@ -14,10 +14,10 @@ use wasmtime::{Result, UpdateDeadline};
 use super::bindings::MigratingPlugin;
 use super::bindings::switchboard::plugin::state::Entry;
 use super::bindings::switchboard::plugin::{logging, lookup, state, types};
-use super::console::{Console, LogBudget, Stream};
+use super::guest_log::{Console, LogBudget, Stream};
 use super::limits::{Ledger, Limits};
 use super::random::Random;
-use super::verdict::Halt;
+use super::trap::HostTrap;
 
 /// What a call of the host costs, in units of fuel, beside one a byte that it moves.
 const HOST_CALL_FUEL: u64 = 200;
@@ -113,7 +113,7 @@ impl Guest {
         let now = cpu_time();
         let start = *self.cpu_start.get_or_insert(now);
         if now.saturating_sub(start) >= self.limits.cpu_time {
-            return Err(Halt::CpuTime(self.limits.cpu_time).into());
+            return Err(HostTrap::CpuTime(self.limits.cpu_time).into());
         }
         Ok(UpdateDeadline::Continue(1))
     }
@@ -122,7 +122,7 @@ impl Guest {
     pub(super) fn pay(&mut self, bytes: usize) -> Result<()> {
         match self.host_fuel.checked_sub(HOST_CALL_FUEL + bytes as u64) {
             Some(left) => self.host_fuel = left,
-            None => return Err(Halt::HostFuel { most: self.limits.fuel }.into()),
+            None => return Err(HostTrap::HostFuel { most: self.limits.fuel }.into()),
         }
         Ok(())
     }
@@ -130,7 +130,7 @@ impl Guest {
     /// Bytes that the host makes for the guest at its word.
     pub(super) fn check_length(&self, length: u64) -> Result<usize> {
         let most = self.limits.host_call;
-        usize::try_from(length).ok().filter(|length| *length <= most).ok_or_else(|| Halt::HostCall { most }.into())
+        usize::try_from(length).ok().filter(|length| *length <= most).ok_or_else(|| HostTrap::HostCall { most }.into())
     }
 
     /// The time, as far as a guest can know it: it stands still.
@@ -148,7 +148,7 @@ impl Guest {
     }
 
     fn state(&mut self) -> Result<&mut TenantState> {
-        self.state.as_mut().ok_or_else(|| Halt::NotNow("state").into())
+        self.state.as_mut().ok_or_else(|| HostTrap::NotNow("state").into())
     }
 }
 
@@ -171,7 +171,7 @@ impl state::Host for Guest {
     fn set(&mut self, key: String, value: Vec<u8>) -> Result<()> {
         self.pay(key.len() + value.len())?;
         let limits = self.limits.state;
-        Ok(self.state()?.set(&key, value, &limits).map_err(Halt::State)?)
+        Ok(self.state()?.set(&key, value, &limits).map_err(HostTrap::State)?)
     }
 
     fn delete(&mut self, key: String) -> Result<()> {
@@ -195,11 +195,11 @@ impl lookup::Host for Guest {
     fn lookup(&mut self, source: String, key: String) -> Result<Option<Vec<u8>>> {
         self.pay(source.len() + key.len())?;
         let query = Query { source, key };
-        let message = self.message.as_ref().ok_or(Halt::NotNow("a lookup"))?;
+        let message = self.message.as_ref().ok_or(HostTrap::NotNow("a lookup"))?;
         let answer = match message.answers.get(&query) {
             Some(answer) => answer.map(<[u8]>::to_vec),
             // The worker fetches it and makes the call again. A source that is not declared is found out there too.
-            None => return Err(Halt::Missing(query).into()),
+            None => return Err(HostTrap::Missing(query).into()),
         };
         self.pay(answer.as_ref().map_or(0, Vec::len))?;
         Ok(answer)

@@ -13,38 +13,38 @@ use wasmtime::{Engine, Store};
 use super::artifact::Artifact;
 use super::bindings::exports::switchboard::plugin::handler;
 use super::bindings::switchboard::plugin::types::{self, HeaderParam, HeaderResult, Message, Rejection};
-use super::console::LogBudget;
 use super::guest::{self, Guest};
+use super::guest_log::LogBudget;
 use super::limits::Limits;
 use super::linked::Exports;
 use super::migration;
-use super::verdict::{Shortage, judge};
-use crate::{Board, Follower, Publication};
+use super::trap::{OutOfMemory, judge};
+use crate::{RoutingSnapshot, RoutingSubscriber, RoutingWatch};
 
 /// How many instances of releases that are gone a worker drops before it goes on: each takes some 20 µs.
 const DROPPED_AT_ONCE: usize = 16;
 
 /// The instances of one worker: one a tenant, made when its first message comes.
-pub struct Instances {
-    follower: Follower,
+pub struct InstancePool {
+    follower: RoutingSubscriber,
     /// What the worker goes by: before the first message it has taken one.
-    publication: Arc<Publication>,
+    publication: Arc<RoutingSnapshot>,
     /// Tenants whose instances are of releases that are not there any more.
     stale: Vec<TenantId>,
     limits: Limits,
-    tenants: LruCache<TenantId, Slot>,
-    /// Sum of `Instance::grown`.
+    tenants: LruCache<TenantId, WarmSlot>,
+    /// Sum of `WasmInstance::grown`.
     grown: u64,
     dropped_log_lines: u64,
 }
 
 /// What a worker keeps of a tenant.
-struct Slot {
-    instance: Option<Instance>,
+struct WarmSlot {
+    instance: Option<WasmInstance>,
     budget: LogBudget,
 }
 
-struct Instance {
+struct WasmInstance {
     release: Digest,
     store: Store<Guest>,
     handler: handler::Guest,
@@ -54,14 +54,14 @@ struct Instance {
     grown: u64,
 }
 
-impl Instances {
+impl InstancePool {
     /// Of one artifact, for all tenants.
     pub fn new(artifact: Arc<Artifact>, limits: Limits) -> Self {
-        Self::following(&Board::new(Publication::fixed(artifact)), limits)
+        Self::following(&RoutingWatch::new(RoutingSnapshot::fixed(artifact)), limits)
     }
 
     /// Of whatever is on the board.
-    pub fn following(board: &Board, limits: Limits) -> Self {
+    pub fn following(board: &RoutingWatch, limits: Limits) -> Self {
         let capacity = NonZeroUsize::new(limits.warm_instances).unwrap_or(NonZeroUsize::MIN);
         Self {
             follower: board.follow(),
@@ -95,7 +95,7 @@ impl Instances {
         tenant: &TenantId,
         from: u32,
         state: &mut TenantState,
-    ) -> Result<Result<(), String>, Shortage> {
+    ) -> Result<Result<(), String>, OutOfMemory> {
         let Some(slot) = self.tenants.peek_mut(tenant) else { unreachable!("touched before") };
         let result = migration::migrate(artifact, &self.limits, tenant, from, state, &mut slot.budget);
         self.dropped_log_lines += slot.budget.take_dropped();
@@ -105,7 +105,7 @@ impl Instances {
     /// The tenant's slot becomes the most recently used one.
     fn touch(&mut self, tenant: &TenantId) {
         if !self.tenants.promote(tenant) {
-            let slot = Slot { instance: None, budget: LogBudget::new(self.limits.log_lines) };
+            let slot = WarmSlot { instance: None, budget: LogBudget::new(self.limits.log_lines) };
             if let Some((_, evicted)) = self.tenants.push(tenant.clone(), slot) {
                 self.grown -= evicted.grown();
             }
@@ -128,7 +128,7 @@ impl Instances {
                 self.make_room(&shortage);
                 state.reject_message();
                 let second = self.attempt(artifact, call, message, state, answers);
-                second.unwrap_or_else(|Shortage(letter)| Outcome::Failed(letter))
+                second.unwrap_or_else(|OutOfMemory(letter)| Outcome::Failed(letter))
             }
         }
     }
@@ -140,7 +140,7 @@ impl Instances {
         message: Message<'_>,
         state: &mut TenantState,
         answers: &Answers,
-    ) -> Result<Outcome, Shortage> {
+    ) -> Result<Outcome, OutOfMemory> {
         let Some(slot) = self.tenants.peek_mut(&call.tenant.id) else { unreachable!("touched before") };
         let before = slot.grown();
         let outcome = slot.run(artifact, &self.limits, call, message, state, answers);
@@ -149,7 +149,7 @@ impl Instances {
         outcome
     }
 
-    fn make_room(&mut self, Shortage(letter): &Shortage) {
+    fn make_room(&mut self, OutOfMemory(letter): &OutOfMemory) {
         let kept = (self.tenants.len() / 2).max(1);
         tracing::warn!(kept, "dropping instances for want of memory: {}", letter.reason);
         while self.tenants.len() > kept {
@@ -164,7 +164,7 @@ impl Instances {
     }
 }
 
-impl Plugins for Instances {
+impl Plugins for InstancePool {
     fn routing(&mut self) -> Option<Arc<Routing>> {
         // A few at a time, while others' messages wait: all of them would be a pause.
         for _ in 0..DROPPED_AT_ONCE.min(self.stale.len()) {
@@ -195,7 +195,7 @@ impl Plugins for Instances {
             state.reject_message();
             self.attempt_migration(&artifact, &tenant.id, from, state)
         });
-        result.unwrap_or_else(|Shortage(letter)| Err(letter.to_string()))
+        result.unwrap_or_else(|OutOfMemory(letter)| Err(letter.to_string()))
     }
 
     fn handle(
@@ -232,7 +232,7 @@ impl Plugins for Instances {
     }
 }
 
-impl Slot {
+impl WarmSlot {
     /// Whether its instance is of none of these.
     fn is_stale(&self, artifacts: &BTreeMap<Digest, Arc<Artifact>>) -> bool {
         self.instance.as_ref().is_some_and(|instance| !artifacts.contains_key(&instance.release))
@@ -250,11 +250,11 @@ impl Slot {
         message: Message<'_>,
         state: &mut TenantState,
         answers: &Answers,
-    ) -> Result<Outcome, Shortage> {
+    ) -> Result<Outcome, OutOfMemory> {
         self.instance.take_if(|instance| instance.release != artifact.digest());
         let instance = match &mut self.instance {
             Some(instance) => instance,
-            empty => match Instance::new(artifact, limits, &call.tenant.id, &mut self.budget) {
+            empty => match WasmInstance::new(artifact, limits, &call.tenant.id, &mut self.budget) {
                 Ok(instance) => empty.insert(instance),
                 Err(verdict) => return verdict,
             },
@@ -267,14 +267,14 @@ impl Slot {
     }
 }
 
-impl Instance {
+impl WasmInstance {
     /// The error is the verdict on the message that wanted the instance.
     fn new(
         artifact: &Artifact,
         limits: &Limits,
         tenant: &TenantId,
         budget: &mut LogBudget,
-    ) -> Result<Self, Result<Outcome, Shortage>> {
+    ) -> Result<Self, Result<Outcome, OutOfMemory>> {
         let guest = Guest::new(Arc::clone(&artifact.title), tenant.clone(), *limits, *budget);
         let mut store = new_store(artifact.linked.engine(), guest);
         let exports = artifact.linked.instantiate(&mut store);
@@ -292,7 +292,7 @@ impl Instance {
         state: &mut TenantState,
         answers: &Answers,
         budget: &mut LogBudget,
-    ) -> Result<Outcome, Shortage> {
+    ) -> Result<Outcome, OutOfMemory> {
         // A store's data outlives the call, so it cannot borrow: the state moves in and out.
         let (answers, source) = (answers.clone(), call.source.clone());
         let lent = guest::Message { answers, source, timestamp: message.timestamp };

@@ -3,7 +3,7 @@ use std::time::Duration;
 use switchboard_core::state::StateLimits;
 use wasmtime::ResourceLimiter;
 
-use super::verdict::Halt;
+use super::trap::HostTrap;
 
 /// Bytes that a table's element takes in wasmtime.
 const TABLE_ELEMENT: usize = size_of::<usize>();
@@ -104,7 +104,7 @@ impl Ledger {
         let more = desired.saturating_sub(current).saturating_mul(unit);
         let used = self.used.saturating_add(more);
         if used > self.most {
-            return Err(Halt::Memory { most: self.most }.into());
+            return Err(HostTrap::Memory { most: self.most }.into());
         }
         self.used = used;
         Ok(true)
@@ -118,7 +118,7 @@ impl ResourceLimiter for Ledger {
 
     /// Reached when the machine has no memory, or a memory cannot grow beyond 4 GiB: over a limit either way.
     fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
-        Err(Halt::NoMemory(error.to_string()).into())
+        Err(HostTrap::NoMemory(error.to_string()).into())
     }
 
     fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
@@ -126,7 +126,7 @@ impl ResourceLimiter for Ledger {
     }
 
     fn table_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
-        Err(Halt::NoMemory(error.to_string()).into())
+        Err(HostTrap::NoMemory(error.to_string()).into())
     }
 
     fn instances(&self) -> usize {

@@ -6,11 +6,11 @@ use switchboard_core::worker::Outcome;
 use wasmtime::Store;
 
 use super::artifact::Artifact;
-use super::console::{LogBudget, printable};
 use super::guest::Guest;
+use super::guest_log::{LogBudget, printable};
 use super::instances::new_store;
 use super::limits::Limits;
-use super::verdict::{Shortage, judge};
+use super::trap::{OutOfMemory, judge};
 
 /// Runs a migration of a tenant's state, in an instance of its own: what it leaves in memory is no message's. What it
 /// changes is in the message's layer of `state`.
@@ -23,7 +23,7 @@ pub(super) fn migrate(
     from: u32,
     state: &mut TenantState,
     budget: &mut LogBudget,
-) -> Result<Result<(), String>, Shortage> {
+) -> Result<Result<(), String>, OutOfMemory> {
     if !artifact.release().migrates.contains(&from) {
         return Ok(Err(format!("{} does not take over state of version {from}", artifact.title)));
     }

@@ -15,7 +15,7 @@ impl Random {
     pub(super) fn of(source: &Coordinates) -> Self {
         let mut hasher = SipHasher128::new();
         hasher.write(source.topic.as_bytes());
-        // No topic's token has this byte.
+        // No topic's alias has this byte.
         hasher.write_u8(0);
         hasher.write(&source.partition.to_le_bytes());
         hasher.write(&source.offset.to_le_bytes());

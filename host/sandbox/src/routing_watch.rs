@@ -8,12 +8,12 @@ use crate::Artifact;
 
 /// A routing, and the artifacts of those of its releases that are ready.
 #[derive(Clone)]
-pub struct Publication {
+pub struct RoutingSnapshot {
     pub routing: Arc<Routing>,
     pub artifacts: BTreeMap<Digest, Arc<Artifact>>,
 }
 
-impl Publication {
+impl RoutingSnapshot {
     /// One artifact for all tenants.
     pub fn fixed(artifact: Arc<Artifact>) -> Self {
         let routing = Arc::new(Routing::fixed(Arc::clone(artifact.release())));
@@ -23,64 +23,64 @@ impl Publication {
 
 /// The newest publication, for all workers of a process.
 #[derive(Clone)]
-pub struct Board(Arc<Shared>);
+pub struct RoutingWatch(Arc<Shared>);
 
 struct Shared {
-    newest: Mutex<(u64, Arc<Publication>)>,
+    newest: Mutex<(u64, Arc<RoutingSnapshot>)>,
     /// The number of the publication that each worker goes by.
-    goes_by: Mutex<Vec<Weak<AtomicU64>>>,
+    applied: Mutex<Vec<Weak<AtomicU64>>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Board {
-    pub fn new(first: Publication) -> Self {
-        Self(Arc::new(Shared { newest: Mutex::new((1, Arc::new(first))), goes_by: Mutex::default() }))
+impl RoutingWatch {
+    pub fn new(first: RoutingSnapshot) -> Self {
+        Self(Arc::new(Shared { newest: Mutex::new((1, Arc::new(first))), applied: Mutex::default() }))
     }
 
     /// Gives the publication's number: they count up.
-    pub fn publish(&self, publication: Publication) -> u64 {
+    pub fn publish(&self, publication: RoutingSnapshot) -> u64 {
         let newest = &mut *lock(&self.0.newest);
         *newest = (newest.0 + 1, Arc::new(publication));
         newest.0
     }
 
-    pub fn newest(&self) -> (u64, Arc<Publication>) {
+    pub fn newest(&self) -> (u64, Arc<RoutingSnapshot>) {
         lock(&self.0.newest).clone()
     }
 
     /// A worker's view, which has taken nothing yet.
-    pub fn follow(&self) -> Follower {
-        let goes_by = Arc::new(AtomicU64::new(0));
-        lock(&self.0.goes_by).push(Arc::downgrade(&goes_by));
-        Follower { board: self.clone(), taken: 0, goes_by }
+    pub fn follow(&self) -> RoutingSubscriber {
+        let applied = Arc::new(AtomicU64::new(0));
+        lock(&self.0.applied).push(Arc::downgrade(&applied));
+        RoutingSubscriber { board: self.clone(), taken: 0, applied }
     }
 
     /// The number of the newest publication that all workers go by, or a later one.
     pub fn taken_by_all(&self) -> u64 {
-        let mut followers = lock(&self.0.goes_by);
-        followers.retain(|goes_by| goes_by.strong_count() > 0);
-        let numbers = followers.iter().filter_map(Weak::upgrade).map(|goes_by| goes_by.load(Ordering::Acquire));
+        let mut followers = lock(&self.0.applied);
+        followers.retain(|applied| applied.strong_count() > 0);
+        let numbers = followers.iter().filter_map(Weak::upgrade).map(|applied| applied.load(Ordering::Acquire));
         numbers.min().unwrap_or(0)
     }
 }
 
 /// One worker's view of the board.
-pub struct Follower {
-    board: Board,
+pub struct RoutingSubscriber {
+    board: RoutingWatch,
     /// The number of what was given to it last.
     taken: u64,
-    goes_by: Arc<AtomicU64>,
+    applied: Arc<AtomicU64>,
 }
 
-impl Follower {
+impl RoutingSubscriber {
     /// The newest publication, when it is another one than last time. That the worker goes by it is known when it asks again:
     /// all that it tells of its tenants is about this one by then, and no more about the one before.
-    pub fn take(&mut self) -> Option<Arc<Publication>> {
+    pub fn take(&mut self) -> Option<Arc<RoutingSnapshot>> {
         let (number, newest) = &*lock(&self.board.0.newest);
-        self.goes_by.store(self.taken, Ordering::Release);
+        self.applied.store(self.taken, Ordering::Release);
         if self.taken == *number {
             return None;
         }
@@ -93,13 +93,13 @@ impl Follower {
 mod tests {
     use super::*;
 
-    fn publication() -> Publication {
-        Publication { routing: Arc::default(), artifacts: BTreeMap::new() }
+    fn publication() -> RoutingSnapshot {
+        RoutingSnapshot { routing: Arc::default(), artifacts: BTreeMap::new() }
     }
 
     #[test]
     fn each_worker_takes_the_newest_once() {
-        let board = Board::new(publication());
+        let board = RoutingWatch::new(publication());
         let (mut one, mut two) = (board.follow(), board.follow());
         assert_eq!(board.taken_by_all(), 0);
         assert!(one.take().is_some() && one.take().is_none());

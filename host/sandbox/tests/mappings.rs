@@ -6,7 +6,7 @@ use std::sync::Arc;
 use switchboard_core::record::{Coordinates, Headers, Record, Tenant, TenantId};
 use switchboard_core::state::TenantState;
 use switchboard_core::worker::{Answers, Call, Outcome, Plugins as _};
-use switchboard_sandbox::{Instances, Limits, Sandbox};
+use switchboard_sandbox::{InstancePool, Limits, Sandbox};
 
 #[path = "sandbox/handmade.rs"]
 #[allow(dead_code)]
@@ -17,7 +17,7 @@ fn more_tenants_than_the_machine_has_room_for_are_all_served() {
     let limits = Limits { warm_instances: 100_000, ..Limits::default() };
     let component = handmade::Handmade::default().build();
     let artifact = Arc::new(Sandbox::new(limits).unwrap().load(&component).unwrap());
-    let mut instances = Instances::new(Arc::clone(&artifact), limits);
+    let mut instances = InstancePool::new(Arc::clone(&artifact), limits);
     let source = Coordinates { topic: "IN".into(), partition: 0, offset: 0 };
     for number in 0..70_000 {
         let tenant = Tenant { id: TenantId::new(number.to_string()), headers: Headers::new(), texts: vec![] };

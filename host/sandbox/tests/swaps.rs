@@ -5,8 +5,8 @@ use std::sync::Arc;
 use switchboard_core::record::{Coordinates, Headers, Record, Tenant, TenantId};
 use switchboard_core::state::TenantState;
 use switchboard_core::worker::{Answers, Call, Outcome, Plugins as _};
-use switchboard_sandbox::{Artifact, Instances, Limits, Sandbox};
-use switchboard_sandbox::{Board, Publication};
+use switchboard_sandbox::{Artifact, InstancePool, Limits, Sandbox};
+use switchboard_sandbox::{RoutingSnapshot, RoutingWatch};
 
 #[path = "sandbox/handmade.rs"]
 #[allow(dead_code)]
@@ -29,8 +29,8 @@ fn a_thousand_swaps_leave_memory_where_it_was() {
     };
     let first = release(0);
     let dropped = Arc::downgrade(&first);
-    let board = Board::new(Publication::fixed(first));
-    let mut instances = Instances::following(&board, Limits::default());
+    let board = RoutingWatch::new(RoutingSnapshot::fixed(first));
+    let mut instances = InstancePool::following(&board, Limits::default());
     let source = Coordinates { topic: "IN".into(), partition: 0, offset: 0 };
     let tenants = [0, 1, 2, 3, 4, 5, 6, 7].map(|number: u8| {
         let id = TenantId::new(number.to_string());
@@ -38,7 +38,7 @@ fn a_thousand_swaps_leave_memory_where_it_was() {
     });
     let mut swap = |number| {
         let next = release(number);
-        board.publish(Publication::fixed(Arc::clone(&next)));
+        board.publish(RoutingSnapshot::fixed(Arc::clone(&next)));
         assert!(instances.routing().is_some());
         for tenant in &tenants {
             let call = Call { tenant, record: &Record::default(), source: &source };

@@ -39,8 +39,8 @@ pub enum Command {
   switchboard run --config messenger.toml --plugin messenger.wasm --kafka security.protocol=SASL_SSL \\
       --kafka sasl.mechanisms=SCRAM-SHA-512 --kafka sasl.username=u --kafka sasl.password=p
 
-Topics: an environment variable named after a token (COMMAND_TOPIC_MESSENGER) gives the broker's name of that topic;
-else --topic TOKEN=NAME or the config file, else the token itself. librdkafka's properties: --kafka sasl.password=p, or
+Topics: an environment variable named after an alias (COMMAND_TOPIC_MESSENGER) gives the broker's name of that topic;
+else --topic ALIAS=NAME or the config file, else the alias itself. librdkafka's properties: --kafka sasl.password=p, or
 SWITCHBOARD_KAFKA_SASL_PASSWORD=p in the environment, where `ps` does not show it. Log level: RUST_LOG (default info).")]
     Run(Box<RunArgs>),
 
@@ -185,7 +185,7 @@ pub struct Overrides {
     #[arg(long, value_name = "N", env = "SWITCHBOARD_WORKERS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     workers: Option<usize>,
-    /// Partitions of the shard topic; fixed once the application has started for the first time [default: 16].
+    /// Partitions of the repartition topic; fixed once the application has started for the first time [default: 16].
     #[arg(long, value_name = "N", env = "SWITCHBOARD_SHARDS", help_heading = "Kafka")]
     #[serde(skip_serializing_if = "Option::is_none")]
     shards: Option<u32>,
@@ -206,7 +206,7 @@ pub struct Overrides {
     #[arg(long, value_name = "PLACE", env = "SWITCHBOARD_START_FROM", help_heading = "Kafka")]
     #[serde(skip_serializing_if = "Option::is_none")]
     start_from: Option<StartFromSetting>,
-    /// How often processed records are deleted from the shard topic [default: 30000].
+    /// How often processed records are deleted from the repartition topic [default: 30000].
     #[arg(long, value_name = "MS", env = "SWITCHBOARD_PURGE_INTERVAL_MS", help_heading = "Kafka")]
     #[serde(skip_serializing_if = "Option::is_none")]
     purge_interval_ms: Option<u64>,
@@ -215,7 +215,7 @@ pub struct Overrides {
     #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "as_map")]
     kafka: Vec<(String, String)>,
     /// The broker's name of a topic; repeatable.
-    #[arg(long, value_name = "TOKEN=NAME", value_parser = pair, help_heading = "Kafka")]
+    #[arg(long, value_name = "ALIAS=NAME", value_parser = pair, help_heading = "Kafka")]
     #[serde(rename = "topics", skip_serializing_if = "Vec::is_empty", serialize_with = "as_map")]
     topic: Vec<(String, String)>,
 
@@ -233,11 +233,11 @@ pub struct Overrides {
     )]
     #[serde(rename = "carry-headers", skip_serializing_if = "Vec::is_empty")]
     carry_header: Vec<String>,
-    /// A token that plugins may produce to, one that wants another is refused; repeatable [default: all that its manifest
+    /// A alias that plugins may produce to, one that wants another is refused; repeatable [default: all that its manifest
     /// lists].
     #[arg(
         long,
-        value_name = "TOKEN",
+        value_name = "ALIAS",
         env = "SWITCHBOARD_ALLOW_TOPICS",
         value_delimiter = ',',
         help_heading = "Messages"

@@ -46,9 +46,9 @@ pub struct Settings {
 
     pub tenant_headers: Vec<TenantHeader>,
     pub carry_headers: Vec<String>,
-    /// Token -> the broker's name, where no environment variable has the token's name.
+    /// Alias -> the broker's name, where no environment variable has the alias's name.
     pub topics: BTreeMap<String, String>,
-    /// Tokens that plugins may produce to, a plugin that wants another is refused; none given: all that it lists.
+    /// Aliases that plugins may produce to, a plugin that wants another is refused; none given: all that it lists.
     pub allow_topics: Option<Vec<String>>,
     /// minisign's public keys, or paths of their files: only what one of them has signed runs; none given: everything.
     pub trusted_keys: Vec<String>,

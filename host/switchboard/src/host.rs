@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use anyhow::Context as _;
-use switchboard_core::worker::{Lookups, Next, Observer, Plugins, Rules, Stop, Worker};
+use switchboard_core::worker::{FatalError, Lookups, Next, Observer, Plugins, Worker, WorkerConfig};
 
 use switchboard_checkpoint::Checkpoints;
 use switchboard_kafka::Shutdown;
-use switchboard_kafka::{ClientOptions, KafkaBroker, Readers, Tail, Topology};
+use switchboard_kafka::{ChangelogTail, ClientOptions, KafkaBroker, Topology, Watermarks};
 
 /// What all workers of a host have in common.
 pub struct Plan<L> {
-    pub rules: Rules,
+    pub rules: WorkerConfig,
     pub options: ClientOptions,
     pub topology: Arc<Topology>,
     pub lookups: L,
@@ -24,7 +24,7 @@ pub struct Plan<L> {
 
 /// Workers that run.
 pub struct Host {
-    workers: Vec<JoinHandle<Result<(), Stop>>>,
+    workers: Vec<JoinHandle<Result<(), FatalError>>>,
     /// Ends when the workers have ended.
     checkpointer: Option<JoinHandle<()>>,
 }
@@ -46,7 +46,7 @@ impl Host {
         L: Lookups + Clone + Send + 'static,
         O: Observer + Send + 'static,
     {
-        let readers = Arc::new(Readers::new(&plan.options).context("making a Kafka client")?);
+        let readers = Arc::new(Watermarks::new(&plan.options).context("making a Kafka client")?);
         let (checkpoints, checkpointer) = checkpoints(plan, &readers)?.unzip();
         let mut workers = Vec::with_capacity(plan.workers);
         for (number, broker) in brokers(plan, &readers, checkpoints.as_ref())?.into_iter().enumerate() {
@@ -79,10 +79,10 @@ impl Host {
 }
 
 /// The checkpointer, where there is a directory for it.
-fn checkpoints<L>(plan: &Plan<L>, readers: &Arc<Readers>) -> anyhow::Result<Option<(Checkpoints, JoinHandle<()>)>> {
+fn checkpoints<L>(plan: &Plan<L>, readers: &Arc<Watermarks>) -> anyhow::Result<Option<(Checkpoints, JoinHandle<()>)>> {
     let Some(directory) = &plan.state_dir else { return Ok(None) };
     let ClientOptions { app, instance, .. } = &plan.options;
-    let tail = Tail::new(&plan.options, &plan.topology, Arc::clone(readers));
+    let tail = ChangelogTail::new(&plan.options, &plan.topology, Arc::clone(readers));
     let tail = tail.context("making the Kafka client of checkpoints")?;
     Ok(Some(Checkpoints::start(directory, (app, instance), plan.topology.shard_count, tail)?))
 }
@@ -90,7 +90,7 @@ fn checkpoints<L>(plan: &Plan<L>, readers: &Arc<Readers>) -> anyhow::Result<Opti
 /// The clients of all workers, made side by side: each asks the brokers for metadata first.
 fn brokers<L>(
     plan: &Plan<L>,
-    readers: &Arc<Readers>,
+    readers: &Arc<Watermarks>,
     checkpoints: Option<&Checkpoints>,
 ) -> anyhow::Result<Vec<KafkaBroker>> {
     let (options, topology) = (&plan.options, &plan.topology);
@@ -113,7 +113,7 @@ fn brokers<L>(
 fn drive<P: Plugins, L: Lookups, O: Observer>(
     mut worker: Worker<KafkaBroker, P, L, O>,
     stop: &Shutdown,
-) -> Result<(), Stop> {
+) -> Result<(), FatalError> {
     // Also when the worker panics.
     let _ask = stop.on_drop();
     while !stop.is_asked() {

@@ -7,13 +7,13 @@ use std::path::PathBuf;
 /// Two processes with the same id fence each other; a restarted process with its former id fences its dead predecessor
 /// at once, instead of waiting for the transaction time-out.
 #[derive(Debug)]
-pub struct Instance {
+pub struct ProcessInstance {
     pub id: String,
     /// Held while the process lives: the slot is its own.
     _lock: Option<File>,
 }
 
-impl Instance {
+impl ProcessInstance {
     /// The id that was set; else the host's name and the first slot number whose lock file is free.
     ///
     /// # Errors
@@ -54,12 +54,12 @@ mod tests {
     #[test]
     fn processes_of_one_machine_have_slots_of_their_own_and_free_ones_are_taken_again() {
         let app = format!("test-{}", std::process::id());
-        let first = Instance::claim(&app, None).unwrap();
-        let second = Instance::claim(&app, None).unwrap();
+        let first = ProcessInstance::claim(&app, None).unwrap();
+        let second = ProcessInstance::claim(&app, None).unwrap();
         assert!(first.id.ends_with("-0") && second.id.ends_with("-1"), "{first:?} {second:?}");
         drop(first);
-        assert!(Instance::claim(&app, None).unwrap().id.ends_with("-0"));
-        assert_eq!(Instance::claim(&app, Some("mine")).unwrap().id, "mine");
+        assert!(ProcessInstance::claim(&app, None).unwrap().id.ends_with("-0"));
+        assert_eq!(ProcessInstance::claim(&app, Some("mine")).unwrap().id, "mine");
         for slot in 0..2 {
             std::fs::remove_file(lock_path(&app, slot)).unwrap();
         }

@@ -12,7 +12,7 @@ pub struct Header {
 /// A consumed record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Message {
-    /// The topic's token (its logical name), never the broker's name of the topic.
+    /// The topic's alias (its logical name), never the broker's name of the topic.
     pub topic: String,
     /// The tenant's canonical text: its headers' values in the configured order, joined by `/`.
     pub tenant: String,
@@ -29,7 +29,7 @@ pub struct Message {
 /// A record to send.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outbound {
-    /// A token that the manifest lists in `produces`.
+    /// A alias that the manifest lists in `produces`.
     pub topic: String,
     /// Decides the partition, as Java's default partitioner would (murmur2).
     pub key: Option<Vec<u8>>,
@@ -57,9 +57,9 @@ pub struct Manifest {
     pub name: String,
     /// The plugin's own version, semantic versioning: `0.1.0`.
     pub version: String,
-    /// Tokens of the topics that it consumes.
+    /// Aliases of the topics that it consumes.
     pub consumes: Vec<String>,
-    /// Tokens of the topics that it may produce to.
+    /// Aliases of the topics that it may produce to.
     pub produces: Vec<String>,
     /// Names of the lookup sources that it may ask.
     pub lookups: Vec<String>,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use switchboard_core::record::Position;
 use switchboard_core::record::TenantId;
-use switchboard_core::routing::{Availability, OnFailure, Route, RouteTable, Routing, Share, Slot};
+use switchboard_core::routing::{Availability, OnFailure, Route, RouteTable, Routing, Share, Versioned};
 
 use crate::faults::{Faults, Kind};
 use crate::kafka::{ClientId, Cluster};
@@ -51,7 +51,7 @@ pub(crate) struct Control {
     /// All that was handed to processes, in order.
     pub(crate) handed: Vec<Handed>,
     /// What each process goes by: its place in `handed`.
-    pub(crate) goes_by: BTreeMap<ClientId, usize>,
+    pub(crate) applied: BTreeMap<ClientId, usize>,
 }
 
 impl Control {
@@ -76,13 +76,13 @@ impl Control {
             }
             // Until then tenants without any route wait.
             if base.is_none() && table.default.route.is_none() && place + 1 == after.len() {
-                table.default = Slot { route: Some(route(random, None)), offset: end };
+                table.default = Versioned { route: Some(route(random, None)), offset: end };
                 end += 1;
             }
             versions.push(Version { table, begin, end, after: due });
         }
         let on_failure = if random.bool() { OnFailure::Keep } else { OnFailure::Stop };
-        Self { logic, exists, base, on_failure, versions, written: 1, handed: Vec::new(), goes_by: BTreeMap::new() }
+        Self { logic, exists, base, on_failure, versions, written: 1, handed: Vec::new(), applied: BTreeMap::new() }
     }
 
     /// Writes what is due when so many inputs are there.
@@ -121,7 +121,7 @@ impl Control {
             let release = self.logic.release(number);
             let availability = if failed.contains(&number) {
                 let consumes = Some(release.manifest.consumes);
-                Availability::Failed { why: "no memory".into(), consumes, passes: false }
+                Availability::Failed { why: "no memory".into(), consumes, transient: false }
             } else {
                 Availability::Ready(Arc::new(release))
             };
@@ -154,19 +154,19 @@ fn change(random: &mut fastrand::Rng, table: &mut RouteTable, end: &mut i64, ten
     match random.u8(0..4) {
         0 => {
             let route = (!clears).then(|| route(random, table.default.route.as_ref()));
-            table.default = Slot { route, offset };
+            table.default = Versioned { route, offset };
         }
         1 => {
             let percent = random.choice(["25", "50", "75", "100"]).expect("not empty");
             let percent = percent.parse().expect("a percentage");
             let route = route(random, table.share.route.as_ref().map(|share| &share.route));
-            table.share = Slot { route: (!clears).then_some(Share { percent, route }), offset };
+            table.share = Versioned { route: (!clears).then_some(Share { percent, route }), offset };
         }
         _ => {
             // One more than there are: a release that nobody runs is consumed for, too.
             let tenant = TenantId::new(format!("t{}", random.u32(..=tenants)));
             let pin = table.pins.entry(tenant).or_default();
-            *pin = Slot { route: (!clears).then(|| route(random, pin.route.as_ref())), offset };
+            *pin = Versioned { route: (!clears).then(|| route(random, pin.route.as_ref())), offset };
         }
     }
     offset
@@ -194,7 +194,7 @@ impl Reader {
         faults: &mut Faults,
         cluster: &mut Cluster,
     ) -> Option<Routing> {
-        let known = control.goes_by.get(&self.id).map(|place| &control.handed[*place]);
+        let known = control.applied.get(&self.id).map(|place| &control.handed[*place]);
         if known.is_some() && cluster.now < self.due {
             return None;
         }
@@ -213,7 +213,7 @@ impl Reader {
         let handed = Handed { read, end, failed };
         tracing::trace!(client = self.id, now = ?cluster.now, ?handed, "routing");
         let routing = control.routing(&handed);
-        control.goes_by.insert(self.id, control.handed.len());
+        control.applied.insert(self.id, control.handed.len());
         control.handed.push(handed);
         Some(routing)
     }

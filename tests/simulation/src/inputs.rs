@@ -82,8 +82,8 @@ pub(crate) fn make(
                 (0, Some(format!("{word} {number}").into_bytes()))
             }
             Logic::Messenger => {
-                let (token, value) = random.choice(stock()).expect("there are vectors");
-                (sources.iter().position(|source| **source == **token).expect("it consumes that"), value.clone())
+                let (alias, value) = random.choice(stock()).expect("there are vectors");
+                (sources.iter().position(|source| **source == **alias).expect("it consumes that"), value.clone())
             }
         };
         if odd && random.u8(0..30) == 0 {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use switchboard_core::record::{Coordinates, Record, TenantId};
-use switchboard_core::routing::{Digest, Ran, Release};
+use switchboard_core::routing::{Digest, LastRun, Release};
 use switchboard_core::worker::{Observer, Partition, Verdict};
 
 use crate::client::World;
@@ -20,9 +20,9 @@ pub(crate) enum Deed {
     /// A message is done with; `release`: the one that it was meant for, if it came to that.
     Settled { source: Coordinates, release: Option<u8>, dead: bool },
     /// The tenant's entry in the changelog.
-    Ran(Ran),
-    /// A message is in the shard topic; what its process went by when it read it, as `Note::goes_by`.
-    Routed { source: Coordinates, read_by: Option<usize> },
+    LastRun(LastRun),
+    /// A message is in the repartition topic; what its process went by when it read it, as `Note::applied`.
+    Repartitioned { source: Coordinates, read_by: Option<usize> },
 }
 
 #[derive(Debug, Clone)]
@@ -30,7 +30,7 @@ pub(crate) struct Note {
     /// Of a client the one with this number.
     pub(crate) transaction: (ClientId, u32),
     /// What the process went by: its place in `Control::handed`.
-    pub(crate) goes_by: Option<usize>,
+    pub(crate) applied: Option<usize>,
     pub(crate) tenant: Option<TenantId>,
     pub(crate) deed: Deed,
 }
@@ -55,14 +55,14 @@ impl Notes {
         self.staged.remove(&client);
     }
 
-    pub(crate) fn add(&mut self, client: ClientId, goes_by: Option<usize>, tenant: Option<TenantId>, deed: Deed) {
+    pub(crate) fn add(&mut self, client: ClientId, applied: Option<usize>, tenant: Option<TenantId>, deed: Deed) {
         let transaction = (client, self.transactions.get(&client).copied().unwrap_or(0));
-        self.staged.entry(client).or_default().push(Note { transaction, goes_by, tenant, deed });
+        self.staged.entry(client).or_default().push(Note { transaction, applied, tenant, deed });
     }
 
     /// A client was given a source's record.
-    pub(crate) fn read(&mut self, client: ClientId, partition: Partition, offset: i64, goes_by: usize) {
-        self.read_by.insert((client, partition, offset), goes_by);
+    pub(crate) fn read(&mut self, client: ClientId, partition: Partition, offset: i64, applied: usize) {
+        self.read_by.insert((client, partition, offset), applied);
     }
 
     /// What it went by when it was.
@@ -112,7 +112,7 @@ impl Observer for Witness {
         let release = release.map(|release| number(release.digest));
         let dead = matches!(verdict, Verdict::DeadLetter(_));
         let deed = Deed::Settled { source: source.clone(), release, dead };
-        notes.add(self.id, control.goes_by.get(&self.id).copied(), tenant.cloned(), deed);
+        notes.add(self.id, control.applied.get(&self.id).copied(), tenant.cloned(), deed);
     }
 
     fn waits(&mut self, _: &TenantId, _: Option<Digest>, _: &str) {

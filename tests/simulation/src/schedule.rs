@@ -9,7 +9,7 @@ use corosensei::stack::DefaultStack;
 use corosensei::{Coroutine, CoroutineResult};
 use switchboard_core::record::{HeaderKind, OutputLimits, OutputRules, TenantHeader, TenantSchema};
 use switchboard_core::state::StateLimits;
-use switchboard_core::worker::{BatchLimits, Next, Partition, Rules, StartFrom, Stop, Worker};
+use switchboard_core::worker::{BatchLimits, FatalError, Next, Partition, StartFrom, Worker, WorkerConfig};
 
 use crate::check::{self, Swaps, Truth};
 use crate::client::{Client, Turn, World};
@@ -31,7 +31,7 @@ const STACK: usize = 256 << 10;
 struct Process {
     id: ClientId,
     slot: usize,
-    life: Coroutine<(), Turn, Option<Stop>, DefaultStack>,
+    life: Coroutine<(), Turn, Option<FatalError>, DefaultStack>,
     /// Not before.
     due: Duration,
     frozen: bool,
@@ -60,7 +60,7 @@ pub struct Stacks(Vec<DefaultStack>);
 
 struct Schedule {
     world: Rc<RefCell<World>>,
-    rules: Rules,
+    rules: WorkerConfig,
     logic: Logic,
     inputs: Vec<Input>,
     /// Of those produced so far.
@@ -119,7 +119,7 @@ impl Schedule {
         let (shards, partitions, tenants) = (random.u32(1..4), random.i32(1..3), random.u32(1..5));
         let count = random.usize(6..40);
         let inputs = inputs::make(random, logic, &sources, partitions, tenants, count);
-        let rules = Rules {
+        let rules = WorkerConfig {
             app: "app".into(),
             shards,
             tenants: TenantSchema::new(vec![TenantHeader { name: TENANT.into(), kind: HeaderKind::Text }]),
@@ -215,7 +215,7 @@ impl Schedule {
             CoroutineResult::Return(stop) => {
                 let process = self.processes.swap_remove(place);
                 tracing::trace!(client = process.id, now = ?cluster.now, "ended: {stop:?}");
-                if let Some(Stop::DeadLettersRefused(why)) = stop {
+                if let Some(FatalError::DeadLettersRefused(why)) = stop {
                     return Err(format!("a worker stopped: {why}"));
                 }
                 cluster.group.clients.remove(&process.id);

@@ -219,13 +219,13 @@ fn offsets(client: &Client) -> Result<Vec<String>> {
 }
 
 fn letters() -> String {
-    format!("{APP}-dead-letters")
+    format!("{APP}-switchboard-dead-letters")
 }
 
 fn changelog() -> String {
-    format!("{APP}-state")
+    format!("{APP}-switchboard-changelog")
 }
 
 fn shards() -> String {
-    format!("{APP}-shards")
+    format!("{APP}-switchboard-repartition")
 }

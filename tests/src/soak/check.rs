@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use switchboard_core::record::TenantId;
-use switchboard_core::routing::{Digest, Ran};
+use switchboard_core::routing::{Digest, LastRun};
 
 use super::load::{Input, PARTITIONS, TENANTS, inputs, name};
 use super::versions::Version;
@@ -25,7 +25,7 @@ pub struct Evidence {
     pub base: usize,
     pub awaited: Vec<Awaited>,
     /// By tenant, what its changelog says that it ran under last.
-    pub ran: BTreeMap<usize, Ran>,
+    pub ran: BTreeMap<usize, LastRun>,
 }
 
 /// `deploy --wait` has said that all hosts go by a change.

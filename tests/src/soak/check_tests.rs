@@ -59,7 +59,7 @@ fn faultless() -> Evidence {
             let timestamp = version.timestamp.max(0) + 1;
             outputs.push(Output { id: input.0, number, hash, release, timestamp, at: Instant::now() });
             let route = switchboard_core::record::Position { topic: 1, offset: resolved.offset };
-            evidence.ran.insert(input.tenant(), Ran { release: digest, state_version: 1, route });
+            evidence.ran.insert(input.tenant(), LastRun { release: digest, state_version: 1, route });
             evidence.sent = input.0 + 1;
         }
         if version.offset == 32 {

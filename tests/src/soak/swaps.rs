@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use fastrand::Rng;
 use serde_json::Value;
-use switchboard_core::registry::Control;
+use switchboard_core::registry::RegistryState;
 
 use super::artifacts::Artifacts;
 use super::load;
@@ -173,7 +173,7 @@ impl Swaps {
     }
 
     /// Takes every route that there is from the control topic.
-    pub fn learn(&mut self, control: &Control) -> Result<()> {
+    pub fn learn(&mut self, control: &RegistryState) -> Result<()> {
         let routes = control.routed().map(|(scope, value, _)| Ok((scope.to_string(), serde_json::to_value(value)?)));
         self.routes = routes.collect::<Result<_>>()?;
         Ok(())

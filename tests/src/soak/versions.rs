@@ -1,7 +1,7 @@
 //! The routes as they were after each change, from the control topic's records.
 
 use anyhow::{Result, anyhow};
-use switchboard_core::registry::Control;
+use switchboard_core::registry::RegistryState;
 use switchboard_core::routing::RouteTable;
 
 /// The routes after one change.
@@ -18,14 +18,14 @@ pub struct Version {
 #[derive(Debug)]
 pub struct Versions {
     /// All that the topic says.
-    pub control: Control,
+    pub control: RegistryState,
     pub list: Vec<Version>,
 }
 
 impl Default for Versions {
     fn default() -> Self {
         let none = Version { offset: -1, timestamp: i64::MIN, table: RouteTable::default() };
-        Self { control: Control::default(), list: vec![none] }
+        Self { control: RegistryState::default(), list: vec![none] }
     }
 }
 

@@ -46,7 +46,7 @@ pub struct Watch {
 /// Where it reads.
 #[derive(Debug, Clone)]
 pub struct Topics {
-    /// The token LINES, whose records have the broker's time.
+    /// The alias LINES, whose records have the broker's time.
     pub lines: String,
     pub partitions: i32,
     pub letters: String,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use fastrand::Rng;
-use switchboard_core::routing::Ran;
+use switchboard_core::routing::LastRun;
 
 use super::Options;
 use super::artifacts::Artifacts;
@@ -76,8 +76,8 @@ impl World {
         let topics = Topics {
             lines: "LINES".to_owned(),
             partitions: PARTITIONS,
-            letters: format!("{APP}-dead-letters"),
-            control: format!("{APP}-control"),
+            letters: format!("{APP}-switchboard-dead-letters"),
+            control: format!("{APP}-switchboard-control"),
         };
         for topic in [&topics.letters, &topics.control] {
             client.wait_for_topic(topic, true).context("waiting for the hosts to create their topics")?;
@@ -217,13 +217,16 @@ impl World {
 }
 
 /// What each tenant ran under last, by its changelog.
-fn ran(client: &Client) -> Result<BTreeMap<usize, Ran>> {
+fn ran(client: &Client) -> Result<BTreeMap<usize, LastRun>> {
     let mut ran = BTreeMap::new();
-    for record in client.read_all(&format!("{APP}-state"))? {
+    for record in client.read_all(&format!("{APP}-switchboard-changelog"))? {
         let key = String::from_utf8_lossy(record.key.as_deref().unwrap_or_default()).into_owned();
         let Some((tenant, key)) = key.split_once('\0') else { continue };
-        if let (Some(tenant), Ran::KEY, Some(value)) = (load::tenant(tenant), key, record.value) {
-            ran.insert(tenant, Ran::decode(&value).with_context(|| format!("the entry of {}", load::name(tenant)))?);
+        if let (Some(tenant), LastRun::KEY, Some(value)) = (load::tenant(tenant), key, record.value) {
+            ran.insert(
+                tenant,
+                LastRun::decode(&value).with_context(|| format!("the entry of {}", load::name(tenant)))?,
+            );
         }
     }
     Ok(ran)

@@ -46,7 +46,7 @@ impl Checkpointed {
     }
 
     fn changelog(&self) -> String {
-        format!("{}-state", self.app.name)
+        format!("{}-switchboard-changelog", self.app.name)
     }
 
     /// Starts a host that keeps checkpoints; returns what it restored.

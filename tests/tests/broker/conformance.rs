@@ -128,14 +128,14 @@ fn expected(casts: &[Cast<'_>]) -> Result<Streams> {
 
 fn actual(app: &App) -> Result<Streams> {
     let mut streams = Streams::new();
-    for token in &MESSENGER[3..] {
-        for record in app.client.read_all(app.topic(token))? {
+    for alias in &MESSENGER[3..] {
+        for record in app.client.read_all(app.topic(alias))? {
             let parent = header(&record, "traceparent").unwrap_or_default();
             ensure!(parent.len() == 55 && parent.starts_with("00-"), "an output without a trace: {record:#?}");
             let mut headers = record.headers;
             headers.retain(|(name, _)| name != "traceparent" && name != "tracestate");
             headers.sort();
-            let stream = (whose(&headers), (*token).to_owned(), record.key);
+            let stream = (whose(&headers), (*alias).to_owned(), record.key);
             streams.entry(stream).or_default().push((record.value, headers));
         }
     }

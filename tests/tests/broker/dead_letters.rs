@@ -212,7 +212,7 @@ fn a_record_without_a_tenant_is_a_dead_letter_of_class_envelope() -> Result<()> 
 fn a_foreign_record_in_the_shard_topic_is_a_dead_letter_of_class_envelope() -> Result<()> {
     let app = App::hostile("foreign", &["IN", "OUT"], 1)?;
     let _host = app.run("foreign", &["--shards", "1"])?;
-    let shards = format!("{}-shards", app.name);
+    let shards = format!("{}-switchboard-repartition", app.name);
     let foreign = Record { topic: shards, ..app.word("a", "count") };
     let places = app.client.produce(std::slice::from_ref(&foreign))?;
     app.client.produce(&[app.word("a", "count")])?;
@@ -220,6 +220,6 @@ fn a_foreign_record_in_the_shard_topic_is_a_dead_letter_of_class_envelope() -> R
     let letters = app.wait_for_letters(1)?;
     assert_eq!(header(&letters[0], "switchboard-class"), Some("envelope"));
     assert_eq!((&letters[0].value, &letters[0].headers[..1]), (&foreign.value, &foreign.headers[..]));
-    assert_eq!(source(&letters[0]), Some(("shards".to_owned(), places[0].0, places[0].1)));
+    assert_eq!(source(&letters[0]), Some(("repartition".to_owned(), places[0].0, places[0].1)));
     Ok(())
 }

@@ -55,10 +55,10 @@ fn a_healthy_application_has_nothing_to_complain_of_and_its_lag_is_shown() -> Re
     line(&lines, &["  ok ", "the cluster: 1 broker"])?;
     line(&lines, &["  ok ", "Kafka 4.0 or later"])?;
     line(&lines, &["  ok ", &format!("the group {}:", app.name), "Stable, 2 members (2 static), protocol Classic"])?;
-    line(&lines, &["  ok ", &format!("{}-shards: 16 partitions, replication factor 1", app.name)])?;
+    line(&lines, &["  ok ", &format!("{}-switchboard-repartition: 16 partitions, replication factor 1", app.name)])?;
     line(&lines, &["  ok ", "all that is needed is allowed"])?;
     line(&lines, &["  ok ", app.topic("IN"), "nothing waits in its 1 partitions"])?;
-    line(&lines, &["  ok ", "-shards", "nothing waits in its 16 partitions"])?;
+    line(&lines, &["  ok ", "-switchboard-repartition", "nothing waits in its 16 partitions"])?;
     assert_eq!(lines.last().map(String::as_str), Some("0 problems, 0 warnings"));
 
     assert!(host.terminate(LONG)?.success());
@@ -105,15 +105,15 @@ fn brokers_that_cannot_be_reached_are_told() -> Result<()> {
 fn what_does_not_fit_is_told_all_at_once() -> Result<()> {
     let app = App::hostile("doctor-unfit", &["IN"], 1)?.topic_with("OUT", &[("max.message.bytes", "1000")])?;
     let compact = ("cleanup.policy", "compact");
-    app.client.create_topic(&format!("{}-state", app.name), 3, &[("cleanup.policy", "delete")])?;
-    app.client.create_topic(&format!("{}-shards", app.name), 16, &[("retention.ms", "60000")])?;
+    app.client.create_topic(&format!("{}-switchboard-changelog", app.name), 3, &[("cleanup.policy", "delete")])?;
+    app.client.create_topic(&format!("{}-switchboard-repartition", app.name), 16, &[("retention.ms", "60000")])?;
     let app = app.arg("--session-timeout-ms", "1000");
     let (status, lines) = app.doctor(&[])?;
     assert_eq!(status.code(), Some(1));
-    line(&lines, &["  PROBLEM ", "-state: it has 3 partitions, but --shards is 16"])?;
-    line(&lines, &["  PROBLEM ", "-state: it has cleanup.policy=delete, but must have compact"])?;
-    line(&lines, &["--entity-name", "-state", "--add-config cleanup.policy=compact"])?;
-    line(&lines, &["  PROBLEM ", "-shards: it has retention.ms=60000"])?;
+    line(&lines, &["  PROBLEM ", "-switchboard-changelog: it has 3 partitions, but --shards is 16"])?;
+    line(&lines, &["  PROBLEM ", "-switchboard-changelog: it has cleanup.policy=delete, but must have compact"])?;
+    line(&lines, &["--entity-name", "-switchboard-changelog", "--add-config cleanup.policy=compact"])?;
+    line(&lines, &["  PROBLEM ", "-switchboard-repartition: it has retention.ms=60000"])?;
     line(&lines, &["  PROBLEM ", "--session-timeout-ms is 1000", "group.min.session.timeout.ms=6000"])?;
     line(&lines, &["  warning ", "OUT (produced)", "1000 bytes"])?;
 
@@ -156,7 +156,7 @@ fn what_a_client_is_not_allowed_is_named_by_resource() -> Result<()> {
 
     let (status, lines) = app.doctor(&login)?;
     assert_eq!(status.code(), Some(1));
-    line(&lines, &["  PROBLEM ", "-shards: this client is not allowed READ, WRITE, DELETE"])?;
+    line(&lines, &["  PROBLEM ", "-switchboard-repartition: this client is not allowed READ, WRITE, DELETE"])?;
     line(&lines, &["  PROBLEM ", &format!("the group {}: this client is not allowed READ", app.name)])?;
     line(&lines, &["  PROBLEM ", "transactions: cannot be begun"])?;
 
@@ -165,33 +165,35 @@ fn what_a_client_is_not_allowed_is_named_by_resource() -> Result<()> {
     for (topic, operations) in [
         (topic("IN"), &[Operation::Read][..]),
         (topic("OUT"), &[Operation::Write]),
-        (topic("shards"), &[Operation::Read, Operation::Write]),
-        (topic("state"), &[Operation::Read, Operation::Write, Operation::DescribeConfigs]),
-        (topic("dead-letters"), &[Operation::Write]),
-        (topic("control"), &[Operation::Read, Operation::Write]),
+        (topic("switchboard-repartition"), &[Operation::Read, Operation::Write]),
+        (topic("switchboard-changelog"), &[Operation::Read, Operation::Write, Operation::DescribeConfigs]),
+        (topic("switchboard-dead-letters"), &[Operation::Write]),
+        (topic("switchboard-control"), &[Operation::Read, Operation::Write]),
     ] {
         for operation in operations {
             allow(bootstrap, user, Resource::Topic(&topic), *operation)?;
         }
     }
     allow(bootstrap, user, Resource::Group(&app.name), Operation::Read)?;
-    allow(bootstrap, user, Resource::TransactionalIds(&app.name), Operation::Write)?;
+    allow(bootstrap, user, Resource::TransactionalIds(&topic("switchboard-")), Operation::Write)?;
     let (status, lines) = app.doctor(&login)?;
     assert_eq!(status.code(), Some(1));
-    line(&lines, &["  PROBLEM ", "-shards: this client is not allowed DELETE"])?;
-    line(&lines, &["  warning ", "-shards", "its configuration cannot be read"])?;
-    line(&lines, &["  ok ", "-state: 16 partitions"])?;
+    line(&lines, &["  PROBLEM ", "-switchboard-repartition: this client is not allowed DELETE"])?;
+    line(&lines, &["  warning ", "-switchboard-repartition", "its configuration cannot be read"])?;
+    line(&lines, &["  ok ", "-switchboard-changelog: 16 partitions"])?;
     line(&lines, &["  ok ", "transactions: can be begun"])?;
     let problems = complaints(&lines).into_iter().filter(|line| line.starts_with("PROBLEM")).count();
     assert_eq!(problems, 1, "{lines:#?}");
 
-    allow(bootstrap, user, Resource::Topic(&topic("shards")), Operation::Delete)?;
+    allow(bootstrap, user, Resource::Topic(&topic("switchboard-repartition")), Operation::Delete)?;
     let (status, lines) = app.doctor(&login)?;
     assert_eq!(status.code(), Some(0), "{lines:#?}");
     // What the doctor wants is all that a host needs.
     app.client.produce(&[app.word("a", "count")])?;
     let mut host = app.run("allowed", &login)?;
-    host.wait_for("what is not checked", LONG, |line| line.contains("-shards: its configuration cannot be read"))?;
+    host.wait_for("what is not checked", LONG, |line| {
+        line.contains("-switchboard-repartition: its configuration cannot be read")
+    })?;
     app.wait_for("OUT", 1)?;
     assert!(host.terminate(LONG)?.success());
     Ok(())
@@ -205,7 +207,7 @@ fn a_host_tells_how_far_the_application_is_behind() -> Result<()> {
     app.client.produce(&[app.word("a", "count")])?;
     app.wait_for("OUT", 1)?;
     assert!(host.terminate(LONG)?.success());
-    app.delete_offsets(&format!("{}-shards", app.name))?;
+    app.delete_offsets(&format!("{}-switchboard-repartition", app.name))?;
     let mut behind = app.run("behind", &["--workers", "1"])?;
     app.client.produce(&[app.word("a", "count"), app.word("a", "count")])?;
     behind.wait_for("its lag", LONG, |line| line.contains(" INFO ") && line.contains("lag: 0 records in sources, "))?;

@@ -21,7 +21,7 @@ fn has_run(prefix: &str) -> Result<App> {
 }
 
 fn shards(app: &App) -> String {
-    format!("{}-shards", app.name)
+    format!("{}-switchboard-repartition", app.name)
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn a_group_that_lost_its_place_is_refused_with_how_to_set_it_and_goes_on_from_th
         let last = log.last().map_or("", String::as_str);
         assert_eq!(status.code(), Some(1));
         let topics = format!("--group {} --topic {} --topic {}", app.name, app.topic("IN"), shards(&app));
-        for word in ["no offset", "-shards has records", "kafka-consumer-groups.sh", &topics] {
+        for word in ["no offset", "-switchboard-repartition has records", "kafka-consumer-groups.sh", &topics] {
             assert!(last.contains(word), "{word:?} is not in: {last}");
         }
     }
@@ -67,9 +67,9 @@ fn sources_alone_that_lost_their_place_are_refused_too() -> Result<()> {
 fn a_further_source_of_an_application_that_has_run_is_new() -> Result<()> {
     // Of several consumed topics only one has been read so far.
     let app = App::messenger("further", 1)?;
-    let send = |token: &str| {
+    let send = |alias: &str| {
         app.client.produce(&[switchboard_tests::client::Record {
-            topic: app.topic(token).to_owned(),
+            topic: app.topic(alias).to_owned(),
             value: Some("{}".into()),
             ..Default::default()
         }])

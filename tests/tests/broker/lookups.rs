@@ -24,9 +24,9 @@ fn ann() -> Value {
     json!({"data": {"type": "characters", "id": ANN, "attributes": {"name": "Ann", "worldId": 1}}})
 }
 
-fn record(app: &App, token: &str, tenant: &str, value: &Value) -> Record {
+fn record(app: &App, alias: &str, tenant: &str, value: &Value) -> Record {
     Record {
-        topic: app.topic(token).to_owned(),
+        topic: app.topic(alias).to_owned(),
         value: Some(value.to_string().into_bytes()),
         headers: vec![
             ("TENANT_ID".to_owned(), Some(tenant.as_bytes().to_vec())),

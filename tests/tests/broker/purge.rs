@@ -1,4 +1,4 @@
-//! Processed records do not stay in the shard topic for ever.
+//! Processed records do not stay in the repartition topic for ever.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use switchboard_tests::app::{App, LONG, answers};
 #[test]
 fn processed_records_are_deleted_from_the_shard_topic_and_hosts_go_on_from_there() -> Result<()> {
     let app = App::hostile("purge", &["IN", "OUT"], 1)?.arg("--shards", "2").arg("--purge-interval-ms", "50");
-    let shards = format!("{}-shards", app.name);
+    let shards = format!("{}-switchboard-repartition", app.name);
     app.client.produce(&[app.word("a", "count"), app.word("b", "count"), app.word("a", "count")])?;
     let mut host = app.run("first", &[])?;
     app.wait_for("OUT", 3)?;

@@ -80,7 +80,7 @@ fn history(app: &App) -> Result<Vec<Value>> {
 }
 
 fn control(app: &App) -> String {
-    format!("{}-control", app.name)
+    format!("{}-switchboard-control", app.name)
 }
 
 /// The bytes of an artifact as they are in the topic, and whether a release is there without all of its chunks.

@@ -104,34 +104,36 @@ fn internal_topics_that_do_not_fit_are_refused_with_how_to_mend_them() -> Result
     let large = ("max.message.bytes", "4194304");
     let refused = |topic: &str, partitions, settings: &[(&str, &str)], words: &[&str]| -> Result<()> {
         let app = App::hostile("internal", &["IN", "OUT"], 1)?;
-        let topic = format!("{}-{topic}", app.name);
+        let topic = format!("{}-switchboard-{topic}", app.name);
         app.client.create_topic(&topic, partitions, settings)?;
         let line = refusal(app.start("internal", &["--shards", "4", "--replication-factor", "1"])?)?;
         assert_says(&line, words);
         assert_says(&line, &[&topic]);
         Ok(())
     };
-    refused("shards", 3, &[delete, forever, large], &["3 partitions", "--shards 3", "--app"])?;
-    refused("state", 3, &[compact, large], &["3 partitions", "--shards 3"])?;
-    refused("state", 4, &[delete, large], &["--alter --add-config cleanup.policy=compact"])?;
-    refused("state", 4, &[("cleanup.policy", "compact,delete"), large], &["add-config cleanup.policy=compact"])?;
+    refused("repartition", 3, &[delete, forever, large], &["3 partitions", "--shards 3", "--app"])?;
+    refused("changelog", 3, &[compact, large], &["3 partitions", "--shards 3"])?;
+    refused("changelog", 4, &[delete, large], &["--alter --add-config cleanup.policy=compact"])?;
+    refused("changelog", 4, &[("cleanup.policy", "compact,delete"), large], &["add-config cleanup.policy=compact"])?;
     let tombstones = ("delete.retention.ms", "60000");
-    refused("state", 4, &[compact, large, tombstones], &["60000", "--add-config delete.retention.ms=604800000"])?;
-    refused("shards", 4, &[compact, forever, large], &["--alter --add-config cleanup.policy=delete"])?;
-    refused("shards", 4, &[delete, large, ("retention.ms", "60000")], &["60000", "--add-config retention.ms=-1"])?;
+    refused("changelog", 4, &[compact, large, tombstones], &["60000", "--add-config delete.retention.ms=604800000"])?;
+    refused("repartition", 4, &[compact, forever, large], &["--alter --add-config cleanup.policy=delete"])?;
+    refused("repartition", 4, &[delete, large, ("retention.ms", "60000")], &["60000", "--add-config retention.ms=-1"])?;
     let bytes = ("retention.bytes", "1000000");
-    refused("shards", 4, &[delete, forever, large, bytes], &["1000000", "--add-config retention.bytes=-1"])?;
+    refused("repartition", 4, &[delete, forever, large, bytes], &["1000000", "--add-config retention.bytes=-1"])?;
     refused("dead-letters", 1, &[compact, large], &["--alter --add-config cleanup.policy=delete"])?;
     let small = ("max.message.bytes", "1048588");
     let in_sync = ("min.insync.replicas", "2");
-    for (topic, settings) in [("shards", &[delete, forever][..]), ("state", &[compact]), ("dead-letters", &[delete])] {
+    for (topic, settings) in
+        [("repartition", &[delete, forever][..]), ("changelog", &[compact]), ("dead-letters", &[delete])]
+    {
         let with = |setting| [settings, &[setting]].concat();
         refused(topic, 4, &with(small), &["1048588", "--alter --add-config max.message.bytes=4194304"])?;
         let words = ["only 1 replicas", "--alter --add-config min.insync.replicas=1"];
         refused(topic, 4, &[&with(large)[..], &[in_sync]].concat(), &words)?;
     }
     // Of several problems the first is told, and that there are more.
-    refused("shards", 4, &[delete, small, ("retention.ms", "60000")], &["retention.ms=-1 (1 more", "doctor"])?;
+    refused("repartition", 4, &[delete, small, ("retention.ms", "60000")], &["retention.ms=-1 (1 more", "doctor"])?;
     Ok(())
 }
 

@@ -104,11 +104,11 @@ fn wait_for_end(app: &App, ends: &BTreeSet<(String, i32, i64)>) -> Result<()> {
 
 fn outputs(app: &App) -> Result<Streams> {
     let mut streams = Streams::new();
-    for token in &MESSENGER[3..] {
-        for mut record in app.client.read_all(app.topic(token))? {
+    for alias in &MESSENGER[3..] {
+        for mut record in app.client.read_all(app.topic(alias))? {
             record.headers.retain(|(name, _)| name != "traceparent");
             let id = record.headers.iter().find(|(name, _)| name == "TENANT_ID").and_then(|(_, value)| value.clone());
-            let stream = (String::from_utf8(id.unwrap_or_default())?, (*token).to_owned(), record.key.clone());
+            let stream = (String::from_utf8(id.unwrap_or_default())?, (*alias).to_owned(), record.key.clone());
             let Record { key, value, headers, .. } = record;
             streams.entry(stream).or_default().push(Record { key, value, headers, ..Record::default() });
         }
@@ -118,7 +118,7 @@ fn outputs(app: &App) -> Result<Streams> {
 
 /// Waits until that many outputs are there: the host is in the middle of its work.
 fn wait_for_outputs(app: &App, count: usize) -> Result<()> {
-    let topics: Vec<_> = MESSENGER[3..].iter().map(|token| app.topic(token)).collect();
+    let topics: Vec<_> = MESSENGER[3..].iter().map(|alias| app.topic(alias)).collect();
     app.client.reader(&topics)?.until("the middle of the stream", LONG, |outputs| outputs.len() >= count).map(drop)
 }
 

@@ -12,11 +12,11 @@ use switchboard_tests::app::{App, LONG, header};
 use switchboard_tests::client::Record;
 use switchboard_tests::host::{Host, hostile, messenger, release};
 
-const TOKENS: [&str; 4] = ["IN", "IN2", "LINES", "AUDIT"];
+const ALIASES: [&str; 4] = ["IN", "IN2", "LINES", "AUDIT"];
 
 /// An application for releases of the ledger, which run nothing until one is deployed.
 fn ledgers(prefix: &str) -> Result<App> {
-    Ok(App::new(prefix, &TOKENS, 2)?.arg("--tenant-header", "TENANT=text").arg("--workers", "2"))
+    Ok(App::new(prefix, &ALIASES, 2)?.arg("--tenant-header", "TENANT=text").arg("--workers", "2"))
 }
 
 /// Messages of a tenant, by their ids.
@@ -24,9 +24,9 @@ fn send(app: &App, tenant: &str, ids: std::ops::Range<u32>) -> Result<()> {
     send_to(app, "IN", tenant, ids, "note")
 }
 
-fn send_to(app: &App, token: &str, tenant: &str, ids: std::ops::Range<u32>, word: &str) -> Result<()> {
+fn send_to(app: &App, alias: &str, tenant: &str, ids: std::ops::Range<u32>, word: &str) -> Result<()> {
     let record = |id: u32| Record {
-        topic: app.topic(token).to_owned(),
+        topic: app.topic(alias).to_owned(),
         key: Some(tenant.into()),
         value: Some(format!("{id} {word}").into()),
         headers: vec![("TENANT".to_owned(), Some(tenant.into()))],
@@ -106,11 +106,11 @@ fn a_host_without_a_plugin_runs_what_is_deployed_and_later_hosts_have_the_same_r
 
 #[test]
 fn topics_of_a_new_release_are_read_and_those_of_no_release_are_left_with_their_offsets() -> Result<()> {
-    let app = ledgers("tokens")?;
+    let app = ledgers("aliases")?;
     let host = app.run("host", &[])?;
     deploy(&app, &release("tagged_1")?, &[])?;
     send_to(&app, "IN2", "a", 0..3, "note")?;
-    deploy(&app, &release("further_token")?, &["--tenant", "a"])?;
+    deploy(&app, &release("further_topic")?, &["--tenant", "a"])?;
     assert_eq!(lines(&app, "a", 3)?, by("5.0.0", 0..3), "from where an application starts");
     let (_, told) = app.doctor(&[])?;
     let tells = |words: [&str; 2]| told.iter().any(|line| words.iter().all(|word| line.contains(word)));
@@ -251,7 +251,7 @@ fn the_messenger_changes_to_a_second_state_version_and_back() -> Result<()> {
         ..create(who)
     };
     app.client.produce(&[login(1), login(2), login(3)])?;
-    let (deadline, shards) = (std::time::Instant::now() + LONG, format!("{}-shards", app.name));
+    let (deadline, shards) = (std::time::Instant::now() + LONG, format!("{}-switchboard-repartition", app.name));
     while app.client.committed(&app.name, &shards)?.iter().flatten().sum::<i64>() < 3 {
         anyhow::ensure!(std::time::Instant::now() < deadline, "nobody has logged in");
     }

@@ -104,7 +104,7 @@ impl Rig {
     fn open(&mut self) -> Option<(i64, Vec<String>)> {
         let (answer, answered) = mpsc::channel();
         let bounds = 0..self.fake.log().end;
-        self.checkpointer.answer(Ask::Open { shard: SHARD, bounds, answer });
+        self.checkpointer.answer(Command::Open { shard: SHARD, bounds, answer });
         let Snapshot { place, entries } = answered.try_recv().expect("an answer")?;
         let text = |bytes| String::from_utf8(bytes).unwrap();
         let entries = entries.map(|entry| entry.map(|(key, value)| format!("{}={}", text(key), text(value))).unwrap());
@@ -112,12 +112,12 @@ impl Rig {
     }
 
     fn follow(&mut self, worker: usize) {
-        self.checkpointer.answer(Ask::Follow { shard: SHARD, worker });
+        self.checkpointer.answer(Command::Follow { shard: SHARD, worker });
         self.checkpointer.keep();
     }
 
     fn release(&mut self, worker: usize) {
-        self.checkpointer.answer(Ask::Release { shard: SHARD, worker });
+        self.checkpointer.answer(Command::Release { shard: SHARD, worker });
     }
 
     /// Until the condition holds.
@@ -140,7 +140,7 @@ impl Rig {
     }
 }
 
-fn place(checkpointer: &mut Checkpointer<Fake>) -> Option<Place> {
+fn place(checkpointer: &mut Checkpointer<Fake>) -> Option<CheckpointMeta> {
     checkpointer.shards.get_mut(&SHARD)?.followed().map(|copy| copy.written)
 }
 
@@ -178,7 +178,7 @@ fn what_cannot_be_used_is_replaced() {
             1 => rig.fake.log().topic = Some(Topic { id: 8, tombstones: WEEK }),
             2 => rig.checkpointer.shard_count = 8,
             _ => {
-                let place = Place { shard: SHARD, shards: 4, topic: 8, offset: 3, as_of: now() };
+                let place = CheckpointMeta { shard: SHARD, shards: 4, topic: 8, offset: 3, as_of: now() };
                 drop(Store::create(&rig.path(), 1 << 20, &place).unwrap());
             }
         }
@@ -199,7 +199,7 @@ fn a_condemned_checkpoint_is_made_anew() {
     rig.open();
     rig.follow(0);
     rig.checkpointer.read();
-    rig.checkpointer.answer(Ask::Condemn { shard: SHARD });
+    rig.checkpointer.answer(Command::Condemn { shard: SHARD });
     assert_eq!(rig.open(), None);
     rig.follow(0);
     rig.restart();
@@ -254,7 +254,7 @@ fn a_checkpoint_is_as_old_as_the_last_time_that_all_was_read() {
 fn a_checkpoint_that_was_read_on_too_slowly_is_made_anew() {
     let mut rig = Rig::new(Duration::from_secs(4));
     rig.fake.add("deleted", Some("1"));
-    let place = Place { shard: SHARD, shards: 4, topic: 7, offset: 1, as_of: now() - 1600 };
+    let place = CheckpointMeta { shard: SHARD, shards: 4, topic: 7, offset: 1, as_of: now() - 1600 };
     let store = Store::create(&rig.path(), 1 << 20, &place).unwrap();
     store.write([(&b"deleted"[..], Some(&b"1"[..]))], &place).unwrap();
     drop(store);
@@ -282,7 +282,7 @@ fn trouble_leaves_the_host_without_a_checkpoint_and_the_file_alone() {
     std::fs::remove_dir(rig.path()).unwrap();
 
     // Another process has it.
-    let place = Place { shard: SHARD, shards: 4, topic: 7, offset: 1, as_of: now() };
+    let place = CheckpointMeta { shard: SHARD, shards: 4, topic: 7, offset: 1, as_of: now() };
     let store = Store::create(&rig.path(), 1 << 20, &place).unwrap();
     assert_eq!(rig.open(), None);
     rig.follow(0);

@@ -70,7 +70,7 @@ impl DeadLetter {
     }
 
     /// The record of the dead-letter topic: the original unchanged (key, value, all headers in their order) and, after
-    /// its own headers, six of the host's: `switchboard-class`, `-reason`, and the source `-topic` (token),
+    /// its own headers, six of the host's: `switchboard-class`, `-reason`, and the source `-topic` (alias),
     /// `-partition`, `-offset`, `-timestamp` (milliseconds; empty when the record had none) as decimal text.
     pub fn to_record(&self, original: &Record, source: &Coordinates) -> Record {
         let mut headers = original.headers.clone();

@@ -25,7 +25,7 @@ impl Record {
 /// Where a record was first consumed: its identity.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Coordinates {
-    /// The source topic's token.
+    /// The source topic's alias.
     pub topic: Arc<str>,
     pub partition: i32,
     pub offset: i64,

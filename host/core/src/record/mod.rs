@@ -18,6 +18,6 @@ pub use headers::{Header, Headers};
 pub use kafka_record::{Coordinates, Record};
 pub use outputs::{Outbound, Outgoing, OutputLimits, OutputRules};
 pub use position::Position;
-pub use repartition::{Routed, RoutedError, restore_routed, to_routed};
+pub use repartition::{RepartitionError, Repartitioned, from_repartitioned, to_repartitioned};
 pub use tenant::{HeaderKind, Tenant, TenantHeader, TenantId, TenantSchema, TenantTextError, Tenants, shard_of};
 pub use trace::Trace;

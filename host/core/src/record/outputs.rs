@@ -9,7 +9,7 @@ use super::trace::{TRACEPARENT, TRACESTATE, Trace};
 /// An output as its plugin made it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outbound {
-    /// Token.
+    /// Alias.
     pub topic: String,
     pub key: Option<Vec<u8>>,
     pub value: Option<Vec<u8>>,
@@ -19,7 +19,7 @@ pub struct Outbound {
 /// An output as it will be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outgoing {
-    /// Token.
+    /// Alias.
     pub topic: Arc<str>,
     pub record: Record,
 }
@@ -50,10 +50,10 @@ pub struct OutputRules {
 
 impl OutputRules {
     /// Checks a message's outputs and gives them the host's headers: the tenant's, those carried over, the trace
-    /// context, then the plugin's own. `topics`: the tokens that it may produce to.
+    /// context, then the plugin's own. `topics`: the aliases that it may produce to.
     ///
     /// # Errors
-    /// A dead letter of class `output` for an unknown token or a header of the host's, of class `limit` beyond a limit.
+    /// A dead letter of class `output` for an unknown alias or a header of the host's, of class `limit` beyond a limit.
     pub fn address(
         &self,
         topics: &[Arc<str>],

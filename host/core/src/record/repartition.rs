@@ -6,18 +6,18 @@ use super::headers::Headers;
 use super::kafka_record::{Coordinates, Record};
 use super::position::Position;
 
-/// The only header of a record of the shard topic: all that its source record was beside key and value.
+/// The only header of a record of the repartition topic: all that its source record was beside key and value.
 const ENVELOPE: &str = "switchboard-envelope";
 
 /// The envelope's first byte: which form it has.
 const VERSION: u8 = 2;
 
-/// A record of the shard topic that no Switchboard wrote.
+/// A record of the repartition topic that no Switchboard wrote.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
-    "the shard topic is Switchboard's own, but this record was not written by it (no {ENVELOPE} header of a known form)"
+    "the repartition topic is Switchboard's own, but this record was not written by it (no {ENVELOPE} header of a known form)"
 )]
-pub struct RoutedError;
+pub struct RepartitionError;
 
 /// In postcard's form (<https://postcard.jamesmunns.com/wire-format>). One header instead of the source record's: clients
 /// pay for each header of a record, and nobody but the host reads these.
@@ -34,18 +34,18 @@ struct Envelope<'a> {
     headers: Headers,
 }
 
-/// A source record that came by way of the shard topic.
+/// A source record that came by way of the repartition topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Routed {
+pub struct Repartitioned {
     pub record: Record,
     pub source: Coordinates,
     /// The newest change of a route that its router knew of, as `Routing::changed` has it.
     pub routes: Option<Position>,
 }
 
-/// The shard topic's form of a source record: key and value unchanged, and one header with all else. `routes`: the newest
+/// The repartition topic's form of a source record: key and value unchanged, and one header with all else. `routes`: the newest
 /// change of a route that is known here.
-pub fn to_routed(record: Record, source: &Coordinates, routes: Option<Position>) -> Record {
+pub fn to_repartitioned(record: Record, source: &Coordinates, routes: Option<Position>) -> Record {
     let Record { key, value, headers, timestamp } = record;
     let room = headers.bytes() + 8 * headers.len() + source.topic.len() + 60;
     let Coordinates { topic, partition, offset } = source;
@@ -58,17 +58,17 @@ pub fn to_routed(record: Record, source: &Coordinates, routes: Option<Position>)
     Record { key, value, headers, timestamp: None }
 }
 
-/// The source record again, with its own coordinates and timestamp. A known token is shared, not copied.
+/// The source record again, with its own coordinates and timestamp. A known alias is shared, not copied.
 ///
 /// # Errors
 /// When the record is no such form of one.
-pub fn restore_routed(record: Record, tokens: &[Arc<str>]) -> Result<Routed, (Record, RoutedError)> {
+pub fn from_repartitioned(record: Record, aliases: &[Arc<str>]) -> Result<Repartitioned, (Record, RepartitionError)> {
     let Some(Envelope { partition, offset, timestamp, routes, topic, headers }) = parse(&record.headers) else {
-        return Err((record, RoutedError));
+        return Err((record, RepartitionError));
     };
-    let topic = tokens.iter().find(|token| ***token == *topic).map_or_else(|| Arc::from(topic), Arc::clone);
+    let topic = aliases.iter().find(|alias| ***alias == *topic).map_or_else(|| Arc::from(topic), Arc::clone);
     let record = Record { key: record.key, value: record.value, headers, timestamp };
-    Ok(Routed { record, source: Coordinates { topic, partition, offset }, routes })
+    Ok(Repartitioned { record, source: Coordinates { topic, partition, offset }, routes })
 }
 
 fn parse(headers: &Headers) -> Option<Envelope<'_>> {
@@ -90,16 +90,16 @@ mod tests {
             let odd: [(&[u8], Option<&[u8]>); 3] =
                 [(b"switchboard-envelope", Some(b"of old")), (b"", None), (b"\xff", Some(b""))];
             let record = Record { key: None, value: Some(vec![1]), headers: odd.into_iter().collect(), timestamp };
-            let source = Coordinates { topic: "odd/token".into(), partition: 5, offset: i64::MAX };
-            let routed = to_routed(record.clone(), &source, routes);
-            assert_eq!(restore_routed(routed, &[]), Ok(Routed { record, source, routes }));
+            let source = Coordinates { topic: "odd/alias".into(), partition: 5, offset: i64::MAX };
+            let routed = to_repartitioned(record.clone(), &source, routes);
+            assert_eq!(from_repartitioned(routed, &[]), Ok(Repartitioned { record, source, routes }));
         }
     }
 
     #[test]
     fn the_place_in_the_control_topic_is_small() {
         let source = Coordinates { topic: "T".into(), partition: 0, offset: 0 };
-        let bytes = |routes| to_routed(Record::default(), &source, routes).headers.bytes();
+        let bytes = |routes| to_repartitioned(Record::default(), &source, routes).headers.bytes();
         let place = Position { topic: u64::MAX, offset: 1_000_000 };
         assert!(bytes(Some(place)) - bytes(None) <= 13, "{} and {} bytes", bytes(Some(place)), bytes(None));
     }
@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn a_foreign_record_is_told_apart() {
         let source = Coordinates { topic: "T".into(), partition: 0, offset: 0 };
-        let routed = to_routed(Record::default(), &source, Some(Position { topic: 1, offset: 1 }));
+        let routed = to_repartitioned(Record::default(), &source, Some(Position { topic: 1, offset: 1 }));
         let good = routed.headers.iter().next().unwrap().value.unwrap().to_vec();
         // Another version; cut off; lengths of headers that do not add up: one header where there are no bytes.
         let former = [&[1], &good[1..]].concat();
@@ -118,7 +118,7 @@ mod tests {
         records.push([("x", Some(&good))].into_iter().collect());
         for headers in records {
             let record = Record { headers, ..Record::default() };
-            assert_eq!(restore_routed(record.clone(), &[]), Err((record, RoutedError)));
+            assert_eq!(from_repartitioned(record.clone(), &[]), Err((record, RepartitionError)));
         }
     }
 }

@@ -1,8 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::decision::{Decision, Refusal, Stamp};
-use super::records::{CHUNK_BYTES, Key, ReleaseRecord, RouteChange, RouteValue, Scope, What, Write};
-use super::state::Control;
+use super::decision::{ChangeRequest, Decision, Refusal};
+use super::records::{CHUNK_BYTES, ChangeKind, ControlRecord, Key, ReleaseRecord, RouteChange, RouteValue, Scope};
+use super::state::RegistryState;
 use super::status::{HostStatus, Running, Staying};
 use super::undo::cannot_go_back;
 use crate::record::TenantId;
@@ -41,7 +41,7 @@ impl ReleaseRecord {
 ///
 /// # Errors
 /// When its state version does not go with what these tenants run.
-pub fn deploy(control: &Control, deployment: &Deployment<'_>, stamp: Stamp) -> Result<Decision, Refusal> {
+pub fn deploy(control: &RegistryState, deployment: &Deployment<'_>, stamp: ChangeRequest) -> Result<Decision, Refusal> {
     let Deployment { release, artifact, record, audience, gate } = deployment;
     let routes = match assign(control, *release, record, audience, *gate) {
         // It is deployed again: that it was is worth an entry, and makes it the newest.
@@ -59,11 +59,12 @@ pub fn deploy(control: &Control, deployment: &Deployment<'_>, stamp: Stamp) -> R
         None => {
             let chunks = artifact.chunks(CHUNK_BYTES).zip(0..);
             let key = |number| Key::Chunk { release: *release, number };
-            writes.extend(chunks.map(|(chunk, number)| Write { key: key(number), value: Some(chunk.to_vec()) }));
+            writes
+                .extend(chunks.map(|(chunk, number)| ControlRecord { key: key(number), value: Some(chunk.to_vec()) }));
         }
     }
-    writes.push(Write::json(Key::Release(*release), &record));
-    Ok(Decision::new(What::Deploy, stamp, vec![*release], routes, writes))
+    writes.push(ControlRecord::json(Key::Release(*release), &record));
+    Ok(Decision::new(ChangeKind::Deploy, stamp, vec![*release], routes, writes))
 }
 
 /// Routes tenants to a release that was deployed before.
@@ -71,33 +72,37 @@ pub fn deploy(control: &Control, deployment: &Deployment<'_>, stamp: Stamp) -> R
 /// # Errors
 /// When it is not there, it is so already, or its state version does not go with what these tenants run.
 pub fn set_routes(
-    control: &Control,
+    control: &RegistryState,
     release: Digest,
     audience: &Audience,
     gate: Option<Gate>,
-    stamp: Stamp,
+    stamp: ChangeRequest,
 ) -> Result<Decision, Refusal> {
     control.must_have(&release)?;
     let record = control.release(&release).ok_or_else(|| Refusal::Gone(release.short()))?;
     let routes = assign(control, release, record, audience, gate)?;
-    Ok(Decision::new(What::RouteSet, stamp, Vec::new(), routes, Vec::new()))
+    Ok(Decision::new(ChangeKind::RouteSet, stamp, Vec::new(), routes, Vec::new()))
 }
 
 /// Takes routes away: their tenants run what the remaining routes say.
 ///
 /// # Errors
 /// When one of them is not there.
-pub fn clear_routes(control: &Control, scopes: &BTreeSet<Scope>, stamp: Stamp) -> Result<Decision, Refusal> {
+pub fn clear_routes(
+    control: &RegistryState,
+    scopes: &BTreeSet<Scope>,
+    stamp: ChangeRequest,
+) -> Result<Decision, Refusal> {
     if let Some(none) = scopes.iter().find(|scope| control.route(scope).is_none()) {
         return Err(Refusal::NoRoute(none.clone()));
     }
     let routes: Vec<_> = scopes.iter().map(|scope| control.touch(scope.clone(), None)).collect();
     let warnings = routes.iter().filter_map(|touched| cannot_go_back(control, touched)).collect();
-    Ok(Decision { warnings, ..Decision::new(What::RouteClear, stamp, Vec::new(), routes, Vec::new()) })
+    Ok(Decision { warnings, ..Decision::new(ChangeKind::RouteClear, stamp, Vec::new(), routes, Vec::new()) })
 }
 
 fn assign(
-    control: &Control,
+    control: &RegistryState,
     release: Digest,
     record: &ReleaseRecord,
     audience: &Audience,
@@ -167,7 +172,7 @@ struct Former {
 
 /// What hosts say that tenants of this audience run now, whatever routes say: what they stay on, and what is on file. A host's
 /// word counts as long as it lived when the newest record was written: nobody else has run its tenants since.
-fn reported(control: &Control, release: &Digest, audience: &Audience) -> Vec<Former> {
+fn reported(control: &RegistryState, release: &Digest, audience: &Audience) -> Vec<Former> {
     let includes = |tenant: &TenantId| {
         let scope = control.scope_of(tenant);
         match audience {

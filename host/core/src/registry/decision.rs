@@ -1,13 +1,13 @@
-use super::records::{By, Change, Key, RouteChange, RouteValue, Scope, What, Write};
-use super::state::Control;
+use super::records::{Actor, Change, ChangeKind, ControlRecord, Key, RouteChange, RouteValue, Scope};
+use super::state::RegistryState;
 use crate::routing::Digest;
 
 /// Who asks for a change, and under which id: the same one however often it is tried, so that whether it was made can be seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stamp {
+pub struct ChangeRequest {
     /// Unique.
     pub id: String,
-    pub by: By,
+    pub by: Actor,
     pub note: Option<String>,
 }
 
@@ -17,7 +17,7 @@ pub struct Decision {
     pub id: String,
     pub change: Change,
     /// The record of the change is the last one, so its offset is that of the whole. Empty: there is nothing to do.
-    pub writes: Vec<Write>,
+    pub writes: Vec<ControlRecord>,
     /// What the operator should know of it.
     pub warnings: Vec<String>,
 }
@@ -25,22 +25,22 @@ pub struct Decision {
 impl Decision {
     /// The records of a change: `writes`, then its routes, then itself.
     pub(super) fn new(
-        what: What,
-        stamp: Stamp,
+        what: ChangeKind,
+        stamp: ChangeRequest,
         releases: Vec<Digest>,
         routes: Vec<RouteChange>,
-        mut writes: Vec<Write>,
+        mut writes: Vec<ControlRecord>,
     ) -> Self {
-        let Stamp { id, by, note } = stamp;
+        let ChangeRequest { id, by, note } = stamp;
         for RouteChange { route, after, .. } in &routes {
             let key = Key::Route(route.clone());
             writes.push(match after {
-                Some(value) => Write::json(key, value),
-                None => Write::tombstone(key),
+                Some(value) => ControlRecord::json(key, value),
+                None => ControlRecord::tombstone(key),
             });
         }
         let change = Change { what, by, note, releases, routes };
-        writes.push(Write::json(Key::Change(id.clone()), &change));
+        writes.push(ControlRecord::json(Key::Change(id.clone()), &change));
         Self { id, change, writes, warnings: Vec::new() }
     }
 }
@@ -68,7 +68,7 @@ pub enum Refusal {
     Stale,
 }
 
-impl Control {
+impl RegistryState {
     /// A change of one route to what it shall be.
     pub(super) fn touch(&self, route: Scope, after: Option<RouteValue>) -> RouteChange {
         RouteChange { before: self.route(&route), route, after, undoes: None }

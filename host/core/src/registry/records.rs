@@ -121,14 +121,14 @@ impl Key {
 
 /// Who did something.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct By {
+pub struct Actor {
     /// The operating system's user.
     pub user: String,
     /// The machine's name.
     pub host: String,
 }
 
-impl fmt::Display for By {
+impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}@{}", self.user, self.host)
     }
@@ -151,7 +151,7 @@ pub struct ReleaseRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<String>,
     /// Who deployed it last.
-    pub by: By,
+    pub by: Actor,
 }
 
 impl ReleaseRecord {
@@ -197,7 +197,7 @@ impl RouteValue {
 /// What was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum What {
+pub enum ChangeKind {
     Deploy,
     RouteSet,
     RouteClear,
@@ -207,7 +207,7 @@ pub enum What {
     Prune,
 }
 
-impl fmt::Display for What {
+impl fmt::Display for ChangeKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Deploy => "deploy",
@@ -224,8 +224,8 @@ impl fmt::Display for What {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Change {
-    pub what: What,
-    pub by: By,
+    pub what: ChangeKind,
+    pub by: Actor,
     /// A person's words, or why a host did it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
@@ -252,13 +252,13 @@ pub struct RouteChange {
 
 /// A record to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Write {
+pub struct ControlRecord {
     pub key: Key,
     /// `None`: a tombstone.
     pub value: Option<Vec<u8>>,
 }
 
-impl Write {
+impl ControlRecord {
     /// A record with JSON in it.
     pub fn json(key: Key, value: &impl Serialize) -> Self {
         Self { key, value: Some(serde_json::to_vec(value).expect("maps with text keys, numbers and text have JSON")) }
@@ -310,6 +310,6 @@ mod tests {
         assert_eq!(serde_json::from_value::<RouteValue>(json).unwrap(), share);
         let route = RouteValue::Route(route);
         assert_eq!(serde_json::from_value::<RouteValue>(serde_json::to_value(&route).unwrap()).unwrap(), route);
-        assert_eq!(serde_json::to_value(What::AutomaticRollback).unwrap(), "automatic-rollback");
+        assert_eq!(serde_json::to_value(ChangeKind::AutomaticRollback).unwrap(), "automatic-rollback");
     }
 }

@@ -3,8 +3,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::records::{Change, RouteValue, Scope, What};
-use super::state::{Control, Entry};
+use super::records::{Change, ChangeKind, RouteValue, Scope};
+use super::state::{Entry, RegistryState};
 use super::status::{Failures, HostStatus, Running, State, Staying, Waiting};
 use crate::record::TenantId;
 use crate::routing::Digest;
@@ -53,7 +53,7 @@ pub enum Stage {
 pub enum Verdict {
     /// All hosts go by it, and no trouble was seen for as long as was asked for.
     Done,
-    /// There is trouble: see [`Control::troubles`].
+    /// There is trouble: see [`RegistryState::troubles`].
     Failed,
     RolledBack,
     /// A later change touched its routes.
@@ -75,7 +75,7 @@ pub struct Watch {
     taken: Option<Duration>,
 }
 
-impl Control {
+impl RegistryState {
     /// How far a change has come, as of this time.
     pub fn rollout(&self, entry: &Entry, now: i64) -> Rollout<'_> {
         let releases = releases(&entry.change);
@@ -210,7 +210,7 @@ impl Watch {
 
 /// Releases that a change wrote, whether or not it changed a route.
 fn deployed(change: &Change) -> &[Digest] {
-    if change.what == What::Deploy { &change.releases } else { &[] }
+    if change.what == ChangeKind::Deploy { &change.releases } else { &[] }
 }
 
 /// Releases that a change has tenants run.

@@ -7,16 +7,16 @@ use super::records::{Change, Key, Malformed, ReleaseRecord, RouteValue, Scope};
 use super::status::HostStatus;
 use crate::record::TenantId;
 use crate::routing::Digest;
-use crate::routing::{Route, RouteTable, Slot};
+use crate::routing::{Route, RouteTable, Versioned};
 
 /// All that the control topic says, up to some record. Times are those of the broker, in milliseconds since 1970.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Control {
+pub struct RegistryState {
     releases: BTreeMap<Digest, Deployed>,
     chunks: BTreeMap<Digest, BTreeMap<u32, i64>>,
     routes: RouteTable,
     history: BTreeMap<String, Entry>,
-    hosts: BTreeMap<String, Seen>,
+    hosts: BTreeMap<String, HostRecord>,
     newest: i64,
     /// The time of each route's newest record.
     routed_at: BTreeMap<Scope, i64>,
@@ -45,7 +45,7 @@ pub struct Entry {
 
 /// What a host said last, and when.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
+pub struct HostRecord {
     pub status: HostStatus,
     pub timestamp: i64,
 }
@@ -64,7 +64,7 @@ pub enum FindError {
 /// Fewer digits of a digest name no release.
 const FEWEST_DIGITS: usize = 4;
 
-impl Control {
+impl RegistryState {
     /// Takes in the next record. One that cannot be read takes away what was under its key: see the module `control`.
     ///
     /// # Errors
@@ -98,7 +98,7 @@ impl Control {
                 put(&mut self.history, id, entry)
             }
             Key::Host(instance) => {
-                let seen = |status| Seen { status, timestamp };
+                let seen = |status| HostRecord { status, timestamp };
                 put(&mut self.hosts, instance, read(key, value).map(|status| status.map(seen)))
             }
             Key::Route(Scope::Default) => set(&mut self.routes.default, offset, read(key, value)),
@@ -186,12 +186,12 @@ impl Control {
     }
 
     /// What each host said last, by its instance: dead ones too.
-    pub fn hosts(&self) -> &BTreeMap<String, Seen> {
+    pub fn hosts(&self) -> &BTreeMap<String, HostRecord> {
         &self.hosts
     }
 
     /// Hosts that live at this time.
-    pub fn living(&self, now: i64) -> impl Iterator<Item = &Seen> {
+    pub fn living(&self, now: i64) -> impl Iterator<Item = &HostRecord> {
         self.hosts.values().filter(move |seen| seen.is_alive(now))
     }
 
@@ -238,7 +238,7 @@ impl Control {
     }
 }
 
-impl Seen {
+impl HostRecord {
     pub fn is_alive(&self, now: i64) -> bool {
         now.saturating_sub(self.timestamp) < HostStatus::ALIVE_MS
     }
@@ -263,9 +263,9 @@ fn put<K: Ord, T>(map: &mut BTreeMap<K, T>, key: K, read: Read<T>) -> Result<(),
     result
 }
 
-fn set<R>(slot: &mut Slot<R>, offset: i64, read: Read<R>) -> Result<(), Malformed> {
+fn set<R>(slot: &mut Versioned<R>, offset: i64, read: Read<R>) -> Result<(), Malformed> {
     let (route, result) = split(read);
-    *slot = Slot { route, offset };
+    *slot = Versioned { route, offset };
     result
 }
 

@@ -12,22 +12,22 @@ use crate::routing::{Digest, Gate, Route};
 #[derive(Debug, Clone, Default)]
 struct Topic {
     log: Vec<(String, Option<Vec<u8>>)>,
-    control: Control,
+    control: RegistryState,
     changes: usize,
 }
 
 impl Topic {
-    fn write(&mut self, writes: &[Write]) {
-        for Write { key, value } in writes {
+    fn write(&mut self, writes: &[ControlRecord]) {
+        for ControlRecord { key, value } in writes {
             let (offset, key) = (i64::try_from(self.log.len()).unwrap(), key.to_string());
             self.control.apply(offset, 1000 * offset, key.as_bytes(), value.as_deref()).unwrap();
             self.log.push((key, value.clone()));
         }
     }
 
-    fn stamp(&mut self) -> Stamp {
+    fn stamp(&mut self) -> ChangeRequest {
         self.changes += 1;
-        Stamp { id: format!("c{}", self.changes), by: By { user: "u".into(), host: "h".into() }, note: None }
+        ChangeRequest { id: format!("c{}", self.changes), by: Actor { user: "u".into(), host: "h".into() }, note: None }
     }
 
     fn commit(&mut self, decision: Result<Decision, Refusal>) -> Result<Decision, Refusal> {
@@ -54,7 +54,7 @@ impl Topic {
     }
 
     fn status(&mut self, instance: &str, status: &HostStatus) {
-        self.write(&[Write::json(Key::Host(instance.into()), status)]);
+        self.write(&[ControlRecord::json(Key::Host(instance.into()), status)]);
     }
 
     /// Which release each route names.
@@ -89,7 +89,7 @@ fn deployment(number: u8, audience: Audience) -> Deployment<'static> {
         size: BYTES.len() as u64,
         chunks: ReleaseRecord::chunks_of(BYTES.len()),
         signature: None,
-        by: By::default(),
+        by: Actor::default(),
     };
     Deployment { release: digest(number), artifact: &BYTES, record, audience, gate: Some(Gate::default()) }
 }
@@ -106,7 +106,7 @@ fn tenant(name: &str) -> Scope {
     Scope::Tenant(TenantId::new(name))
 }
 
-fn route(control: &Control, scope: &Scope) -> Route {
+fn route(control: &RegistryState, scope: &Scope) -> Route {
     control.route(scope).unwrap().route().clone()
 }
 
@@ -284,7 +284,7 @@ fn a_route_that_somebody_changed_since_is_left() {
     let mut topic = Topic::default();
     topic.deploy(1, tenants(&["a", "b"])).unwrap();
     let foreign = Route { release: digest(7), previous: None, gate: None };
-    topic.write(&[Write::json(Key::Route(tenant("a")), &foreign)]);
+    topic.write(&[ControlRecord::json(Key::Route(tenant("a")), &foreign)]);
     topic.rollback(&[]).unwrap();
     assert_eq!(topic.routes(), [("tenant/a".into(), 7)].into());
 }
@@ -297,7 +297,7 @@ fn a_release_that_fails_goes_back_with_all_that_was_deployed_with_it() {
     topic.deploy(3, tenants(&["a", "b", "c"])).unwrap();
     topic.deploy(4, tenants(&["b"])).unwrap();
     let back = topic.automatic_rollback(3, &tenant("a")).unwrap();
-    assert_eq!(back.change.what, What::AutomaticRollback);
+    assert_eq!(back.change.what, ChangeKind::AutomaticRollback);
     // a had no pin and runs the default again, b has another release by now, c goes back to its own.
     assert_eq!(topic.routes(), [("default".into(), 1), ("tenant/b".into(), 4), ("tenant/c".into(), 2)].into());
     assert_eq!(route(&topic.control, &tenant("c")).gate, None, "it has proven itself");
@@ -364,7 +364,7 @@ fn a_release_is_found_by_its_digits_or_its_name() {
     }
     let mut twin = deployment(0xac, Audience::Default).record;
     twin.manifest.version = "171.0.0".into();
-    topic.write(&[Write::json(Key::Release(digest(1)), &twin)]);
+    topic.write(&[ControlRecord::json(Key::Release(digest(1)), &twin)]);
     let error = topic.control.find("plugin@171.0.0").unwrap_err().to_string();
     assert!(error.contains("010101010101 or abababababab"), "{error}");
 }

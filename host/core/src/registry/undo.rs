@@ -1,8 +1,8 @@
 use std::collections::BTreeSet;
 
-use super::decision::{Decision, Refusal, Stamp};
-use super::records::{RouteChange, RouteValue, Scope, What};
-use super::state::{Control, Entry};
+use super::decision::{ChangeRequest, Decision, Refusal};
+use super::records::{ChangeKind, RouteChange, RouteValue, Scope};
+use super::state::{Entry, RegistryState};
 use crate::record::TenantId;
 use crate::routing::Digest;
 use crate::routing::Route;
@@ -13,7 +13,11 @@ use crate::routing::Route;
 ///
 /// # Errors
 /// When there is no such change, or a release that it replaced has been removed.
-pub fn rollback(control: &Control, tenants: &BTreeSet<TenantId>, stamp: Stamp) -> Result<Decision, Refusal> {
+pub fn rollback(
+    control: &RegistryState,
+    tenants: &BTreeSet<TenantId>,
+    stamp: ChangeRequest,
+) -> Result<Decision, Refusal> {
     let history = control.history();
     let mut routes = Vec::new();
     if tenants.is_empty() {
@@ -33,7 +37,7 @@ pub fn rollback(control: &Control, tenants: &BTreeSet<TenantId>, stamp: Stamp) -
         control.must_have(&value.route().release)?;
     }
     let warnings = routes.iter().filter_map(|touched| cannot_go_back(control, touched)).collect();
-    let mut decision = Decision::new(What::Rollback, stamp, Vec::new(), routes, Vec::new());
+    let mut decision = Decision::new(ChangeKind::Rollback, stamp, Vec::new(), routes, Vec::new());
     decision.warnings = warnings;
     Ok(decision)
 }
@@ -43,7 +47,12 @@ pub fn rollback(control: &Control, tenants: &BTreeSet<TenantId>, stamp: Stamp) -
 ///
 /// # Errors
 /// [`Refusal::Stale`] when the route names another release now, or was set anew.
-pub fn automatic_rollback(control: &Control, release: &Digest, offset: i64, stamp: Stamp) -> Result<Decision, Refusal> {
+pub fn automatic_rollback(
+    control: &RegistryState,
+    release: &Digest,
+    offset: i64,
+    stamp: ChangeRequest,
+) -> Result<Decision, Refusal> {
     let set_here = |(_, value, at): &(Scope, RouteValue, i64)| *at == offset && value.route().release == *release;
     let (scope, value, _) = control.routed().find(set_here).ok_or(Refusal::Stale)?;
     let made = |touched: &&RouteChange| touched.after.as_ref() == Some(&value) && touched.route == scope;
@@ -64,11 +73,11 @@ pub fn automatic_rollback(control: &Control, release: &Digest, offset: i64, stam
             vec![back(control, &touched, None)]
         }
     };
-    Ok(Decision::new(What::AutomaticRollback, stamp, Vec::new(), routes, Vec::new()))
+    Ok(Decision::new(ChangeKind::AutomaticRollback, stamp, Vec::new(), routes, Vec::new()))
 }
 
 /// A route back to what its tenants ran before `touched`.
-fn back(control: &Control, touched: &RouteChange, undoes: Option<&str>) -> RouteChange {
+fn back(control: &RegistryState, touched: &RouteChange, undoes: Option<&str>) -> RouteChange {
     let RouteChange { route, before, after, .. } = touched;
     let previous = after.as_ref().and_then(|value| value.route().previous);
     let after = match (route, previous) {
@@ -84,12 +93,12 @@ fn back(control: &Control, touched: &RouteChange, undoes: Option<&str>) -> Route
 }
 
 /// Whether a tenant would run this release if it had no pin.
-fn runs_without(control: &Control, scope: &Scope, release: Digest) -> bool {
+fn runs_without(control: &RegistryState, scope: &Scope, release: Digest) -> bool {
     matches!(scope, Scope::Tenant(_)) && without(control, scope) == Some(release)
 }
 
 /// What tenants of a route run if that is not there.
-fn without(control: &Control, scope: &Scope) -> Option<Digest> {
+fn without(control: &RegistryState, scope: &Scope) -> Option<Digest> {
     let mut table = control.routes().clone();
     let next = match scope {
         Scope::Tenant(tenant) => {
@@ -103,7 +112,7 @@ fn without(control: &Control, scope: &Scope) -> Option<Digest> {
 }
 
 /// What undoes the last change that can be undone, of the routes that are meant.
-fn last_undoable(control: &Control, history: &[&Entry], is_meant: impl Fn(&Scope) -> bool) -> Vec<RouteChange> {
+fn last_undoable(control: &RegistryState, history: &[&Entry], is_meant: impl Fn(&Scope) -> bool) -> Vec<RouteChange> {
     let undone: BTreeSet<_> = history
         .iter()
         .flat_map(|entry| &entry.change.routes)
@@ -119,14 +128,14 @@ fn last_undoable(control: &Control, history: &[&Entry], is_meant: impl Fn(&Scope
     history
         .iter()
         .rev()
-        .filter(|entry| !matches!(entry.change.what, What::Rollback | What::AutomaticRollback))
+        .filter(|entry| !matches!(entry.change.what, ChangeKind::Rollback | ChangeKind::AutomaticRollback))
         .map(|entry| entry.change.routes.iter().filter_map(|touched| undo(entry, touched)).collect::<Vec<_>>())
         .find(|undone| !undone.is_empty())
         .unwrap_or_default()
 }
 
 /// What becomes of tenants whose state cannot be read by the release that they are to run again.
-pub(super) fn cannot_go_back(control: &Control, touched: &RouteChange) -> Option<String> {
+pub(super) fn cannot_go_back(control: &RegistryState, touched: &RouteChange) -> Option<String> {
     let now = touched.before.as_ref()?.route().release;
     let then = match &touched.after {
         Some(after) => after.route().release,

@@ -6,7 +6,7 @@ use crate::record::Position;
 /// What a tenant ran under last: its entry in its changelog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Ran {
+pub struct LastRun {
     pub release: Digest,
     /// The version of the layout that its state has.
     pub state_version: u32,
@@ -14,7 +14,7 @@ pub struct Ran {
     pub route: Position,
 }
 
-impl Ran {
+impl LastRun {
     /// The key of the entry, one of the host's own.
     pub const KEY: &str = "\0release";
 
@@ -36,8 +36,8 @@ mod tests {
     #[test]
     fn an_entry_reads_as_it_was_written() {
         let route = Position { topic: u64::MAX, offset: 7 };
-        let ran = Ran { release: Digest::new([7; 32]), state_version: 2, route };
-        assert_eq!(Ran::decode(&ran.encode()), Some(ran));
-        assert_eq!(Ran::decode(b"{}"), None);
+        let ran = LastRun { release: Digest::new([7; 32]), state_version: 2, route };
+        assert_eq!(LastRun::decode(&ran.encode()), Some(ran));
+        assert_eq!(LastRun::decode(b"{}"), None);
     }
 }

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 pub struct Manifest {
     pub name: String,
     pub version: String,
-    /// Tokens of the topics that it consumes.
+    /// Aliases of the topics that it consumes.
     pub consumes: Vec<String>,
-    /// Tokens of the topics that it may produce to.
+    /// Aliases of the topics that it may produce to.
     pub produces: Vec<String>,
     /// Lookup sources that it may ask.
     pub lookups: Vec<String>,

@@ -12,7 +12,7 @@ use crate::routing::Manifest;
 pub struct Release {
     pub digest: Digest,
     pub manifest: Manifest,
-    /// Tokens that it may produce to: the manifest's, as far as the operator allows them.
+    /// Aliases that it may produce to: the manifest's, as far as the operator allows them.
     pub produces: Vec<Arc<str>>,
     /// Versions of the state's layout, other than its own, that it can take over by `migrate`.
     pub migrates: Vec<u32>,
@@ -21,12 +21,12 @@ pub struct Release {
 impl Release {
     /// A release that may produce all that its manifest lists, and takes over no other version of the state's layout.
     pub fn new(digest: Digest, manifest: Manifest) -> Self {
-        let produces = manifest.produces.iter().map(|token| Arc::from(token.as_str())).collect();
+        let produces = manifest.produces.iter().map(|alias| Arc::from(alias.as_str())).collect();
         Self { digest, manifest, produces, migrates: Vec::new() }
     }
 
-    pub fn consumes(&self, token: &str) -> bool {
-        self.manifest.consumes.iter().any(|own| own == token)
+    pub fn consumes(&self, alias: &str) -> bool {
+        self.manifest.consumes.iter().any(|own| own == alias)
     }
 }
 
@@ -37,10 +37,10 @@ pub enum Availability {
     /// It cannot.
     Failed {
         why: String,
-        /// Tokens that it consumes; `None`: nothing here says so.
+        /// Aliases that it consumes; `None`: nothing here says so.
         consumes: Option<Vec<String>>,
         /// It is tried again soon, and another routing comes when that succeeds.
-        passes: bool,
+        transient: bool,
     },
 }
 
@@ -96,9 +96,9 @@ impl Routing {
         let mut consumed: Vec<Arc<str>> = Vec::new();
         let mut add = |release: &Digest| match releases.get(release) {
             Some(Availability::Ready(release)) => {
-                for token in &release.manifest.consumes {
-                    if !consumed.iter().any(|known| **known == **token) {
-                        consumed.push(Arc::from(token.as_str()));
+                for alias in &release.manifest.consumes {
+                    if !consumed.iter().any(|known| **known == **alias) {
+                        consumed.push(Arc::from(alias.as_str()));
                     }
                 }
                 true
@@ -130,7 +130,7 @@ impl Routing {
         Self::new(RouteTable::default(), None, Some(digest), releases, OnFailure::default())
     }
 
-    /// Tokens that some tenant's release consumes, each once.
+    /// Aliases that some tenant's release consumes, each once.
     pub fn consumed(&self) -> &[Arc<str>] {
         &self.consumed
     }
@@ -147,18 +147,18 @@ impl Routing {
         }
     }
 
-    /// Whether a release consumes a token, so far as is known here: what is not known may be.
-    pub fn may_consume(&self, release: &Digest, token: &str) -> bool {
+    /// Whether a release consumes an alias, so far as is known here: what is not known may be.
+    pub fn may_consume(&self, release: &Digest, alias: &str) -> bool {
         match self.releases.get(release) {
-            Some(Availability::Ready(release)) => release.consumes(token),
-            Some(Availability::Failed { consumes: Some(consumes), .. }) => consumes.iter().any(|own| own == token),
+            Some(Availability::Ready(release)) => release.consumes(alias),
+            Some(Availability::Failed { consumes: Some(consumes), .. }) => consumes.iter().any(|own| own == alias),
             Some(Availability::Failed { consumes: None, .. }) | None => true,
         }
     }
 
     /// Whether a release that cannot be run here may soon be.
     pub fn may_come(&self, release: &Digest) -> bool {
-        matches!(self.releases.get(release), Some(Availability::Failed { passes: true, .. }))
+        matches!(self.releases.get(release), Some(Availability::Failed { transient: true, .. }))
     }
 
     /// The place of the control record that last changed a route, of those that have been read; `None`: there is none.

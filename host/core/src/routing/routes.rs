@@ -113,12 +113,12 @@ pub struct Share {
 
 /// A place for a route, and the offset of the control record that last set or cleared it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Slot<R> {
+pub struct Versioned<R> {
     pub route: Option<R>,
     pub offset: i64,
 }
 
-impl<R> Default for Slot<R> {
+impl<R> Default for Versioned<R> {
     fn default() -> Self {
         Self { route: None, offset: -1 }
     }
@@ -127,9 +127,9 @@ impl<R> Default for Slot<R> {
 /// All routes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RouteTable {
-    pub default: Slot<Route>,
-    pub share: Slot<Share>,
-    pub pins: BTreeMap<TenantId, Slot<Route>>,
+    pub default: Versioned<Route>,
+    pub share: Versioned<Share>,
+    pub pins: BTreeMap<TenantId, Versioned<Route>>,
 }
 
 /// A tenant's route.
@@ -183,13 +183,13 @@ mod tests {
         let mut table = RouteTable::default();
         let tenant = TenantId::new("t");
         assert_eq!((table.resolve(&tenant), table.changed()), (Resolved { route: None, offset: -1 }, -1));
-        table.default = Slot { route: Some(route(1)), offset: 5 };
+        table.default = Versioned { route: Some(route(1)), offset: 5 };
         assert_eq!(table.resolve(&tenant), Resolved { route: Some(&route(1)), offset: 5 });
-        table.share = Slot { route: Some(Share { percent: Percent(Percent::ALL), route: route(2) }), offset: 3 };
+        table.share = Versioned { route: Some(Share { percent: Percent(Percent::ALL), route: route(2) }), offset: 3 };
         assert_eq!(table.resolve(&tenant), Resolved { route: Some(&route(2)), offset: 5 });
-        table.pins.insert(tenant.clone(), Slot { route: Some(route(3)), offset: 9 });
+        table.pins.insert(tenant.clone(), Versioned { route: Some(route(3)), offset: 9 });
         assert_eq!(table.resolve(&tenant), Resolved { route: Some(&route(3)), offset: 9 });
-        table.pins.insert(tenant.clone(), Slot { route: None, offset: 11 });
+        table.pins.insert(tenant.clone(), Versioned { route: None, offset: 11 });
         assert_eq!(table.resolve(&tenant), Resolved { route: Some(&route(2)), offset: 11 }, "cleared, and that counts");
         assert_eq!(table.changed(), 11);
         assert_eq!(table.resolve(&TenantId::new("other")).offset, 5, "another tenant's pin is nothing to it");

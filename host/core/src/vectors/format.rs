@@ -64,7 +64,7 @@ pub struct Step {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Input {
-    /// Token.
+    /// Alias.
     pub topic: String,
     pub tenant: String,
     /// Instead of the tenant's.

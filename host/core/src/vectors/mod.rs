@@ -7,4 +7,4 @@ mod format;
 mod run;
 
 pub use format::{Bytes, Input, NamedBytes, Output, Scenario, ScenarioConfig, Step, VectorError, parse};
-pub use run::{Failure, Instances, Report, run};
+pub use run::{Failure, InstanceReuse, Report, run};

@@ -6,12 +6,12 @@ use super::format::{Scenario, Step, VectorError, optional};
 use crate::record::{Class, Coordinates, DeadLetter, Header, Outgoing, OutputLimits, OutputRules, Record};
 use crate::routing::Release;
 use crate::state::{Shard, StateLimits};
-use crate::worker::{Answers, BatchLimits, Call, Need, Plugins, Query, Rules, StartFrom, Verdict, process};
+use crate::worker::{Answers, BatchLimits, Call, Need, Plugins, Query, StartFrom, Verdict, WorkerConfig, process};
 
 /// Whether instances stay warm from message to message, as in the host, or each message has a fresh one. Both must
 /// give the same bytes: guest memory is never state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Instances {
+pub enum InstanceReuse {
     Warm,
     Fresh,
 }
@@ -42,7 +42,7 @@ pub fn run(
     scenario: &Scenario,
     release: &Arc<Release>,
     plugins: &mut impl Plugins,
-    instances: Instances,
+    instances: InstanceReuse,
 ) -> Result<Report, VectorError> {
     let release = Arc::clone(release);
     let mut bench = Bench { scenario, rules: rules(scenario), release, shard: Shard::default(), instances };
@@ -60,8 +60,8 @@ pub fn run(
     Ok(report)
 }
 
-fn rules(scenario: &Scenario) -> Rules {
-    Rules {
+fn rules(scenario: &Scenario) -> WorkerConfig {
+    WorkerConfig {
         app: "test".into(),
         shards: 1,
         tenants: scenario.config.tenant_schema(),
@@ -76,10 +76,10 @@ fn rules(scenario: &Scenario) -> Rules {
 
 struct Bench<'a> {
     scenario: &'a Scenario,
-    rules: Rules,
+    rules: WorkerConfig,
     release: Arc<Release>,
     shard: Shard,
-    instances: Instances,
+    instances: InstanceReuse,
 }
 
 impl Bench<'_> {
@@ -131,7 +131,7 @@ impl Bench<'_> {
         plugins: &mut impl Plugins,
     ) -> Result<Vec<Outgoing>, DeadLetter> {
         let tenant = self.rules.tenants.decode(&record.headers)?;
-        if self.instances == Instances::Fresh {
+        if self.instances == InstanceReuse::Fresh {
             plugins.discard(&tenant.id);
         }
         let mut answers = Answers::default();
@@ -252,7 +252,7 @@ mod tests {
             state_version: 1,
         };
         let release = Arc::new(Release::new(Digest::new([0; 32]), manifest));
-        run(&parse(&file)?[0], &release, &mut Counter, Instances::Warm)
+        run(&parse(&file)?[0], &release, &mut Counter, InstanceReuse::Warm)
     }
 
     fn step(value: &str, out: &str, more: &str) -> String {

@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::broker::{Broker, NotNow, Partition, Restored, Start};
-use super::config::{Rules, StartFrom};
+use super::config::{StartFrom, WorkerConfig};
 use crate::state::Shard;
 
 /// The pause before a question is asked again that could not be answered: each may hold up the worker's other work.
@@ -60,12 +60,12 @@ impl Owned {
 
 /// The partitions of one worker.
 #[derive(Debug, Default)]
-pub(super) struct Ownership {
+pub(super) struct Assignment {
     /// Assigned by the group; where to read them from is not known yet.
     arriving: BTreeSet<Partition>,
     /// Sources that begin at the log's end: the group has no offset for them yet, and what comes before it has one would be
     /// passed over by the next owner.
-    beginning: BTreeMap<Partition, i64>,
+    initial_offsets: BTreeMap<Partition, i64>,
     sources: BTreeSet<Partition>,
     shards: BTreeMap<i32, Owned>,
     halted: BTreeMap<Partition, String>,
@@ -75,7 +75,7 @@ pub(super) struct Ownership {
     due: Duration,
 }
 
-impl Ownership {
+impl Assignment {
     /// The group is answered at once, and each partition is read as soon as it is known from where: until the answer
     /// librdkafka holds back the records of all others too.
     pub(super) fn assigned(&mut self, partitions: Vec<Partition>, broker: &mut impl Broker) {
@@ -88,7 +88,7 @@ impl Ownership {
     pub(super) fn dropped(&mut self, partitions: &[Partition], broker: &mut impl Broker) {
         let mut taken = Vec::new();
         for partition in partitions {
-            self.beginning.remove(partition);
+            self.initial_offsets.remove(partition);
             if self.arriving.remove(partition) {
                 continue;
             }
@@ -152,17 +152,17 @@ impl Ownership {
     }
 
     /// Where sources begin that have no offset yet: to be committed with the next transaction.
-    pub(super) fn beginning(&self) -> &BTreeMap<Partition, i64> {
-        &self.beginning
+    pub(super) fn initial_offsets(&self) -> &BTreeMap<Partition, i64> {
+        &self.initial_offsets
     }
 
-    /// The transaction that had `beginning` is committed.
+    /// The transaction that had `initial_offsets` is committed.
     pub(super) fn begun(&mut self) {
-        self.beginning.clear();
+        self.initial_offsets.clear();
     }
 
     /// Goes on with taking over what has been assigned, as far as it goes without waiting.
-    pub(super) fn advance(&mut self, rules: &Rules, broker: &mut impl Broker) {
+    pub(super) fn advance(&mut self, rules: &WorkerConfig, broker: &mut impl Broker) {
         if broker.now() >= self.due {
             let taken = self.take_arriving(rules, broker);
             match taken.and(self.start_restores(broker)) {
@@ -179,7 +179,7 @@ impl Ownership {
         self.restore(broker);
     }
 
-    fn take_arriving(&mut self, rules: &Rules, broker: &mut impl Broker) -> Result<(), NotNow> {
+    fn take_arriving(&mut self, rules: &WorkerConfig, broker: &mut impl Broker) -> Result<(), NotNow> {
         if self.arriving.is_empty() {
             return Ok(());
         }
@@ -201,7 +201,7 @@ impl Ownership {
         partition: Partition,
         committed: Option<i64>,
         bounds: Range<i64>,
-        rules: &Rules,
+        rules: &WorkerConfig,
         broker: &mut impl Broker,
     ) -> Option<String> {
         let is_shard = matches!(partition, Partition::Shard(_));
@@ -216,7 +216,7 @@ impl Ownership {
             }
             None if is_shard || rules.start_from == StartFrom::Earliest => (bounds.start, None),
             None => {
-                self.beginning.insert(partition, bounds.end);
+                self.initial_offsets.insert(partition, bounds.end);
                 (bounds.end, None)
             }
         };

@@ -12,16 +12,16 @@ use crate::record::Record;
 /// A partition that a worker consumes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Partition {
-    /// Of a source topic, by its token's place in `Broker::subscribe`.
+    /// Of a source topic, by its alias's place in `Broker::subscribe`.
     Source { topic: usize, index: i32 },
-    /// Of the shard topic.
+    /// Of the repartition topic.
     Shard(i32),
 }
 
 /// Where a record is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Destination<'a> {
-    /// A topic's token; the partition follows from the key.
+    /// A topic's alias; the partition follows from the key.
     Output(&'a str),
     Shard(i32),
     Changelog(i32),
@@ -119,9 +119,9 @@ pub trait Broker {
     /// Monotonic time since some fixed point.
     fn now(&self) -> Duration;
 
-    /// What the group consumer reads beside the shard topic: `consumed`, tokens of `tokens`, which only ever grows. The first
+    /// What the group consumer reads beside the repartition topic: `consumed`, aliases of `aliases`, which only ever grows. The first
     /// call joins the group. Partitions of topics that are not consumed any more are revoked; their offsets stay.
-    fn subscribe(&mut self, tokens: &[Arc<str>], consumed: &[Arc<str>]);
+    fn subscribe(&mut self, aliases: &[Arc<str>], consumed: &[Arc<str>]);
 
     /// The next event, waiting for at most `wait`.
     fn poll(&mut self, wait: Duration) -> Event;

@@ -30,10 +30,10 @@ impl Default for BatchLimits {
 
 /// What a worker goes by.
 #[derive(Debug, Clone)]
-pub struct Rules {
+pub struct WorkerConfig {
     /// The application's name: the group, and the prefix of internal topics.
     pub app: String,
-    /// Number of partitions of the shard topic.
+    /// Number of partitions of the repartition topic.
     pub shards: u32,
     pub tenants: TenantSchema,
     pub outputs: OutputRules,

@@ -7,7 +7,8 @@ use super::plugins::Answers;
 use super::process::Need;
 use crate::record::Position;
 use crate::record::{
-    Class, Coordinates, DeadLetter, Record, Routed, Tenant, TenantId, Tenants, restore_routed, shard_of, to_routed,
+    Class, Coordinates, DeadLetter, Record, Repartitioned, Tenant, TenantId, Tenants, from_repartitioned, shard_of,
+    to_repartitioned,
 };
 
 /// A record that was read and is not yet committed. It stays here until its transaction is, so that an aborted batch
@@ -16,13 +17,13 @@ use crate::record::{
 pub(super) struct Pending {
     pub(super) partition: Partition,
     pub(super) offset: i64,
-    /// Of a source partition: already in the shard topic's form, unless it is bound for the dead letters.
+    /// Of a source partition: already in the repartition topic's form, unless it is bound for the dead letters.
     pub(super) record: Record,
     /// Where it was first consumed.
     pub(super) source: Coordinates,
     /// `None` where it could not be decoded.
     pub(super) tenant: Option<TenantId>,
-    pub(super) fate: Fate,
+    pub(super) fate: Disposition,
     /// The newest change of a route that its router knew of when it read it.
     pub(super) routes: Option<Position>,
     pub(super) lookups: LookupProgress,
@@ -36,10 +37,10 @@ pub(super) struct Pending {
 
 /// What is to be done with a record.
 #[derive(Debug)]
-pub(super) enum Fate {
-    Route { shard: i32 },
+pub(super) enum Disposition {
+    Repartition { shard: i32 },
     Process { shard: i32, tenant: Arc<Tenant> },
-    Bury { letter: DeadLetter, minimal: bool },
+    DeadLetter { letter: DeadLetter, minimal: bool },
 }
 
 /// How far a message is with its lookups.
@@ -52,11 +53,11 @@ pub(super) struct LookupProgress {
 }
 
 impl Pending {
-    /// `tokens`: of the consumed topics, by their places in `Partition::Source`. `routes`: the newest change of a route that
+    /// `aliases`: of the consumed topics, by their places in `Partition::Source`. `routes`: the newest change of a route that
     /// this worker knows of. By the time a record is sent it may know of another, but what made it read the topic is older.
     pub(super) fn new(
         consumed: Consumed,
-        tokens: &[Arc<str>],
+        aliases: &[Arc<str>],
         mut routes: Option<Position>,
         shards: u32,
         tenants: &mut Tenants,
@@ -72,29 +73,29 @@ impl Pending {
         let mut timestamp = record.timestamp;
         let (record, source, fate) = match partition {
             Partition::Source { topic, index } => {
-                let source = Coordinates { topic: Arc::clone(&tokens[topic]), partition: index, offset };
+                let source = Coordinates { topic: Arc::clone(&aliases[topic]), partition: index, offset };
                 match decode(&record) {
                     Ok(tenant) => {
                         let shard = shard_of(&tenant.id, shards);
-                        (to_routed(record, &source, routes), source, Fate::Route { shard })
+                        (to_repartitioned(record, &source, routes), source, Disposition::Repartition { shard })
                     }
-                    Err(letter) => (record, source, Fate::Bury { letter, minimal: false }),
+                    Err(letter) => (record, source, Disposition::DeadLetter { letter, minimal: false }),
                 }
             }
-            Partition::Shard(index) => match restore_routed(record, tokens) {
-                Ok(Routed { record, source, routes: routers }) => {
+            Partition::Shard(index) => match from_repartitioned(record, aliases) {
+                Ok(Repartitioned { record, source, routes: routers }) => {
                     routes = routers;
                     timestamp = record.timestamp;
                     let fate = match decode(&record) {
-                        Ok(tenant) => Fate::Process { shard: index, tenant },
-                        Err(letter) => Fate::Bury { letter, minimal: false },
+                        Ok(tenant) => Disposition::Process { shard: index, tenant },
+                        Err(letter) => Disposition::DeadLetter { letter, minimal: false },
                     };
                     (record, source, fate)
                 }
                 Err((record, error)) => {
-                    let source = Coordinates { topic: Arc::from("shards"), partition: index, offset };
+                    let source = Coordinates { topic: Arc::from("repartition"), partition: index, offset };
                     let letter = DeadLetter::new(Class::Envelope, error.to_string());
-                    (record, source, Fate::Bury { letter, minimal: false })
+                    (record, source, Disposition::DeadLetter { letter, minimal: false })
                 }
             },
         };
@@ -107,18 +108,18 @@ impl Pending {
     /// false when even that was refused.
     pub(super) fn refused(&mut self, reason: &str) -> bool {
         match &mut self.fate {
-            Fate::Bury { minimal: true, .. } => return false,
-            Fate::Bury { minimal, .. } => *minimal = true,
-            Fate::Process { .. } if !self.one_by_one => self.one_by_one = true,
-            Fate::Route { .. } | Fate::Process { .. } => {
+            Disposition::DeadLetter { minimal: true, .. } => return false,
+            Disposition::DeadLetter { minimal, .. } => *minimal = true,
+            Disposition::Process { .. } if !self.one_by_one => self.one_by_one = true,
+            Disposition::Repartition { .. } | Disposition::Process { .. } => {
                 let letter = DeadLetter::new(Class::Output, reason);
-                if let Fate::Route { .. } = self.fate {
+                if let Disposition::Repartition { .. } = self.fate {
                     // Back to the source record's own form.
-                    if let Ok(routed) = restore_routed(std::mem::take(&mut self.record), &[]) {
+                    if let Ok(routed) = from_repartitioned(std::mem::take(&mut self.record), &[]) {
                         self.record = routed.record;
                     }
                 }
-                self.fate = Fate::Bury { letter, minimal: false };
+                self.fate = Disposition::DeadLetter { letter, minimal: false };
             }
         }
         true
@@ -128,15 +129,15 @@ impl Pending {
 /// Which verb a batch is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verb {
-    Route,
+    Repartition,
     Process,
 }
 
 impl Verb {
     fn other(self) -> Self {
         match self {
-            Self::Route => Self::Process,
-            Self::Process => Self::Route,
+            Self::Repartition => Self::Process,
+            Self::Process => Self::Repartition,
         }
     }
 }
@@ -156,7 +157,7 @@ pub(super) struct Inbox {
 
 impl Inbox {
     pub(super) fn new() -> Self {
-        Self { route: VecDeque::new(), process: VecDeque::new(), bytes: 0, last: (Verb::Route, 0) }
+        Self { route: VecDeque::new(), process: VecDeque::new(), bytes: 0, last: (Verb::Repartition, 0) }
     }
 
     pub(super) fn push(&mut self, pending: Pending) {
@@ -191,10 +192,10 @@ impl Inbox {
     pub(super) fn turn(&mut self) -> Option<Verb> {
         let verb = match (self.route.front(), self.process.front()) {
             (None, None) => return None,
-            (Some(_), None) => Verb::Route,
+            (Some(_), None) => Verb::Repartition,
             (None, Some(_)) => Verb::Process,
             (Some(route), Some(process)) => {
-                let older = if route.timestamp < process.timestamp { Verb::Route } else { Verb::Process };
+                let older = if route.timestamp < process.timestamp { Verb::Repartition } else { Verb::Process };
                 if self.last == (older, MOST_IN_A_ROW) { older.other() } else { older }
             }
         };
@@ -205,7 +206,7 @@ impl Inbox {
 
     pub(super) fn queue(&mut self, verb: Verb) -> &mut VecDeque<Pending> {
         match verb {
-            Verb::Route => &mut self.route,
+            Verb::Repartition => &mut self.route,
             Verb::Process => &mut self.process,
         }
     }
@@ -219,7 +220,7 @@ impl Inbox {
     }
 
     /// Forgets the records of a partition. Gives the offset of the first of them.
-    pub(super) fn put_back(&mut self, partition: Partition) -> Option<i64> {
+    pub(super) fn rewind(&mut self, partition: Partition) -> Option<i64> {
         let queues = self.route.iter().chain(&self.process);
         let first = queues.filter(|pending| pending.partition == partition).map(|pending| pending.offset).min();
         self.drop_partitions(&[partition]);

@@ -20,11 +20,11 @@ mod step;
 mod transaction;
 
 pub use broker::{Broker, Consumed, Destination, Event, Fault, NotNow, Partition, Restored, Start};
-pub use config::{BatchLimits, Rules, StartFrom};
+pub use config::{BatchLimits, StartFrom, WorkerConfig};
 pub use lookups::Lookups;
 pub use observer::Observer;
 pub use plugins::{Answers, Call, Outcome, Plugins, Query};
 pub(crate) use process::process;
 pub use process::{Need, Verdict};
-pub use step::{Next, Stop, Worker};
+pub use step::{FatalError, Next, Worker};
 pub use transaction::Receipt;

@@ -15,7 +15,7 @@ pub trait Observer {
     fn refused(&mut self, _tenant: &TenantId, _release: &Release, _why: &str) {}
 
     /// A tenant's messages wait, and its shard with them, until another routing is taken. It could stay on the release that it
-    /// `lacks`, if that were ready.
+    /// `missing_release`, if that were ready.
     fn waits(&mut self, _tenant: &TenantId, _lacks: Option<Digest>, _why: &str) {}
 
     /// Another routing has been taken, or partitions have gone: who runs what, who stays and who waits will be told anew.

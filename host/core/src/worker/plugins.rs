@@ -12,7 +12,7 @@ use crate::state::TenantState;
 pub struct Call<'a> {
     pub tenant: &'a Tenant,
     pub record: &'a Record,
-    /// Its topic is the token that the plugin sees; together they seed its random numbers.
+    /// Its topic is the alias that the plugin sees; together they seed its random numbers.
     pub source: &'a Coordinates,
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::config::Rules;
+use super::config::WorkerConfig;
 use super::plugins::{Answers, Call, Outcome, Plugins, Query};
 use crate::record::{Class, DeadLetter, Outgoing, Trace};
 use crate::routing::Release;
@@ -30,7 +30,7 @@ pub enum Need {
 
 /// Runs one message on its tenant's state.
 pub(crate) fn process(
-    rules: &Rules,
+    rules: &WorkerConfig,
     plugins: &mut impl Plugins,
     release: &Arc<Release>,
     state: &mut TenantState,
@@ -47,7 +47,7 @@ pub(crate) fn process(
 }
 
 fn judge(
-    rules: &Rules,
+    rules: &WorkerConfig,
     release: &Release,
     outcome: Outcome,
     Call { tenant, record, source }: Call<'_>,

@@ -13,7 +13,7 @@ use super::plugins::Plugins;
 use super::process::Verdict;
 use crate::record::Position;
 use crate::record::{Class, DeadLetter, Tenant, TenantId};
-use crate::routing::{Digest, OnFailure, Ran, Release, Routing, Target};
+use crate::routing::{Digest, LastRun, OnFailure, Release, Routing, Target};
 use crate::state::TenantState;
 
 /// The first layout's version: of state that was written before it was noted down.
@@ -26,7 +26,7 @@ pub(super) struct Releases {
     /// Decided at a tenant's first message since the routing was taken.
     decided: HashMap<TenantId, Decided>,
     /// Releases that failed to migrate a tenant's state, as it was left by what it ran: not tried again for each routing.
-    refused: HashMap<TenantId, (Digest, Option<Ran>, String)>,
+    refused: HashMap<TenantId, (Digest, Option<LastRun>, String)>,
 }
 
 /// What a tenant runs.
@@ -34,21 +34,21 @@ pub(super) struct Releases {
 struct Decided {
     release: Arc<Release>,
     /// `None`: the release of its route.
-    instead: Option<Arc<Instead>>,
+    fallback: Option<Arc<Fallback>>,
 }
 
 /// Why a tenant stays on another release than the wanted one.
 #[derive(Debug)]
-struct Instead {
+struct Fallback {
     wanted: Digest,
     why: String,
 }
 
 /// What is to be done with a message.
-pub(super) struct Chosen {
+pub(super) struct ChosenRelease {
     pub(super) release: Arc<Release>,
     /// The release does not consume its topic, and this becomes of it. `None`: the release handles it.
-    pub(super) unheard: Option<Verdict>,
+    pub(super) not_consumed: Option<Verdict>,
 }
 
 impl Releases {
@@ -69,7 +69,7 @@ impl Releases {
     }
 
     /// Why this release failed to migrate what the tenant has, when that has been tried.
-    fn refusal(&self, release: &Release, tenant: &Tenant, ran: Option<Ran>) -> Option<String> {
+    fn refusal(&self, release: &Release, tenant: &Tenant, ran: Option<LastRun>) -> Option<String> {
         let (refused, left_by, why) = self.refused.get(&tenant.id)?;
         (*refused == release.digest && *left_by == ran).then(|| why.clone())
     }
@@ -91,7 +91,7 @@ impl Releases {
         state: &mut TenantState,
         plugins: &mut impl Plugins,
         observer: &mut impl Observer,
-    ) -> Result<Chosen, String> {
+    ) -> Result<ChosenRelease, String> {
         let decided = match self.decided.get(&tenant.id) {
             Some(decided) => Ok(decided.clone()),
             None => self.decide(tenant, state, plugins, observer).inspect(|decided| {
@@ -100,12 +100,12 @@ impl Releases {
         };
         let chosen = decided.and_then(|decided| {
             let consumes = decided.release.consumes(topic);
-            let unheard = if consumes { None } else { Some(self.pass_over(&decided, topic, routes)?) };
-            Ok(Chosen { release: decided.release, unheard })
+            let not_consumed = if consumes { None } else { Some(self.pass_over(&decided, topic, routes)?) };
+            Ok(ChosenRelease { release: decided.release, not_consumed })
         });
-        chosen.map_err(|Waits { why, lacks }| {
+        chosen.map_err(|Waits { why, missing_release }| {
             tracing::warn!(tenant = %tenant.id, "messages wait: {why}");
-            observer.waits(&tenant.id, lacks, &why);
+            observer.waits(&tenant.id, missing_release, &why);
             why
         })
     }
@@ -120,14 +120,14 @@ impl Releases {
                 title(&decided.release),
                 routes.offset
             );
-            return Err(Waits { why, lacks: None });
+            return Err(Waits { why, missing_release: None });
         }
-        match &decided.instead {
-            Some(instead) if self.routing.may_consume(&instead.wanted, topic) => {
-                let Instead { wanted, why } = &**instead;
+        match &decided.fallback {
+            Some(fallback) if self.routing.may_consume(&fallback.wanted, topic) => {
+                let Fallback { wanted, why } = &**fallback;
                 if self.routing.may_come(wanted) {
                     let why = format!("{topic} is consumed by release {}: {why}", wanted.short());
-                    return Err(Waits { why, lacks: None });
+                    return Err(Waits { why, missing_release: None });
                 }
                 let reason = format!(
                     "{topic} is consumed by release {}, to which the tenant's route leads, but the tenant stays on {}: {why}",
@@ -148,8 +148,8 @@ impl Releases {
         plugins: &mut impl Plugins,
         observer: &mut impl Observer,
     ) -> Result<Decided, Waits> {
-        let waits = |why: String| Waits { why, lacks: None };
-        let ran = state.host_entry(Ran::KEY).and_then(Ran::decode);
+        let waits = |why: String| Waits { why, missing_release: None };
+        let ran = state.host_entry(LastRun::KEY).and_then(LastRun::decode);
         if let Some(ran) = &ran
             && !self.routing.has_read(ran.route)
         {
@@ -176,11 +176,11 @@ impl Releases {
                 .map_or_else(|| take_over(release, tenant, ran.as_ref(), state, plugins), Err)
             {
                 Ok(()) => {
-                    let now = Ran { release: release.digest, state_version: release.manifest.state_version, route };
+                    let now = LastRun { release: release.digest, state_version: release.manifest.state_version, route };
                     if ran.is_none_or(|ran| ran != now) {
-                        state.set_host_entry(Ran::KEY, now.encode());
+                        state.set_host_entry(LastRun::KEY, now.encode());
                     }
-                    return Ok(Decided { release: Arc::clone(release), instead: None });
+                    return Ok(Decided { release: Arc::clone(release), fallback: None });
                 }
                 Err(why) => {
                     let release = Arc::clone(release);
@@ -199,13 +199,16 @@ impl Releases {
             Some(release) if take_over(release, tenant, ran.as_ref(), state, plugins).is_ok() => {
                 if ran.is_none() {
                     let state_version = release.manifest.state_version;
-                    state.set_host_entry(Ran::KEY, Ran { release: release.digest, state_version, route }.encode());
+                    state.set_host_entry(
+                        LastRun::KEY,
+                        LastRun { release: release.digest, state_version, route }.encode(),
+                    );
                 }
                 tracing::warn!(tenant = %tenant.id, "stays on {}: {why}", title(release));
                 observer.stays(&tenant.id, wanted, release.digest, &why);
-                Ok(Decided { release: Arc::clone(release), instead: Some(Arc::new(Instead { wanted, why })) })
+                Ok(Decided { release: Arc::clone(release), fallback: Some(Arc::new(Fallback { wanted, why })) })
             }
-            ready => Err(Waits { why, lacks: old.filter(|_| ready.is_none()) }),
+            ready => Err(Waits { why, missing_release: old.filter(|_| ready.is_none()) }),
         }
     }
 }
@@ -213,14 +216,14 @@ impl Releases {
 /// Why a tenant has to wait, and the release that it could stay on, if that were ready.
 struct Waits {
     why: String,
-    lacks: Option<Digest>,
+    missing_release: Option<Digest>,
 }
 
 /// Makes the tenant's state one of the release's layout.
 fn take_over(
     release: &Arc<Release>,
     tenant: &Tenant,
-    ran: Option<&Ran>,
+    ran: Option<&LastRun>,
     state: &mut TenantState,
     plugins: &mut impl Plugins,
 ) -> Result<(), String> {

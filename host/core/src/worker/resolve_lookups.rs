@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::config::Rules;
-use super::inbox::{Fate, Pending};
+use super::config::WorkerConfig;
+use super::inbox::{Disposition, Pending};
 use super::lookups::Lookups;
 use super::process::Need;
 use crate::record::{Class, DeadLetter};
@@ -12,8 +12,13 @@ use crate::record::{Class, DeadLetter};
 const UNUSABLE_ANSWERS: u32 = 6;
 
 /// Fetches the answers that a message needs, within what is left of its time.
-pub(super) fn answer(pending: &mut Pending, rules: &Rules, lookups: &mut impl Lookups, now: impl Fn() -> Duration) {
-    let Fate::Process { tenant, .. } = &pending.fate else { return };
+pub(super) fn answer(
+    pending: &mut Pending,
+    rules: &WorkerConfig,
+    lookups: &mut impl Lookups,
+    now: impl Fn() -> Duration,
+) {
+    let Disposition::Process { tenant, .. } = &pending.fate else { return };
     let progress = &mut pending.lookups;
     let (queries, complaint) = match progress.need.take() {
         None => return,
@@ -39,6 +44,6 @@ pub(super) fn answer(pending: &mut Pending, rules: &Rules, lookups: &mut impl Lo
     }
     progress.spent += now().saturating_sub(started);
     if let Some(reason) = problem {
-        pending.fate = Fate::Bury { letter: DeadLetter::new(Class::Lookup, reason), minimal: false };
+        pending.fate = Disposition::DeadLetter { letter: DeadLetter::new(Class::Lookup, reason), minimal: false };
     }
 }

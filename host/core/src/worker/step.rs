@@ -2,15 +2,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::assignment::Ownership;
+use super::assignment::Assignment;
 use super::broker::{Broker, Consumed, Destination, Event, Fault, Partition};
-use super::config::{BatchLimits, Rules};
-use super::inbox::{Fate, Inbox, Pending, Verb};
+use super::config::{BatchLimits, WorkerConfig};
+use super::inbox::{Disposition, Inbox, Pending, Verb};
 use super::lookups::Lookups;
 use super::observer::Observer;
 use super::plugins::{Call, Plugins};
 use super::process::{Need, Verdict, process};
-use super::releases::{Chosen, Releases};
+use super::releases::{ChosenRelease, Releases};
 use super::resolve_lookups::answer;
 use super::transaction::{Failure, Receipt, Transaction, again};
 use crate::record::{DeadLetter, Record, Tenants};
@@ -34,7 +34,7 @@ pub enum Next {
 
 /// Why a worker cannot go on. Nothing is lost: what was not committed will be read again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Stop {
+pub enum FatalError {
     #[error(
         "another process took over this instance's identity ({0}). Two processes with the same instance id fence each \
          other: give each its own (--instance)"
@@ -46,17 +46,17 @@ pub enum Stop {
 
 /// One worker: one consumer, one transactional producer, the source partitions and shards assigned to it.
 pub struct Worker<B, P, L, O = ()> {
-    rules: Rules,
+    rules: WorkerConfig,
     broker: B,
     plugins: P,
     lookups: L,
     observer: O,
     releases: Releases,
-    /// Tokens that releases have consumed, by their places in `Partition::Source`.
-    tokens: Vec<Arc<str>>,
+    /// Aliases that releases have consumed, by their places in `Partition::Source`.
+    aliases: Vec<Arc<str>>,
     /// Those that are consumed now; `None`: the group has not been joined.
     consumed: Option<Vec<Arc<str>>>,
-    ownership: Ownership,
+    ownership: Assignment,
     tenants: Tenants,
     inbox: Inbox,
     /// The most records of the next transaction, by verb: halved after a time-out or a refusal, doubled after a commit.
@@ -82,7 +82,7 @@ struct Batch {
 }
 
 impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
-    pub fn new(rules: Rules, broker: B, plugins: P, lookups: L, observer: O) -> Self {
+    pub fn new(rules: WorkerConfig, broker: B, plugins: P, lookups: L, observer: O) -> Self {
         Self {
             batch: [rules.batch.records; 2],
             tenants: Tenants::new(rules.tenants.clone()),
@@ -92,9 +92,9 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
             lookups,
             observer,
             releases: Releases::default(),
-            tokens: Vec::new(),
+            aliases: Vec::new(),
             consumed: None,
-            ownership: Ownership::default(),
+            ownership: Assignment::default(),
             inbox: Inbox::new(),
             renew_producer: true,
             restart: None,
@@ -108,7 +108,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
     ///
     /// # Errors
     /// When this worker can never go on.
-    pub fn step(&mut self) -> Result<Next, Stop> {
+    pub fn step(&mut self) -> Result<Next, FatalError> {
         if let Some(why) = self.restart.take() {
             return self.start_again(why);
         }
@@ -132,7 +132,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         let verb = match self.inbox.turn() {
             Some(verb) => verb,
             // A transaction of offsets alone.
-            None if !self.ownership.beginning().is_empty() => Verb::Route,
+            None if !self.ownership.initial_offsets().is_empty() => Verb::Repartition,
             None => return Ok(Next::Now),
         };
         if let Some(head) = self.inbox.queue(verb).front_mut() {
@@ -147,7 +147,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
             Ok((batch, receipt)) => {
                 self.settle(verb, &batch, &receipt);
                 if let Some(shard) = batch.waits {
-                    self.put_back(shard);
+                    self.rewind(shard);
                 }
                 Ok(Next::Now)
             }
@@ -159,13 +159,13 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
     fn take_routing(&mut self) -> bool {
         let Some(routing) = self.plugins.routing() else { return false };
         let consumed = routing.consumed();
-        for token in consumed {
-            if !self.tokens.contains(token) {
-                self.tokens.push(Arc::clone(token));
+        for alias in consumed {
+            if !self.aliases.contains(alias) {
+                self.aliases.push(Arc::clone(alias));
             }
         }
         if self.consumed.as_deref() != Some(consumed) {
-            self.broker.subscribe(&self.tokens, consumed);
+            self.broker.subscribe(&self.aliases, consumed);
             self.consumed = Some(consumed.to_vec());
         }
         self.releases.take(routing);
@@ -176,25 +176,25 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
 
     /// Reads a shard again, from its first record that is not settled on, once there is another routing: its tenant cannot
     /// go on, and one committed offset cannot say that others of the shard have.
-    fn put_back(&mut self, shard: i32) {
-        if let Some(offset) = self.inbox.put_back(Partition::Shard(shard)) {
+    fn rewind(&mut self, shard: i32) {
+        if let Some(offset) = self.inbox.rewind(Partition::Shard(shard)) {
             self.ownership.wait(shard, offset, &mut self.broker);
         }
     }
 
     /// Makes a new producer; when that cannot be, says when to go on.
-    fn new_producer(&mut self) -> Result<Option<Next>, Stop> {
+    fn new_producer(&mut self) -> Result<Option<Next>, FatalError> {
         let made = self.broker.renew_producer();
         self.renew_producer = made.is_err();
         match made {
             Ok(()) => Ok(None),
-            Err(Fault::Fenced(why) | Fault::FencedInstance(why)) => Err(Stop::Fenced(why)),
+            Err(Fault::Fenced(why) | Fault::FencedInstance(why)) => Err(FatalError::Fenced(why)),
             Err(fault) => Ok(Some(self.wait(&format!("no transactional producer: {fault}")))),
         }
     }
 
     /// Takes in what the consumer has, up to two batches: records that wait here are bounded in number and bytes.
-    fn take_events(&mut self) -> Result<(), Stop> {
+    fn take_events(&mut self) -> Result<(), FatalError> {
         // A producer can be had while the group still forms.
         let busy = self.ownership.is_busy() || self.renew_producer;
         let mut wait = if busy { BUSY_WAIT } else { IDLE_WAIT };
@@ -219,14 +219,14 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         while self.paused || has_room(&self.inbox) {
             match self.broker.poll(wait) {
                 Event::Nothing => return Ok(()),
-                Event::Fenced(why) => return Err(Stop::Fenced(why)),
+                Event::Fenced(why) => return Err(FatalError::Fenced(why)),
                 Event::Record(consumed) if self.ownership.takes(consumed.partition) => {
                     if self.paused {
                         // It came to us after the pause.
                         self.broker.pause(&[consumed.partition]);
                     }
                     let (routes, shards) = (self.releases.routes_changed(), self.rules.shards);
-                    self.inbox.push(Pending::new(consumed, &self.tokens, routes, shards, &mut self.tenants));
+                    self.inbox.push(Pending::new(consumed, &self.aliases, routes, shards, &mut self.tenants));
                 }
                 Event::Record(Consumed { partition, offset, .. }) => {
                     // To leave it out would be to lose it.
@@ -272,21 +272,21 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         };
         let began = txn.began();
         let deadline = began + self.rules.batch.time;
-        for (partition, offset) in self.ownership.beginning() {
-            txn.begins(*partition, *offset);
+        for (partition, offset) in self.ownership.initial_offsets() {
+            txn.starts_at(*partition, *offset);
         }
         let mut bytes = 0;
         for pending in queue.iter_mut().take(self.batch[verb as usize]) {
             bytes += pending.record.bytes();
             let (partition, offset, one_by_one) = (pending.partition, pending.offset, pending.one_by_one);
             let sent = match &pending.fate {
-                Fate::Route { shard } => txn.send(Destination::Shard(*shard), &pending.record),
-                Fate::Bury { letter, minimal } => {
+                Disposition::Repartition { shard } => txn.send(Destination::Shard(*shard), &pending.record),
+                Disposition::DeadLetter { letter, minimal } => {
                     let verdict = Verdict::DeadLetter(letter.clone());
                     self.observer.settled(&pending.source, (pending.tenant.as_ref(), None), &verdict);
-                    bury(&mut txn, letter, *minimal, pending)
+                    send_dead_letter(&mut txn, letter, *minimal, pending)
                 }
-                Fate::Process { shard, tenant } => {
+                Disposition::Process { shard, tenant } => {
                     let Some(state) = self.ownership.ready(*shard) else {
                         unreachable!("a shard is paused until it is restored, and its records go with it")
                     };
@@ -295,10 +295,10 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                     let state = state.tenant(&tenant.id);
                     let message = (&*pending.source.topic, pending.routes);
                     let chosen = self.releases.choose(tenant, message, state, plugins, observer);
-                    let Ok(Chosen { release, unheard }) = chosen else {
+                    let Ok(ChosenRelease { release, not_consumed }) = chosen else {
                         // Of what the release staged the same is true as of a message's that waits for a lookup.
                         if state.has_staged() {
-                            txn.begins(partition, offset);
+                            txn.starts_at(partition, offset);
                         }
                         batch.waits = Some(*shard);
                         break;
@@ -307,7 +307,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                     let answers = &mut pending.lookups.answers;
                     let (record, source) = (&pending.record, &pending.source);
                     let verdict = loop {
-                        if let Some(verdict) = unheard {
+                        if let Some(verdict) = not_consumed {
                             break verdict;
                         }
                         let call = Call { tenant, record, source };
@@ -324,7 +324,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                         // What the release staged when it took over is committed before the message: only offsets fence
                         // the changelog's records, and only those of their shard make its next owner wait for them.
                         if state.has_staged() {
-                            txn.begins(partition, offset);
+                            txn.starts_at(partition, offset);
                         }
                         // Its order among the tenant's messages is kept, and no open transaction waits for an answer.
                         pending.lookups.need = Some(need);
@@ -336,7 +336,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                             txn.send(Destination::Output(&output.topic), &output.record)?;
                             if one_by_one { txn.flush() } else { Ok(()) }
                         }),
-                        Verdict::DeadLetter(letter) => bury(&mut txn, letter, false, pending),
+                        Verdict::DeadLetter(letter) => send_dead_letter(&mut txn, letter, false, pending),
                         Verdict::Waits(_) => unreachable!("handled above"),
                     }
                 }
@@ -390,7 +390,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
     }
 
     /// After anything but a commit.
-    fn undo(&mut self, verb: Verb, batch: &Batch, failure: Failure) -> Result<Next, Stop> {
+    fn undo(&mut self, verb: Verb, batch: &Batch, failure: Failure) -> Result<Next, FatalError> {
         self.observer.aborted();
         for shard in &batch.shards {
             let touched = self.ownership.ready(*shard).map(Shard::drop_staged).unwrap_or_default();
@@ -400,7 +400,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         }
         self.releases.forget();
         let (fault, renew) = match failure {
-            Failure::Fenced(why) => return Err(Stop::Fenced(why)),
+            Failure::Fenced(why) => return Err(FatalError::Fenced(why)),
             Failure::Unclear(why) => {
                 self.restart = Some(format!("a commit with an unknown outcome: {why}"));
                 return Ok(Next::Now);
@@ -414,7 +414,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                 if let Some(head) = head
                     && !head.refused(why)
                 {
-                    return Err(Stop::DeadLettersRefused(why.clone()));
+                    return Err(FatalError::DeadLettersRefused(why.clone()));
                 }
                 return Ok(Next::Now);
             }
@@ -432,18 +432,18 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         Ok(self.wait(&format!("a transaction of {} records was aborted and runs again: {fault}", batch.done)))
     }
 
-    fn start_again(&mut self, why: String) -> Result<Next, Stop> {
+    fn start_again(&mut self, why: String) -> Result<Next, FatalError> {
         tracing::warn!("starting again from what is committed: {why}");
         self.inbox.clear();
         self.paused = false;
-        self.ownership = Ownership::default();
+        self.ownership = Assignment::default();
         self.releases.forget_all();
         self.observer.rerouted();
         self.renew_producer = true;
         match again(&mut self.broker, B::restart) {
             // What made it necessary may be there still.
             Ok(()) => Ok(Next::After(self.back_off())),
-            Err(Fault::Fenced(why) | Fault::FencedInstance(why)) => Err(Stop::Fenced(why)),
+            Err(Fault::Fenced(why) | Fault::FencedInstance(why)) => Err(FatalError::Fenced(why)),
             Err(fault) => {
                 let next = self.wait(&format!("the consumer cannot start: {fault}"));
                 self.restart = Some(why);
@@ -474,7 +474,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
     }
 }
 
-fn bury<B: Broker>(
+fn send_dead_letter<B: Broker>(
     txn: &mut Transaction<'_, B>,
     letter: &DeadLetter,
     minimal: bool,

@@ -71,7 +71,7 @@ impl<'a, B: Broker> Transaction<'a, B> {
     }
 
     /// The partition is read from this offset on.
-    pub(super) fn begins(&mut self, partition: Partition, offset: i64) {
+    pub(super) fn starts_at(&mut self, partition: Partition, offset: i64) {
         self.offsets.entry(partition).or_insert(offset);
     }
 

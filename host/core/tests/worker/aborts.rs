@@ -1,6 +1,6 @@
 //! Transactions that fail: nothing is lost, nothing comes twice.
 
-use switchboard_core::worker::{Fault, Stop};
+use switchboard_core::worker::{FatalError, Fault};
 
 use super::fake_broker::Effect;
 use super::rig::{Rig, SHARD_A};
@@ -190,7 +190,7 @@ fn a_transaction_that_was_open_for_too_long_is_begun_again_as_the_broker_has_end
         rig.kafka().fail("flush", 9, Effect::None, Fault::Retriable("stopped".into()));
         rig.kafka().fail("flush", 1, Effect::None, fault);
         if stops {
-            assert_eq!(rig.try_run(), Err(Stop::Fenced("too old".into())));
+            assert_eq!(rig.try_run(), Err(FatalError::Fenced("too old".into())));
         } else {
             assert_counted_once(&mut rig, "fenced by time");
             assert_eq!(rig.count("restart"), 1);
@@ -209,7 +209,7 @@ fn a_fenced_producer_stops_the_worker() {
             _ => {}
         }
         rig.kafka().fail(call, 1, Effect::None, Fault::Fenced("by a test".into()));
-        assert_eq!(rig.try_run(), Err(Stop::Fenced("by a test".into())), "{call}");
+        assert_eq!(rig.try_run(), Err(FatalError::Fenced("by a test".into())), "{call}");
         assert_eq!(rig.outputs(), Vec::<String>::new(), "{call}");
     }
 }

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use switchboard_core::worker::{BatchLimits, Rules};
+use switchboard_core::worker::{BatchLimits, WorkerConfig};
 
 use super::rig::{Rig, SHARD_A, SHARD_D, SOURCE, message, pairs, rules};
 
-fn limited(batch: BatchLimits) -> Rules {
-    Rules { batch, ..rules() }
+fn limited(batch: BatchLimits) -> WorkerConfig {
+    WorkerConfig { batch, ..rules() }
 }
 
 /// The offsets of each committed transaction, as they were sent.

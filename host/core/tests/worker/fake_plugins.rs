@@ -170,9 +170,11 @@ impl Observer for Notes {
         self.0.borrow_mut().push(format!("{tenant} stays on {}, not {}: {why}", number(on), number(wanted)));
     }
 
-    fn waits(&mut self, tenant: &TenantId, lacks: Option<Digest>, why: &str) {
-        let lacks = lacks.map(|lacks| format!(" (lacks {})", lacks.bytes()[0])).unwrap_or_default();
-        self.0.borrow_mut().push(format!("{tenant} waits: {why}{lacks}"));
+    fn waits(&mut self, tenant: &TenantId, missing_release: Option<Digest>, why: &str) {
+        let missing_release = missing_release
+            .map(|missing_release| format!(" (missing_release {})", missing_release.bytes()[0]))
+            .unwrap_or_default();
+        self.0.borrow_mut().push(format!("{tenant} waits: {why}{missing_release}"));
     }
 
     fn committed(&mut self) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use switchboard_core::worker::{Fault, Rules};
+use switchboard_core::worker::{Fault, WorkerConfig};
 
 use super::fake_broker::Effect;
 use super::rig::{Rig, SHARD_A, pairs, rules};
@@ -124,7 +124,7 @@ fn a_message_may_make_so_many_lookups() {
 
 #[test]
 fn the_lookups_of_a_message_share_its_time() {
-    let mut rig = Rig::ready_with(Rules { lookup_time: Duration::from_secs(30), ..rules() });
+    let mut rig = Rig::ready_with(WorkerConfig { lookup_time: Duration::from_secs(30), ..rules() });
     for key in ["a", "b", "c"] {
         rig.names().answers.insert(key.into(), [Ok(Some("x"))].into());
     }

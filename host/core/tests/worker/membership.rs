@@ -1,7 +1,7 @@
 //! Partitions that go, come back, or are not ours any more without our knowing.
 
 use switchboard_core::record::Record;
-use switchboard_core::worker::{Consumed, Event, Fault, Stop};
+use switchboard_core::worker::{Consumed, Event, FatalError, Fault};
 
 use super::fake_broker::Effect;
 use super::rig::{Rig, SHARD_A, SHARD_D, SOURCE, rules};
@@ -105,7 +105,7 @@ fn a_record_of_a_partition_that_is_not_being_read_is_not_left_out() {
 fn a_member_with_another_of_its_identity_stops() {
     let mut rig = Rig::ready();
     rig.kafka().events.push_back(Event::Fenced("twin".into()));
-    assert_eq!(rig.try_run(), Err(Stop::Fenced("twin".into())));
+    assert_eq!(rig.try_run(), Err(FatalError::Fenced("twin".into())));
 }
 
 #[test]

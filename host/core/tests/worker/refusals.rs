@@ -1,6 +1,6 @@
 //! Records that the broker refuses for themselves.
 
-use switchboard_core::worker::{Fault, Stop};
+use switchboard_core::worker::{FatalError, Fault};
 
 use super::fake_broker::Effect;
 use super::rig::{Rig, SHARD_A, SHARD_D, SOURCE, header, pairs};
@@ -64,7 +64,7 @@ fn where_no_dead_letter_is_taken_the_worker_stops_and_skips_nothing() {
     let mut rig = Rig::ready();
     rig.kafka().refuses = vec![("OUT", "large"), ("dead-letters", "")];
     rig.routed(&[("A", "count"), ("A", "say large"), ("A", "count")]);
-    assert!(matches!(rig.try_run(), Err(Stop::DeadLettersRefused(_))));
+    assert!(matches!(rig.try_run(), Err(FatalError::DeadLettersRefused(_))));
     assert_eq!(rig.committed(SHARD_A), Some(1));
     assert_eq!(rig.outputs(), ["A1"]);
 }

@@ -8,11 +8,11 @@ use std::time::Duration;
 use switchboard_core::record::Position;
 use switchboard_core::record::{
     Coordinates, HeaderKind, Headers, OutputLimits, OutputRules, Record, TenantHeader, TenantId, TenantSchema,
-    shard_of, to_routed,
+    shard_of, to_repartitioned,
 };
 use switchboard_core::routing::Routing;
 use switchboard_core::state::StateLimits;
-use switchboard_core::worker::{BatchLimits, Event, Next, Partition, Rules, StartFrom, Stop, Worker};
+use switchboard_core::worker::{BatchLimits, Event, FatalError, Next, Partition, StartFrom, Worker, WorkerConfig};
 
 use super::fake_broker::{FakeBroker, Kafka};
 use super::fake_plugins::{FakeLookups, FakePlugins, Names, Notes, release};
@@ -34,8 +34,8 @@ pub(crate) struct Rig {
     routing: Rc<RefCell<Option<Arc<Routing>>>>,
 }
 
-pub(crate) fn rules() -> Rules {
-    Rules {
+pub(crate) fn rules() -> WorkerConfig {
+    WorkerConfig {
         app: "app".into(),
         shards: 2,
         tenants: TenantSchema::new(vec![TenantHeader { name: "T".into(), kind: HeaderKind::Text }]),
@@ -63,7 +63,7 @@ pub(crate) fn header(headers: &Headers, name: &str) -> String {
 
 impl Rig {
     /// Assigned these, nothing read yet.
-    pub(crate) fn with(rules: Rules, assigned: &[Partition]) -> Self {
+    pub(crate) fn with(rules: WorkerConfig, assigned: &[Partition]) -> Self {
         let mut kafka = Kafka::new();
         kafka.assignment = assigned.to_vec();
         kafka.events.push_back(Event::Assigned(assigned.to_vec()));
@@ -92,7 +92,7 @@ impl Rig {
         Self::ready_with(rules())
     }
 
-    pub(crate) fn ready_with(rules: Rules) -> Self {
+    pub(crate) fn ready_with(rules: WorkerConfig) -> Self {
         let mut rig = Self::with(rules, &[SOURCE, SHARD_A, SHARD_D]);
         rig.run();
         rig.kafka().calls.clear();
@@ -114,29 +114,29 @@ impl Rig {
         log.extend(messages.iter().map(|(tenant, command)| message(tenant, command)));
     }
 
-    /// Records of the shard topic, as routed from the source's offsets 0, 1, ..
+    /// Records of the repartition topic, as routed from the source's offsets 0, 1, ..
     pub(crate) fn routed(&self, messages: &[(&str, &str)]) {
         self.routed_from("IN", None, messages);
     }
 
     /// The same from another topic, by a worker that knew of changes of routes up to this one.
-    pub(crate) fn routed_from(&self, token: &str, routes: Option<Position>, messages: &[(&str, &str)]) {
+    pub(crate) fn routed_from(&self, alias: &str, routes: Option<Position>, messages: &[(&str, &str)]) {
         let mut kafka = self.kafka();
         for (tenant, command) in messages {
             let shard = Partition::Shard(shard_of(&TenantId::new(*tenant), 2));
             let log = kafka.logs.entry(shard).or_default();
             let source =
-                Coordinates { topic: Arc::from(token), partition: 0, offset: i64::try_from(log.len()).unwrap() };
-            log.push(to_routed(message(tenant, command), &source, routes));
+                Coordinates { topic: Arc::from(alias), partition: 0, offset: i64::try_from(log.len()).unwrap() };
+            log.push(to_repartitioned(message(tenant, command), &source, routes));
         }
     }
 
-    pub(crate) fn step(&mut self) -> Result<Next, Stop> {
+    pub(crate) fn step(&mut self) -> Result<Next, FatalError> {
         self.worker.step()
     }
 
     /// Steps until nothing happens any more, or for so long that it never will.
-    pub(crate) fn try_run(&mut self) -> Result<(), Stop> {
+    pub(crate) fn try_run(&mut self) -> Result<(), FatalError> {
         let mut quiet = 0;
         for _ in 0..MOST_STEPS {
             let before = self.kafka().calls.len();

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use switchboard_core::record::Position;
-use switchboard_core::record::{TenantId, restore_routed};
-use switchboard_core::routing::{Availability, OnFailure, Ran, Release, Route, RouteTable, Routing, Slot};
+use switchboard_core::record::{TenantId, from_repartitioned};
+use switchboard_core::routing::{Availability, LastRun, OnFailure, Release, Route, RouteTable, Routing, Versioned};
 use switchboard_core::state::encode_key;
 use switchboard_core::worker::{Event, Fault, Partition};
 
@@ -46,7 +46,7 @@ impl At {
         let failed = &mut self.releases[usize::from(number) - 1];
         let Availability::Ready(release) = &*failed else { unreachable!("it is made so once") };
         let consumes = Some(release.manifest.consumes.clone());
-        *failed = Availability::Failed { why: "no memory".into(), consumes, passes: false };
+        *failed = Availability::Failed { why: "no memory".into(), consumes, transient: false };
         self.on_failure = on_failure;
         self
     }
@@ -63,10 +63,13 @@ impl At {
     fn table(&self) -> RouteTable {
         let to = |number| {
             let previous = (number > 1).then(|| release(number - 1).digest);
-            Slot { route: Some(Route { release: release(number).digest, previous, gate: None }), offset: self.offset }
+            Versioned {
+                route: Some(Route { release: release(number).digest, previous, gate: None }),
+                offset: self.offset,
+            }
         };
         let pins = self.pins.iter().map(|(tenant, number)| (TenantId::new(*tenant), to(*number))).collect();
-        RouteTable { default: to(self.default), share: Slot::default(), pins }
+        RouteTable { default: to(self.default), share: Versioned::default(), pins }
     }
 
     fn routing(self) -> Routing {
@@ -87,10 +90,10 @@ fn rig(at: At) -> Rig {
 
 /// What the changelog says of a tenant.
 fn ran(rig: &Rig, tenant: &str) -> Option<(u8, u32, i64)> {
-    let key = encode_key(&TenantId::new(tenant), Ran::KEY);
+    let key = encode_key(&TenantId::new(tenant), LastRun::KEY);
     let kafka = rig.kafka();
     let (_, value) = kafka.changelogs.values().flatten().rfind(|(k, _)| *k == key)?;
-    let ran = Ran::decode(value.as_ref()?)?;
+    let ran = LastRun::decode(value.as_ref()?)?;
     assert_eq!(ran.route.topic, TOPIC);
     Some((ran.release.bytes()[0], ran.state_version, ran.route.offset))
 }
@@ -105,9 +108,9 @@ fn last_note(rig: &Rig, tenant: &str) -> String {
 /// A predecessor ran this tenant so.
 fn left_behind(rig: &Rig, tenant: &str, shard: i32, number: u8, state_version: u32, offset: i64) {
     let route = Position { topic: TOPIC, offset };
-    let entry = Ran { release: release(number).digest, state_version, route }.encode();
+    let entry = LastRun { release: release(number).digest, state_version, route }.encode();
     let mut kafka = rig.kafka();
-    kafka.changelogs.entry(shard).or_default().push((encode_key(&TenantId::new(tenant), Ran::KEY), Some(entry)));
+    kafka.changelogs.entry(shard).or_default().push((encode_key(&TenantId::new(tenant), LastRun::KEY), Some(entry)));
     kafka.committed.insert(Partition::Shard(shard), 0);
 }
 
@@ -182,7 +185,7 @@ fn a_shard_that_waits_can_be_given_away_and_come_back() {
 fn offsets_of_another_control_topic_are_not_waited_for() {
     let mut rig = Rig::with(rules(), &[SHARD_A]);
     left_behind(&rig, "A", 0, 2, 1, 800);
-    let other = Ran { release: release(2).digest, state_version: 1, route: Position { topic: 1, offset: 800 } };
+    let other = LastRun { release: release(2).digest, state_version: 1, route: Position { topic: 1, offset: 800 } };
     rig.kafka().changelogs.get_mut(&0).unwrap()[0].1 = Some(other.encode());
     rig.reroute(at(5, 1, &[]).routing());
     rig.routed(&[("A", "count")]);
@@ -227,7 +230,7 @@ fn a_tenant_that_ran_a_release_elsewhere_does_not_go_back_because_this_host_cann
 fn a_tenant_without_any_route_waits_for_one() {
     let mut rig = Rig::with(rules(), &[SOURCE, SHARD_A, SHARD_D]);
     let pinned = Routing::new(
-        RouteTable { default: Slot::default(), ..at(5, 1, &[("D", 1)]).table() },
+        RouteTable { default: Versioned::default(), ..at(5, 1, &[("D", 1)]).table() },
         Some(Position { topic: TOPIC, offset: 6 }),
         None,
         BTreeMap::from([(release(1).digest, Availability::Ready(Arc::new(release(1))))]),
@@ -257,7 +260,7 @@ fn topics_are_subscribed_to_for_as_long_as_a_release_consumes_them() {
     assert_eq!(rig.outputs(), ["A1@2"], "D's release does not consume it");
     assert_eq!((rig.committed(more), rig.committed(SHARD_D)), (Some(2), Some(1)), "and it is settled");
     assert_eq!(rig.dead_letters(), []);
-    let routed = restore_routed(rig.kafka().logs[&SHARD_D][0].clone(), &[]).unwrap();
+    let routed = from_repartitioned(rig.kafka().logs[&SHARD_D][0].clone(), &[]).unwrap();
     assert_eq!(routed.routes, Some(Position { topic: TOPIC, offset: 8 }), "which routes led to the topic");
     rig.reroute(at(9, 1, &[]).routing());
     rig.kafka().events.push_back(Event::Revoked(vec![more]));
@@ -339,7 +342,7 @@ fn what_the_wanted_release_consumes_waits_where_that_is_tried_again_soon() {
     let mut rig = rig(at(5, 1, &[]));
     let mut slow = at(8, 2, &[]);
     let consumes = Some(vec!["IN".into(), "MORE".into()]);
-    slow.releases[1] = Availability::Failed { why: "it is not read yet".into(), consumes, passes: true };
+    slow.releases[1] = Availability::Failed { why: "it is not read yet".into(), consumes, transient: true };
     rig.reroute(slow.routing());
     rig.routed(&[("A", "count")]);
     rig.routed_from("OTHER", None, &[("A", "say other")]);
@@ -357,7 +360,7 @@ fn what_the_wanted_release_consumes_waits_where_that_is_tried_again_soon() {
 fn what_a_release_consumes_that_nothing_is_known_of_may_be_anything() {
     let mut rig = rig(at(5, 1, &[]));
     let mut unknown = at(8, 2, &[]);
-    unknown.releases[1] = Availability::Failed { why: "it is gone".into(), consumes: None, passes: false };
+    unknown.releases[1] = Availability::Failed { why: "it is gone".into(), consumes: None, transient: false };
     rig.reroute(unknown.routing());
     rig.routed_from("MORE", None, &[("A", "count")]);
     rig.run();

@@ -1,6 +1,6 @@
 //! How partitions that were assigned are taken over: in one order, and never on a guess.
 
-use switchboard_core::worker::{Event, Fault, Partition, Rules, StartFrom};
+use switchboard_core::worker::{Event, Fault, Partition, StartFrom, WorkerConfig};
 
 use super::fake_broker::{Effect, Entry};
 use super::rig::{Rig, SHARD_A, SHARD_D, SOURCE, rules};
@@ -146,7 +146,7 @@ fn a_shard_whose_state_is_all_deleted_needs_no_offset() {
 #[test]
 fn a_source_without_an_offset_starts_where_the_setting_says() {
     for (start_from, expected) in [(StartFrom::Earliest, vec!["D1", "D2", "D3"]), (StartFrom::Latest, vec!["D1"])] {
-        let mut rig = Rig::with(Rules { start_from, ..rules() }, &[SOURCE, SHARD_A, SHARD_D]);
+        let mut rig = Rig::with(WorkerConfig { start_from, ..rules() }, &[SOURCE, SHARD_A, SHARD_D]);
         rig.produce(&[("D", "count"); 2]);
         rig.step().unwrap();
         rig.produce(&[("D", "count")]);
@@ -157,7 +157,7 @@ fn a_source_without_an_offset_starts_where_the_setting_says() {
 
 #[test]
 fn a_source_that_starts_at_its_end_loses_nothing_to_a_restart_before_its_first_commit() {
-    let mut rig = Rig::with(Rules { start_from: StartFrom::Latest, ..rules() }, &[SOURCE, SHARD_A, SHARD_D]);
+    let mut rig = Rig::with(WorkerConfig { start_from: StartFrom::Latest, ..rules() }, &[SOURCE, SHARD_A, SHARD_D]);
     rig.produce(&[("D", "reject"); 2]);
     rig.run();
     rig.produce(&[("D", "count")]);

@@ -46,7 +46,7 @@ impl ArtifactReader {
         Ok(Self { consumer, topic: topic.to_owned() })
     }
 
-    /// The bytes of an artifact, which have its digest. `offsets`: of its chunks, as `Control::chunks` gives them.
+    /// The bytes of an artifact, which have its digest. `offsets`: of its chunks, as `RegistryState::chunks` gives them.
     ///
     /// # Errors
     /// When a chunk is gone, the bytes are others, or one chunk takes longer than `patience`.

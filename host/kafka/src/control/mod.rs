@@ -8,6 +8,6 @@ mod status;
 mod writer;
 
 pub use artifacts::{ArtifactReader, FetchError};
-pub use reader::{ControlError, ControlReader, ControlRecord, Polled};
+pub use reader::{ControlError, ControlReader, FetchedRecord, Polled};
 pub use status::StatusWriter;
 pub use writer::{ControlWriter, UpdateError};

@@ -7,12 +7,12 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::Message as _;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::{Offset, TopicPartitionList};
-use switchboard_core::registry::Control;
+use switchboard_core::registry::RegistryState;
 
-use super::super::client::{Nag, PlainContext};
-use super::super::native;
-use super::super::native::describe::{Operation, allowed_on_topics};
+use super::super::client::{PlainContext, ThrottledWarn};
 use super::super::properties::ClientOptions;
+use super::super::sys;
+use super::super::sys::describe::{Operation, allowed_on_topics};
 
 /// One request.
 const REQUEST: Duration = Duration::from_secs(2);
@@ -28,12 +28,12 @@ pub struct ControlReader {
     topic: String,
     /// The offset to go on from; `None`: reading has not begun.
     position: Option<i64>,
-    nag: Nag,
+    nag: ThrottledWarn,
 }
 
 /// A record of the control topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ControlRecord {
+pub struct FetchedRecord {
     pub offset: i64,
     /// The broker's time, in milliseconds since 1970.
     pub timestamp: i64,
@@ -45,7 +45,7 @@ pub struct ControlRecord {
 /// What a look at the control topic gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Polled {
-    Record(ControlRecord),
+    Record(FetchedRecord),
     /// Nothing came within the time given.
     Nothing,
     /// What was to be read next is not there any more, so the topic was deleted and made anew: begin with a new reader.
@@ -80,7 +80,7 @@ impl ControlReader {
         let client = || BaseConsumer::from_config_and_context(&config, PlainContext::new(&config));
         let (consumer, bounds) = (client()?, client()?);
         let servers = options.bootstrap_servers.clone();
-        Ok(Self { consumer, bounds, servers, topic: topic.to_owned(), position: None, nag: Nag::default() })
+        Ok(Self { consumer, bounds, servers, topic: topic.to_owned(), position: None, nag: ThrottledWarn::default() })
     }
 
     /// Begins to read. Until it has succeeded once nothing comes.
@@ -134,7 +134,7 @@ impl ControlReader {
     /// # Errors
     /// Why it cannot be had.
     pub fn incarnation(&self) -> Result<u64, ControlError> {
-        let id = native::topic_id(self.bounds.client(), &self.topic, REQUEST);
+        let id = sys::topic_id(self.bounds.client(), &self.topic, REQUEST);
         let id = id.map_err(|error| ControlError::NoId { topic: self.topic.clone(), error })?;
         // Random bits, of which half are enough to tell two apart.
         Ok(id.map_or(0, |id| u64::try_from(id & u128::from(u64::MAX)).unwrap_or_default()))
@@ -152,7 +152,7 @@ impl ControlReader {
             Some(Ok(message)) => {
                 let offset = message.offset();
                 self.position = Some(offset + 1);
-                Polled::Record(ControlRecord {
+                Polled::Record(FetchedRecord {
                     offset,
                     timestamp: message.timestamp().to_millis().unwrap_or(0),
                     key: message.key().unwrap_or_default().to_vec(),
@@ -173,7 +173,7 @@ impl ControlReader {
     ///
     /// # Errors
     /// When the topic is not there, may not be read, or is not read so far within `patience`.
-    pub fn read_to_end(&mut self, control: &mut Control, patience: Duration) -> Result<(), ControlError> {
+    pub fn read_to_end(&mut self, control: &mut RegistryState, patience: Duration) -> Result<(), ControlError> {
         let deadline = Instant::now() + patience;
         let end = loop {
             match self.start().and_then(|()| self.bounds()) {
@@ -195,9 +195,9 @@ impl ControlReader {
     ///
     /// # Errors
     /// When the topic was made anew.
-    pub fn take(&mut self, control: &mut Control, wait: Duration) -> Result<bool, ControlError> {
+    pub fn take(&mut self, control: &mut RegistryState, wait: Duration) -> Result<bool, ControlError> {
         match self.poll(wait) {
-            Polled::Record(ControlRecord { offset, timestamp, key, value }) => {
+            Polled::Record(FetchedRecord { offset, timestamp, key, value }) => {
                 if let Err(malformed) = control.apply(offset, timestamp, &key, value.as_deref()) {
                     tracing::warn!(offset, "{malformed}; it is taken for deleted");
                 }

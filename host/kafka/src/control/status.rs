@@ -4,11 +4,11 @@ use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::types::RDKafkaErrorCode as Code;
-use switchboard_core::registry::{HostStatus, Key, Write};
+use switchboard_core::registry::{ControlRecord, HostStatus, Key};
 
 use super::super::client::ProducerEvents;
-use super::super::native;
 use super::super::properties::ClientOptions;
+use super::super::sys;
 
 /// Writes a host's status to the control topic: its own record, decided by nothing that is there, so outside of
 /// transactions and without fencing whoever is in the middle of one.
@@ -33,9 +33,9 @@ impl StatusWriter {
     pub fn write(&self, instance: &str, status: Option<&HostStatus>) -> KafkaResult<()> {
         self.poll();
         let key = Key::Host(instance.to_owned());
-        let Write { key, value } = match status {
-            Some(status) => Write::json(key, status),
-            None => Write::tombstone(key),
+        let ControlRecord { key, value } = match status {
+            Some(status) => ControlRecord::json(key, status),
+            None => ControlRecord::tombstone(key),
         };
         let key = key.to_string();
         let mut record = BaseRecord::<[u8], [u8]>::to(&self.topic).partition(0).key(key.as_bytes());
@@ -57,7 +57,7 @@ impl StatusWriter {
     /// When it is not.
     pub fn flush(&self, wait: Duration) -> KafkaResult<()> {
         let deadline = std::time::Instant::now() + wait;
-        while !native::flush(&self.producer, Duration::from_millis(5)) {
+        while !sys::flush(&self.producer, Duration::from_millis(5)) {
             self.poll();
             if std::time::Instant::now() >= deadline {
                 return Err(KafkaError::Flush(Code::OperationTimedOut));

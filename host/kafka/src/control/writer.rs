@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use rdkafka::error::KafkaError;
 use switchboard_core::record::Record;
-use switchboard_core::registry::{Control, Decision};
+use switchboard_core::registry::{Decision, RegistryState};
 use switchboard_core::worker::Fault;
 
 use super::super::producer::Producer;
@@ -26,7 +26,7 @@ pub struct ControlWriter {
     options: ClientOptions,
     topology: Topology,
     reader: ControlReader,
-    control: Control,
+    control: RegistryState,
 }
 
 /// Why nothing was changed, with what to do.
@@ -80,12 +80,12 @@ impl ControlWriter {
             options: options.clone(),
             topology: topology.clone(),
             reader: ControlReader::new(options, &topology.control)?,
-            control: Control::default(),
+            control: RegistryState::default(),
         })
     }
 
     /// What the topic said when it was read last.
-    pub fn control(&self) -> &Control {
+    pub fn control(&self) -> &RegistryState {
         &self.control
     }
 
@@ -100,7 +100,7 @@ impl ControlWriter {
     ///
     /// # Errors
     /// When the topic is not there or cannot be read.
-    pub fn read(&mut self) -> Result<&Control, ControlError> {
+    pub fn read(&mut self) -> Result<&RegistryState, ControlError> {
         self.reader.read_to_end(&mut self.control, PATIENCE)?;
         Ok(&self.control)
     }
@@ -120,7 +120,7 @@ impl ControlWriter {
     /// When it was decided not to, or the change was not made within 30 s.
     pub fn update<E>(
         &mut self,
-        mut decide: impl FnMut(&Control) -> Result<Decision, E>,
+        mut decide: impl FnMut(&RegistryState) -> Result<Decision, E>,
     ) -> Result<Decision, UpdateError<E>> {
         let started = Instant::now();
         // Most of the reading happens while nobody is fenced.
@@ -158,7 +158,7 @@ impl ControlWriter {
 
     fn attempt<E>(
         &mut self,
-        decide: &mut impl FnMut(&Control) -> Result<Decision, E>,
+        decide: &mut impl FnMut(&RegistryState) -> Result<Decision, E>,
         unclear: &mut Option<Decision>,
         deadline: Instant,
     ) -> Result<Decision, Failure<E>> {

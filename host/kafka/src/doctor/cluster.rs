@@ -114,7 +114,7 @@ fn release(config: &HashMap<String, String>) -> Finding {
 fn transaction(cluster: &Cluster<'_>) -> Finding {
     let app = &cluster.asked.options.app;
     let (mut config, heard) = (cluster.asked.options.producer(0), Heard::default());
-    config.set("transactional.id", format!("{app}-doctor"));
+    config.set("transactional.id", format!("{app}-switchboard-doctor"));
     let result =
         BaseProducer::from_config_and_context(&config, heard.clone()).and_then(|producer: BaseProducer<Heard>| {
             let result = producer.init_transactions(REQUEST).and_then(|()| {
@@ -126,12 +126,12 @@ fn transaction(cluster: &Cluster<'_>) -> Finding {
             result
         });
     match result {
-        Ok(()) => Finding::ok("transactions", format!("can be begun under the id {app}-doctor")),
+        Ok(()) => Finding::ok("transactions", format!("can be begun under the id {app}-switchboard-doctor")),
         Err(error) => Finding::problem(
             "transactions",
-            format!("cannot be begun under the id {app}-doctor: {}", heard.explain(&error)),
+            format!("cannot be begun under the id {app}-switchboard-doctor: {}", heard.explain(&error)),
             format!(
-                "Allow this client WRITE on the transactional ids that begin with {app}-; when time ran out, see the brokers' \
+                "Allow this client WRITE on the transactional ids that begin with {app}-switchboard-; when time ran out, see the brokers' \
                  log for why __transaction_state cannot be created or led (as many brokers as its replication factor?)"
             ),
         ),

@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
+use super::super::committed_offsets::{Committed, lost_place};
 use super::super::finding::Finding;
-use super::super::history::{Committed, lost_place};
 use super::super::lag::{LagReader, TopicLag, for_people, grouped};
-use super::super::native::describe::describe_group;
 use super::super::properties::{ClientOptions, GroupProtocol};
+use super::super::sys::describe::describe_group;
 use super::brokers::Configs;
 use super::{Cluster, Doctor, REQUEST};
 use crate::Shutdown;

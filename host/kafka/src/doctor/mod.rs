@@ -6,9 +6,9 @@
 mod brokers;
 mod client;
 mod cluster;
+mod connectivity;
 mod group;
 mod permissions;
-mod reach;
 mod topics;
 
 use std::time::Duration;
@@ -60,7 +60,7 @@ impl Doctor<'_> {
     /// # Errors
     /// When librdkafka refuses the configuration.
     pub fn examine(&self, mut tell: impl FnMut(Section)) -> KafkaResult<()> {
-        let (findings, metadata) = reach::brokers(self.options)?;
+        let (findings, metadata) = connectivity::brokers(self.options)?;
         tell(Section { title: "Brokers", findings });
         let Some(metadata) = metadata else { return Ok(()) };
         let config = self.options.plain();

@@ -4,7 +4,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 use super::super::finding::Finding;
-use super::super::native::describe::{Allowed, Operation, allowed_on_topics, describe_group};
+use super::super::sys::describe::{Allowed, Operation, allowed_on_topics, describe_group};
 use super::{Cluster, REQUEST};
 
 pub(super) fn check(cluster: &Cluster<'_>) -> Vec<Finding> {

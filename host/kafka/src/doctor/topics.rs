@@ -6,8 +6,8 @@ use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 use rdkafka::metadata::MetadataTopic;
 
 use super::super::finding::Finding;
-use super::super::fit::{self, Internal};
 use super::super::properties::MAX_RECORD_BYTES;
+use super::super::topic_requirements::{self, Internal};
 use super::super::topics::{Configs, configs, exists, facts, internal, wait_for};
 use super::super::topology::TopicName;
 use super::{Cluster, REQUEST};
@@ -28,8 +28,11 @@ pub(super) fn check(cluster: &Cluster<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for topic in &internal {
         if exists(&cluster.metadata, topic.name) {
-            let found =
-                fit::check(topic, &facts(&cluster.metadata, topic.name, &configs), cluster.asked.replication_factor);
+            let found = topic_requirements::check(
+                topic,
+                &facts(&cluster.metadata, topic.name, &configs),
+                cluster.asked.replication_factor,
+            );
             whole(&format!("the topic {}", topic.name), found, topic.name, cluster, &mut findings);
         } else {
             findings.push(to_be_created(topic, cluster));
@@ -117,7 +120,7 @@ fn external(
     findings.push(Finding::warning(
         subject,
         format!("does not exist, or is not shown to this client; until then {until}"),
-        format!("Create it, or name another in the environment variable {}", topic.token),
+        format!("Create it, or name another in the environment variable {}", topic.alias),
     ));
 }
 

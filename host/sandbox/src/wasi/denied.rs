@@ -7,7 +7,7 @@ use wasmtime::{Engine, Result, bail};
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, DynPollable, IoError};
 
 use crate::guest::Guest;
-use crate::verdict::Halt;
+use crate::trap::HostTrap;
 
 const PACKAGES: [&str; 2] = ["wasi:filesystem/", "wasi:sockets/"];
 /// The one function of them that answers: a libc asks it when a path is opened for the first time, and then knows of
@@ -57,7 +57,7 @@ fn deny_instance(linker: &mut Linker<Guest>, name: &str, instance: &ComponentIns
             }
             ComponentItem::ComponentFunc(_) => {
                 let what = format!("{name}#{item_name}");
-                linker.func_new(item_name, move |_, _, _, _| bail!(Halt::NotGranted(what.clone())))?;
+                linker.func_new(item_name, move |_, _, _, _| bail!(HostTrap::NotGranted(what.clone())))?;
             }
             // Types: they are compared by their structure.
             _ => {}

@@ -6,9 +6,9 @@ use wasmtime_wasi::p2::bindings::sync::io::streams::StreamError as Failure;
 use wasmtime_wasi::p2::bindings::sync::io::{error, poll, streams};
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, DynPollable, IoError, StreamError, StreamResult};
 
-use crate::console::Stream;
 use crate::guest::Guest;
-use crate::verdict::Halt;
+use crate::guest_log::Stream;
+use crate::trap::HostTrap;
 
 /// How many bytes a guest may write to a stream in one call.
 const MAX_WRITE: u64 = 64 << 10;
@@ -54,7 +54,7 @@ impl poll::Host for Guest {
     fn poll(&mut self, pollables: Vec<Resource<DynPollable>>) -> Result<Vec<u32>> {
         self.pay(pollables.len() * size_of::<u32>())?;
         if pollables.is_empty() {
-            bail!(Halt::Misuse("poll of nothing"));
+            bail!(HostTrap::Misuse("poll of nothing"));
         }
         Ok((0..u32::try_from(pollables.len())?).collect())
     }

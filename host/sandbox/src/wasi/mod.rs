@@ -33,7 +33,7 @@ use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, DynPollable};
 pub(super) use denied::deny;
 
 use super::guest::{Guest, HasGuest};
-use super::verdict::Halt;
+use super::trap::HostTrap;
 
 /// What a Rust program's maps are seeded with, once an instance: so it cannot follow the message.
 const INSECURE_SEED: (u64, u64) = (0x7377_6974_6368_626f, 0x6172_6420_7365_6564);
@@ -84,11 +84,11 @@ impl cli::environment::Host for Guest {
 
 impl cli::exit::Host for Guest {
     fn exit(&mut self, status: std::result::Result<(), ()>) -> Result<()> {
-        bail!(Halt::Exit(status.is_err().into()))
+        bail!(HostTrap::Exit(status.is_err().into()))
     }
 
     fn exit_with_code(&mut self, code: u8) -> Result<()> {
-        bail!(Halt::Exit(code))
+        bail!(HostTrap::Exit(code))
     }
 }
 
@@ -180,7 +180,7 @@ impl clocks::monotonic_clock::Host for Guest {
     fn subscribe_instant(&mut self, when: u64) -> Result<Resource<DynPollable>> {
         self.pay(0)?;
         if when > nanoseconds(self.time()) {
-            bail!(Halt::Waits);
+            bail!(HostTrap::Waits);
         }
         Ok(io::ready())
     }
@@ -188,7 +188,7 @@ impl clocks::monotonic_clock::Host for Guest {
     fn subscribe_duration(&mut self, duration: u64) -> Result<Resource<DynPollable>> {
         self.pay(0)?;
         if duration > 0 {
-            bail!(Halt::Waits);
+            bail!(HostTrap::Waits);
         }
         Ok(io::ready())
     }

@@ -5,7 +5,7 @@ use sha2::{Digest as _, Sha256};
 use switchboard_core::record::{Class, Coordinates, Headers, Record, Tenant, TenantId};
 use switchboard_core::state::TenantState;
 use switchboard_core::worker::{Answers, Call, Outcome, Plugins as _};
-use switchboard_sandbox::{Instances, Limits, LoadError, Sandbox};
+use switchboard_sandbox::{InstancePool, Limits, LoadError, Sandbox};
 
 use crate::handmade::{Handmade, Migration};
 use crate::support::{hostile_path, log_of};
@@ -97,7 +97,7 @@ fn an_import_that_is_not_granted_is_named() {
 fn a_plugin_that_produces_to_a_topic_that_is_not_allowed_is_refused() {
     let bytes = std::fs::read(hostile_path()).unwrap();
     let load = |allowed: &[&str]| {
-        let allowed = allowed.iter().map(|&token| token.to_owned()).collect();
+        let allowed = allowed.iter().map(|&alias| alias.to_owned()).collect();
         sandbox().with_allowed_topics(allowed).load(&bytes).map(|_| ()).map_err(|error| error.to_string())
     };
     assert_eq!(load(&["AUDIT", "OUT"]), Ok(()));
@@ -143,7 +143,7 @@ fn a_plugin_that_cannot_say_what_it_is_is_refused() {
     let error = refused(&Handmade { name: "", ..Handmade::default() });
     assert_eq!(error, "its manifest (describe) has an empty name");
     let error = refused(&Handmade { consumes: "A\\0aB", ..Handmade::default() });
-    assert!(error.contains("control characters in the topic token in consumes \"A\\nB"), "{error}");
+    assert!(error.contains("control characters in the topic alias in consumes \"A\\nB"), "{error}");
 }
 
 #[test]
@@ -238,7 +238,7 @@ fn a_handmade_plugin_handles_messages_and_its_loop_is_ended() {
     let run = |handle: &'static str| {
         let limits = Limits { fuel: 1_000_000, ..Limits::default() };
         let artifact = Arc::new(sandbox().load(&Handmade { handle, ..Handmade::default() }.build()).unwrap());
-        let mut instances = Instances::new(Arc::clone(&artifact), limits);
+        let mut instances = InstancePool::new(Arc::clone(&artifact), limits);
         let tenant = Tenant { id: TenantId::new("t"), headers: Headers::new(), texts: vec![] };
         let source = Coordinates { topic: "IN".into(), partition: 0, offset: 0 };
         let call = Call { tenant: &tenant, record: &Record::default(), source: &source };

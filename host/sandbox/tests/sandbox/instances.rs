@@ -3,7 +3,7 @@ use std::sync::Arc;
 use switchboard_core::record::Record;
 use switchboard_core::vectors;
 use switchboard_core::worker::{Outcome, Query};
-use switchboard_sandbox::{Instances, Limits, Sandbox};
+use switchboard_sandbox::{InstancePool, Limits, Sandbox};
 
 use crate::support::{Bench, hostile_path};
 
@@ -120,8 +120,8 @@ fn a_failed_message_leaves_no_state_behind_and_warm_or_fresh_is_all_the_same() {
     );
     let sandbox = Sandbox::new(Limits::default()).unwrap();
     let artifact = Arc::new(sandbox.load_file(&hostile_path()).unwrap());
-    for kind in [vectors::Instances::Warm, vectors::Instances::Fresh] {
-        let mut instances = Instances::new(Arc::clone(&artifact), Limits::default());
+    for kind in [vectors::InstanceReuse::Warm, vectors::InstanceReuse::Fresh] {
+        let mut instances = InstancePool::new(Arc::clone(&artifact), Limits::default());
         let scenario = &vectors::parse(&file).unwrap()[0];
         let report = vectors::run(scenario, artifact.release(), &mut instances, kind).unwrap();
         assert_eq!(report.failures, [], "{kind:?}");

@@ -7,8 +7,8 @@ use switchboard_core::record::{Coordinates, Headers, Record, Tenant, TenantId};
 use switchboard_core::routing::{Availability, OnFailure, RouteTable, Routing};
 use switchboard_core::state::TenantState;
 use switchboard_core::worker::{Answers, Call, Outcome, Plugins as _, Query};
-use switchboard_sandbox::{Artifact, Instances, Limits, LoadError, Sandbox};
-use switchboard_sandbox::{Board, Publication};
+use switchboard_sandbox::{Artifact, InstancePool, Limits, LoadError, Sandbox};
+use switchboard_sandbox::{RoutingSnapshot, RoutingWatch};
 
 use crate::support::hostile_path;
 
@@ -22,7 +22,7 @@ fn load(name: &str) -> Result<Arc<Artifact>, LoadError> {
 
 /// A tenant, and releases that run it by turns.
 struct Bench {
-    instances: Instances,
+    instances: InstancePool,
     artifacts: BTreeMap<&'static str, Arc<Artifact>>,
     state: TenantState,
     tenant: Tenant,
@@ -37,7 +37,7 @@ impl Bench {
         let releases = artifacts.values().map(ready).collect();
         let routing = Arc::new(Routing::new(RouteTable::default(), None, None, releases, OnFailure::Keep));
         let published = artifacts.values().map(|artifact| (artifact.digest(), Arc::clone(artifact))).collect();
-        let board = Board::new(Publication { routing, artifacts: published });
+        let board = RoutingWatch::new(RoutingSnapshot { routing, artifacts: published });
         let mut answers = Answers::default();
         for (id, name) in [("1", "Ann"), ("2", "Bob")] {
             let entry = format!(
@@ -46,7 +46,7 @@ impl Bench {
             answers.insert(Query { source: "characters".into(), key: id.into() }, Some(entry.into_bytes()));
         }
         let tenant = Tenant { id: TenantId::new("t"), headers: Headers::new(), texts: vec![] };
-        let instances = Instances::following(&board, Limits::default());
+        let instances = InstancePool::following(&board, Limits::default());
         Self { instances, artifacts, state: TenantState::default(), tenant, answers, offset: 0 }
     }
 
@@ -124,7 +124,7 @@ fn bad_releases_are_bad_in_their_own_way() {
         "{error}"
     );
 
-    let names = ["guests/examples/trapping", "guests/examples/unwilling", "guests/examples/further_token"];
+    let names = ["guests/examples/trapping", "guests/examples/unwilling", "guests/examples/further_topic"];
     let [trapping, unwilling, further] = names;
     let mut bench = Bench::new(&names);
     let mut ends = |value: &str| matches!(bench.handle(trapping, "IN", value), Outcome::Failed(_));

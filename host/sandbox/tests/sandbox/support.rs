@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use switchboard_core::record::{Class, Coordinates, Headers, Record, Tenant, TenantId};
 use switchboard_core::state::{StateLimits, TenantState};
 use switchboard_core::worker::{Answers, Call, Outcome, Plugins as _};
-use switchboard_sandbox::{Artifact, Instances, Limits, Sandbox};
+use switchboard_sandbox::{Artifact, InstancePool, Limits, Sandbox};
 
 static HOSTILE: LazyLock<Arc<Artifact>> = LazyLock::new(|| {
     let sandbox = Sandbox::new(Limits::default()).unwrap();
@@ -23,7 +23,7 @@ pub(crate) fn hostile_path() -> PathBuf {
 
 /// A worker with the hostile plugin, which numbers its messages.
 pub(crate) struct Bench {
-    pub(crate) instances: Instances,
+    pub(crate) instances: InstancePool,
     states: BTreeMap<String, TenantState>,
     pub(crate) answers: Answers,
     /// Place of the next message in its partition, and its timestamp.
@@ -39,7 +39,7 @@ impl Bench {
     pub(crate) fn with(change: impl Fn(&mut Limits)) -> Self {
         let mut limits = Limits::default();
         change(&mut limits);
-        let instances = Instances::new(Arc::clone(&HOSTILE), limits);
+        let instances = InstancePool::new(Arc::clone(&HOSTILE), limits);
         Self { instances, states: BTreeMap::new(), answers: Answers::default(), offset: 0 }
     }
 

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use comfy_table::{Table, presets};
 use switchboard_core::record::{TenantId, TenantSchema};
 use switchboard_core::registry::{
-    Audience, By, Control, Decision, Entry, FindError, Refusal, RouteChange, RouteValue, Stamp,
+    Actor, Audience, ChangeRequest, Decision, Entry, FindError, Refusal, RegistryState, RouteChange, RouteValue,
 };
 use switchboard_core::routing::Digest;
 use switchboard_core::routing::Manifest;
@@ -54,8 +54,8 @@ impl Application {
     }
 
     /// What the control topic says now; nothing where there is none, which is told.
-    pub(super) fn read(&self) -> anyhow::Result<Control> {
-        let mut control = Control::default();
+    pub(super) fn read(&self) -> anyhow::Result<RegistryState> {
+        let mut control = RegistryState::default();
         let mut reader = ControlReader::new(&self.options, &self.topology.control).context("making a Kafka client")?;
         match reader.read_to_end(&mut control, PATIENCE) {
             Err(error @ ControlError::NoTopic(_)) => tracing::warn!("{error}"),
@@ -83,13 +83,13 @@ impl Application {
     }
 
     /// Whether hosts can have the topics of a plugin beside those of all releases that a route names.
-    pub(super) fn check_topics(&self, control: &Control, manifest: &Manifest) -> Result<(), TopologyError> {
+    pub(super) fn check_topics(&self, control: &RegistryState, manifest: &Manifest) -> Result<(), TopologyError> {
         let routed = control.routes().routes().filter_map(|route| control.release(&route.release));
         let manifests: Vec<_> = routed.map(|record| &record.manifest).chain([manifest]).collect();
-        let tokens = |list: fn(&Manifest) -> &[String]| -> Vec<_> {
-            manifests.iter().flat_map(|manifest| run::tokens(list(manifest))).collect()
+        let aliases = |list: fn(&Manifest) -> &[String]| -> Vec<_> {
+            manifests.iter().flat_map(|manifest| run::aliases(list(manifest))).collect()
         };
-        self.topology.with(&tokens(|manifest| &manifest.consumes), &tokens(|manifest| &manifest.produces)).map(drop)
+        self.topology.with(&aliases(|manifest| &manifest.consumes), &aliases(|manifest| &manifest.produces)).map(drop)
     }
 
     /// The tenants that are meant by these texts.
@@ -109,14 +109,14 @@ impl Application {
 }
 
 /// Who runs this command.
-pub(super) fn by() -> By {
+pub(super) fn by() -> Actor {
     let user = whoami::username().unwrap_or_else(|_| format!("uid {}", rustix::process::getuid().as_raw()));
-    By { user, host: rustix::system::uname().nodename().to_string_lossy().into_owned() }
+    Actor { user, host: rustix::system::uname().nodename().to_string_lossy().into_owned() }
 }
 
 /// A new change.
-pub(super) fn stamp(note: Option<String>) -> Stamp {
-    Stamp { id: Uuid::now_v7().to_string(), by: by(), note }
+pub(super) fn stamp(note: Option<String>) -> ChangeRequest {
+    ChangeRequest { id: Uuid::now_v7().to_string(), by: by(), note }
 }
 
 /// Makes a change and shows it; with `wait`, follows it for so long after all hosts go by it. False: trouble was seen then.
@@ -124,7 +124,7 @@ pub(super) fn change(
     writer: &mut ControlWriter,
     as_json: bool,
     wait: Option<Duration>,
-    decide: impl FnMut(&Control) -> Result<Decision, CommandError>,
+    decide: impl FnMut(&RegistryState) -> Result<Decision, CommandError>,
 ) -> anyhow::Result<bool> {
     let decision = update(writer, decide)?;
     let entry = entry(writer.control(), &decision)?.clone();
@@ -145,7 +145,7 @@ pub(super) fn change(
 /// Makes a change; warnings are told.
 pub(super) fn update(
     writer: &mut ControlWriter,
-    decide: impl FnMut(&Control) -> Result<Decision, CommandError>,
+    decide: impl FnMut(&RegistryState) -> Result<Decision, CommandError>,
 ) -> anyhow::Result<Decision> {
     let decision = writer.update(decide).map_err(|error| match error {
         UpdateError::Refused(error) => anyhow::Error::from(error),
@@ -158,12 +158,12 @@ pub(super) fn update(
 }
 
 /// A change that was made, as it stands in the history.
-pub(super) fn entry<'a>(control: &'a Control, decision: &Decision) -> anyhow::Result<&'a Entry> {
+pub(super) fn entry<'a>(control: &'a RegistryState, decision: &Decision) -> anyhow::Result<&'a Entry> {
     control.change(&decision.id).context("the change is not in the history that it was written to")
 }
 
 /// A change, for people.
-pub(super) fn tell(control: &Control, entry: &Entry) {
+pub(super) fn tell(control: &RegistryState, entry: &Entry) {
     let releases: Vec<_> = entry.change.releases.iter().map(|release| control.title(release)).collect();
     println!("{}", format!("{} {}", entry.change.what, releases.join(", ")).trim_end());
     for line in routes(control, &entry.change.routes) {
@@ -173,7 +173,7 @@ pub(super) fn tell(control: &Control, entry: &Entry) {
 }
 
 /// What became of each route, a line each.
-pub(super) fn routes(control: &Control, routes: &[RouteChange]) -> Vec<String> {
+pub(super) fn routes(control: &RegistryState, routes: &[RouteChange]) -> Vec<String> {
     let told = |value: &Option<RouteValue>| value.as_ref().map_or("none".to_owned(), |value| route(control, value));
     let line = |RouteChange { route, before, after, .. }: &RouteChange| {
         format!("{route}: {} -> {}", told(before), told(after))
@@ -182,7 +182,7 @@ pub(super) fn routes(control: &Control, routes: &[RouteChange]) -> Vec<String> {
 }
 
 /// A route's release, for people.
-pub(super) fn route(control: &Control, value: &RouteValue) -> String {
+pub(super) fn route(control: &RegistryState, value: &RouteValue) -> String {
     let title = control.title(&value.route().release);
     match value {
         RouteValue::Share(share) => format!("{title} for {} %", share.percent),
@@ -191,7 +191,7 @@ pub(super) fn route(control: &Control, value: &RouteValue) -> String {
 }
 
 /// Routes that name a release, by their names.
-pub(super) fn scopes_of(control: &Control, release: &Digest) -> Vec<String> {
+pub(super) fn scopes_of(control: &RegistryState, release: &Digest) -> Vec<String> {
     let named = control.routed().filter(|(_, value, _)| value.route().release == *release);
     named.map(|(scope, ..)| scope.to_string()).collect()
 }
@@ -203,7 +203,7 @@ pub(super) fn time(timestamp: i64) -> String {
 }
 
 /// The time by which it is told which hosts live: this machine's, or that of the newest record where this machine's is behind.
-pub(super) fn now(control: &Control) -> i64 {
+pub(super) fn now(control: &RegistryState) -> i64 {
     let ours = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     control.newest().max(i64::try_from(ours.as_millis()).unwrap_or(i64::MAX))
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use anyhow::Context as _;
-use switchboard_core::registry::{Control, Deployment, ReleaseRecord, deploy as decide};
+use switchboard_core::registry::{Deployment, RegistryState, ReleaseRecord, deploy as decide};
 
 use super::control::{Application, by, change, stamp};
 use super::run;
@@ -34,7 +34,7 @@ pub fn deploy(args: DeployArgs) -> anyhow::Result<bool> {
         sandbox.check(&bytes)
     });
     let artifact = artifact.with_context(|| path.display().to_string())?;
-    application.check_topics(&Control::default(), artifact.manifest())?;
+    application.check_topics(&RegistryState::default(), artifact.manifest())?;
     let record = ReleaseRecord {
         manifest: artifact.manifest().clone(),
         migrates: artifact.release().migrates.clone(),

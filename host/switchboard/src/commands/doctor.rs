@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use switchboard_core::registry::Control;
+use switchboard_core::registry::RegistryState;
 use switchboard_core::routing::Manifest;
 
 use super::run;
@@ -37,7 +37,7 @@ pub fn doctor(args: RunArgs, as_json: bool) -> anyhow::Result<bool> {
     let releases = Releases::of(&settings, &options, &own);
     tell(Section { title: "Releases", findings: releases.findings });
     let rules = run::rules(&settings);
-    let topology = own.with(&*run::tokens(&releases.consumes), &*run::tokens(&releases.produces))?;
+    let topology = own.with(&*run::aliases(&releases.consumes), &*run::aliases(&releases.produces))?;
     let doctor = Doctor {
         options: &options,
         topology: &topology,
@@ -72,7 +72,7 @@ impl Releases {
     fn of(settings: &Settings, options: &ClientOptions, topology: &Topology) -> Self {
         let mut releases = Self::default();
         releases.add_plugin(settings);
-        let mut control = Control::default();
+        let mut control = RegistryState::default();
         let read =
             ControlReader::new(options, &topology.control).map(|mut reader| reader.read_to_end(&mut control, READ));
         if let Ok(Err(error)) = read {

@@ -1,7 +1,7 @@
 //! `switchboard releases`: what was deployed, where it runs, and what was done.
 
 use serde_json::{Value, json};
-use switchboard_core::registry::{Control, Deployed, Entry, Seen, State};
+use switchboard_core::registry::{Deployed, Entry, HostRecord, RegistryState, State};
 use switchboard_core::routing::Digest;
 
 use super::control::{Application, now, print, routes, scopes_of, table, time};
@@ -23,16 +23,16 @@ pub fn releases(args: ReleasesArgs) -> anyhow::Result<()> {
 }
 
 /// The latest first.
-fn newest_first(control: &Control) -> Vec<(&Digest, &Deployed)> {
+fn newest_first(control: &RegistryState) -> Vec<(&Digest, &Deployed)> {
     let mut releases: Vec<_> = control.releases().iter().collect();
     releases.sort_by_key(|(_, deployed)| std::cmp::Reverse(deployed.offset));
     releases
 }
 
 /// Living hosts that can run a release, and those that cannot.
-fn hosts_of<'a>(control: &'a Control, release: &Digest) -> (Vec<&'a str>, Vec<Value>) {
+fn hosts_of<'a>(control: &'a RegistryState, release: &Digest) -> (Vec<&'a str>, Vec<Value>) {
     let (mut ready, mut failed) = (Vec::new(), Vec::new());
-    for Seen { status, .. } in control.living(now(control)) {
+    for HostRecord { status, .. } in control.living(now(control)) {
         match status.state_of(release) {
             Some(State::Ready) => ready.push(status.instance.as_str()),
             Some(State::Failed { reason }) => failed.push(json!({ "instance": status.instance, "reason": reason })),
@@ -42,7 +42,7 @@ fn hosts_of<'a>(control: &'a Control, release: &Digest) -> (Vec<&'a str>, Vec<Va
     (ready, failed)
 }
 
-fn as_json(control: &Control) -> anyhow::Result<Value> {
+fn as_json(control: &RegistryState) -> anyhow::Result<Value> {
     let mut releases = Vec::new();
     for (digest, Deployed { record, offset, timestamp }) in newest_first(control) {
         let (ready, failed) = hosts_of(control, digest);
@@ -66,7 +66,7 @@ fn as_json(control: &Control) -> anyhow::Result<Value> {
     Ok(json!({ "releases": releases, "hosts": hosts }))
 }
 
-fn tell(control: &Control) {
+fn tell(control: &RegistryState) {
     let mut releases = table(&["RELEASE", "DIGEST", "STATE", "BYTES", "SIGNED", "DEPLOYED", "BY", "HOSTS", "ROUTES"]);
     for (digest, Deployed { record, timestamp, .. }) in newest_first(control) {
         let (ready, failed) = hosts_of(control, digest);
@@ -124,7 +124,7 @@ fn some(names: &[String]) -> String {
     }
 }
 
-fn tell_history(control: &Control) {
+fn tell_history(control: &RegistryState) {
     for Entry { id, timestamp, change, .. } in control.history() {
         let releases: Vec<_> = change.releases.iter().map(|release| control.title(release)).collect();
         let line = format!("{}  {}  {} {}", time(*timestamp), change.by, change.what, releases.join(", "));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use switchboard_core::record::TenantId;
-use switchboard_core::registry::{Control, RouteValue, Scope, clear_routes, set_routes};
+use switchboard_core::registry::{RegistryState, RouteValue, Scope, clear_routes, set_routes};
 
 use super::control::{Application, change, print, route as told, stamp, table};
 use crate::cli::{RouteCommand, Scopes};
@@ -45,7 +45,7 @@ fn meant(application: &Application, scopes: &Scopes) -> anyhow::Result<BTreeSet<
     Ok(tenants.chain(others.into_iter().filter_map(|(is_meant, scope)| is_meant.then_some(scope))).collect())
 }
 
-fn show(control: &Control, tenant: Option<&TenantId>, as_json: bool) -> anyhow::Result<()> {
+fn show(control: &RegistryState, tenant: Option<&TenantId>, as_json: bool) -> anyhow::Result<()> {
     let only = tenant.map(|tenant| control.scope_of(tenant));
     let routes = control.routed().filter(|(scope, ..)| only.as_ref().is_none_or(|only| only.as_ref() == Some(scope)));
     let routes: Vec<_> = routes.collect();
@@ -76,7 +76,7 @@ fn show(control: &Control, tenant: Option<&TenantId>, as_json: bool) -> anyhow::
     Ok(())
 }
 
-fn one(control: &Control, scope: &Scope, value: &RouteValue, offset: i64) -> serde_json::Result<Value> {
+fn one(control: &RegistryState, scope: &Scope, value: &RouteValue, offset: i64) -> serde_json::Result<Value> {
     let mut told = serde_json::to_value(value)?;
     told["route"] = json!(scope);
     told["offset"] = json!(offset);

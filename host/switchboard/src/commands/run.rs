@@ -8,12 +8,12 @@ use anyhow::Context as _;
 use switchboard_core::record::{OutputRules, TenantSchema};
 use switchboard_core::registry::HostStatus;
 use switchboard_core::routing::Manifest;
-use switchboard_core::worker::Rules;
+use switchboard_core::worker::WorkerConfig;
 
 use crate::cli::RunArgs;
 use crate::config::Settings;
 use crate::host::{Host, Plan};
-use crate::instance::Instance;
+use crate::instance::ProcessInstance;
 use crate::signals::stop_on_signals;
 use crate::telemetry;
 use switchboard_kafka::Shutdown;
@@ -23,8 +23,10 @@ use switchboard_kafka::{
     tell_lag,
 };
 use switchboard_lookup::{HttpLookups, Source};
-use switchboard_releases::{ControlTopic, Keeper, Loader, Shelf, Tally, TrustedKeys, Watched};
-use switchboard_sandbox::{Artifact, Instances, Limits, Sandbox};
+use switchboard_releases::{
+    ArtifactStore, ControlTopic, Loader, ReleaseController, ReleaseHealth, TrustedKeys, WatchedFile,
+};
+use switchboard_sandbox::{Artifact, InstancePool, Limits, Sandbox};
 
 /// # Errors
 /// Why the host could not start or go on, with what to do.
@@ -34,7 +36,8 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
     let settings = Settings::load(args.config.as_deref(), &overrides)?;
     telemetry::logs(settings.log_format);
     settings.check()?;
-    let instance = Instance::claim(&settings.app, settings.instance.as_deref()).context("claiming an instance id")?;
+    let instance =
+        ProcessInstance::claim(&settings.app, settings.instance.as_deref()).context("claiming an instance id")?;
     let options = client_options(&settings, &instance.id);
     options.check()?;
     let topology = topology(&settings);
@@ -52,7 +55,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
     // It connects while the topics are looked at.
     let committed = Committed::new(&options).context("making a Kafka client")?;
     let known = match &base {
-        Some(base) => topology.with(&*tokens(&base.manifest().consumes), &base.release().produces)?,
+        Some(base) => topology.with(&*aliases(&base.manifest().consumes), &base.release().produces)?,
         None => topology.clone(),
     };
     let admin = match prepare(&options, &known, settings.replication_factor, &stop) {
@@ -60,10 +63,11 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
         result => result?,
     };
     announce_base(base.as_deref());
-    let watched = settings.watch.then(|| Watched::new(settings.plugin.clone()));
-    let shelf = Shelf::new(loader, settings.on_failure(), base);
-    let (control, tally) = (ControlTopic::new(&options, &topology)?, Tally::default());
-    let Some(mut keeper) = Keeper::start(control, shelf, tally.clone(), watched, status(&instance), &stop) else {
+    let watched = settings.watch.then(|| WatchedFile::new(settings.plugin.clone()));
+    let shelf = ArtifactStore::new(loader, settings.on_failure(), base);
+    let (control, tally) = (ControlTopic::new(&options, &topology)?, ReleaseHealth::default());
+    let Some(mut keeper) = ReleaseController::start(control, shelf, tally.clone(), watched, status(&instance), &stop)
+    else {
         return Ok(());
     };
     let board = keeper.board().clone();
@@ -75,7 +79,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
     let workers = workers(&settings);
     let plan =
         Plan { rules, options, topology: Arc::new(topology), lookups, workers, state_dir: settings.state_dir.clone() };
-    let host = Host::start(&plan, || Instances::following(&board, limits), || tally.observer(), &stop)?;
+    let host = Host::start(&plan, || InstancePool::following(&board, limits), || tally.observer(), &stop)?;
     keeper.announce();
     let ended = stop.clone();
     let keeper = std::thread::Builder::new().name("releases".into()).spawn(move || {
@@ -86,7 +90,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
     let (every, ended) = (Duration::from_millis(settings.purge_interval_ms), stop.clone());
     let purge = std::thread::Builder::new().name("purge".into()).spawn(move || purge.run(every, &ended))?;
     let (options, topology, start_from) = (plan.options.clone(), Arc::clone(&plan.topology), plan.rules.start_from);
-    // Of two tokens of one topic, which are refused at load, there would be no lag.
+    // Of two aliases of one topic, which are refused at load, there would be no lag.
     let consumed =
         move || topology.with(board.newest().1.routing.consumed(), []).unwrap_or_else(|_| (*topology).clone());
     let (lag, ended) = (std::thread::Builder::new().name("lag".into()), stop.clone());
@@ -122,7 +126,7 @@ fn announce_base(base: Option<&Artifact>) {
 }
 
 /// What stays the same in this host's status.
-fn status(instance: &Instance) -> HostStatus {
+fn status(instance: &ProcessInstance) -> HostStatus {
     let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     HostStatus {
         instance: instance.id.clone(),
@@ -180,13 +184,13 @@ pub(super) fn sandbox(settings: &Settings) -> anyhow::Result<Sandbox> {
     };
     let sandbox = Sandbox::new(limits)?;
     Ok(match &settings.allow_topics {
-        Some(tokens) => sandbox.with_allowed_topics(tokens.clone()),
+        Some(aliases) => sandbox.with_allowed_topics(aliases.clone()),
         None => sandbox,
     })
 }
 
-pub(super) fn rules(settings: &Settings) -> Rules {
-    Rules {
+pub(super) fn rules(settings: &Settings) -> WorkerConfig {
+    WorkerConfig {
         app: settings.app.clone(),
         shards: settings.shards,
         tenants: TenantSchema::new(settings.tenant_headers.clone()),
@@ -204,9 +208,9 @@ pub(super) fn topology(settings: &Settings) -> Topology {
     Topology::new(&settings.app, settings.topics.clone(), variable, settings.shards)
 }
 
-/// Tokens as the worker has them.
-pub(super) fn tokens(list: &[String]) -> Vec<Arc<str>> {
-    list.iter().map(|token| Arc::from(token.as_str())).collect()
+/// Aliases as the worker has them.
+pub(super) fn aliases(list: &[String]) -> Vec<Arc<str>> {
+    list.iter().map(|alias| Arc::from(alias.as_str())).collect()
 }
 
 fn lookups(settings: &Settings, tenants: &TenantSchema) -> anyhow::Result<HttpLookups> {

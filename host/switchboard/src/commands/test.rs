@@ -13,7 +13,7 @@ use switchboard_core::state::TenantState;
 use switchboard_core::vectors::{self, Failure, Scenario, VectorError};
 use switchboard_core::worker::{Answers, Call, Outcome, Plugins};
 
-use switchboard_sandbox::{Artifact, Instances, Limits, Sandbox};
+use switchboard_sandbox::{Artifact, InstancePool, Limits, Sandbox};
 
 /// Runs files of test vectors, each scenario with warm instances and with a fresh one for each message: both must give
 /// what the vectors say, so both give the same bytes. Prints each failing step and, as the last line, `N passed, M
@@ -66,17 +66,17 @@ fn run(
     ignored: &[String],
 ) -> Result<Vec<FailedStep>, VectorError> {
     let run = |instances| {
-        let mut plugins = Without { plugins: Instances::new(Arc::clone(artifact), limits), ignored };
+        let mut plugins = Without { plugins: InstancePool::new(Arc::clone(artifact), limits), ignored };
         vectors::run(scenario, artifact.release(), &mut plugins, instances)
     };
-    let warm = run(vectors::Instances::Warm)?.failures;
-    let fresh = run(vectors::Instances::Fresh)?.failures;
+    let warm = run(vectors::InstanceReuse::Warm)?.failures;
+    let fresh = run(vectors::InstanceReuse::Fresh)?.failures;
     Ok(join(warm, fresh))
 }
 
 /// Plugins whose outputs lack some headers.
 struct Without<'a> {
-    plugins: Instances,
+    plugins: InstancePool,
     ignored: &'a [String],
 }
 

@@ -16,7 +16,7 @@ pub(crate) const M: u32 = 1_000_000_000;
 pub(crate) const TRANSACTION: &str = "3a3d873c-6633-57db-ba1e-91da321bec8f";
 pub(crate) const INSTANCE: &str = "00000000-0000-4000-8000-00000000000a";
 
-/// A sent record: topic token, the id in its key, value.
+/// A sent record: topic alias, the id in its key, value.
 pub(crate) type Sent = (String, u32, String);
 
 #[derive(Default)]
@@ -100,7 +100,7 @@ impl Tenant {
 }
 
 pub(crate) fn manifest_produces(topic: &str) -> bool {
-    Messenger::manifest().produces.iter().any(|token| token == topic)
+    Messenger::manifest().produces.iter().any(|alias| alias == topic)
 }
 
 fn sent(output: Outbound) -> Sent {

@@ -12,7 +12,7 @@ pub use native::Native;
 
 use crate::{Context, Message, Migrate, Outbound, Plugin, Rejection};
 use std::fmt::Write as _;
-use switchboard_core::vectors::{self, Instances};
+use switchboard_core::vectors::{self, InstanceReuse};
 
 /// A tenant's world, in which messages are handled one after the other.
 #[derive(Clone, Debug, Default)]
@@ -68,7 +68,7 @@ pub fn run_vectors<P: Plugin>(file: &str) -> Result<usize, String> {
     let mut differences = String::new();
     for scenario in vectors::parse(file).map_err(|error| error.to_string())? {
         let mut plugins = Native::<P>::default();
-        let report = vectors::run(&scenario, &plugins.release(), &mut plugins, Instances::Warm)
+        let report = vectors::run(&scenario, &plugins.release(), &mut plugins, InstanceReuse::Warm)
             .map_err(|error| error.to_string())?;
         passed += report.passed;
         for vectors::Failure { step, input, expected, actual } in report.failures {

@@ -8,7 +8,7 @@
 //! | `trapping` | 3.0.0, traps on a third of all messages |
 //! | `unwilling` | 4.0.0, state version 2; its migration from 1 writes, and fails |
 //! | `looping` | its `describe` never returns |
-//! | `further_token` | 5.0.0, consumes IN2 beside IN |
+//! | `further_topic` | 5.0.0, consumes IN2 beside IN |
 //! | `rejecting` | 6.0.0, rejects a third of all messages |
 
 #![forbid(unsafe_code)]

@@ -6,7 +6,7 @@ mod swaps;
 use std::collections::BTreeMap;
 
 use switchboard_core::record::{Coordinates, HEADER_PREFIX, Record, TenantId};
-use switchboard_core::routing::Ran;
+use switchboard_core::routing::LastRun;
 use switchboard_core::state::decode_key;
 use switchboard_core::worker::Partition;
 use switchboard_sdk::testkit::Bench;
@@ -159,7 +159,7 @@ fn replay(
             expected.len()
         ));
     }
-    let ran = state.remove(Ran::KEY).and_then(|entry| Ran::decode(&entry));
+    let ran = state.remove(LastRun::KEY).and_then(|entry| LastRun::decode(&entry));
     if ran != history.ran {
         return Err(format!("the state says that it ran under {ran:?}, not {:?}", history.ran));
     }

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use switchboard_core::record::TenantId;
-use switchboard_core::routing::{OnFailure, Ran};
+use switchboard_core::routing::{LastRun, OnFailure};
 
 use super::{Truth, World};
 use crate::control::{Control, Handed};
@@ -38,13 +38,13 @@ pub(super) struct History {
     pub(super) steps: Vec<Step>,
     /// All messages that came to a release, also those rejected and those that it does not consume: by ids.
     pub(super) called: Vec<usize>,
-    pub(super) ran: Option<Ran>,
+    pub(super) ran: Option<LastRun>,
 }
 
 /// What a tenant is to run, and its entry in the changelog from then on.
 struct Decision {
     release: u8,
-    ran: Ran,
+    ran: LastRun,
     /// The release of its route, when it is not that.
     instead_of: Option<u8>,
 }
@@ -97,9 +97,9 @@ fn decide(
     logic: Logic,
     handed: &Handed,
     id: &TenantId,
-    ran: Option<Ran>,
+    ran: Option<LastRun>,
 ) -> Result<Decision, String> {
-    if let Some(Ran { route, .. }) = ran
+    if let Some(LastRun { route, .. }) = ran
         && route.offset >= handed.end
     {
         return Err(format!("its route of {} has not been read", route.offset));
@@ -112,14 +112,14 @@ fn decide(
     };
     let layout = |release| logic.release(release).manifest.state_version;
     let takes_over = |release| match ran {
-        Some(Ran { state_version, .. }) if state_version != layout(release) => {
+        Some(LastRun { state_version, .. }) if state_version != layout(release) => {
             logic.release(release).migrates.contains(&state_version) && !fails(release, id.as_str())
         }
         _ => true,
     };
     let is_loaded = |release| !handed.failed.contains(&release);
     let route = control.position(resolved.offset);
-    let now = |release| Ran { release: digest(release), state_version: layout(release), route };
+    let now = |release| LastRun { release: digest(release), state_version: layout(release), route };
     if is_loaded(wanted) && takes_over(wanted) {
         return Ok(Decision { release: wanted, ran: now(wanted), instead_of: None });
     }
@@ -143,13 +143,13 @@ pub(super) fn history(
     let mut histories: BTreeMap<TenantId, History> = BTreeMap::new();
     let mut known = Known { world, truth, routed: BTreeMap::new() };
     for transaction in world.notes.committed(&world.cluster) {
-        let Note { transaction: (client, _), goes_by, .. } = transaction[0];
-        if let Some(note) = transaction.iter().find(|note| note.goes_by != *goes_by) {
-            return Err(format!("client {client}: a transaction by the routings {goes_by:?} and {:?}", note.goes_by));
+        let Note { transaction: (client, _), applied, .. } = transaction[0];
+        if let Some(note) = transaction.iter().find(|note| note.applied != *applied) {
+            return Err(format!("client {client}: a transaction by the routings {applied:?} and {:?}", note.applied));
         }
         let mut tenants: BTreeMap<&TenantId, Vec<&Deed>> = BTreeMap::new();
         for Note { tenant, deed, .. } in transaction {
-            if let Deed::Routed { source, read_by } = deed {
+            if let Deed::Repartitioned { source, read_by } = deed {
                 let id = truth.find(&world.cluster, source).ok_or_else(|| format!("there is no input at {source}"))?;
                 let read_by = read_by.ok_or_else(|| format!("input {id} was routed unread by client {client}"))?;
                 known.routed.insert(id, &world.control.handed[read_by]);
@@ -161,7 +161,7 @@ pub(super) fn history(
             }
         }
         for (tenant, deeds) in tenants {
-            let handed = &world.control.handed[goes_by.expect("a worker that runs messages has a routing")];
+            let handed = &world.control.handed[applied.expect("a worker that runs messages has a routing")];
             let history = histories.entry(tenant.clone()).or_default();
             add(&known, handed, tenant, &deeds, history, swaps)
                 .map_err(|problem| format!("{tenant}: client {client}, that goes by {handed:?}: {problem}"))?;
@@ -197,11 +197,11 @@ fn add(
     }
     swaps.swaps += u64::from(before.is_some_and(|before| before.release != ran.release));
     swaps.stays += u64::from(instead_of.is_some());
-    swaps.ahead += u64::from(deeds.iter().all(|deed| matches!(deed, Deed::Ran(_))));
+    swaps.ahead += u64::from(deeds.iter().all(|deed| matches!(deed, Deed::LastRun(_))));
     for deed in deeds {
         match deed {
-            Deed::Ran(ran) => written.push(*ran),
-            Deed::Routed { .. } => return Err("to route a message is no tenant's deed".into()),
+            Deed::LastRun(ran) => written.push(*ran),
+            Deed::Repartitioned { .. } => return Err("to route a message is no tenant's deed".into()),
             Deed::Settled { source, release, dead } => {
                 let id = truth.find(&world.cluster, source).ok_or_else(|| format!("there is no input at {source}"))?;
                 if *release != Some(expected) {

@@ -59,16 +59,16 @@ impl<'a> Consuming<'a> {
         }
     }
 
-    pub(super) fn subscribe(&mut self, tokens: &[Arc<str>], consumed: &[Arc<str>]) {
+    pub(super) fn subscribe(&mut self, aliases: &[Arc<str>], consumed: &[Arc<str>]) {
         self.line.tell("subscribe", &consumed);
         let topics = self.line.on(|cluster| {
-            let number = |token: &Arc<str>| cluster.sources.iter().position(|source| source == token);
-            let numbers = |tokens: &[Arc<str>]| tokens.iter().map(|token| number(token).expect("a topic")).collect();
+            let number = |alias: &Arc<str>| cluster.sources.iter().position(|source| source == alias);
+            let numbers = |aliases: &[Arc<str>]| aliases.iter().map(|alias| number(alias).expect("a topic")).collect();
             let consumed: Vec<_> = numbers(consumed);
             cluster.group.client(self.line.id).subscribe(consumed.into_iter().collect());
-            numbers(tokens)
+            numbers(aliases)
         });
-        assert!(topics.starts_with(&self.topics), "tokens only ever grow");
+        assert!(topics.starts_with(&self.topics), "aliases only ever grow");
         self.topics = topics;
     }
 

@@ -113,8 +113,8 @@ impl Broker for Client<'_> {
         self.line.on(|cluster| cluster.now)
     }
 
-    fn subscribe(&mut self, tokens: &[Arc<str>], consumed: &[Arc<str>]) {
-        self.consuming.subscribe(tokens, consumed);
+    fn subscribe(&mut self, aliases: &[Arc<str>], consumed: &[Arc<str>]) {
+        self.consuming.subscribe(aliases, consumed);
     }
 
     fn poll(&mut self, wait: Duration) -> Event {
@@ -122,8 +122,8 @@ impl Broker for Client<'_> {
         if let Event::Record(Consumed { partition: partition @ Partition::Source { .. }, offset, .. }) = event {
             let partition = self.consuming.at_brokers(partition);
             let World { control, notes, .. } = &mut *self.line.world.borrow_mut();
-            let goes_by = control.goes_by.get(&self.line.id).expect("who has no routing has not subscribed");
-            notes.read(self.line.id, partition, offset, *goes_by);
+            let applied = control.applied.get(&self.line.id).expect("who has no routing has not subscribed");
+            notes.read(self.line.id, partition, offset, *applied);
         }
         event
     }

@@ -1,8 +1,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use switchboard_core::record::{Record, Routed, TenantId, restore_routed};
-use switchboard_core::routing::Ran;
+use switchboard_core::record::{Record, Repartitioned, TenantId, from_repartitioned};
+use switchboard_core::routing::LastRun;
 use switchboard_core::state::decode_key;
 use switchboard_core::worker::{Destination, Fault, Partition};
 
@@ -209,9 +209,9 @@ impl<'a> Producing<'a> {
             Destination::Shard(_) => self.note_what_is_routed(&record),
             Destination::Output(_) | Destination::DeadLetters => {}
         }
-        if let Destination::Output(token) = destination {
+        if let Destination::Output(alias) = destination {
             // One log for all outputs: each says of which topic it is.
-            record.headers.add("topic", token);
+            record.headers.add("topic", alias);
         }
         self.producer()?.queue.push_back((place, record));
         // Batches leave when they like.
@@ -223,20 +223,20 @@ impl<'a> Producing<'a> {
     }
 
     fn note_what_ran(&self, Record { key, value, .. }: &Record) {
-        let Ok((tenant, Ran::KEY)) = decode_key(key.as_deref().unwrap_or_default()) else { return };
-        let ran = Ran::decode(value.as_deref().unwrap_or_default()).expect("as it was encoded");
+        let Ok((tenant, LastRun::KEY)) = decode_key(key.as_deref().unwrap_or_default()) else { return };
+        let ran = LastRun::decode(value.as_deref().unwrap_or_default()).expect("as it was encoded");
         let World { control, notes, .. } = &mut *self.line.world.borrow_mut();
-        let goes_by = control.goes_by.get(&self.line.id).copied();
-        notes.add(self.line.id, goes_by, Some(TenantId::new(tenant)), Deed::Ran(ran));
+        let applied = control.applied.get(&self.line.id).copied();
+        notes.add(self.line.id, applied, Some(TenantId::new(tenant)), Deed::LastRun(ran));
     }
 
     fn note_what_is_routed(&self, record: &Record) {
-        let Ok(Routed { source, .. }) = restore_routed(record.clone(), &[]) else { return };
+        let Ok(Repartitioned { source, .. }) = from_repartitioned(record.clone(), &[]) else { return };
         let World { cluster, control, notes, .. } = &mut *self.line.world.borrow_mut();
         let Some(partition) = cluster.source(&source) else { return };
-        let goes_by = control.goes_by.get(&self.line.id).copied();
+        let applied = control.applied.get(&self.line.id).copied();
         let read_by = notes.read_by(self.line.id, partition, source.offset);
-        notes.add(self.line.id, goes_by, None, Deed::Routed { source, read_by });
+        notes.add(self.line.id, applied, None, Deed::Repartitioned { source, read_by });
     }
 
     pub(super) fn flush(&mut self) -> Result<(), Fault> {

@@ -72,7 +72,7 @@ impl Consumer {
         Self { instance: self.instance, subscription: self.subscription.clone(), ..Self::default() }
     }
 
-    /// Partitions follow by rebalances, those of the shard topic in any case.
+    /// Partitions follow by rebalances, those of the repartition topic in any case.
     pub(crate) fn subscribe(&mut self, topics: BTreeSet<usize>) {
         self.subscription = Some(topics);
     }

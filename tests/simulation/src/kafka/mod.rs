@@ -71,7 +71,7 @@ impl From<Refusal> for Error {
 pub(crate) struct Cluster {
     pub(crate) now: Duration,
     pub(crate) random: fastrand::Rng,
-    /// Tokens of the source topics, by their numbers in `Partition::Source` here.
+    /// Aliases of the source topics, by their numbers in `Partition::Source` here.
     pub(crate) sources: Vec<Arc<str>>,
     pub(crate) logs: BTreeMap<Place, Log>,
     pub(crate) transactions: Transactions,
@@ -97,7 +97,7 @@ impl Cluster {
 
     /// The partition of a source that coordinates are of.
     pub(crate) fn source(&self, source: &Coordinates) -> Option<Partition> {
-        let topic = self.sources.iter().position(|token| *token == source.topic)?;
+        let topic = self.sources.iter().position(|alias| *alias == source.topic)?;
         Some(Partition::Source { topic, index: source.partition })
     }
 

@@ -70,7 +70,7 @@ fn recovery(way: &Way, args: &Args) -> Result<()> {
     let stream = Stream::start(&kafka, &app, EVERY)?;
     stream.settle(Duration::from_secs(5))?;
     let outputs = app.client.transactions(app.topic("OUT"))?;
-    let shards = app.client.transactions(&format!("{}-shards", app.name))?;
+    let shards = app.client.transactions(&format!("{}-switchboard-repartition", app.name))?;
     let (mut firsts, mut alls, mut open) = (Vec::new(), Vec::new(), 0);
     for kill in 0..way.kills {
         host.kill()?;

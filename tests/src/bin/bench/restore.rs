@@ -128,7 +128,7 @@ fn producer(kafka: &Kafka, app: &App) -> Result<BaseProducer> {
 
 /// Writes so many entries to the changelog as the host does, in transactions.
 fn fill(producer: &BaseProducer, app: &App, entries: usize) -> Result<()> {
-    let changelog = format!("{}-state", app.name);
+    let changelog = format!("{}-switchboard-changelog", app.name);
     let value = "v".repeat(100);
     for first in (0..entries).step_by(TRANSACTION) {
         producer.begin_transaction()?;
@@ -148,7 +148,11 @@ fn begin_shards(kafka: &Kafka, app: &App) -> Result<()> {
     let consumer: BaseConsumer = config(kafka).set("group.id", &app.name).create()?;
     let mut offsets = TopicPartitionList::new();
     for shard in 0..SHARDS {
-        offsets.add_partition_offset(&format!("{}-shards", app.name), i32::try_from(shard)?, Offset::Offset(0))?;
+        offsets.add_partition_offset(
+            &format!("{}-switchboard-repartition", app.name),
+            i32::try_from(shard)?,
+            Offset::Offset(0),
+        )?;
     }
     consumer.commit(&offsets, CommitMode::Sync).context("committing the shards' offsets")
 }

@@ -85,7 +85,7 @@ impl Stage {
             lines: app.topic("LINES").to_owned(),
             partitions: PARTITIONS,
             letters: app.dead_letters(),
-            control: format!("{}-control", app.name),
+            control: format!("{}-switchboard-control", app.name),
         };
         first.wait_for("its topics", LONG, |line| line.contains("running on"))?;
         first.terminate(LONG)?;

@@ -79,7 +79,7 @@ fn two_hops(kafka: &Kafka, args: &Args, count: usize) -> Result<f64> {
 
     fill(kafka, &app, count)?;
     let mut host = app.run("host", &flags)?;
-    let outputs: Vec<_> = MESSENGER[3..].iter().map(|token| app.topic(token)).collect();
+    let outputs: Vec<_> = MESSENGER[3..].iter().map(|alias| app.topic(alias)).collect();
     app.client.reader(&outputs)?.until("the first output", LONG, |outputs| !outputs.is_empty())?;
     let started = Instant::now();
     letters.until("the end of the stream", LONG, |letters| letters.len() >= 2 * TENANTS)?;

@@ -31,7 +31,7 @@ fn what_is_no_good_is_refused_and_nothing_is_written() -> Result<()> {
     refused(&shelf.0.path().join("absent.wasm"), &[], &["absent.wasm", "No such file"])?;
     refused(&good, &["--max-artifact-bytes", "1000"], &["at most 1000"])?;
     refused(&good, &["--tenant", "a/b"], &["\"a/b\" is no tenant", "TENANT (text)"])?;
-    refused(&good, &["--topic", &format!("IN={}-control", app.name)], &["Switchboard's own"])?;
+    refused(&good, &["--topic", &format!("IN={}-switchboard-control", app.name)], &["Switchboard's own"])?;
     refused(&good, &["--allow-topic", "OTHER"], &["produces to LINES, AUDIT", "allow-topics"])?;
     refused(&good, &["--signature", "/absent.minisig"], &["/absent.minisig"])?;
     assert!(!app.client.topics()?.contains(&control(&app)), "nothing was written, nor created");
@@ -92,7 +92,7 @@ fn what_a_deployment_is_not_allowed_is_told() -> Result<()> {
     refused(&["not allowed to write", "WRITE"])?;
     grant(Resource::Topic(&topic), Operation::Write)?;
     refused(&["cannot be written", "Transactional Id"])?;
-    grant(Resource::TransactionalIds(&app.name), Operation::Write)?;
+    grant(Resource::TransactionalIds(&format!("{}-switchboard-", app.name)), Operation::Write)?;
     deploy(&app, &artifact, &login)?.json()?;
     assert_eq!(history(&app)?.len(), 1);
     Ok(())

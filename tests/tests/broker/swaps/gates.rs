@@ -6,7 +6,7 @@ use switchboard_tests::host::{Host, release};
 use switchboard_tests::kafka::Kafka;
 use switchboard_tests::native::{Operation, Resource, allow};
 
-use super::{TOKENS, deploy, ledgers, lines, send, send_to, status};
+use super::{ALIASES, deploy, ledgers, lines, send, send_to, status};
 
 /// A quarter of these messages is refused.
 fn send_mixed(app: &App, tenant: &str, ids: std::ops::Range<u32>) -> Result<()> {
@@ -63,18 +63,27 @@ fn a_release_goes_back_when_it_rejects_more_than_the_one_before_and_stays_when_n
 fn a_rollback_that_could_not_be_written_is_tried_again() -> Result<()> {
     let (kafka, login) = Kafka::guarded()?;
     let login: Vec<_> = login.iter().map(String::as_str).collect();
-    let app = App::on(&kafka, "gate-acl", &TOKENS, 1)?.arg("--tenant-header", "TENANT=text").arg("--workers", "1");
+    let app = App::on(&kafka, "gate-acl", &ALIASES, 1)?.arg("--tenant-header", "TENANT=text").arg("--workers", "1");
     assert!(app.run("creator", &[])?.terminate(LONG)?.success());
     let topic = |topic: &str| format!("{}-{topic}", app.name);
     let grant = |resource: Resource<'_>, operation| allow(kafka.bootstrap(), "User:switchboard", resource, operation);
-    for name in ["IN", "IN2", "LINES", "AUDIT", "shards", "state", "dead-letters", "control"] {
+    for name in [
+        "IN",
+        "IN2",
+        "LINES",
+        "AUDIT",
+        "switchboard-repartition",
+        "switchboard-changelog",
+        "switchboard-dead-letters",
+        "switchboard-control",
+    ] {
         for operation in [Operation::Read, Operation::Write, Operation::Delete, Operation::DescribeConfigs] {
             grant(Resource::Topic(&topic(name)), operation)?;
         }
     }
     grant(Resource::Group(&app.name), Operation::Read)?;
     // The workers', but not that of all who change routes.
-    grant(Resource::TransactionalIds(&topic("host-")), Operation::Write)?;
+    grant(Resource::TransactionalIds(&topic("switchboard-host-")), Operation::Write)?;
     let host = app.run("host", &[&login[..], &["--instance", "host"]].concat())?;
     deploy(&app, &release("tagged_1")?, &[])?;
     deploy(&app, &release("trapping")?, &["--gate", "3/1000"])?;
@@ -85,7 +94,7 @@ fn a_rollback_that_could_not_be_written_is_tried_again() -> Result<()> {
         Ok(shown["routes"][0]["version"].as_str().unwrap_or_default().to_owned())
     };
     assert_eq!(routed()?, "3.0.0");
-    grant(Resource::TransactionalIds(&topic("control")), Operation::Write)?;
+    grant(Resource::TransactionalIds(&topic("switchboard-control")), Operation::Write)?;
     host.wait_for("the rollback", LONG, |line| line.contains("is rolled back"))?;
     assert_eq!(routed()?, "1.0.0");
     Ok(())

@@ -48,7 +48,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 }
 
 /// Decides a step by what `control` says.
-fn decide(control: &Control, step: &Step, stamp: Stamp) -> Result<Decision, Refusal> {
+fn decide(control: &RegistryState, step: &Step, stamp: ChangeRequest) -> Result<Decision, Refusal> {
     match step {
         Step::Deploy(number, audience) => deploy(control, &deployment(*number, audience.clone()), stamp),
         Step::Set(number, audience) => set_routes(control, digest(*number), audience, None, stamp),
@@ -76,8 +76,8 @@ fn take_all(topic: &mut Topic, steps: &[Step]) {
 }
 
 /// What a reader sees who comes after compaction: the last record of each key, tombstones still there or gone.
-fn compacted(topic: &Topic, tombstones: bool) -> Control {
-    let mut control = Control::default();
+fn compacted(topic: &Topic, tombstones: bool) -> RegistryState {
+    let mut control = RegistryState::default();
     let last: BTreeMap<_, _> = topic.log.iter().enumerate().map(|(place, (key, _))| (key, place)).collect();
     for (place, (key, value)) in topic.log.iter().enumerate() {
         if last[key] == place && (tombstones || value.is_some()) {

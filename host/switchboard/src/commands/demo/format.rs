@@ -62,8 +62,8 @@ pub(super) struct Word {
     #[serde(default)]
     pub args: Vec<String>,
     pub help: String,
-    /// The topic's token.
-    pub token: String,
+    /// The topic's alias.
+    pub alias: String,
     #[serde(default)]
     pub key: Vec<KeyPart>,
     /// With `<name>` for each argument: a number, or text in quotes.
@@ -86,7 +86,7 @@ pub(super) enum KeyPart {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Reading {
-    pub token: String,
+    pub alias: String,
     /// JSON pointer without its first slash -> the value that it must have.
     #[serde(default)]
     pub when: BTreeMap<String, Value>,
@@ -96,7 +96,7 @@ pub(super) struct Reading {
 
 /// A record to send.
 pub(super) struct Input {
-    pub token: String,
+    pub alias: String,
     pub key: Option<Vec<u8>>,
     pub value: Vec<u8>,
 }
@@ -159,7 +159,7 @@ impl Demo {
             part.write(&mut key, &fill).map_err(|problem| format!("the key of {}: {problem}", word.word))?;
         }
         Ok(Input {
-            token: word.token.clone(),
+            alias: word.alias.clone(),
             key: (!word.key.is_empty()).then_some(key),
             value: fill(&word.json).into_bytes(),
         })
@@ -200,13 +200,13 @@ impl Demo {
     }
 
     /// How an output's value reads; as it is where no reading fits.
-    fn read_value(&self, token: &str, value: Option<&[u8]>) -> String {
-        let Some(value) = value else { return format!("{token}: tombstone") };
-        let plain = || format!("{token}: {}", String::from_utf8_lossy(value));
+    fn read_value(&self, alias: &str, value: Option<&[u8]>) -> String {
+        let Some(value) = value else { return format!("{alias}: tombstone") };
+        let plain = || format!("{alias}: {}", String::from_utf8_lossy(value));
         let Ok(json) = serde_json::from_slice::<Value>(value) else { return plain() };
         let at = |pointer: &str| json.pointer(&format!("/{pointer}"));
         let fits = |reading: &&Reading| {
-            reading.token == token && reading.when.iter().all(|(pointer, wanted)| at(pointer) == Some(wanted))
+            reading.alias == alias && reading.when.iter().all(|(pointer, wanted)| at(pointer) == Some(wanted))
         };
         let Some(reading) = self.reads.iter().find(fits) else { return plain() };
         let mut text = String::new();
@@ -272,7 +272,7 @@ mod tests {
     #[test]
     fn a_typed_word_becomes_a_record() {
         let input = messenger().input(&["invite", "Ann", "bob"]).unwrap();
-        assert_eq!(input.token, "COMMAND_TOPIC_MESSENGER");
+        assert_eq!(input.alias, "COMMAND_TOPIC_MESSENGER");
         assert_eq!(input.key, Some(vec![1, 0, 0, 0, 0, 0, 0, 0]));
         let json: Value = serde_json::from_slice(&input.value).unwrap();
         assert_eq!((&json["actorId"], &json["body"]["characterId"]), (&1.into(), &2.into()));

@@ -17,14 +17,14 @@ use switchboard_core::worker::{Lookups, Query};
 use self::format::Demo;
 use self::play::{Play, Reporter};
 use self::swap::Stage;
-use super::run::{rules, sandbox, tokens};
+use super::run::{aliases, rules, sandbox};
 use crate::config::{LogFormat, Settings};
 use crate::host::{Host, Plan};
 use crate::signals::stop_on_signals;
 use crate::telemetry;
 use switchboard_kafka::Shutdown;
 use switchboard_kafka::{ClientOptions, EmbeddedBroker, GroupProtocol, Topology};
-use switchboard_sandbox::Instances;
+use switchboard_sandbox::InstancePool;
 
 /// Plays the demo's script, or the one given, then takes lines from standard input until its end or Ctrl-C. With a
 /// script of one's own it ends after it. `others`: releases that `swap` changes a tenant to, one after the other.
@@ -57,9 +57,9 @@ pub fn demo(plugin: &Path, file: &Path, others: &[PathBuf], script: Option<&Path
     }
     let rules = rules(&settings);
     let stage = Stage::new(releases, rules.tenants.clone());
-    // Tokens as they are: the demo's broker has only its own topics.
+    // Aliases as they are: the demo's broker has only its own topics.
     let topology = Topology::new(&rules.app, settings.topics.clone(), |_| None, rules.shards);
-    let consumes = tokens(&artifact.manifest().consumes);
+    let consumes = aliases(&artifact.manifest().consumes);
     let topology = Arc::new(topology.with(&*consumes, &artifact.release().produces)?);
 
     let broker = EmbeddedBroker::start().context("starting the embedded broker")?;
@@ -80,7 +80,7 @@ pub fn demo(plugin: &Path, file: &Path, others: &[PathBuf], script: Option<&Path
     stop_on_signals(&stop).context("handling signals")?;
     let (report, reports) = mpsc::channel();
     let plan = Plan { rules, options, topology, lookups: NamesOnly(Arc::clone(&demo)), workers: 1, state_dir: None };
-    let plugins = || Instances::following(stage.board(), limits);
+    let plugins = || InstancePool::following(stage.board(), limits);
     let host = Host::start(&plan, plugins, || Reporter::new(report.clone()), &stop)?;
 
     let mut play = Play::new(&demo, &broker, &reports, stage, &stop);

@@ -147,7 +147,7 @@ impl<'a> Play<'a> {
         println!("{:<5} {}", self.tenant.name, words.join(" "));
         let started = Instant::now();
         let record = Record { key: input.key, value: Some(input.value), headers, timestamp: None };
-        self.broker.send(&input.token, &record).map_err(|error| Problem::Broker(error.to_string()))?;
+        self.broker.send(&input.alias, &record).map_err(|error| Problem::Broker(error.to_string()))?;
         // A stop leaves the line without its verdict.
         let Some(verdict) = self.verdict(started)? else { return Ok(()) };
         let lines = match verdict {

@@ -6,18 +6,18 @@ use std::time::{Duration, Instant};
 
 use switchboard_core::record::Position;
 use switchboard_core::record::{TenantId, TenantSchema};
-use switchboard_core::routing::{Availability, OnFailure, Route, RouteTable, Routing, Slot};
+use switchboard_core::routing::{Availability, OnFailure, Route, RouteTable, Routing, Versioned};
 
 use super::format::{Demo, DemoTenant};
 use switchboard_sandbox::Artifact;
-use switchboard_sandbox::{Board, Publication};
+use switchboard_sandbox::{RoutingSnapshot, RoutingWatch};
 
 /// How long a worker may take to see a routing: it looks at least ten times a second.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The releases of the demo, and who runs which.
 pub(super) struct Stage {
-    board: Board,
+    board: RoutingWatch,
     /// The first is what tenants run that have not been swapped.
     releases: Vec<Arc<Artifact>>,
     schema: TenantSchema,
@@ -37,11 +37,11 @@ impl Stage {
     /// # Panics
     /// Without a release.
     pub(super) fn new(releases: Vec<Arc<Artifact>>, schema: TenantSchema) -> Self {
-        let board = Board::new(Publication::fixed(Arc::clone(&releases[0])));
+        let board = RoutingWatch::new(RoutingSnapshot::fixed(Arc::clone(&releases[0])));
         Self { board, releases, schema, table: RouteTable::default(), offset: 0 }
     }
 
-    pub(super) fn board(&self) -> &Board {
+    pub(super) fn board(&self) -> &RoutingWatch {
         &self.board
     }
 
@@ -60,7 +60,7 @@ impl Stage {
         let next = self.next_of(&tenant);
         self.offset += 1;
         let route = Route { release: self.releases[next].digest(), previous: None, gate: None };
-        let slot = Slot { route: Some(route), offset: self.offset };
+        let slot = Versioned { route: Some(route), offset: self.offset };
         self.table.pins.insert(tenant, slot);
         let started = Instant::now();
         let number = self.board.publish(self.publication());
@@ -83,13 +83,13 @@ impl Stage {
         }
     }
 
-    fn publication(&self) -> Publication {
+    fn publication(&self) -> RoutingSnapshot {
         let ready = |artifact: &Arc<Artifact>| (artifact.digest(), Availability::Ready(Arc::clone(artifact.release())));
         let releases: BTreeMap<_, _> = self.releases.iter().map(ready).collect();
         let read = Position { topic: 0, offset: self.offset + 1 };
         let base = Some(self.releases[0].digest());
         let routing = Routing::new(self.table.clone(), Some(read), base, releases, OnFailure::Keep);
         let artifacts = self.releases.iter().map(|artifact| (artifact.digest(), Arc::clone(artifact))).collect();
-        Publication { routing: Arc::new(routing), artifacts }
+        RoutingSnapshot { routing: Arc::new(routing), artifacts }
     }
 }

@@ -10,27 +10,27 @@ use rdkafka::error::KafkaResult;
 
 use super::changelog::ChangelogReader;
 use super::client::PlainContext;
-use super::native;
 use super::properties::ClientOptions;
-use super::readers::Readers;
+use super::sys;
 use super::topology::Topology;
+use super::watermarks::Watermarks;
 use switchboard_checkpoint::{Changelog, Polled, Topic};
 
 /// One request: the checkpointer may be late, restores that wait for it should not be.
 const REQUEST: Duration = Duration::from_secs(1);
 
 /// Follows the changelog.
-pub struct Tail {
+pub struct ChangelogTail {
     reader: ChangelogReader,
-    readers: Arc<Readers>,
+    readers: Arc<Watermarks>,
     admin: AdminClient<PlainContext>,
     topic: String,
 }
 
-impl Tail {
+impl ChangelogTail {
     /// # Errors
     /// When librdkafka refuses the configuration.
-    pub fn new(options: &ClientOptions, topology: &Topology, readers: Arc<Readers>) -> KafkaResult<Self> {
+    pub fn new(options: &ClientOptions, topology: &Topology, readers: Arc<Watermarks>) -> KafkaResult<Self> {
         let (config, topic) = (options.plain(), topology.changelog.clone());
         Ok(Self {
             reader: ChangelogReader::new(&options.tail_consumer(), topic.clone())?,
@@ -55,10 +55,10 @@ impl Tail {
     }
 }
 
-impl Changelog for Tail {
+impl Changelog for ChangelogTail {
     fn describe(&mut self) -> Result<Topic, String> {
         let topic = &self.topic;
-        let id = native::topic_id(self.admin.inner(), topic, REQUEST);
+        let id = sys::topic_id(self.admin.inner(), topic, REQUEST);
         let id = id.map_err(|error| format!("the topic id of {topic} cannot be had: {error}"))?;
         // By offsets alone a topic that was made anew and has as many records is the old one.
         let id =

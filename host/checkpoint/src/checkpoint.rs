@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::store::{Place, Store, StoreError};
+use super::store::{CheckpointMeta, Store, StoreError};
 
 /// Between two writes of a file.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
@@ -13,8 +13,8 @@ const ENTRY_BYTES: usize = 100;
 pub(super) struct Checkpoint {
     pub(super) store: Store,
     /// What the file is as of, and what it is with the pending changes.
-    pub(super) written: Place,
-    pub(super) place: Place,
+    pub(super) written: CheckpointMeta,
+    pub(super) place: CheckpointMeta,
     written_at: Instant,
     pending: HashMap<Vec<u8>, Option<Vec<u8>>>,
     pub(super) pending_bytes: usize,
@@ -26,7 +26,7 @@ pub(super) struct Checkpoint {
 }
 
 impl Checkpoint {
-    pub(super) fn new(store: Store, place: Place) -> Self {
+    pub(super) fn new(store: Store, place: CheckpointMeta) -> Self {
         let now = Instant::now();
         let pending = HashMap::new();
         Self {
@@ -63,7 +63,7 @@ impl Checkpoint {
         let mut changes: Vec<_> = self.pending.iter().map(|(key, value)| (key.as_slice(), value.as_deref())).collect();
         // In the tree's order neighbours share their pages.
         changes.sort_unstable();
-        let Place { shard, offset, .. } = self.place;
+        let CheckpointMeta { shard, offset, .. } = self.place;
         let count = changes.len();
         self.store.write(changes, &self.place)?;
         tracing::debug!(shard, offset, count, "checkpoint written");

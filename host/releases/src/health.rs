@@ -74,18 +74,18 @@ impl Sums {
 
 /// The sums of all workers.
 #[derive(Debug, Clone, Default)]
-pub struct Tally(Arc<Mutex<Sums>>);
+pub struct ReleaseHealth(Arc<Mutex<Sums>>);
 
-impl Tally {
+impl ReleaseHealth {
     fn sums(&self) -> MutexGuard<'_, Sums> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A further worker's observer.
-    pub fn observer(&self) -> TallyObserver {
+    pub fn observer(&self) -> HealthObserver {
         let workers = &mut self.sums().workers;
         workers.push(Tenants::default());
-        TallyObserver { tally: self.clone(), worker: workers.len() - 1, open: Open::default() }
+        HealthObserver { tally: self.clone(), worker: workers.len() - 1, open: Open::default() }
     }
 
     pub(super) fn counts(&self, release: &Digest) -> Counts {
@@ -175,13 +175,13 @@ struct Open {
 }
 
 /// One worker's end of the tally.
-pub struct TallyObserver {
-    tally: Tally,
+pub struct HealthObserver {
+    tally: ReleaseHealth,
     worker: usize,
     open: Open,
 }
 
-impl Observer for TallyObserver {
+impl Observer for HealthObserver {
     fn settled(&mut self, source: &Coordinates, by: (Option<&TenantId>, Option<&Release>), verdict: &Verdict) {
         let (Some(tenant), Some(release)) = by else { return };
         // It was not called: the record's topic is another release's.
@@ -278,7 +278,7 @@ mod tests {
         Release::new(Digest::new([number; 32]), manifest)
     }
 
-    fn settle(observer: &mut TallyObserver, tenant: &str, release: &Release, failure: Option<Class>) {
+    fn settle(observer: &mut HealthObserver, tenant: &str, release: &Release, failure: Option<Class>) {
         let source = Coordinates { topic: "T".into(), partition: 0, offset: 7 };
         let verdict = match failure {
             None => Verdict::Outputs(vec![]),
@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn only_what_is_committed_counts() {
-        let tally = Tally::default();
+        let tally = ReleaseHealth::default();
         let (mut one, mut two, old, new) = (tally.observer(), tally.observer(), release(1), release(2));
         settle(&mut one, "a", &new, Some(Class::Trap));
         one.aborted();
@@ -312,10 +312,10 @@ mod tests {
 
     #[test]
     fn failures_are_told_from_the_last_deployment_on_and_gates_see_all() {
-        let tally = Tally::default();
+        let tally = ReleaseHealth::default();
         let (mut observer, new) = (tally.observer(), release(2));
         let told = || tally.failures().pop().map(|(_, counts, first)| (counts, first.is_some())).unwrap();
-        let trap = |observer: &mut TallyObserver| {
+        let trap = |observer: &mut HealthObserver| {
             settle(observer, "a", &new, Some(Class::Trap));
             observer.committed();
         };
@@ -333,7 +333,7 @@ mod tests {
 
     #[test]
     fn who_stays_and_who_waits_is_told_until_the_next_routing() {
-        let tally = Tally::default();
+        let tally = ReleaseHealth::default();
         let (mut observer, old, new, tenant) = (tally.observer(), release(1), release(2), TenantId::new("t"));
         observer.refused(&tenant, &new, "no");
         observer.stays(&tenant, new.digest, old.digest, "no");

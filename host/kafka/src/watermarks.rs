@@ -12,12 +12,12 @@ use super::properties::ClientOptions;
 ///
 /// They fetch nothing: a broker answers the requests of a connection one after the other, so on a consumer's own
 /// connection the question would wait behind a fetch for up to `fetch.wait.max.ms`.
-pub struct Readers {
+pub struct Watermarks {
     committed: BaseConsumer<PlainContext>,
     uncommitted: BaseConsumer<PlainContext>,
 }
 
-impl Readers {
+impl Watermarks {
     /// # Errors
     /// When librdkafka refuses the configuration.
     pub fn new(options: &ClientOptions) -> KafkaResult<Self> {

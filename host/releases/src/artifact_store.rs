@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use switchboard_core::record::Position;
-use switchboard_core::registry::Control;
+use switchboard_core::registry::RegistryState;
 use switchboard_core::routing::Manifest;
 use switchboard_core::routing::{Availability, Digest, OnFailure, Routing};
 
 use super::trust::TrustedKeys;
 use switchboard_kafka::control::{ArtifactReader, FetchError};
 use switchboard_kafka::{Topology, TopologyError};
-use switchboard_sandbox::Publication;
+use switchboard_sandbox::RoutingSnapshot;
 use switchboard_sandbox::{Artifact, Sandbox};
 
 /// When a release is tried again whose bytes could not be had.
@@ -44,7 +44,7 @@ enum Loaded {
 /// What the control topic has of a release: the signature, and where its chunks are.
 type Records = (Option<String>, Option<Vec<i64>>);
 
-fn records(release: &Digest, control: &Control) -> Records {
+fn records(release: &Digest, control: &RegistryState) -> Records {
     let signature = control.release(release).and_then(|record| record.signature.clone());
     (signature, control.chunks(release))
 }
@@ -60,7 +60,7 @@ pub struct Loader {
 }
 
 /// All releases of this host.
-pub struct Shelf {
+pub struct ArtifactStore {
     loader: Loader,
     on_failure: OnFailure,
     /// The config file's artifact.
@@ -72,7 +72,7 @@ pub struct Shelf {
     clashing: BTreeMap<Digest, String>,
 }
 
-impl Shelf {
+impl ArtifactStore {
     pub fn new(loader: Loader, on_failure: OnFailure, base: Option<Arc<Artifact>>) -> Self {
         Self { loader, on_failure, base, loaded: BTreeMap::new(), former: VecDeque::new(), clashing: BTreeMap::new() }
     }
@@ -100,7 +100,7 @@ impl Shelf {
     }
 
     /// Loads what the routes name, and what it replaced where it cannot be run. True when something was tried.
-    pub(super) fn load(&mut self, control: &Control) -> bool {
+    pub(super) fn load(&mut self, control: &RegistryState) -> bool {
         let mut tried = false;
         for (_, value, _) in control.routed() {
             let route = value.route();
@@ -114,7 +114,7 @@ impl Shelf {
 
     /// Loads what routes replaced: where tenants stay whose state cannot be taken over, and where a rollback leads. Drops what
     /// no route names any more and no tenant runs (`in_use`). True when something was tried.
-    pub(super) fn tidy(&mut self, control: &Control, in_use: &BTreeSet<Digest>) -> bool {
+    pub(super) fn tidy(&mut self, control: &RegistryState, in_use: &BTreeSet<Digest>) -> bool {
         let mut named = in_use.clone();
         let mut tried = false;
         for (_, value, _) in control.routed() {
@@ -138,7 +138,7 @@ impl Shelf {
     }
 
     /// Loads what tenants ran last that wait for it. True when something was tried.
-    pub(super) fn load_former(&mut self, lacking: &BTreeSet<Digest>, control: &Control) -> bool {
+    pub(super) fn load_former(&mut self, lacking: &BTreeSet<Digest>, control: &RegistryState) -> bool {
         lacking.iter().any(|release| self.try_load(release, control))
     }
 
@@ -157,7 +157,7 @@ impl Shelf {
         self.artifact(release).map(|artifact| artifact.manifest().state_version)
     }
 
-    fn try_load(&mut self, release: &Digest, control: &Control) -> bool {
+    fn try_load(&mut self, release: &Digest, control: &RegistryState) -> bool {
         if self.base.as_ref().is_some_and(|base| base.digest() == *release) {
             self.loaded.remove(release);
             return false;
@@ -178,9 +178,9 @@ impl Shelf {
                 tracing::info!("loaded {title} in {} ms", started.elapsed().as_millis());
                 Loaded::Ready(Arc::new(artifact))
             }
-            Err(Problem { why, passes }) => {
+            Err(Problem { why, transient }) => {
                 tracing::error!("cannot run {}: {why}", control.title(release));
-                Loaded::Failed { why, again: passes.then(|| Instant::now() + FETCH_AGAIN), with, since }
+                Loaded::Failed { why, again: transient.then(|| Instant::now() + FETCH_AGAIN), with, since }
             }
         };
         self.loaded.insert(*release, loaded);
@@ -204,7 +204,7 @@ impl Shelf {
     }
 
     /// What workers are to go by, with the control topic read up to here.
-    pub(super) fn publication(&mut self, control: &Control, read: Position) -> Publication {
+    pub(super) fn publication(&mut self, control: &RegistryState, read: Position) -> RoutingSnapshot {
         let (mut releases, mut artifacts) = (BTreeMap::new(), BTreeMap::new());
         for (digest, loaded) in &self.loaded {
             match loaded {
@@ -213,8 +213,8 @@ impl Shelf {
                 }
                 Loaded::Failed { why, again, since, .. } => {
                     let consumes = control.release(digest).map(|record| record.manifest.consumes.clone());
-                    let passes = again.is_some() && since.elapsed() < WAIT;
-                    releases.insert(*digest, Availability::Failed { why: why.clone(), consumes, passes });
+                    let transient = again.is_some() && since.elapsed() < WAIT;
+                    releases.insert(*digest, Availability::Failed { why: why.clone(), consumes, transient });
                 }
             }
         }
@@ -225,24 +225,24 @@ impl Shelf {
         self.clashing = clashes(&self.loader.topology, in_order);
         for (digest, why) in &self.clashing {
             let consumes = artifacts.remove(digest).map(|artifact| artifact.manifest().consumes.clone());
-            releases.insert(*digest, Availability::Failed { why: why.clone(), consumes, passes: false });
+            releases.insert(*digest, Availability::Failed { why: why.clone(), consumes, transient: false });
         }
         let ready = |artifact: &Arc<Artifact>| Availability::Ready(Arc::clone(artifact.release()));
         releases.extend(artifacts.iter().map(|(digest, artifact)| (*digest, ready(artifact))));
         let routing = Routing::new(control.routes().clone(), Some(read), base, releases, self.on_failure);
-        Publication { routing: Arc::new(routing), artifacts }
+        RoutingSnapshot { routing: Arc::new(routing), artifacts }
     }
 }
 
 /// Releases in the order in which their topics count: the base, the default, the percentage, pins, then what these replaced and
 /// what is kept.
-fn precedence(base: Option<Digest>, control: &Control, all: impl IntoIterator<Item = Digest>) -> Vec<Digest> {
+fn precedence(base: Option<Digest>, control: &RegistryState, all: impl IntoIterator<Item = Digest>) -> Vec<Digest> {
     let routed = control.routed().map(|(_, value, _)| value.route().release);
     let mut seen = BTreeSet::new();
     base.into_iter().chain(routed).chain(all).filter(|digest| seen.insert(*digest)).collect()
 }
 
-/// Releases that name a topic by another token than those before them do, and why that cannot be.
+/// Releases that name a topic by another alias than those before them do, and why that cannot be.
 fn clashes<'a>(
     topology: &Topology,
     in_order: impl IntoIterator<Item = (Digest, &'a Manifest)>,
@@ -250,7 +250,7 @@ fn clashes<'a>(
     let (mut consumed, mut clashes) = (BTreeSet::new(), BTreeMap::new());
     for (digest, manifest) in in_order {
         let mut all: BTreeSet<Arc<str>> = consumed.clone();
-        all.extend(manifest.consumes.iter().map(|token| Arc::from(token.as_str())));
+        all.extend(manifest.consumes.iter().map(|alias| Arc::from(alias.as_str())));
         match topology.with(&all, []) {
             Ok(_) => consumed = all,
             Err(error) => drop(clashes.insert(digest, format!("beside the other releases: {error}"))),
@@ -273,12 +273,12 @@ pub fn load_file(sandbox: &Sandbox, trusted: &TrustedKeys, path: &Path) -> anyho
 /// Why a release cannot be run here, and whether that may pass.
 struct Problem {
     why: String,
-    passes: bool,
+    transient: bool,
 }
 
 impl Loader {
-    fn load(&self, release: &Digest, control: &Control) -> Result<Artifact, Problem> {
-        let fails = |passes: bool| move |why: String| Problem { why, passes };
+    fn load(&self, release: &Digest, control: &RegistryState) -> Result<Artifact, Problem> {
+        let fails = |transient: bool| move |why: String| Problem { why, transient };
         let (Some(record), Some(chunks)) = (control.release(release), control.chunks(release)) else {
             return Err(fails(false)("its artifact is not in the control topic: deploy it again".into()));
         };
@@ -288,8 +288,8 @@ impl Loader {
             return Err(fails(false)(why));
         }
         let bytes = self.artifacts.fetch(release, &chunks, FETCH).map_err(|error| {
-            let passes = matches!(error, FetchError::Slow { .. } | FetchError::Kafka { .. });
-            fails(passes)(error.to_string())
+            let transient = matches!(error, FetchError::Slow { .. } | FetchError::Kafka { .. });
+            fails(transient)(error.to_string())
         })?;
         self.trusted.verify(&bytes, record.signature.as_deref()).map_err(|error| fails(false)(error.to_string()))?;
         let artifact = self.sandbox.load(&bytes).map_err(|error| fails(false)(error.to_string()))?;
@@ -313,14 +313,14 @@ impl Loader {
         for source in lookups.iter().filter(|source| !self.lookups.contains(source)) {
             tracing::info!("{name}: lookup source {source} is not configured: every answer is «not found»");
         }
-        let consumes: Vec<_> = artifact.manifest().consumes.iter().map(|token| Arc::from(token.as_str())).collect();
+        let consumes: Vec<_> = artifact.manifest().consumes.iter().map(|alias| Arc::from(alias.as_str())).collect();
         self.topology.with(&consumes, &artifact.release().produces).map(drop)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use switchboard_core::registry::{Audience, By, Deployment, ReleaseRecord, Stamp, deploy};
+    use switchboard_core::registry::{Actor, Audience, ChangeRequest, Deployment, ReleaseRecord, deploy};
 
     use super::*;
     use switchboard_kafka::{ClientOptions, GroupProtocol};
@@ -330,11 +330,11 @@ mod tests {
         Digest::new([number; 32])
     }
 
-    fn consumes(tokens: &[&str]) -> Manifest {
+    fn consumes(aliases: &[&str]) -> Manifest {
         Manifest {
             name: "plugin".into(),
             version: "1.0.0".into(),
-            consumes: tokens.iter().map(|token| (*token).to_owned()).collect(),
+            consumes: aliases.iter().map(|alias| (*alias).to_owned()).collect(),
             produces: vec![],
             lookups: vec![],
             state_version: 1,
@@ -343,7 +343,7 @@ mod tests {
 
     #[test]
     fn of_two_releases_whose_topics_clash_the_one_that_fewer_tenants_are_routed_to_goes() {
-        let mut control = Control::default();
+        let mut control = RegistryState::default();
         let routes =
             [("route/tenant/a", 1, ""), ("route/percentage", 2, r#""percent":"5","#), ("route/default", 3, "")];
         for (offset, (key, release, share)) in (0..).zip(routes) {
@@ -353,7 +353,7 @@ mod tests {
         let order = precedence(Some(digest(9)), &control, (0..10).map(digest));
         assert_eq!(order, [9, 3, 2, 1, 0, 4, 5, 6, 7, 8].map(digest), "the base, default, percentage, pins, all else");
 
-        let names = [("A", "same"), ("B", "same")].map(|(token, name)| (token.to_owned(), name.to_owned()));
+        let names = [("A", "same"), ("B", "same")].map(|(alias, name)| (alias.to_owned(), name.to_owned()));
         let topology = Topology::new("app", names.into(), |_| None, 1);
         let manifests = [(1, consumes(&["A", "X"])), (2, consumes(&["B", "Y"])), (3, consumes(&["Y", "A"]))];
         let clashing = |order: [u8; 3]| {
@@ -368,7 +368,7 @@ mod tests {
     }
 
     /// A shelf whose brokers do not answer, and a control topic that routes all tenants to an artifact.
-    fn out_of_reach() -> (Shelf, Control, Digest) {
+    fn out_of_reach() -> (ArtifactStore, RegistryState, Digest) {
         let options = ClientOptions {
             bootstrap_servers: "127.0.0.1:1".into(),
             app: "app".into(),
@@ -393,28 +393,28 @@ mod tests {
             size: artifact.len() as u64,
             chunks: ReleaseRecord::chunks_of(artifact.len()),
             signature: None,
-            by: By::default(),
+            by: Actor::default(),
         };
         let deployment = Deployment { release, artifact, record, audience: Audience::Default, gate: None };
-        let stamp = Stamp { id: "1".into(), by: By::default(), note: None };
-        let mut control = Control::default();
+        let stamp = ChangeRequest { id: "1".into(), by: Actor::default(), note: None };
+        let mut control = RegistryState::default();
         for (offset, write) in (0..).zip(deploy(&control, &deployment, stamp).unwrap().writes) {
             control.apply(offset, 0, write.key.to_string().as_bytes(), write.value.as_deref()).unwrap();
         }
-        (Shelf::new(loader, OnFailure::Keep, None), control, release)
+        (ArtifactStore::new(loader, OnFailure::Keep, None), control, release)
     }
 
     #[test]
     fn a_release_whose_bytes_do_not_come_may_come_for_a_minute_and_is_tried_on() {
         let (mut shelf, control, release) = out_of_reach();
-        let publish = |shelf: &mut Shelf| shelf.publication(&control, Position { topic: 1, offset: 9 }).routing;
+        let publish = |shelf: &mut ArtifactStore| shelf.publication(&control, Position { topic: 1, offset: 9 }).routing;
         assert!(shelf.load(&control), "it is tried");
         let routing = publish(&mut shelf);
         assert!(routing.may_come(&release) && routing.may_consume(&release, "MORE"));
         assert!(!routing.may_consume(&release, "OTHER"));
         assert!(!shelf.is_due() && !shelf.load(&control), "not at once again");
 
-        let earlier = |shelf: &mut Shelf, time: Duration| {
+        let earlier = |shelf: &mut ArtifactStore, time: Duration| {
             let Some(Loaded::Failed { again: Some(again), since, .. }) = shelf.loaded.get_mut(&release) else {
                 panic!("it is tried again")
             };

@@ -9,16 +9,17 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use switchboard_core::record::Position;
 use switchboard_core::registry::{
-    By, Control, Failures, HostStatus, Loaded, Refusal, Running, Stamp, State, Staying, Waiting, automatic_rollback,
+    Actor, ChangeRequest, Failures, HostStatus, Loaded, Refusal, RegistryState, Running, State, Staying, Waiting,
+    automatic_rollback,
 };
 
+use super::artifact_store::ArtifactStore;
 use super::gate::{Failing, Gates};
-use super::shelf::Shelf;
-use super::tally::Tally;
+use super::health::ReleaseHealth;
 use switchboard_kafka::Shutdown;
 use switchboard_kafka::control::{ControlError, ControlReader, ControlWriter, StatusWriter, UpdateError};
 use switchboard_kafka::{ClientOptions, Topology};
-use switchboard_sandbox::Board;
+use switchboard_sandbox::RoutingWatch;
 
 /// How long one look at the control topic waits.
 const LOOK: Duration = Duration::from_millis(20);
@@ -64,8 +65,8 @@ impl ControlTopic {
     }
 
     /// Reads the topic from its beginning to its end, however long it takes. `None`: a stop was asked for.
-    fn read(&mut self, stop: &Shutdown) -> Option<Control> {
-        let mut control = Control::default();
+    fn read(&mut self, stop: &Shutdown) -> Option<RegistryState> {
+        let mut control = RegistryState::default();
         let mut told = Instant::now();
         loop {
             let result = self.reader.start().and_then(|()| {
@@ -82,7 +83,7 @@ impl ControlTopic {
                 Err(error @ ControlError::Gone(_)) => {
                     tracing::warn!("{error}. It is read from its beginning");
                     match Self::new(&self.options, &self.topology) {
-                        Ok(anew) => (*self, control) = (anew, Control::default()),
+                        Ok(anew) => (*self, control) = (anew, RegistryState::default()),
                         Err(error) => tracing::error!("{error:#}"),
                     }
                 }
@@ -107,13 +108,13 @@ impl ControlTopic {
 }
 
 /// The config file's artifact, where it is watched.
-pub struct Watched {
+pub struct WatchedFile {
     pub(super) path: PathBuf,
     /// What it was like when it was last tried: modified when, and its size.
     pub(super) tried: Option<(SystemTime, u64)>,
 }
 
-impl Watched {
+impl WatchedFile {
     pub fn new(path: PathBuf) -> Self {
         let tried = stamp(&path);
         Self { path, tried }
@@ -126,42 +127,42 @@ fn stamp(path: &std::path::Path) -> Option<(SystemTime, u64)> {
 }
 
 /// See the module.
-pub struct Keeper {
+pub struct ReleaseController {
     topic: ControlTopic,
-    control: Control,
-    shelf: Shelf,
-    board: Board,
-    tally: Tally,
+    control: RegistryState,
+    shelf: ArtifactStore,
+    board: RoutingWatch,
+    tally: ReleaseHealth,
     gates: Gates,
-    watched: Option<Watched>,
-    /// `Control::content_end` as of the last publication.
+    watched: Option<WatchedFile>,
+    /// `RegistryState::content_end` as of the last publication.
     published: i64,
-    /// Numbers of publications, and `Control::content_end` for each.
+    /// Numbers of publications, and `RegistryState::content_end` for each.
     publications: VecDeque<(u64, i64)>,
     /// What stays the same in the status.
     own: HostStatus,
     told: Option<(Instant, HostStatus)>,
     /// When there was something new to go by.
     rerouted: Instant,
-    /// When all of the status was looked at last, and `Tally::troubles` as of then.
+    /// When all of the status was looked at last, and `ReleaseHealth::troubles` as of then.
     looked: (Instant, u64),
 }
 
-impl Keeper {
+impl ReleaseController {
     /// Reads the control topic to its end and has loaded what the routes want: only then may the workers join the group. `None`:
     /// a stop was asked for.
     pub fn start(
         mut topic: ControlTopic,
-        mut shelf: Shelf,
-        tally: Tally,
-        watched: Option<Watched>,
+        mut shelf: ArtifactStore,
+        tally: ReleaseHealth,
+        watched: Option<WatchedFile>,
         own: HostStatus,
         stop: &Shutdown,
     ) -> Option<Self> {
         let control = topic.read(stop)?;
         shelf.load(&control);
         let read = topic.reader.position();
-        let board = Board::new(shelf.publication(&control, Position { topic: topic.incarnation, offset: read }));
+        let board = RoutingWatch::new(shelf.publication(&control, Position { topic: topic.incarnation, offset: read }));
         let mut gates = Gates::default();
         gates.watch(&control, &tally, shelf.base().map(|base| base.digest()), now_ms());
         let published = control.content_end();
@@ -185,19 +186,19 @@ impl Keeper {
         })
     }
 
-    pub fn board(&self) -> &Board {
+    pub fn board(&self) -> &RoutingWatch {
         &self.board
     }
 
-    pub fn control(&self) -> &Control {
+    pub fn control(&self) -> &RegistryState {
         &self.control
     }
 
-    /// Tokens that any release there is consumes, or the config file's artifact.
+    /// Aliases that any release there is consumes, or the config file's artifact.
     pub fn ever_consumed(&self) -> BTreeSet<Arc<str>> {
         let deployed = self.control.releases().values().map(|deployed| &deployed.record.manifest);
         let base = self.shelf.base().map(|base| base.manifest());
-        deployed.chain(base).flat_map(|manifest| &manifest.consumes).map(|token| Arc::from(token.as_str())).collect()
+        deployed.chain(base).flat_map(|manifest| &manifest.consumes).map(|alias| Arc::from(alias.as_str())).collect()
     }
 
     /// Tells for the first time what this host has: whoever waits for a change from now on waits for it, too.
@@ -339,8 +340,8 @@ impl Keeper {
         }
     }
 
-    fn by(&self) -> By {
-        By { user: format!("instance {}", self.own.instance), host: self.own.host.clone() }
+    fn by(&self) -> Actor {
+        Actor { user: format!("instance {}", self.own.instance), host: self.own.host.clone() }
     }
 
     /// Writes the status when it is due: what somebody may wait for at once, the rest less often.
@@ -419,11 +420,11 @@ fn now_ms() -> i64 {
     i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }
 
-fn roll_back(options: &ClientOptions, topology: &Topology, failing: &Failing, by: &By) -> anyhow::Result<()> {
+fn roll_back(options: &ClientOptions, topology: &Topology, failing: &Failing, by: &Actor) -> anyhow::Result<()> {
     let Failing { release, offset, why, .. } = failing;
     // The same for every host that sees it: it is made once.
     let id = format!("automatic-{offset}-{}", release.short());
-    let stamp = || Stamp { id: id.clone(), by: by.clone(), note: Some(why.clone()) };
+    let stamp = || ChangeRequest { id: id.clone(), by: by.clone(), note: Some(why.clone()) };
     let mut writer = ControlWriter::new(options, topology)?;
     match writer.update(|control| automatic_rollback(control, release, *offset, stamp())) {
         // Another host was quicker.

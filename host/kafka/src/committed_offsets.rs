@@ -13,7 +13,7 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::metadata::Metadata;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::client::{Nag, PlainContext};
+use super::client::{PlainContext, ThrottledWarn};
 use super::finding::Finding;
 use super::properties::ClientOptions;
 use super::topology::Topology;
@@ -72,7 +72,7 @@ pub fn check_history(
     committed: &Committed,
     stop: &Shutdown,
 ) -> Result<(), HistoryError> {
-    let mut nag = Nag::default();
+    let mut nag = ThrottledWarn::default();
     loop {
         match lost_place(options, topology, committed) {
             Ok(None) => return Ok(()),

@@ -8,7 +8,7 @@ use wasmtime::{FrameInfo, Trap, WasmBacktrace};
 
 /// Why the host ends a call: a host function's error, which wasmtime hands through to the caller.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Halt {
+pub(super) enum HostTrap {
     #[error("the answer to a lookup is not there yet")]
     Missing(Query),
     #[error("more than {most} bytes of memory")]
@@ -37,7 +37,7 @@ pub(super) enum Halt {
     Misuse(&'static str),
 }
 
-impl Halt {
+impl HostTrap {
     fn class(&self) -> Class {
         match self {
             Self::Missing(_) => Class::Lookup,
@@ -55,22 +55,22 @@ impl Halt {
 
 /// The machine has no more memory, or mappings of it, for an instance: not the guest's fault, as far as one can tell.
 #[derive(Debug)]
-pub(super) struct Shortage(pub(super) DeadLetter);
+pub(super) struct OutOfMemory(pub(super) DeadLetter);
 
 /// What a call that ended with `error` comes to. `words`: what the guest wrote to stderr last.
-pub(super) fn judge(error: &wasmtime::Error, fuel: u64, words: &str) -> Result<Outcome, Shortage> {
-    if let Some(halt) = error.downcast_ref::<Halt>() {
+pub(super) fn judge(error: &wasmtime::Error, fuel: u64, words: &str) -> Result<Outcome, OutOfMemory> {
+    if let Some(halt) = error.downcast_ref::<HostTrap>() {
         let letter = DeadLetter::new(halt.class(), halt.to_string());
         return match halt {
-            Halt::Missing(query) => Ok(Outcome::Missing(query.clone())),
-            Halt::NoMemory(_) => Err(Shortage(letter)),
+            HostTrap::Missing(query) => Ok(Outcome::Missing(query.clone())),
+            HostTrap::NoMemory(_) => Err(OutOfMemory(letter)),
             _ => Ok(Outcome::Failed(letter)),
         };
     }
     // What wasmtime asks of the operating system is memory.
     if error.chain().any(|cause| cause.is::<io::Error>() || cause.is::<rustix::io::Errno>()) {
         let chain: Vec<_> = error.chain().map(ToString::to_string).collect();
-        return Err(Shortage(DeadLetter::new(Class::Limit, format!("no more memory: {}", chain.join(": ")))));
+        return Err(OutOfMemory(DeadLetter::new(Class::Limit, format!("no more memory: {}", chain.join(": ")))));
     }
     let letter = match error.downcast_ref::<Trap>() {
         Some(Trap::OutOfFuel) => DeadLetter::new(Class::Limit, format!("more than {fuel} units of fuel")),
