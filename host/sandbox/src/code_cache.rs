@@ -174,11 +174,11 @@ fn check_owner(metadata: &fs::Metadata) -> Result<(), Unusable> {
     if metadata.uid() != geteuid().as_raw() || others_may_write { Err(Unusable::Foreign) } else { Ok(()) }
 }
 
-/// What compiled code depends on, beside the artifact: wasmtime's version to the last digit (a patch may mend what the
-/// compiler does wrong; wasmtime itself looks at the major version only), the machine's processor, and the settings.
+/// Identifies the engine by everything that compiled code depends on, except the artifact: wasmtime's exact version, the
+/// processor and the settings. A patch version counts, because it may correct the compiler; when it loads code, wasmtime
+/// compares only the major version.
 fn identity(engine: &Engine) -> u64 {
     let mut hasher = SipHasher13::new();
-    wasmtime_environ::VERSION.hash(&mut hasher);
     engine.precompile_compatibility_hash().hash(&mut hasher);
     hasher.finish()
 }

@@ -7,7 +7,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use rustix::process::setpriority_process;
 use switchboard_core::routing::Digest;
 use wasmtime::component::{Component, Linker};
-use wasmtime::{Config, Engine, Strategy};
+use wasmtime::{Config, Engine};
 
 use super::artifact::{Artifact, LoadError, told};
 use super::code_cache::CodeCache;
@@ -44,11 +44,11 @@ impl Sandbox {
     /// # Errors
     /// When the machine lacks what wasmtime needs.
     pub fn new(limits: Limits) -> Result<Self, SandboxError> {
-        Self::start(limits, &config()).map_err(|error| SandboxError(told(&error)))
+        Self::start(limits).map_err(|error| SandboxError(told(&error)))
     }
 
-    fn start(limits: Limits, config: &Config) -> wasmtime::Result<Self> {
-        let engine = Engine::new(config)?;
+    fn start(limits: Limits) -> wasmtime::Result<Self> {
+        let engine = Engine::new(&config())?;
         let mut linker = Linker::new(&engine);
         guest::add_to_linker(&mut linker)?;
         wasi::add_to_linker(&mut linker)?;
@@ -108,25 +108,6 @@ impl Sandbox {
         self.load(&bytes).map_err(|error| LoadError::File { path: path.to_owned(), error: error.into() })
     }
 
-    /// As `load`, for an artifact that runs no messages here. It is compiled by wasmtime's baseline compiler, in a seventh of
-    /// the time; what fails by that (it knows fewer machines and proposals) is judged by `load`.
-    ///
-    /// # Errors
-    /// As `load`.
-    pub fn check(&self, bytes: &[u8]) -> Result<Artifact, LoadError> {
-        let why = match Self::start(self.limits, &baseline()) {
-            Ok(sandbox) => match (Self { allowed: self.allowed.clone(), ..sandbox }).load(bytes) {
-                Err(error @ (LoadError::Invalid(_) | LoadError::Mismatch(_) | LoadError::Describe { .. })) => {
-                    error.to_string()
-                }
-                result => return result,
-            },
-            Err(error) => told(&error),
-        };
-        tracing::debug!("compiled for a look only: {why}; it is compiled in earnest");
-        self.load(bytes)
-    }
-
     /// Reads an artifact's file, if it is not too large for one.
     ///
     /// # Errors
@@ -153,13 +134,6 @@ fn config() -> Config {
         .generate_address_map(false);
     // Memories keep their default reservation of 4 GiB of addresses, which spares the guest's code its bounds checks.
     // Addresses are no memory; 16,000 instances (see `Limits::warm_instances`) take half of the 128 TiB there are.
-    config
-}
-
-/// Winch keeps no NaN in one form, which a plugin's description has no use for.
-fn baseline() -> Config {
-    let mut config = config();
-    config.strategy(Strategy::Winch).cranelift_nan_canonicalization(false);
     config
 }
 

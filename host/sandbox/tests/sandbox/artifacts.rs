@@ -8,7 +8,7 @@ use switchboard_core::worker::{Answers, Call, Outcome, Plugins as _};
 use switchboard_sandbox::{InstancePool, Limits, LoadError, Sandbox};
 
 use crate::handmade::{Handmade, Migration};
-use crate::support::{hostile_path, log_of};
+use crate::support::hostile_path;
 
 fn sandbox() -> Sandbox {
     Sandbox::new(Limits::default()).unwrap()
@@ -57,30 +57,6 @@ fn what_is_no_plugin_is_refused_with_what_to_do() {
         assert!(error.starts_with(expected), "{error}");
         assert_eq!(error.lines().count(), 1, "{error}");
     }
-}
-
-#[test]
-fn a_look_at_an_artifact_says_what_loading_it_does() {
-    let check = |bytes: &[u8]| {
-        let mut checked = None;
-        let log = log_of(|| checked = Some(sandbox().check(bytes)));
-        (checked.unwrap(), log.iter().any(|line| line.contains("it is compiled in earnest")))
-    };
-    let hostile = std::fs::read(hostile_path()).unwrap();
-    // Of what the baseline compiler does not know.
-    let tail = Handmade { items: "(func $tail return_call $tail)".into(), ..Handmade::default() };
-    for (bytes, twice) in [(&hostile, false), (&Handmade::default().build(), false), (&tail.build(), true)] {
-        let (checked, compiled_twice) = check(bytes);
-        let (checked, loaded) = (checked.unwrap(), sandbox().load(bytes).unwrap());
-        assert_eq!((checked.release(), checked.imports()), (loaded.release(), loaded.imports()));
-        assert_eq!((checked.size(), compiled_twice), (loaded.size(), twice));
-    }
-    let trapping = Handmade { describe: "unreachable", ..Handmade::default() };
-    for bytes in [&b"no plugin"[..], &trapping.build(), &hostile[..hostile.len() / 2]] {
-        assert_eq!(check(bytes).0.err().map(|error| error.to_string()), Some(refusal(bytes)));
-    }
-    let allowing_nothing = sandbox().with_allowed_topics(vec![]);
-    assert!(matches!(allowing_nothing.check(&hostile), Err(LoadError::NotAllowed { .. })));
 }
 
 #[test]
