@@ -17,6 +17,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use switchboard_core::record::{Offset, ShardId};
 
 use self::checkpointer::{Checkpointer, Command};
 pub use self::store::{CheckpointMeta, Entries, Snapshot, StoreError, Topic};
@@ -44,19 +45,19 @@ pub trait Changelog {
     ///
     /// # Errors
     /// When the broker does not answer.
-    fn bounds(&mut self, shard: i32) -> Result<Range<i64>, String>;
+    fn bounds(&mut self, shard: ShardId) -> Result<Range<Offset>, String>;
 
     /// Starts to read a shard from this offset.
     ///
     /// # Errors
     /// When the consumer cannot.
-    fn start(&mut self, shard: i32, offset: i64) -> Result<(), String>;
+    fn start(&mut self, shard: ShardId, offset: Offset) -> Result<(), String>;
 
     /// Ends the reading of a shard.
-    fn stop(&mut self, shard: i32);
+    fn stop(&mut self, shard: ShardId);
 
     /// The offset to go on from in a shard that is read: all that is committed below it has been given out.
-    fn position(&mut self, shard: i32) -> Option<i64>;
+    fn position(&mut self, shard: ShardId) -> Option<Offset>;
 
     /// The next record; does not wait.
     fn poll(&mut self) -> Polled;
@@ -66,14 +67,14 @@ pub trait Changelog {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Polled {
     Record {
-        shard: i32,
-        offset: i64,
+        shard: ShardId,
+        offset: Offset,
         key: Vec<u8>,
         value: Option<Vec<u8>>,
     },
     /// The log's end has been reached, for now.
     End {
-        shard: i32,
+        shard: ShardId,
     },
     /// Records that were to be read are not there any more.
     Gone(String),
@@ -110,24 +111,24 @@ impl Checkpoints {
 
     /// A shard is about to be restored from the changelog between these bounds. The answer, soon: a checkpoint to begin with,
     /// or none. No answer, when the checkpointer is gone, is none too.
-    pub fn open(&self, shard: i32, bounds: Range<i64>) -> Receiver<Option<Snapshot>> {
+    pub fn open(&self, shard: ShardId, bounds: Range<Offset>) -> Receiver<Option<Snapshot>> {
         let (answer, answered) = mpsc::channel();
         self.tell(Command::Open { shard, bounds, answer });
         answered
     }
 
     /// From now on the shard's checkpoint is kept: this worker owns it and has restored it.
-    pub fn follow(&self, shard: i32, worker: usize) {
+    pub fn follow(&self, shard: ShardId, worker: usize) {
         self.tell(Command::Follow { shard, worker });
     }
 
     /// The worker does not own the shard any more.
-    pub fn release(&self, shard: i32, worker: usize) {
+    pub fn release(&self, shard: ShardId, worker: usize) {
         self.tell(Command::Release { shard, worker });
     }
 
     /// The shard's file cannot be read after all.
-    pub fn condemn(&self, shard: i32) {
+    pub fn condemn(&self, shard: ShardId) {
         self.tell(Command::Condemn { shard });
     }
 

@@ -7,11 +7,12 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::types::RDKafkaErrorCode as Code;
-use rdkafka::{Offset, TopicPartitionList};
-use switchboard_core::record::Record;
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+use switchboard_core::record::{Offset, PartitionIndex, Record, ShardId};
 use switchboard_core::worker::{Broker, Consumed, Destination, Event, Fault, NotNow, Partition, Restored, Start};
 
 use super::client::{GroupContext, Rebalance, ThrottledWarn};
+use super::convert;
 use super::group::Member;
 use super::producer::Producer;
 use super::properties::ClientOptions;
@@ -79,18 +80,19 @@ impl KafkaBroker {
 
     /// A partition by the broker's names; `None` for a topic that was never consumed.
     fn partition(&self, topic: &str, index: i32) -> Option<Partition> {
+        let index = convert::partition(index);
         if topic == self.topology.shards {
-            return Some(Partition::Shard(index));
+            return Some(Partition::Shard(index.into()));
         }
         let topic = self.sources.iter().position(|source| source == topic)?;
         Some(Partition::Source { topic, index })
     }
 
     /// The inverse of `partition`.
-    fn name(&self, partition: Partition) -> (&str, i32) {
+    fn name(&self, partition: Partition) -> (&str, PartitionIndex) {
         match partition {
             Partition::Source { topic, index } => (&self.sources[topic], index),
-            Partition::Shard(index) => (&self.topology.shards, index),
+            Partition::Shard(shard) => (&self.topology.shards, shard.into()),
         }
     }
 
@@ -98,11 +100,11 @@ impl KafkaBroker {
         names.iter().filter_map(|(topic, index)| self.partition(topic, *index)).collect()
     }
 
-    fn list(&self, partitions: impl IntoIterator<Item = (Partition, Offset)>) -> TopicPartitionList {
+    fn list(&self, partitions: impl IntoIterator<Item = (Partition, KafkaOffset)>) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();
         for (partition, offset) in partitions {
             let (topic, index) = self.name(partition);
-            list.add_partition_offset(topic, index, offset).expect("offsets of records are never negative");
+            list.add_partition_offset(topic, index.get(), offset).expect("offsets of records are never negative");
         }
         list
     }
@@ -111,7 +113,7 @@ impl KafkaBroker {
         let mut list = TopicPartitionList::new();
         for partition in partitions {
             let (topic, index) = self.name(partition);
-            list.add_partition(topic, index);
+            list.add_partition(topic, index.get());
         }
         list
     }
@@ -142,12 +144,12 @@ impl KafkaBroker {
     fn consumed(&self, message: &BorrowedMessage<'_>) -> Option<Consumed> {
         Some(Consumed {
             partition: self.partition(message.topic(), message.partition())?,
-            offset: message.offset(),
+            offset: convert::offset_of(message),
             record: Record {
                 key: message.key().map(<[u8]>::to_vec),
                 value: message.payload().map(<[u8]>::to_vec),
                 headers: message.headers().map(sys::read_headers).unwrap_or_default(),
-                timestamp: message.timestamp().to_millis(),
+                timestamp: convert::timestamp_of(message),
             },
         })
     }
@@ -246,7 +248,7 @@ impl Broker for KafkaBroker {
         }
     }
 
-    fn stable_offsets(&mut self, partitions: &[Partition]) -> Result<Vec<Option<i64>>, NotNow> {
+    fn stable_offsets(&mut self, partitions: &[Partition]) -> Result<Vec<Option<Offset>>, NotNow> {
         if partitions.is_empty() {
             return Ok(Vec::new());
         }
@@ -257,26 +259,27 @@ impl Broker for KafkaBroker {
         let committed = self.consumer().committed_offsets(list, QUESTION).map_err(&error)?;
         let offset = |partition: &Partition| {
             let (topic, index) = self.name(*partition);
-            let Some(element) = committed.find_partition(topic, index) else {
+            let Some(element) = committed.find_partition(topic, index.get()) else {
                 return Err(NotNow(format!("the committed offset of {topic}[{index}] is missing in the answer")));
             };
             element.error().map_err(&error)?;
             match element.offset() {
-                Offset::Offset(offset) => Ok(Some(offset)),
-                Offset::Invalid => Ok(None),
-                other => Err(NotNow(format!("a committed offset of {topic}[{index}] that is none: {other:?}"))),
+                KafkaOffset::Invalid => Ok(None),
+                other => convert::absolute(other)
+                    .map(Some)
+                    .ok_or_else(|| NotNow(format!("a committed offset of {topic}[{index}] that is none: {other:?}"))),
             }
         };
         partitions.iter().map(offset).collect()
     }
 
-    fn log_bounds(&mut self, partition: Partition) -> Result<Range<i64>, NotNow> {
+    fn log_bounds(&mut self, partition: Partition) -> Result<Range<Offset>, NotNow> {
         let (topic, index) = self.name(partition);
         self.readers.stable_bounds(topic, index, QUESTION).map_err(not_now("the log's bounds cannot be had"))
     }
 
     fn assign(&mut self, starts: &[Start]) {
-        let list = self.list(starts.iter().map(|start| (start.partition, Offset::Offset(start.offset))));
+        let list = self.list(starts.iter().map(|start| (start.partition, convert::to_absolute(start.offset))));
         let paused = self.names(starts.iter().filter(|start| start.paused).map(|start| start.partition));
         let result = self.group().assign(&list, &paused);
         self.must("assigning", result);
@@ -304,24 +307,24 @@ impl Broker for KafkaBroker {
         self.must("resuming", result);
     }
 
-    fn seek(&mut self, partition: Partition, offset: i64) {
+    fn seek(&mut self, partition: Partition, offset: Offset) {
         let (topic, index) = self.name(partition);
         let topic = topic.to_owned();
         let result = self.group().seek(&topic, index, offset, QUESTION);
         self.must("seeking", result);
     }
 
-    fn changelog_end(&mut self, shard: i32) -> Result<i64, NotNow> {
-        let end = self.readers.high_watermark(&self.topology.changelog, shard, QUESTION);
+    fn changelog_end(&mut self, shard: ShardId) -> Result<Offset, NotNow> {
+        let end = self.readers.high_watermark(&self.topology.changelog, shard.into(), QUESTION);
         end.map_err(not_now("the changelog's end cannot be had"))
     }
 
-    fn changelog_stable_bounds(&mut self, shard: i32) -> Result<Range<i64>, NotNow> {
-        let bounds = self.readers.stable_bounds(&self.topology.changelog, shard, QUESTION);
+    fn changelog_stable_bounds(&mut self, shard: ShardId) -> Result<Range<Offset>, NotNow> {
+        let bounds = self.readers.stable_bounds(&self.topology.changelog, shard.into(), QUESTION);
         bounds.map_err(not_now("the changelog's stable end cannot be had"))
     }
 
-    fn start_restore(&mut self, shard: i32, bounds: Range<i64>) {
+    fn start_restore(&mut self, shard: ShardId, bounds: Range<Offset>) {
         let result = self.restore.start(shard, bounds);
         self.must("reading the changelog", result);
     }
@@ -333,7 +336,7 @@ impl Broker for KafkaBroker {
         })
     }
 
-    fn stop_restore(&mut self, shard: i32) {
+    fn stop_restore(&mut self, shard: ShardId) {
         self.restore.stop(shard);
     }
 
@@ -382,8 +385,8 @@ impl Broker for KafkaBroker {
                 }
                 (self.outputs[alias].as_str(), None)
             }
-            Destination::Shard(shard) => (topology.shards.as_str(), Some(shard)),
-            Destination::Changelog(shard) => (topology.changelog.as_str(), Some(shard)),
+            Destination::Shard(shard) => (topology.shards.as_str(), Some(shard.into())),
+            Destination::Changelog(shard) => (topology.changelog.as_str(), Some(shard.into())),
             Destination::DeadLetters => (topology.dead_letters.as_str(), None),
         };
         self.producer()?.send(topic, partition, record)
@@ -393,8 +396,8 @@ impl Broker for KafkaBroker {
         self.producer()?.flush()
     }
 
-    fn send_offsets(&mut self, offsets: &[(Partition, i64)]) -> Result<(), Fault> {
-        let list = self.list(offsets.iter().map(|(partition, offset)| (*partition, Offset::Offset(*offset))));
+    fn send_offsets(&mut self, offsets: &[(Partition, Offset)]) -> Result<(), Fault> {
+        let list = self.list(offsets.iter().map(|(partition, offset)| (*partition, convert::to_absolute(*offset))));
         self.producer()?.send_offsets(&list, self.consumer())
     }
 

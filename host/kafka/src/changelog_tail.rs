@@ -8,6 +8,8 @@ use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::error::KafkaResult;
 
+use switchboard_core::record::{Offset, ShardId};
+
 use super::changelog::ChangelogReader;
 use super::client::PlainContext;
 use super::properties::ClientOptions;
@@ -66,21 +68,21 @@ impl Changelog for ChangelogTail {
         Ok(Topic { id, tombstones: self.tombstones()? })
     }
 
-    fn bounds(&mut self, shard: i32) -> Result<Range<i64>, String> {
-        let bounds = self.readers.stable_bounds(&self.topic, shard, REQUEST);
+    fn bounds(&mut self, shard: ShardId) -> Result<Range<Offset>, String> {
+        let bounds = self.readers.stable_bounds(&self.topic, shard.into(), REQUEST);
         bounds.map_err(|error| format!("the bounds of {}[{shard}] cannot be had: {error}", self.topic))
     }
 
-    fn start(&mut self, shard: i32, offset: i64) -> Result<(), String> {
+    fn start(&mut self, shard: ShardId, offset: Offset) -> Result<(), String> {
         let started = self.reader.start(shard, offset);
         started.map_err(|error| format!("reading {}[{shard}]: {error}", self.topic))
     }
 
-    fn stop(&mut self, shard: i32) {
+    fn stop(&mut self, shard: ShardId) {
         self.reader.stop(shard);
     }
 
-    fn position(&mut self, shard: i32) -> Option<i64> {
+    fn position(&mut self, shard: ShardId) -> Option<Offset> {
         self.reader.position(shard)
     }
 

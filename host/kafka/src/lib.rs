@@ -12,6 +12,7 @@ mod changelog_tail;
 mod client;
 mod committed_offsets;
 pub mod control;
+mod convert;
 mod doctor;
 mod embedded;
 mod finding;

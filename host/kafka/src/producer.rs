@@ -9,7 +9,7 @@ use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::types::RDKafkaErrorCode as Code;
-use switchboard_core::record::Record;
+use switchboard_core::record::{PartitionIndex, Record};
 use switchboard_core::worker::Fault;
 
 use super::client::ProducerEvents;
@@ -71,9 +71,9 @@ impl Producer {
         self.inner.begin_transaction().map_err(|error| classify(&error))
     }
 
-    pub(super) fn send(&self, topic: &str, partition: Option<i32>, record: &Record) -> Result<(), Fault> {
+    pub(super) fn send(&self, topic: &str, partition: Option<PartitionIndex>, record: &Record) -> Result<(), Fault> {
         let mut out = BaseRecord::<[u8], [u8]>::to(topic);
-        out.partition = partition;
+        out.partition = partition.map(PartitionIndex::get);
         out.key = record.key.as_deref();
         out.payload = record.value.as_deref();
         if !record.headers.is_empty() {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaResult;
+use switchboard_core::record::{Offset, ShardId};
 use switchboard_core::worker::Restored;
 
 use super::changelog::ChangelogReader;
@@ -19,10 +20,10 @@ pub(super) struct Restore {
     checkpoints: Option<Checkpoints>,
     worker: usize,
     /// Shards whose checkpoint is being looked at -> the changelog's bounds.
-    opening: BTreeMap<i32, (Range<i64>, Receiver<Option<Snapshot>>)>,
-    copying: BTreeMap<i32, Entries>,
+    opening: BTreeMap<ShardId, (Range<Offset>, Receiver<Option<Snapshot>>)>,
+    copying: BTreeMap<ShardId, Entries>,
     /// Shards that the checkpointer knows to be ours, or will.
-    known: BTreeSet<i32>,
+    known: BTreeSet<ShardId>,
     tally: Tally,
 }
 
@@ -30,8 +31,8 @@ pub(super) struct Restore {
 #[derive(Debug, Default)]
 struct Tally {
     started: Option<Instant>,
-    under_way: BTreeSet<i32>,
-    restored: BTreeSet<i32>,
+    under_way: BTreeSet<ShardId>,
+    restored: BTreeSet<ShardId>,
     entries: u64,
     records: u64,
 }
@@ -56,7 +57,7 @@ impl Restore {
         })
     }
 
-    pub(super) fn start(&mut self, shard: i32, bounds: Range<i64>) -> KafkaResult<()> {
+    pub(super) fn start(&mut self, shard: ShardId, bounds: Range<Offset>) -> KafkaResult<()> {
         self.tally.begin(shard);
         match &self.checkpoints {
             Some(checkpoints) => {
@@ -119,7 +120,12 @@ impl Restore {
             let Some((bounds, _)) = self.opening.remove(&shard) else { continue };
             let offset = match snapshot {
                 Some(Snapshot { place, entries }) => {
-                    tracing::debug!(shard, offset = place.offset, end = bounds.end, "restoring from the checkpoint");
+                    tracing::debug!(
+                        shard = shard.get(),
+                        offset = place.offset.get(),
+                        end = bounds.end.get(),
+                        "restoring from the checkpoint"
+                    );
                     self.copying.insert(shard, entries);
                     place.offset
                 }
@@ -130,7 +136,7 @@ impl Restore {
         Ok(())
     }
 
-    pub(super) fn stop(&mut self, shard: i32) {
+    pub(super) fn stop(&mut self, shard: ShardId) {
         self.opening.remove(&shard);
         self.copying.remove(&shard);
         self.changelog.stop(shard);
@@ -141,7 +147,7 @@ impl Restore {
     }
 
     /// The shard is not ours any more.
-    pub(super) fn release(&mut self, shard: i32) {
+    pub(super) fn release(&mut self, shard: ShardId) {
         if self.known.remove(&shard)
             && let Some(checkpoints) = &self.checkpoints
         {
@@ -164,12 +170,12 @@ impl Restore {
 }
 
 impl Tally {
-    fn begin(&mut self, shard: i32) {
+    fn begin(&mut self, shard: ShardId) {
         self.started.get_or_insert_with(Instant::now);
         self.under_way.insert(shard);
     }
 
-    fn end(&mut self, shard: i32) {
+    fn end(&mut self, shard: ShardId) {
         self.under_way.remove(&shard);
         if let (true, Some(started)) = (self.under_way.is_empty(), self.started) {
             let (shards, Self { entries, records, .. }) = (self.restored.len(), &self);

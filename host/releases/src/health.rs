@@ -279,7 +279,7 @@ mod tests {
     }
 
     fn settle(observer: &mut HealthObserver, tenant: &str, release: &Release, failure: Option<Class>) {
-        let source = Coordinates { topic: "T".into(), partition: 0, offset: 7 };
+        let source = Coordinates { topic: "T".into(), partition: 0.into(), offset: 7.into() };
         let verdict = match failure {
             None => Verdict::Outputs(vec![]),
             Some(class) => Verdict::DeadLetter(DeadLetter::new(class, "why")),

@@ -338,7 +338,7 @@ fn message<'a>(call: &Call<'a>, headers: &'a [HeaderParam<'a>]) -> Message<'a> {
         key: call.record.key.as_deref(),
         value: call.record.value.as_deref(),
         headers,
-        timestamp: call.record.timestamp.and_then(|time| time.try_into().ok()).unwrap_or(0),
+        timestamp: call.record.timestamp.and_then(|time| time.as_millis().try_into().ok()).unwrap_or(0),
     }
 }
 

@@ -3,7 +3,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::format::{Scenario, Step, VectorError, optional};
-use crate::record::{Class, Coordinates, DeadLetter, Header, Outgoing, OutputLimits, OutputRules, Record};
+use crate::record::{
+    Class, Coordinates, DeadLetter, Header, Offset, Outgoing, OutputLimits, OutputRules, Record, Timestamp,
+};
 use crate::routing::Release;
 use crate::state::{Shard, StateLimits};
 use crate::worker::{Answers, BatchLimits, Call, Need, Plugins, Query, StartFrom, Verdict, WorkerConfig, process};
@@ -89,14 +91,14 @@ impl Bench<'_> {
             let known = manifest.consumes.join(", ");
             return Err(format!("{} consumes {known}, not {:?}", manifest.name, input.topic));
         }
-        let offset = i64::try_from(index).map_err(|error| error.to_string())?;
+        let offset = Offset::try_from(index).map_err(|error| error.to_string())?;
         let record = Record {
             key: optional(input.key.as_ref())?,
             value: optional(input.value.as_ref())?,
             headers: input.record_headers(self.scenario)?,
-            timestamp: Some(offset),
+            timestamp: Some(Timestamp::from_millis(offset.get())),
         };
-        let source = Coordinates { topic: input.topic.as_str().into(), partition: 0, offset };
+        let source = Coordinates { topic: input.topic.as_str().into(), partition: 0.into(), offset };
         let expected = self.expected(step)?;
         let actual = match self.verdict(&record, &source, plugins) {
             Ok(outputs) => describe(outputs.into_iter().map(|o| (o.topic.to_string(), visible(o.record)))),

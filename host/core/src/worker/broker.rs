@@ -7,15 +7,15 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::record::Record;
+use crate::record::{Offset, PartitionIndex, Record, ShardId};
 
 /// A partition that a worker consumes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Partition {
     /// Of a source topic, by its alias's place in `Broker::subscribe`.
-    Source { topic: usize, index: i32 },
+    Source { topic: usize, index: PartitionIndex },
     /// Of the repartition topic.
-    Shard(i32),
+    Shard(ShardId),
 }
 
 /// Where a record is sent.
@@ -23,8 +23,8 @@ pub enum Partition {
 pub enum Destination<'a> {
     /// A topic's alias; the partition follows from the key.
     Output(&'a str),
-    Shard(i32),
-    Changelog(i32),
+    Shard(ShardId),
+    Changelog(ShardId),
     DeadLetters,
 }
 
@@ -32,7 +32,7 @@ pub enum Destination<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Consumed {
     pub partition: Partition,
-    pub offset: i64,
+    pub offset: Offset,
     pub record: Record,
 }
 
@@ -58,7 +58,7 @@ pub enum Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Start {
     pub partition: Partition,
-    pub offset: i64,
+    pub offset: Offset,
     /// Nothing is fetched before `resume`.
     pub paused: bool,
 }
@@ -67,13 +67,13 @@ pub struct Start {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Restored {
     Record {
-        shard: i32,
+        shard: ShardId,
         key: Vec<u8>,
         value: Option<Vec<u8>>,
     },
     /// The log's stable end, as it was when the shard's restore began or later, has been reached.
     End {
-        shard: i32,
+        shard: ShardId,
     },
     /// Nothing came within the time given.
     Nothing,
@@ -127,10 +127,10 @@ pub trait Broker {
     fn poll(&mut self, wait: Duration) -> Event;
 
     /// Committed offsets, none pending in anybody's transaction; `None` where there is none.
-    fn stable_offsets(&mut self, partitions: &[Partition]) -> Result<Vec<Option<i64>>, NotNow>;
+    fn stable_offsets(&mut self, partitions: &[Partition]) -> Result<Vec<Option<Offset>>, NotNow>;
 
     /// The first offset and the one after the last.
-    fn log_bounds(&mut self, partition: Partition) -> Result<Range<i64>, NotNow>;
+    fn log_bounds(&mut self, partition: Partition) -> Result<Range<Offset>, NotNow>;
 
     /// Answers `Event::Assigned`, and starts to read partitions that were assigned.
     fn assign(&mut self, starts: &[Start]);
@@ -143,26 +143,26 @@ pub trait Broker {
     fn pause(&mut self, partitions: &[Partition]);
 
     /// Records of a paused partition come from this offset on, once it is resumed.
-    fn seek(&mut self, partition: Partition, offset: i64);
+    fn seek(&mut self, partition: Partition, offset: Offset);
 
     /// Records of paused partitions come, from where they had come to.
     fn resume(&mut self, partitions: &[Partition]);
 
     /// The changelog's end as a read_uncommitted client is told it: the high watermark.
-    fn changelog_end(&mut self, shard: i32) -> Result<i64, NotNow>;
+    fn changelog_end(&mut self, shard: ShardId) -> Result<Offset, NotNow>;
 
     /// The changelog's start, and its end as a read_committed client is told it: the last stable offset.
-    fn changelog_stable_bounds(&mut self, shard: i32) -> Result<Range<i64>, NotNow>;
+    fn changelog_stable_bounds(&mut self, shard: ShardId) -> Result<Range<Offset>, NotNow>;
 
     /// Starts to read a shard's changelog, read_committed, between its start and its stable end: what they were just now.
     /// What is known to be the log's beginning need not be read from it.
-    fn start_restore(&mut self, shard: i32, bounds: Range<i64>);
+    fn start_restore(&mut self, shard: ShardId, bounds: Range<Offset>);
 
     /// The next record of the changelogs being read, waiting for at most `wait`.
     fn poll_restore(&mut self, wait: Duration) -> Restored;
 
     /// Ends the reading of a shard's changelog.
-    fn stop_restore(&mut self, shard: i32);
+    fn stop_restore(&mut self, shard: ShardId);
 
     /// Whether the group takes offsets from us: assignment not lost, generation >= 0, a member id. Kafka takes offsets
     /// without these from anybody, unfenced.
@@ -184,7 +184,7 @@ pub trait Broker {
     fn flush(&mut self) -> Result<(), Fault>;
 
     /// The offsets to go on from (last processed + 1) become part of the transaction.
-    fn send_offsets(&mut self, offsets: &[(Partition, i64)]) -> Result<(), Fault>;
+    fn send_offsets(&mut self, offsets: &[(Partition, Offset)]) -> Result<(), Fault>;
 
     fn commit(&mut self) -> Result<(), Fault>;
 

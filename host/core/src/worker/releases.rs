@@ -11,8 +11,7 @@ use std::sync::Arc;
 use super::observer::Observer;
 use super::plugins::Plugins;
 use super::process::Verdict;
-use crate::record::Position;
-use crate::record::{Class, DeadLetter, Tenant, TenantId};
+use crate::record::{Class, ControlPosition, DeadLetter, Tenant, TenantId};
 use crate::routing::{Digest, LastRun, OnFailure, Release, Routing, Target};
 use crate::state::TenantState;
 
@@ -75,7 +74,7 @@ impl Releases {
     }
 
     /// `Routing::changed` of the routing that the worker goes by.
-    pub(super) fn routes_changed(&self) -> Option<Position> {
+    pub(super) fn routes_changed(&self) -> Option<ControlPosition> {
         self.routing.changed()
     }
 
@@ -87,7 +86,7 @@ impl Releases {
     pub(super) fn choose(
         &mut self,
         tenant: &Tenant,
-        (topic, routes): (&str, Option<Position>),
+        (topic, routes): (&str, Option<ControlPosition>),
         state: &mut TenantState,
         plugins: &mut impl Plugins,
         observer: &mut impl Observer,
@@ -111,7 +110,7 @@ impl Releases {
     }
 
     /// What becomes of a message whose topic the tenant's release does not consume.
-    fn pass_over(&self, decided: &Decided, topic: &str, routes: Option<Position>) -> Result<Verdict, Waits> {
+    fn pass_over(&self, decided: &Decided, topic: &str, routes: Option<ControlPosition>) -> Result<Verdict, Waits> {
         // By the routes that its router knew it may be that the tenant's release does.
         if let Some(routes) = routes.filter(|routes| !self.routing.has_read(*routes)) {
             let why = format!(
@@ -150,12 +149,12 @@ impl Releases {
     ) -> Result<Decided, Waits> {
         let waits = |why: String| Waits { why, missing_release: None };
         let ran = state.host_entry(LastRun::KEY).and_then(LastRun::decode);
-        if let Some(ran) = &ran
-            && !self.routing.has_read(ran.route)
+        if let Some(route) = ran.and_then(|ran| ran.route)
+            && !self.routing.has_read(route)
         {
             return Err(waits(format!(
                 "it last ran by a route at offset {} of the control topic, which has not been read that far here",
-                ran.route.offset
+                route.offset
             )));
         }
         let (target, route) = self.routing.target(&tenant.id);

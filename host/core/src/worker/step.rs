@@ -13,7 +13,7 @@ use super::process::{Need, Verdict, process};
 use super::releases::{ChosenRelease, Releases};
 use super::resolve_lookups::answer;
 use super::transaction::{Failure, Receipt, Transaction, again};
-use crate::record::{DeadLetter, Record, Tenants};
+use crate::record::{DeadLetter, Record, ShardId, Tenants};
 use crate::state::Shard;
 
 /// How long an idle worker waits for events before it returns to its driver.
@@ -76,9 +76,9 @@ pub struct Worker<B, P, L, O = ()> {
 /// What a batch did to the records at the front of its queue.
 struct Batch {
     done: usize,
-    shards: BTreeSet<i32>,
+    shards: BTreeSet<ShardId>,
     /// The shard of the record after these, when its tenant cannot go on.
-    waits: Option<i32>,
+    waits: Option<ShardId>,
 }
 
 impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
@@ -176,7 +176,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
 
     /// Reads a shard again, from its first record that is not settled on, once there is another routing: its tenant cannot
     /// go on, and one committed offset cannot say that others of the shard have.
-    fn rewind(&mut self, shard: i32) {
+    fn rewind(&mut self, shard: ShardId) {
         if let Some(offset) = self.inbox.rewind(Partition::Shard(shard)) {
             self.ownership.wait(shard, offset, &mut self.broker);
         }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::broker::{Broker, Destination, Fault, Partition};
-use crate::record::Record;
+use crate::record::{Offset, Record};
 
 /// How long a transaction may be open (`transaction.timeout.ms`). A call that says «again» for longer has an unknown
 /// outcome.
@@ -32,7 +32,7 @@ pub(super) enum Failure {
 pub(super) struct Transaction<'a, B: Broker> {
     broker: &'a mut B,
     began: Duration,
-    offsets: BTreeMap<Partition, i64>,
+    offsets: BTreeMap<Partition, Offset>,
 }
 
 impl<'a, B: Broker> Transaction<'a, B> {
@@ -66,12 +66,12 @@ impl<'a, B: Broker> Transaction<'a, B> {
     }
 
     /// The record at `offset` is done with.
-    pub(super) fn consumed(&mut self, partition: Partition, offset: i64) {
-        self.offsets.insert(partition, offset + 1);
+    pub(super) fn consumed(&mut self, partition: Partition, offset: Offset) {
+        self.offsets.insert(partition, offset.next());
     }
 
     /// The partition is read from this offset on.
-    pub(super) fn starts_at(&mut self, partition: Partition, offset: i64) {
+    pub(super) fn starts_at(&mut self, partition: Partition, offset: Offset) {
         self.offsets.entry(partition).or_insert(offset);
     }
 

@@ -189,7 +189,7 @@ fn message(call: Call<'_>) -> Message {
         key: call.record.key.clone(),
         value: call.record.value.clone(),
         headers: call.record.headers.iter().map(header).collect(),
-        timestamp: call.record.timestamp.and_then(|milliseconds| milliseconds.try_into().ok()).unwrap_or(0),
+        timestamp: call.record.timestamp.and_then(|time| time.as_millis().try_into().ok()).unwrap_or(0),
     }
 }
 
@@ -202,7 +202,7 @@ fn outbound(Outbound { topic, key, value, headers }: Outbound) -> record::Outbou
 mod tests {
     use super::*;
     use crate::{Level, Manifest};
-    use switchboard_core::record::{Coordinates, Record, Tenant};
+    use switchboard_core::record::{Coordinates, Record, Tenant, Timestamp};
 
     /// Does what the record's value says.
     struct Obedient;
@@ -259,9 +259,14 @@ mod tests {
 
     fn handle(plugins: &mut Native<Obedient>, state: &mut TenantState, answers: &Answers, value: &str) -> Outcome {
         let headers = [("x", Some("y"))].into_iter().collect();
-        let record = Record { value: Some(value.into()), headers, timestamp: Some(5), ..Record::default() };
+        let record = Record {
+            value: Some(value.into()),
+            headers,
+            timestamp: Some(Timestamp::from_millis(5)),
+            ..Record::default()
+        };
         let tenant = Tenant { id: TenantId::new("t"), headers: record::Headers::new(), texts: vec![] };
-        let source = Coordinates { topic: "T".into(), partition: 0, offset: 0 };
+        let source = Coordinates { topic: "T".into(), partition: 0.into(), offset: 0.into() };
         let release = plugins.release();
         plugins.handle(&release, Call { tenant: &tenant, record: &record, source: &source }, state, answers)
     }
