@@ -9,8 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 use switchboard_core::record::{Offset, ShardId, Timestamp};
 
 use super::checkpoint::{Checkpoint, Goal};
-use super::store::{CheckpointMeta, Of, Snapshot, Store, StoreError, Topic};
-use super::{Changelog, Polled};
+use super::store::{CheckpointMeta, Snapshot, Store, StoreError, Topic, WantedShard};
+use super::{Changelog, ChangelogError, Polled};
 
 /// How much may wait to be written, all shards together; librdkafka reads ahead as much again.
 const PENDING_BYTES: usize = 16 << 20;
@@ -67,13 +67,29 @@ impl Shard {
     }
 }
 
+/// Why no checkpoint of a shard is kept for now.
+#[derive(Debug, thiserror::Error)]
+enum KeepError {
+    #[error(transparent)]
+    Changelog(#[from] ChangelogError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the changelog's delete.retention.ms={0} is too short for checkpoints")]
+    ShortRetention(u128),
+}
+
+/// What the changelog was when it was asked last.
+struct Described {
+    topic: Result<Topic, ChangelogError>,
+    at: Instant,
+}
+
 pub(super) struct Checkpointer<C> {
     directory: PathBuf,
     shard_count: u32,
     changelog: C,
     /// As it was described last, or why it could not be.
-    topic: Result<Topic, String>,
-    described_at: Option<Instant>,
+    described: Option<Described>,
     shards: BTreeMap<ShardId, Shard>,
     /// When trouble was told last: all shards have it at once, and every time that they are tried again.
     warned: Option<Instant>,
@@ -81,15 +97,7 @@ pub(super) struct Checkpointer<C> {
 
 impl<C: Changelog> Checkpointer<C> {
     pub(super) fn new(directory: PathBuf, shard_count: u32, changelog: C) -> Self {
-        Self {
-            directory,
-            shard_count,
-            changelog,
-            topic: Err(String::new()),
-            described_at: None,
-            shards: BTreeMap::new(),
-            warned: None,
-        }
+        Self { directory, shard_count, changelog, described: None, shards: BTreeMap::new(), warned: None }
     }
 
     /// Goes on until nobody is left to ask, and writes what is pending then.
@@ -168,7 +176,7 @@ impl<C: Changelog> Checkpointer<C> {
     }
 
     /// A shard's checkpoint, if it fits the changelog; afterwards the shard's file is known.
-    fn open(&mut self, shard: ShardId, bounds: &Range<Offset>) -> Result<Option<Snapshot>, String> {
+    fn open(&mut self, shard: ShardId, bounds: &Range<Offset>) -> Result<Option<Snapshot>, KeepError> {
         let topic = self.topic()?;
         let refused = |why: &str| {
             tracing::info!("the checkpoint of shard {shard} is not used: {why}. The changelog is read in full");
@@ -186,17 +194,17 @@ impl<C: Changelog> Checkpointer<C> {
                     refused(&error.to_string());
                     self.shard(shard).file = File::Absent;
                 }
-                Err(error) => return Err(error.to_string()),
+                Err(error) => return Err(error.into()),
             }
         }
-        let of = Of { shard, shards: self.shard_count };
+        let of = WantedShard { shard, shards: self.shard_count };
         let File::Open(copy) = &self.shard(shard).file else { return Ok(None) };
         if let Some(why) = copy.written.refusal(&topic, of, bounds, now()) {
             refused(&why);
             self.shard(shard).file = File::Absent;
             return Ok(None);
         }
-        copy.store.snapshot().map(Some).map_err(|error| error.to_string())
+        Ok(Some(copy.store.snapshot()?))
     }
 
     /// Begins to keep the checkpoint of a shard that a worker of this process owns; false: nothing was to be done.
@@ -213,7 +221,7 @@ impl<C: Changelog> Checkpointer<C> {
         true
     }
 
-    fn try_follow(&mut self, shard: ShardId) -> Result<(), String> {
+    fn try_follow(&mut self, shard: ShardId) -> Result<(), KeepError> {
         let topic = self.topic()?;
         if matches!(self.shard(shard).file, File::Unknown(_)) {
             let bounds = self.changelog.bounds(shard)?;
@@ -223,14 +231,14 @@ impl<C: Changelog> Checkpointer<C> {
             let bounds = self.changelog.bounds(shard)?;
             let (shards, topic, offset) = (self.shard_count, topic.id, bounds.start);
             let place = CheckpointMeta { shard, shards, topic, offset, as_of: now() };
-            let store = Store::create(&self.path(shard), self.cache(), &place).map_err(|error| error.to_string())?;
+            let store = Store::create(&self.path(shard), self.cache(), &place)?;
             self.shard(shard).file = File::Open(Box::new(Checkpoint::new(store, place)));
         }
         let File::Open(copy) = &mut self.shard(shard).file else { return Ok(()) };
         copy.asked_at = Instant::now();
         copy.oldest = topic.oldest();
         let offset = copy.place.offset;
-        self.changelog.start(shard, offset)
+        Ok(self.changelog.start(shard, offset)?)
     }
 
     /// Ends the reading of a shard; what was read is written.
@@ -243,7 +251,7 @@ impl<C: Changelog> Checkpointer<C> {
     }
 
     /// A shard goes on without a checkpoint for now. Its file is closed and not trusted before it has been opened again.
-    fn leave(&mut self, shard: ShardId, why: &str) {
+    fn leave(&mut self, shard: ShardId, why: &dyn std::fmt::Display) {
         if self.warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
             tracing::warn!("no checkpoint of shard {shard} for now, its changelog is read in full: {why}");
             self.warned = Some(Instant::now());
@@ -257,15 +265,18 @@ impl<C: Changelog> Checkpointer<C> {
         }
     }
 
-    fn topic(&mut self) -> Result<Topic, String> {
-        if self.described_at.is_none_or(|at| at.elapsed() >= DESCRIBED) {
-            self.topic = self.changelog.describe();
-            self.described_at = Some(Instant::now());
-        }
-        let topic = self.topic.clone()?;
+    fn topic(&mut self) -> Result<Topic, KeepError> {
+        let known = self.described.as_ref().filter(|described| described.at.elapsed() < DESCRIBED);
+        let topic = match known {
+            Some(described) => described.topic.clone()?,
+            None => {
+                let topic = self.changelog.describe();
+                self.described.insert(Described { topic, at: Instant::now() }).topic.clone()?
+            }
+        };
         if topic.oldest() < LEAST_OLDEST {
             let retention = topic.tombstones.as_millis();
-            return Err(format!("the changelog's delete.retention.ms={retention} is too short for checkpoints"));
+            return Err(KeepError::ShortRetention(retention));
         }
         Ok(topic)
     }
@@ -385,7 +396,7 @@ impl<C: Changelog> Checkpointer<C> {
         self.position(shard);
         let Some(copy) = self.shards.get_mut(&shard).and_then(Shard::followed) else { return };
         if let Err(error) = copy.write() {
-            self.leave(shard, &error.to_string());
+            self.leave(shard, &error);
         }
     }
 }

@@ -13,6 +13,7 @@ mod store;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 
@@ -33,25 +34,42 @@ pub struct DirectoryError {
     error: std::io::Error,
 }
 
+/// Why the changelog cannot be described or read now.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ChangelogError {
+    /// A call of the brokers failed.
+    #[error("{what}: {source}")]
+    Call { what: String, source: Arc<dyn std::error::Error + Send + Sync> },
+    /// The topic is not one that checkpoints can be kept of; the text says why.
+    #[error("{0}")]
+    Unfit(String),
+}
+
+impl ChangelogError {
+    pub fn call(what: impl Into<String>, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Call { what: what.into(), source: Arc::new(source) }
+    }
+}
+
 /// The changelog as the checkpointer reads it: a consumer of its own, read_committed, assigned by hand.
 pub trait Changelog {
     /// What the topic is now.
     ///
     /// # Errors
     /// What cannot be had, and what to do.
-    fn describe(&mut self) -> Result<Topic, String>;
+    fn describe(&mut self) -> Result<Topic, ChangelogError>;
 
     /// A shard's first offset and its stable end.
     ///
     /// # Errors
     /// When the broker does not answer.
-    fn bounds(&mut self, shard: ShardId) -> Result<Range<Offset>, String>;
+    fn bounds(&mut self, shard: ShardId) -> Result<Range<Offset>, ChangelogError>;
 
     /// Starts to read a shard from this offset.
     ///
     /// # Errors
     /// When the consumer cannot.
-    fn start(&mut self, shard: ShardId, offset: Offset) -> Result<(), String>;
+    fn start(&mut self, shard: ShardId, offset: Offset) -> Result<(), ChangelogError>;
 
     /// Ends the reading of a shard.
     fn stop(&mut self, shard: ShardId);
@@ -81,6 +99,14 @@ pub enum Polled {
     Nothing,
 }
 
+/// Whose checkpoints these are.
+#[derive(Debug, Clone, Copy)]
+pub struct CheckpointOwner<'a> {
+    pub app: &'a str,
+    /// The id of the process instance.
+    pub instance: &'a str,
+}
+
 /// What workers say to the checkpointer. Clones are for the workers of one process; when the last one is dropped, the
 /// checkpointer writes what it has and ends.
 #[derive(Debug, Clone)]
@@ -93,11 +119,11 @@ impl Checkpoints {
     /// When the directory cannot be made or written to.
     pub fn start(
         state_dir: &Path,
-        (app, instance): (&str, &str),
+        of: CheckpointOwner<'_>,
         shards: u32,
         changelog: impl Changelog + Send + 'static,
     ) -> Result<(Self, JoinHandle<()>), DirectoryError> {
-        let directory = state_dir.join(segment(app)).join(segment(instance));
+        let directory = state_dir.join(segment(of.app)).join(segment(of.instance));
         let failed = |error| DirectoryError { directory: directory.clone(), error };
         std::fs::create_dir_all(&directory).map_err(failed)?;
         let probe = directory.join("writable");

@@ -34,7 +34,7 @@ pub struct CheckpointMeta {
 
 /// Which shard a checkpoint is wanted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Of {
+pub(super) struct WantedShard {
     pub(super) shard: ShardId,
     /// Number of shards of the application.
     pub(super) shards: u32,
@@ -58,9 +58,15 @@ impl Topic {
 
 impl CheckpointMeta {
     /// Why a checkpoint may not stand for the changelog's beginning, if so.
-    pub(super) fn refusal(&self, topic: &Topic, of: Of, bounds: &Range<Offset>, now: Timestamp) -> Option<String> {
+    pub(super) fn refusal(
+        &self,
+        topic: &Topic,
+        of: WantedShard,
+        bounds: &Range<Offset>,
+        now: Timestamp,
+    ) -> Option<String> {
         let Range { start, end } = bounds;
-        if (Of { shard: self.shard, shards: self.shards }) != of {
+        if (WantedShard { shard: self.shard, shards: self.shards }) != of {
             return Some(format!("it is of shard {} of {}", self.shard, self.shards));
         }
         if self.topic != topic.id {
@@ -377,7 +383,7 @@ mod tests {
     fn a_checkpoint_is_refused_that_does_not_fit_the_changelog() {
         let topic = Topic { id: 7, tombstones: Duration::from_secs(20) };
         let refusal = |place: CheckpointMeta, bounds: Range<u32>, now: i64| {
-            let of = Of { shard: 3.into(), shards: 4 };
+            let of = WantedShard { shard: 3.into(), shards: 4 };
             place.refusal(&topic, of, &(bounds.start.into()..bounds.end.into()), Timestamp::from_millis(now))
         };
         let expect = |refusal: Option<String>, words: &str| {

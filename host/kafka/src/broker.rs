@@ -9,7 +9,9 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use switchboard_core::record::{Offset, PartitionIndex, Record, ShardId};
-use switchboard_core::worker::{Broker, Consumed, Destination, Event, Fault, NotNow, Partition, Restored, Start};
+use switchboard_core::worker::{
+    Broker, Cause, Consumed, Destination, Event, Fault, NotNow, Partition, Restored, Start,
+};
 
 use super::client::{GroupContext, Rebalance, ThrottledWarn};
 use super::convert;
@@ -45,7 +47,7 @@ pub struct KafkaBroker {
     /// A new producer whose epoch the coordinator has not given yet.
     coming: Option<Producer>,
     /// What went wrong in a call that has no answer; the next event tells it.
-    broken: Option<String>,
+    broken: Option<Cause>,
     started: Instant,
     nag: ThrottledWarn,
 }
@@ -127,9 +129,9 @@ impl KafkaBroker {
     }
 
     /// Without this the partition would be ours and never read, or the group would wait for ever.
-    fn must<E: std::fmt::Display>(&mut self, what: &str, result: Result<(), E>) {
+    fn must(&mut self, what: &str, result: KafkaResult<()>) {
         if let Err(error) = result {
-            self.broken = Some(format!("{what}: {error}"));
+            self.broken = Some(convert::cause(format!("{what}: {error}"), &error));
         }
     }
 
@@ -159,16 +161,17 @@ impl KafkaBroker {
             KafkaError::MessageConsumptionFatal(Code::FencedInstanceId)
                 if self.consumer().context().has_timed_out() =>
             {
-                Event::Failed("the session was over, and a heartbeat of the former member fenced this one".into())
+                let text = "the session was over, and a heartbeat of the former member fenced this one";
+                Event::Failed(convert::cause(text.into(), error))
             }
             KafkaError::MessageConsumptionFatal(Code::FencedInstanceId) => {
-                Event::Fenced("another member has this instance id".into())
+                Event::Fenced(convert::cause("another member has this instance id".into(), error))
             }
             KafkaError::MessageConsumptionFatal(code) => {
-                Event::Failed(format!("the consumer is of no more use: {code}"))
+                Event::Failed(convert::cause(format!("the consumer is of no more use: {code}"), error))
             }
             KafkaError::MessageConsumption(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
-                Event::Failed("records were deleted before they were read".into())
+                Event::Failed(convert::cause("records were deleted before they were read".into(), error))
             }
             KafkaError::MessageConsumption(Code::UnknownTopicOrPartition | Code::UnknownTopic) => {
                 let sources = self.subscription.iter().filter(|topic| **topic != self.topology.shards);
@@ -200,7 +203,7 @@ impl KafkaBroker {
 }
 
 fn not_now(what: &str) -> impl Fn(KafkaError) -> NotNow + '_ {
-    move |error| NotNow(format!("{what}: {error}"))
+    move |error| NotNow(convert::cause(format!("{what}: {error}"), &error))
 }
 
 impl Broker for KafkaBroker {
@@ -236,7 +239,7 @@ impl Broker for KafkaBroker {
         };
         match polled {
             Some(Ok(consumed)) => Event::Record(consumed),
-            Some(Err(topic)) => Event::Failed(format!("a record of {topic}, to which nobody subscribed")),
+            Some(Err(topic)) => Event::Failed(format!("a record of {topic}, to which nobody subscribed").into()),
             None => self.rebalance().unwrap_or_else(|| {
                 self.group().keep_pace();
                 // A log line ends a poll too, before all else.
@@ -260,14 +263,16 @@ impl Broker for KafkaBroker {
         let offset = |partition: &Partition| {
             let (topic, index) = self.name(*partition);
             let Some(element) = committed.find_partition(topic, index.get()) else {
-                return Err(NotNow(format!("the committed offset of {topic}[{index}] is missing in the answer")));
+                return Err(NotNow(
+                    format!("the committed offset of {topic}[{index}] is missing in the answer").into(),
+                ));
             };
             element.error().map_err(&error)?;
             match element.offset() {
                 KafkaOffset::Invalid => Ok(None),
-                other => convert::absolute(other)
-                    .map(Some)
-                    .ok_or_else(|| NotNow(format!("a committed offset of {topic}[{index}] that is none: {other:?}"))),
+                other => convert::absolute(other).map(Some).ok_or_else(|| {
+                    NotNow(format!("a committed offset of {topic}[{index}] that is none: {other:?}").into())
+                }),
             }
         };
         partitions.iter().map(offset).collect()
@@ -330,8 +335,8 @@ impl Broker for KafkaBroker {
     }
 
     fn poll_restore(&mut self, wait: Duration) -> Restored {
-        self.restore.poll(wait).unwrap_or_else(|why| {
-            self.broken = Some(why);
+        self.restore.poll(wait).unwrap_or_else(|error| {
+            self.broken = Some(error.cause());
             Restored::Nothing
         })
     }
@@ -416,7 +421,7 @@ impl Broker for KafkaBroker {
         self.group = None;
         self.broken = None;
         let member = Member::join(&self.options, &self.subscription, self.worker);
-        self.group = Some(member.map_err(|error| Fault::Fatal(error.to_string()))?);
+        self.group = Some(member.map_err(|error| Fault::Fatal(convert::cause(error.to_string(), &error)))?);
         Ok(())
     }
 }

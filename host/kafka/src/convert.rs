@@ -6,6 +6,7 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::Message;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use switchboard_core::record::{Offset, PartitionIndex, Timestamp};
+use switchboard_core::worker::{Cause, KafkaErrorCode};
 
 /// An absolute offset, if it is one.
 pub(super) fn absolute(offset: rdkafka::Offset) -> Option<Offset> {
@@ -49,4 +50,13 @@ pub(super) fn partition(number: i32) -> PartitionIndex {
 /// The timestamp of a record, where it has one.
 pub(super) fn timestamp_of(message: &impl Message) -> Option<Timestamp> {
     message.timestamp().to_millis().map(Timestamp::from_millis)
+}
+
+/// What the worker is told of an error: text, and the error's code.
+pub(super) fn cause(text: String, error: &KafkaError) -> Cause {
+    Cause::new(text, error.rdkafka_error_code().map(code))
+}
+
+pub(super) fn code(code: Code) -> KafkaErrorCode {
+    KafkaErrorCode::new(code as i32)
 }

@@ -39,6 +39,7 @@ pub use lag::tell_lag;
 pub use properties::{ClientOptions, GroupProtocol, PropertyError};
 pub use purge::Purge;
 pub use shutdown::{AskOnDrop, Shutdown};
+pub use sys::TopicIdError;
 pub use topics::{Admin, TopicError, prepare, prepare_control};
 pub use topology::{TopicName, Topology, TopologyError};
 pub use watermarks::Watermarks;

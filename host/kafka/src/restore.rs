@@ -4,12 +4,38 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
-use rdkafka::error::KafkaResult;
+use rdkafka::error::{KafkaError, KafkaResult};
 use switchboard_core::record::{Offset, ShardId};
-use switchboard_core::worker::Restored;
+use switchboard_core::worker::{Cause, Restored};
 
 use super::changelog::ChangelogReader;
-use switchboard_checkpoint::{Checkpoints, Entries, Polled, Snapshot};
+use super::convert;
+use switchboard_checkpoint::{Checkpoints, Entries, Polled, Snapshot, StoreError};
+
+/// Why a restore has to begin again.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RestoreError {
+    #[error("the checkpoint of shard {shard} cannot be read after all: {error}")]
+    Checkpoint {
+        shard: ShardId,
+        #[source]
+        error: StoreError,
+    },
+    #[error("reading the changelog: {0}")]
+    Changelog(#[from] KafkaError),
+    /// Records that were to be read are not there any more.
+    #[error("{0}")]
+    Gone(String),
+}
+
+impl RestoreError {
+    pub(super) fn cause(&self) -> Cause {
+        match self {
+            Self::Changelog(error) => convert::cause(self.to_string(), error),
+            Self::Checkpoint { .. } | Self::Gone(_) => self.to_string().into(),
+        }
+    }
+}
 
 /// A worker's restores: first what a checkpoint has, then the changelog from there on.
 ///
@@ -74,7 +100,7 @@ impl Restore {
     ///
     /// # Errors
     /// When what has been given out of a shard is not to be used: it has to be restored anew.
-    pub(super) fn poll(&mut self, wait: Duration) -> Result<Restored, String> {
+    pub(super) fn poll(&mut self, wait: Duration) -> Result<Restored, RestoreError> {
         self.take_answers()?;
         while let Some(mut copy) = self.copying.first_entry() {
             let shard = *copy.key();
@@ -87,7 +113,7 @@ impl Restore {
                     if let Some(checkpoints) = &self.checkpoints {
                         checkpoints.condemn(shard);
                     }
-                    return Err(format!("the checkpoint of shard {shard} cannot be read after all: {error}"));
+                    return Err(RestoreError::Checkpoint { shard, error });
                 }
                 None => drop(copy.remove()),
             }
@@ -100,7 +126,7 @@ impl Restore {
                 self.tally.restored.insert(shard);
                 Restored::End { shard }
             }
-            Polled::Gone(why) => return Err(why),
+            Polled::Gone(why) => return Err(RestoreError::Gone(why)),
             Polled::Record { shard, key, value, .. } => {
                 self.tally.records += 1;
                 Restored::Record { shard, key, value }
@@ -108,7 +134,7 @@ impl Restore {
         })
     }
 
-    fn take_answers(&mut self) -> Result<(), String> {
+    fn take_answers(&mut self) -> Result<(), RestoreError> {
         let answered = |answer: &Receiver<_>| match answer.try_recv() {
             Ok(snapshot) => Some(snapshot),
             Err(TryRecvError::Empty) => None,
@@ -131,7 +157,7 @@ impl Restore {
                 }
                 None => bounds.start,
             };
-            self.changelog.start(shard, offset).map_err(|error| format!("reading the changelog: {error}"))?;
+            self.changelog.start(shard, offset)?;
         }
         Ok(())
     }

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use switchboard_core::record::{Coordinates, Offset, Record, TenantId, Timestamp};
-use switchboard_core::routing::{Digest, LastRun, Release};
-use switchboard_core::worker::{Observer, Partition, Verdict};
+use switchboard_core::routing::{Digest, LastRun};
+use switchboard_core::worker::{Observer, Partition, Settled, Verdict};
 
 use crate::client::World;
 use crate::kafka::{ClientId, Cluster, Place};
@@ -105,16 +105,11 @@ pub(crate) struct Witness {
 }
 
 impl Observer for Witness {
-    fn settled(
-        &mut self,
-        source: &Coordinates,
-        (tenant, release): (Option<&TenantId>, Option<&Release>),
-        verdict: &Verdict,
-    ) {
+    fn settled(&mut self, Settled { origin, tenant, release, verdict }: Settled<'_>) {
         let World { control, notes, .. } = &mut *self.world.borrow_mut();
         let release = release.map(|release| number(release.digest));
         let dead = matches!(verdict, Verdict::DeadLetter(_));
-        let deed = Deed::Settled { source: source.clone(), release, dead };
+        let deed = Deed::Settled { source: origin.clone(), release, dead };
         notes.add(self.id, control.applied.get(&self.id).copied(), tenant.cloned(), deed);
     }
 

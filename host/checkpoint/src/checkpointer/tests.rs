@@ -35,15 +35,15 @@ impl Fake {
 }
 
 impl Changelog for Fake {
-    fn describe(&mut self) -> Result<Topic, String> {
-        self.log().topic.ok_or_else(|| "no answer".into())
+    fn describe(&mut self) -> Result<Topic, ChangelogError> {
+        self.log().topic.ok_or_else(|| ChangelogError::Unfit("no answer".into()))
     }
 
-    fn bounds(&mut self, _: ShardId) -> Result<Range<Offset>, String> {
+    fn bounds(&mut self, _: ShardId) -> Result<Range<Offset>, ChangelogError> {
         Ok(Offset::ZERO..self.log().end)
     }
 
-    fn start(&mut self, _: ShardId, offset: Offset) -> Result<(), String> {
+    fn start(&mut self, _: ShardId, offset: Offset) -> Result<(), ChangelogError> {
         let mut log = self.log();
         log.calls.push(format!("start {offset}"));
         log.reading = Some(offset);

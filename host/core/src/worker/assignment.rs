@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
-use super::broker::{Broker, NotNow, Partition, Restored, Start};
+use super::broker::{Broker, Cause, NotNow, Partition, Restored, Start};
 use super::config::{StartFrom, WorkerConfig};
 use crate::record::{Offset, ShardId};
 use crate::state::Shard;
@@ -71,7 +71,7 @@ pub(super) struct Assignment {
     shards: BTreeMap<ShardId, Owned>,
     halted: BTreeMap<Partition, String>,
     /// What the last attempt to go on is waiting for, to be told once.
-    waiting: Option<String>,
+    waiting: Option<Cause>,
     /// When the next attempt is due.
     due: Duration,
 }
@@ -190,7 +190,7 @@ impl Assignment {
         for (partition, committed) in partitions.into_iter().zip(offsets) {
             let bounds = broker.log_bounds(partition)?;
             if let Some(why) = self.take(partition, committed, bounds, rules, broker) {
-                result = Err(NotNow(why));
+                result = Err(NotNow(why.into()));
             }
         }
         result
@@ -250,7 +250,7 @@ impl Assignment {
         let mut result = Ok(());
         for (shard, owned) in &mut self.shards {
             if !owned.start_restore(*shard, broker)? {
-                result = Err(NotNow(format!("an open transaction in the changelog of shard {shard}")));
+                result = Err(NotNow(format!("an open transaction in the changelog of shard {shard}").into()));
             }
         }
         result

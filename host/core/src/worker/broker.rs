@@ -47,9 +47,9 @@ pub enum Event {
     /// Partitions are somebody else's already.
     Lost(Vec<Partition>),
     /// The consumer cannot go on: start again from what is committed.
-    Failed(String),
+    Failed(Cause),
     /// Another member has our static identity.
-    Fenced(String),
+    Fenced(Cause),
     /// Nothing came within the time given.
     Nothing,
 }
@@ -79,39 +79,95 @@ pub enum Restored {
     Nothing,
 }
 
+/// The code of an error, as Kafka's protocol numbers them. Negative codes are a client's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KafkaErrorCode(i32);
+
+impl KafkaErrorCode {
+    pub const fn new(code: i32) -> Self {
+        Self(code)
+    }
+
+    pub const fn get(self) -> i32 {
+        self.0
+    }
+}
+
+/// Why a call failed: text for people, and the error's code for programs, where there is one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct Cause {
+    pub text: String,
+    pub code: Option<KafkaErrorCode>,
+}
+
+impl Cause {
+    pub fn new(text: impl Into<String>, code: Option<KafkaErrorCode>) -> Self {
+        Self { text: text.into(), code }
+    }
+}
+
+impl From<String> for Cause {
+    fn from(text: String) -> Self {
+        Self { text, code: None }
+    }
+}
+
+impl From<&str> for Cause {
+    fn from(text: &str) -> Self {
+        text.to_owned().into()
+    }
+}
+
 /// The answer cannot be had at the moment; ask again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct NotNow(pub String);
+pub struct NotNow(pub Cause);
 
 /// How a transactional call failed: what may be done next, never which record to skip.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     /// The same call again.
     #[error("{0}")]
-    Retriable(String),
+    Retriable(Cause),
     /// The broker refuses a record for itself: too large, invalid, no such topic, not allowed. Abort.
     #[error("the broker refuses a record: {0}")]
-    Refused(String),
+    Refused(Cause),
     /// It took too long. Abort; a smaller transaction may go through.
     #[error("timed out: {0}")]
-    TimedOut(String),
+    TimedOut(Cause),
     /// Abort, and run the batch again.
     #[error("{0}")]
-    Abortable(String),
+    Abortable(Cause),
     /// The producer is of no more use, or the outcome is unknown.
     #[error("{0}")]
-    Fatal(String),
+    Fatal(Cause),
     /// The group does not take offsets from us: start again from what is committed.
     #[error("not a member of the group any more: {0}")]
-    NotAMember(String),
+    NotAMember(Cause),
     /// The producer's epoch is not valid any more: another one has our transactional id, or the coordinator ended a
     /// transaction that was open for longer than `transaction.timeout.ms`.
     #[error("fenced: {0}")]
-    Fenced(String),
+    Fenced(Cause),
     /// Another member has our static identity.
     #[error("fenced: {0}")]
-    FencedInstance(String),
+    FencedInstance(Cause),
+}
+
+impl Fault {
+    /// Why the call failed.
+    pub fn cause(&self) -> &Cause {
+        match self {
+            Self::Retriable(cause)
+            | Self::Refused(cause)
+            | Self::TimedOut(cause)
+            | Self::Abortable(cause)
+            | Self::Fatal(cause)
+            | Self::NotAMember(cause)
+            | Self::Fenced(cause)
+            | Self::FencedInstance(cause) => cause,
+        }
+    }
 }
 
 /// One worker's Kafka: a consumer in the group, a consumer for restores, a transactional producer.

@@ -125,7 +125,7 @@ impl Kafka {
     }
 
     fn ask(&mut self, name: &str, detail: &str) -> Result<(), NotNow> {
-        self.call(name, detail).map_or(Ok(()), |(_, fault)| Err(NotNow(fault.to_string())))
+        self.call(name, detail).map_or(Ok(()), |(_, fault)| Err(NotNow(fault.to_string().into())))
     }
 
     /// A call that changes the open transaction.

@@ -13,8 +13,8 @@ use switchboard_core::registry::RegistryState;
 use super::super::client::{PlainContext, ThrottledWarn};
 use super::super::convert;
 use super::super::properties::ClientOptions;
-use super::super::sys;
 use super::super::sys::describe::{Operation, allowed_on_topics};
+use super::super::sys::{self, TopicIdError};
 
 /// One request.
 const REQUEST: Duration = Duration::from_secs(2);
@@ -67,9 +67,17 @@ pub enum ControlError {
     #[error("the topic {0} was made anew while it was read: try again")]
     Gone(String),
     #[error("the id of the topic {topic} cannot be had: {error}")]
-    NoId { topic: String, error: String },
+    NoId {
+        topic: String,
+        #[source]
+        error: TopicIdError,
+    },
     #[error("the brokers at {servers} do not answer: {error}")]
-    Brokers { servers: String, error: KafkaError },
+    Brokers {
+        servers: String,
+        #[source]
+        error: KafkaError,
+    },
     #[error("the topic {topic} was not read to its end within {patience:?}: {read} of {end}")]
     Slow { topic: String, patience: Duration, read: Offset, end: Offset },
 }

@@ -59,7 +59,8 @@ impl Bench {
     }
 
     fn migrate(&mut self, release: &str, from: u32) -> Result<(), String> {
-        self.instances.migrate(self.artifacts[release].release(), &self.tenant, from, &mut self.state)
+        let migrated = self.instances.migrate(self.artifacts[release].release(), &self.tenant, from, &mut self.state);
+        migrated.map_err(|error| error.to_string())
     }
 
     /// What the first output has in a header.

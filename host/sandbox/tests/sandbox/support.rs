@@ -80,7 +80,8 @@ impl Bench {
         let mut state = TenantState::default();
         state.set("migration", migration.into(), &StateLimits::default()).unwrap();
         let id = Tenant { id: TenantId::new(tenant), headers: Headers::new(), texts: vec![] };
-        let result = self.instances.migrate(HOSTILE.release(), &id, from, &mut state);
+        let result =
+            self.instances.migrate(HOSTILE.release(), &id, from, &mut state).map_err(|error| error.to_string());
         if result.is_err() {
             state.reject_message();
         }

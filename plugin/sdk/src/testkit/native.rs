@@ -9,7 +9,7 @@ use std::sync::Arc;
 use switchboard_core::record::{self, Class, DeadLetter, Tenant, TenantId};
 use switchboard_core::routing::{Digest, Release, Routing};
 use switchboard_core::state::{StateError, StateLimits, TenantState};
-use switchboard_core::worker::{Answers, Call, Outcome, Plugins, Query};
+use switchboard_core::worker::{Answers, Call, MigrateError, Outcome, Plugins, Query};
 
 /// Runs the plugin `P` for `switchboard-core`, compiled natively. Of the sandbox's limits it knows those of state.
 #[derive(Debug)]
@@ -107,8 +107,14 @@ impl<P: Plugin> Plugins for Native<P> {
         }
     }
 
-    fn migrate(&mut self, _: &Arc<Release>, _: &Tenant, from: u32, state: &mut TenantState) -> Result<(), String> {
-        Self::migrate(self, from, state)
+    fn migrate(
+        &mut self,
+        _: &Arc<Release>,
+        _: &Tenant,
+        from: u32,
+        state: &mut TenantState,
+    ) -> Result<(), MigrateError> {
+        Self::migrate(self, from, state).map_err(MigrateError::Rejected)
     }
 
     fn discard(&mut self, _: &TenantId) {}

@@ -124,7 +124,7 @@ impl<'a> Producing<'a> {
 
     /// The ways in which librdkafka tells that it does not know.
     fn given_up(&self) -> Fault {
-        let text = "no answer".to_owned();
+        let text = "no answer".into();
         if self.line.on(|cluster| cluster.random.bool()) { Fault::Fatal(text) } else { Fault::TimedOut(text) }
     }
 

@@ -90,7 +90,7 @@ impl Consumer {
     }
 
     pub(crate) fn fail(&mut self, why: &str) {
-        self.events.push_back(Event::Failed(why.to_owned()));
+        self.events.push_back(Event::Failed(why.into()));
     }
 
     pub(crate) fn assign(&mut self, partition: Partition, offset: Offset, paused: bool) {
