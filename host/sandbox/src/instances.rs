@@ -7,7 +7,7 @@ use lru::LruCache;
 use switchboard_core::record::{Class, Header, Outbound, Tenant, TenantId};
 use switchboard_core::routing::{Digest, Release, Routing};
 use switchboard_core::state::TenantState;
-use switchboard_core::worker::{Answers, Call, Outcome, Plugins};
+use switchboard_core::worker::{Answers, Call, MigrateError, Outcome, Plugins};
 use wasmtime::{Engine, Store};
 
 use super::artifact::Artifact;
@@ -95,7 +95,7 @@ impl InstancePool {
         tenant: &TenantId,
         from: u32,
         state: &mut TenantState,
-    ) -> Result<Result<(), String>, OutOfMemory> {
+    ) -> Result<Result<(), MigrateError>, OutOfMemory> {
         let Some(slot) = self.tenants.peek_mut(tenant) else { unreachable!("touched before") };
         let result = migration::migrate(artifact, &self.limits, tenant, from, state, &mut slot.budget);
         self.dropped_log_lines += slot.budget.take_dropped();
@@ -187,7 +187,7 @@ impl Plugins for InstancePool {
         tenant: &Tenant,
         from: u32,
         state: &mut TenantState,
-    ) -> Result<(), String> {
+    ) -> Result<(), MigrateError> {
         let artifact = self.artifact(release);
         self.touch(&tenant.id);
         let result = self.attempt_migration(&artifact, &tenant.id, from, state).or_else(|shortage| {
@@ -195,7 +195,7 @@ impl Plugins for InstancePool {
             state.reject_message();
             self.attempt_migration(&artifact, &tenant.id, from, state)
         });
-        result.unwrap_or_else(|OutOfMemory(letter)| Err(letter.to_string()))
+        result.unwrap_or_else(|OutOfMemory(letter)| Err(MigrateError::Failed(letter)))
     }
 
     fn handle(
@@ -338,7 +338,7 @@ fn message<'a>(call: &Call<'a>, headers: &'a [HeaderParam<'a>]) -> Message<'a> {
         key: call.record.key.as_deref(),
         value: call.record.value.as_deref(),
         headers,
-        timestamp: call.record.timestamp.and_then(|time| time.try_into().ok()).unwrap_or(0),
+        timestamp: call.record.timestamp.and_then(|time| time.as_millis().try_into().ok()).unwrap_or(0),
     }
 }
 

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use switchboard_core::record::{Class, DeadLetter, TenantId};
 use switchboard_core::state::TenantState;
-use switchboard_core::worker::Outcome;
+use switchboard_core::worker::{MigrateError, Outcome};
 use wasmtime::Store;
 
 use super::artifact::Artifact;
@@ -23,9 +23,9 @@ pub(super) fn migrate(
     from: u32,
     state: &mut TenantState,
     budget: &mut LogBudget,
-) -> Result<Result<(), String>, OutOfMemory> {
+) -> Result<Result<(), MigrateError>, OutOfMemory> {
     if !artifact.release().migrates.contains(&from) {
-        return Ok(Err(format!("{} does not take over state of version {from}", artifact.title)));
+        return Ok(Err(MigrateError::Version { release: artifact.title.to_string(), from }));
     }
     let limits = limits.of_a_migration();
     let guest = Guest::new(Arc::clone(&artifact.title), tenant.clone(), limits, *budget);
@@ -46,7 +46,8 @@ pub(super) fn migrate(
             other => DeadLetter::new(Class::Trap, format!("{other:?}")),
         },
     };
-    Ok(Err(printable(&letter.to_string()).into_owned()))
+    let reason = printable(&letter.reason).into_owned();
+    Ok(Err(MigrateError::Failed(DeadLetter { reason, ..letter })))
 }
 
 fn call(

@@ -85,7 +85,7 @@ fn a_migration_has_limits_of_its_own() {
 #[test]
 fn a_migration_is_the_same_each_time_and_its_time_stands_at_zero() {
     let mut bench = Bench::new();
-    bench.offset = 1000;
+    bench.offset = 1000.into();
     for word in ["random", "clock", "hashmap", "calls"] {
         bench.says("t", "calls");
         let run = |bench: &mut Bench, tenant| {
