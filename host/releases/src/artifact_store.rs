@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use switchboard_core::record::Position;
+use switchboard_core::record::{ControlPosition, Offset};
 use switchboard_core::registry::RegistryState;
 use switchboard_core::routing::Manifest;
 use switchboard_core::routing::{Availability, Digest, OnFailure, Routing};
@@ -42,7 +42,7 @@ enum Loaded {
 }
 
 /// What the control topic has of a release: the signature, and where its chunks are.
-type Records = (Option<String>, Option<Vec<i64>>);
+type Records = (Option<String>, Option<Vec<Offset>>);
 
 fn records(release: &Digest, control: &RegistryState) -> Records {
     let signature = control.release(release).and_then(|record| record.signature.clone());
@@ -204,7 +204,7 @@ impl ArtifactStore {
     }
 
     /// What workers are to go by, with the control topic read up to here.
-    pub(super) fn publication(&mut self, control: &RegistryState, read: Position) -> RoutingSnapshot {
+    pub(super) fn publication(&mut self, control: &RegistryState, read: ControlPosition) -> RoutingSnapshot {
         let (mut releases, mut artifacts) = (BTreeMap::new(), BTreeMap::new());
         for (digest, loaded) in &self.loaded {
             match loaded {
@@ -322,6 +322,8 @@ impl Loader {
 mod tests {
     use switchboard_core::registry::{Actor, Audience, ChangeRequest, Deployment, ReleaseRecord, deploy};
 
+    use switchboard_core::record::Timestamp;
+
     use super::*;
     use switchboard_kafka::{ClientOptions, GroupProtocol};
     use switchboard_sandbox::Limits;
@@ -346,9 +348,9 @@ mod tests {
         let mut control = RegistryState::default();
         let routes =
             [("route/tenant/a", 1, ""), ("route/percentage", 2, r#""percent":"5","#), ("route/default", 3, "")];
-        for (offset, (key, release, share)) in (0..).zip(routes) {
+        for (offset, (key, release, share)) in (0_u32..).zip(routes) {
             let value = format!(r#"{{{share}"release":"{}"}}"#, digest(release));
-            control.apply(offset, 0, key.as_bytes(), Some(value.as_bytes())).unwrap();
+            control.apply(offset.into(), Timestamp::default(), key.as_bytes(), Some(value.as_bytes())).unwrap();
         }
         let order = precedence(Some(digest(9)), &control, (0..10).map(digest));
         assert_eq!(order, [9, 3, 2, 1, 0, 4, 5, 6, 7, 8].map(digest), "the base, default, percentage, pins, all else");
@@ -398,8 +400,10 @@ mod tests {
         let deployment = Deployment { release, artifact, record, audience: Audience::Default, gate: None };
         let stamp = ChangeRequest { id: "1".into(), by: Actor::default(), note: None };
         let mut control = RegistryState::default();
-        for (offset, write) in (0..).zip(deploy(&control, &deployment, stamp).unwrap().writes) {
-            control.apply(offset, 0, write.key.to_string().as_bytes(), write.value.as_deref()).unwrap();
+        for (offset, write) in (0_u32..).zip(deploy(&control, &deployment, stamp).unwrap().writes) {
+            control
+                .apply(offset.into(), Timestamp::default(), write.key.to_string().as_bytes(), write.value.as_deref())
+                .unwrap();
         }
         (ArtifactStore::new(loader, OnFailure::Keep, None), control, release)
     }
@@ -407,7 +411,9 @@ mod tests {
     #[test]
     fn a_release_whose_bytes_do_not_come_may_come_for_a_minute_and_is_tried_on() {
         let (mut shelf, control, release) = out_of_reach();
-        let publish = |shelf: &mut ArtifactStore| shelf.publication(&control, Position { topic: 1, offset: 9 }).routing;
+        let publish = |shelf: &mut ArtifactStore| {
+            shelf.publication(&control, ControlPosition { topic: None, offset: 9.into() }).routing
+        };
         assert!(shelf.load(&control), "it is tried");
         let routing = publish(&mut shelf);
         assert!(routing.may_come(&release) && routing.may_consume(&release, "MORE"));

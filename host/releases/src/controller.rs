@@ -4,10 +4,10 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
-use switchboard_core::record::Position;
+use switchboard_core::record::{ControlPosition, Offset, Timestamp, TopicId};
 use switchboard_core::registry::{
     Actor, ChangeRequest, Failures, HostStatus, Loaded, Refusal, RegistryState, Running, State, Staying, Waiting,
     automatic_rollback,
@@ -26,7 +26,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// How often gates, the status and the config file's artifact are looked at.
 const CHECK: Duration = Duration::from_millis(100);
 /// How often it is looked whether tenants and failures in the status have changed, for so long after a change of routes, and
-/// whenever there is new trouble: somebody may be following it. Else once in `HostStatus::EVERY_MS` is often enough.
+/// whenever there is new trouble: somebody may be following it. Else once in `HostStatus::EVERY` is often enough.
 const STATUS_PACE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_mins(2));
 
 /// How much of a release's first failure is told.
@@ -44,8 +44,8 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 pub struct ControlTopic {
     reader: ControlReader,
     status: StatusWriter,
-    /// Which incarnation of the topic is read; 0: not known (yet).
-    incarnation: u64,
+    /// The id of the topic that is read; `None`: not known (yet).
+    topic_id: Option<TopicId>,
     options: ClientOptions,
     topology: Topology,
 }
@@ -58,7 +58,7 @@ impl ControlTopic {
         Ok(Self {
             reader: ControlReader::new(options, &topology.control).context(making)?,
             status: StatusWriter::new(options, &topology.control).context(making)?,
-            incarnation: 0,
+            topic_id: None,
             options: options.clone(),
             topology: topology.clone(),
         })
@@ -70,9 +70,9 @@ impl ControlTopic {
         let mut told = Instant::now();
         loop {
             let result = self.reader.start().and_then(|()| {
-                let incarnation = self.reader.incarnation()?;
-                let is_another = self.incarnation != 0 && self.incarnation != incarnation;
-                self.incarnation = incarnation;
+                let topic_id = self.reader.topic_id()?;
+                let is_another = self.topic_id.is_some() && self.topic_id != topic_id;
+                self.topic_id = topic_id;
                 if is_another {
                     return Err(ControlError::Gone(self.topology.control.clone()));
                 }
@@ -126,6 +126,14 @@ fn stamp(path: &std::path::Path) -> Option<(SystemTime, u64)> {
     Some((metadata.modified().ok()?, metadata.len()))
 }
 
+/// One routing that was published.
+#[derive(Debug, Clone, Copy)]
+struct Publication {
+    number: u64,
+    /// `RegistryState::content_end` as of then.
+    content_end: Offset,
+}
+
 /// See the module.
 pub struct ReleaseController {
     topic: ControlTopic,
@@ -136,9 +144,8 @@ pub struct ReleaseController {
     gates: Gates,
     watched: Option<WatchedFile>,
     /// `RegistryState::content_end` as of the last publication.
-    published: i64,
-    /// Numbers of publications, and `RegistryState::content_end` for each.
-    publications: VecDeque<(u64, i64)>,
+    published: Offset,
+    publications: VecDeque<Publication>,
     /// What stays the same in the status.
     own: HostStatus,
     told: Option<(Instant, HostStatus)>,
@@ -162,11 +169,12 @@ impl ReleaseController {
         let control = topic.read(stop)?;
         shelf.load(&control);
         let read = topic.reader.position();
-        let board = RoutingWatch::new(shelf.publication(&control, Position { topic: topic.incarnation, offset: read }));
+        let board =
+            RoutingWatch::new(shelf.publication(&control, ControlPosition { topic: topic.topic_id, offset: read }));
         let mut gates = Gates::default();
-        gates.watch(&control, &tally, shelf.base().map(|base| base.digest()), now_ms());
+        gates.watch(&control, &tally, shelf.base().map(|base| base.digest()), now());
         let published = control.content_end();
-        let (publications, now) = ([(1, published)].into(), Instant::now());
+        let (publications, now) = ([Publication { number: 1, content_end: published }].into(), Instant::now());
         let told = None;
         let (rerouted, looked) = (now, (now, 0));
         Some(Self {
@@ -269,14 +277,14 @@ impl ReleaseController {
     fn publish(&mut self) {
         let base = self.shelf.base().map(|base| base.digest());
         self.tally.keep(&self.shelf.states().map(|(release, _)| release).collect());
-        self.gates.watch(&self.control, &self.tally, base, now_ms());
+        self.gates.watch(&self.control, &self.tally, base, now());
         self.begin();
         let read = self.topic.reader.position();
-        let position = Position { topic: self.topic.incarnation, offset: read };
+        let position = ControlPosition { topic: self.topic.topic_id, offset: read };
         let number = self.board.publish(self.shelf.publication(&self.control, position));
         self.published = self.control.content_end();
         self.rerouted = Instant::now();
-        self.publications.push_back((number, self.published));
+        self.publications.push_back(Publication { number, content_end: self.published });
     }
 
     /// Has failures told anew of releases that were deployed or routed to since the last publication.
@@ -311,7 +319,7 @@ impl ReleaseController {
     }
 
     fn look_at_gates(&mut self, stop: &Shutdown) {
-        for failing in self.gates.failing(&self.control, &self.tally, now_ms()) {
+        for failing in self.gates.failing(&self.control, &self.tally, now()) {
             let title = self.control.title(&failing.release);
             if !failing.has_previous && self.shelf.base().is_none() {
                 tracing::error!(
@@ -348,7 +356,7 @@ impl ReleaseController {
     fn tell(&mut self) {
         let (read, releases) = (self.read_by_workers(), self.loaded());
         let urgent = self.told.as_ref().is_none_or(|(_, told)| told.read != read || told.releases != releases);
-        let every = Duration::from_millis(HostStatus::EVERY_MS.unsigned_abs());
+        let every = HostStatus::EVERY;
         let (looked, troubles) = (self.looked, self.tally.troubles());
         let is_followed = self.rerouted.elapsed() < STATUS_PACE.1 || troubles != looked.1;
         let pace = if is_followed { STATUS_PACE.0 } else { every };
@@ -364,12 +372,13 @@ impl ReleaseController {
     }
 
     /// Up to where all workers go by the control topic. Hosts' statuses do not count: each would call forth others.
-    fn read_by_workers(&mut self) -> i64 {
+    fn read_by_workers(&mut self) -> Offset {
         let taken = self.board.applied_by_all();
-        while self.publications.get(1).is_some_and(|(number, _)| *number <= taken) {
+        while self.publications.get(1).is_some_and(|next| next.number <= taken) {
             self.publications.pop_front();
         }
-        self.publications.front().filter(|(number, _)| *number <= taken).map_or(0, |(_, read)| *read)
+        let first = self.publications.front().filter(|first| first.number <= taken);
+        first.map_or(Offset::ZERO, |first| first.content_end)
     }
 
     fn loaded(&self) -> Vec<Loaded> {
@@ -380,7 +389,7 @@ impl ReleaseController {
         loaded.collect()
     }
 
-    fn status(&self, read: i64, releases: Vec<Loaded>) -> HostStatus {
+    fn status(&self, read: Offset, releases: Vec<Loaded>) -> HostStatus {
         let running = self.tally.running().into_iter().map(|(release, names)| Running {
             release,
             state_version: self.shelf.state_version(&release),
@@ -414,10 +423,8 @@ impl ReleaseController {
     }
 }
 
-/// The time, in milliseconds since 1970.
-fn now_ms() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+fn now() -> Timestamp {
+    Timestamp::of_system_time(SystemTime::now())
 }
 
 fn roll_back(options: &ClientOptions, topology: &Topology, failing: &Failing, by: &Actor) -> anyhow::Result<()> {

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use switchboard_core::record::{Offset, Timestamp};
 use switchboard_core::registry::{RegistryState, Scope};
 use switchboard_core::routing::{Digest, Gate, Route};
 
@@ -18,7 +19,7 @@ use super::health::{Counts, ReleaseHealth};
 pub(super) struct Failing {
     pub(super) release: Digest,
     /// Of the route's record.
-    pub(super) offset: i64,
+    pub(super) offset: Offset,
     pub(super) why: String,
     /// Whether its tenants ran something before.
     pub(super) has_previous: bool,
@@ -28,8 +29,8 @@ pub(super) struct Failing {
 #[derive(Debug)]
 struct GateState {
     gate: Gate,
-    /// When the route was set, in milliseconds since 1970.
-    began: i64,
+    /// When the route was set.
+    began: Timestamp,
     /// What had become of the release's messages before.
     before: Counts,
     /// Of the messages of the replaced release, how many it rejects, where that is known.
@@ -42,18 +43,24 @@ const SAMPLE: u64 = 100;
 
 /// All routes that are being watched, by scope and the offset of their records.
 #[derive(Debug, Default)]
-pub(super) struct Gates(BTreeMap<(Scope, i64), GateState>);
+pub(super) struct Gates(BTreeMap<(Scope, Offset), GateState>);
 
 impl Gates {
     /// Takes up routes that are new; forgets those that are gone. To be called before the workers go by them. `base`: what runs
-    /// where no route was; `now`: milliseconds since 1970.
-    pub(super) fn watch(&mut self, control: &RegistryState, tally: &ReleaseHealth, base: Option<Digest>, now: i64) {
+    /// where no route was.
+    pub(super) fn watch(
+        &mut self,
+        control: &RegistryState,
+        tally: &ReleaseHealth,
+        base: Option<Digest>,
+        now: Timestamp,
+    ) {
         let routed: Vec<_> = control.routed().collect();
         self.0.retain(|key, _| routed.iter().any(|(scope, _, offset)| (scope, *offset) == (&key.0, key.1)));
         for (scope, value, offset) in routed {
             let Route { release, previous, gate: Some(gate) } = value.route() else { continue };
             let usual = previous.or(base).and_then(|previous| rate(&tally.counts(&previous)));
-            let (before, began) = (tally.counts(release), control.routed_at(&scope));
+            let (before, began) = (tally.counts(release), control.routed_at(&scope).unwrap_or(now));
             let open = !is_over(gate, began, now);
             let watch = GateState { gate: *gate, began, before, usual, open };
             self.0.entry((scope, offset)).or_insert(watch);
@@ -61,7 +68,7 @@ impl Gates {
     }
 
     /// Routes whose releases have failed too often; each is told once.
-    pub(super) fn failing(&mut self, control: &RegistryState, tally: &ReleaseHealth, now: i64) -> Vec<Failing> {
+    pub(super) fn failing(&mut self, control: &RegistryState, tally: &ReleaseHealth, now: Timestamp) -> Vec<Failing> {
         let mut failing = Vec::new();
         for (scope, value, offset) in control.routed() {
             let Route { release, previous, .. } = *value.route();
@@ -79,7 +86,7 @@ impl Gates {
 
 impl GateState {
     /// Why the release is to go, when it is. Closes when its messages or its time are over.
-    fn judge(&mut self, now_has: &Counts, now: i64) -> Option<String> {
+    fn judge(&mut self, now_has: &Counts, now: Timestamp) -> Option<String> {
         let Counts { messages, failures, rejections } = now_has.since(&self.before);
         #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let more = self.usual.map_or(0, |usual| rejections.saturating_sub((usual * messages as f64).ceil() as u64));
@@ -92,9 +99,8 @@ impl GateState {
     }
 }
 
-fn is_over(gate: &Gate, began: i64, now: i64) -> bool {
-    let age = u64::try_from(now.saturating_sub(began)).unwrap_or(0);
-    Duration::from_millis(age) >= Duration::from_secs(gate.seconds)
+fn is_over(gate: &Gate, began: Timestamp, now: Timestamp) -> bool {
+    now.saturating_since(began) >= Duration::from_secs(gate.seconds)
 }
 
 #[allow(clippy::cast_precision_loss)]
@@ -116,8 +122,8 @@ mod tests {
         let (mut control, tally, mut gates) = (RegistryState::default(), ReleaseHealth::default(), Gates::default());
         let digest = Digest::new([1; 32]);
         let route = format!(r#"{{"release":"{digest}","gate":{{"failures":3,"messages":100,"seconds":60}}}}"#);
-        control.apply(7, 5000, b"route/default", Some(route.as_bytes())).unwrap();
-        gates.watch(&control, &tally, None, started);
+        control.apply(7.into(), Timestamp::from_millis(5000), b"route/default", Some(route.as_bytes())).unwrap();
+        gates.watch(&control, &tally, None, Timestamp::from_millis(started));
         let manifest = Manifest {
             name: "plugin".into(),
             version: "1.0.0".into(),
@@ -130,13 +136,13 @@ mod tests {
         for tenant in ["a", "b", "c"] {
             observer.refused(&TenantId::new(tenant), &release, "no");
         }
-        gates.failing(&control, &tally, now)
+        gates.failing(&control, &tally, Timestamp::from_millis(now))
     }
 
     #[test]
     fn a_gates_time_begins_with_its_route_and_not_anew_with_a_host_that_starts() {
         let failed = failing(5000, 6000);
-        assert_eq!((failed.len(), failed[0].offset), (1, 7));
+        assert_eq!((failed.len(), failed[0].offset), (1, 7.into()));
         assert!(failed[0].why.contains("3 failures") && failed[0].why.contains("no (tenant a)"), "{failed:?}");
         assert_eq!(failing(64_000, 64_500).len(), 1, "a host that started within the time");
         assert_eq!(failing(65_000, 65_000), [], "one that started after it");
@@ -145,7 +151,7 @@ mod tests {
     fn watch(usual: Option<f64>) -> GateState {
         let gate = Gate { failures: 3, messages: 100, seconds: 60 };
         let before = Counts { messages: 1000, failures: 7, rejections: 50 };
-        GateState { gate, began: 5000, before, usual, open: true }
+        GateState { gate, began: Timestamp::from_millis(5000), before, usual, open: true }
     }
 
     fn after(messages: u64, failures: u64, rejections: u64) -> Counts {
@@ -181,7 +187,7 @@ mod tests {
         assert_eq!(first.judge(&after(100, 0, 0), began), None);
         assert!(!first.open, "so many messages");
         let mut second = watch(Some(0.0));
-        assert_eq!(second.judge(&after(1, 0, 0), began + 61_000), None);
+        assert_eq!(second.judge(&after(1, 0, 0), began.saturating_add(Duration::from_secs(61))), None);
         assert!(!second.open, "so long");
     }
 }

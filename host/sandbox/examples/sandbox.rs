@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use switchboard_core::record::{Coordinates, Headers, Record, Tenant, TenantId};
+use switchboard_core::record::{Coordinates, Headers, Record, Tenant, TenantId, Timestamp};
 use switchboard_core::routing::Release;
 use switchboard_core::state::TenantState;
 use switchboard_core::worker::{Answers, Call, Outcome, Plugins as _, Query};
@@ -43,7 +43,12 @@ fn measure(component: &Path, topic: &str, value: &str) {
         ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
     ];
     let headers = headers.into_iter().map(|(name, value)| (name, Some(value))).collect();
-    let record = Record { key: None, value: Some(value.into()), headers, timestamp: Some(1_700_000_000_000) };
+    let record = Record {
+        key: None,
+        value: Some(value.into()),
+        headers,
+        timestamp: Some(Timestamp::from_millis(1_700_000_000_000)),
+    };
     for (what, tenants, rounds) in [("one tenant", 1, 200_000), ("1,900 tenants in turn", 1900, 100)] {
         let mut worker = Worker::new(&artifact, tenants, topic);
         let start = Instant::now();
@@ -94,13 +99,13 @@ impl Worker {
             instances: InstancePool::new(Arc::clone(artifact), Limits::default()),
             tenants: (0..tenants).map(|number| (tenant(number), TenantState::default())).collect(),
             answers,
-            source: Coordinates { topic: topic.into(), partition: 0, offset: 0 },
+            source: Coordinates { topic: topic.into(), partition: 0.into(), offset: 0.into() },
         }
     }
 
     fn handle_all(&mut self, record: &Record) {
         for (tenant, state) in &mut self.tenants {
-            self.source.offset += 1;
+            self.source.offset = self.source.offset.next();
             let call = Call { tenant, record, source: &self.source };
             let outcome = black_box(self.instances.handle(&self.release, call, state, &self.answers));
             assert!(matches!(outcome, Outcome::Outputs(_)), "{outcome:?}");

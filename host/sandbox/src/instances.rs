@@ -17,7 +17,7 @@ use lru::LruCache;
 use switchboard_core::record::{Class, Header, Outbound, Tenant, TenantId};
 use switchboard_core::routing::{Digest, Release, Routing};
 use switchboard_core::state::TenantState;
-use switchboard_core::worker::{Answers, Call, Outcome, Plugins};
+use switchboard_core::worker::{Answers, Call, MigrateError, Outcome, Plugins};
 use wasmtime::Store;
 
 use crate::artifact::Artifact;
@@ -142,7 +142,7 @@ impl InstancePool {
         &mut self,
         migration: Migration<'_>,
         state: &mut TenantState,
-    ) -> Result<Result<(), String>, OutOfMemory> {
+    ) -> Result<Result<(), MigrateError>, OutOfMemory> {
         let limits = self.limits;
         migration.run(&limits, state, &mut self.slot(migration.tenant).budget)
     }
@@ -189,7 +189,7 @@ impl Plugins for InstancePool {
         tenant: &Tenant,
         from: u32,
         state: &mut TenantState,
-    ) -> Result<(), String> {
+    ) -> Result<(), MigrateError> {
         let artifact = &*self.artifact(release);
         let migration = Migration { artifact, tenant: &tenant.id, from };
         self.touch(&tenant.id);
@@ -198,7 +198,7 @@ impl Plugins for InstancePool {
             state.reject_message();
             self.try_migrate(migration, state)
         });
-        result.unwrap_or_else(|OutOfMemory(letter)| Err(letter.to_string()))
+        result.unwrap_or_else(|OutOfMemory(letter)| Err(MigrateError::Failed(letter)))
     }
 
     fn handle(
@@ -318,7 +318,7 @@ fn message<'a>(call: &Call<'a>, headers: &'a [HeaderParam<'a>]) -> Message<'a> {
         key: call.record.key.as_deref(),
         value: call.record.value.as_deref(),
         headers,
-        timestamp: call.record.timestamp.and_then(|time| time.try_into().ok()).unwrap_or(0),
+        timestamp: call.record.timestamp.and_then(|time| time.as_millis().try_into().ok()).unwrap_or(0),
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use switchboard_core::record::{Class, DeadLetter, TenantId};
 use switchboard_core::state::TenantState;
-use switchboard_core::worker::Outcome;
+use switchboard_core::worker::{MigrateError, Outcome};
 use wasmtime::Store;
 
 use crate::artifact::Artifact;
@@ -29,17 +29,17 @@ impl Migration<'_> {
     /// Runs the migration.
     ///
     /// # Errors
-    /// `OutOfMemory` when the machine has no room for the instance. The inner error is the reason of a failure, on one
-    /// line, for people; the caller then drops what was staged.
+    /// `OutOfMemory` when the machine has no room for the instance. The inner error says why the migration
+    /// failed, on one line; the caller then drops what was staged.
     pub(crate) fn run(
         self,
         limits: &Limits,
         state: &mut TenantState,
         budget: &mut LogBudget,
-    ) -> Result<Result<(), String>, OutOfMemory> {
+    ) -> Result<Result<(), MigrateError>, OutOfMemory> {
         let Self { artifact, tenant, from } = self;
         if !artifact.release().migrates.contains(&from) {
-            return Ok(Err(format!("{} does not take over state of version {from}", artifact.title())));
+            return Ok(Err(MigrateError::Version { release: artifact.title().to_string(), from }));
         }
         let limits = limits.for_migration();
         let guest = Guest::new(Arc::clone(artifact.title()), tenant.clone(), limits, *budget);
@@ -60,7 +60,8 @@ impl Migration<'_> {
                 other => DeadLetter::new(Class::Trap, format!("{other:?}")),
             },
         };
-        Ok(Err(printable(&letter.to_string()).into_owned()))
+        let reason = printable(&letter.reason).into_owned();
+        Ok(Err(MigrateError::Failed(DeadLetter { reason, ..letter })))
     }
 
     fn call(self, store: &mut Store<Guest>, state: &mut TenantState) -> wasmtime::Result<Result<(), String>> {

@@ -23,8 +23,8 @@ impl Random {
         hasher.write(source.topic.as_bytes());
         // A topic alias cannot contain this byte, so the name's end is unambiguous.
         hasher.write_u8(0);
-        hasher.write(&source.partition.to_le_bytes());
-        hasher.write(&source.offset.to_le_bytes());
+        hasher.write(&source.partition.get().to_le_bytes());
+        hasher.write(&source.offset.get().to_le_bytes());
         let hash = hasher.finish128();
         Self { key: (hash.h1, hash.h2), next: 0 }
     }
@@ -55,8 +55,8 @@ impl Random {
 mod tests {
     use super::*;
 
-    fn coordinates(topic: &str, partition: i32, offset: i64) -> Coordinates {
-        Coordinates { topic: topic.into(), partition, offset }
+    fn coordinates(topic: &str, partition: u16, offset: u32) -> Coordinates {
+        Coordinates { topic: topic.into(), partition: partition.into(), offset: offset.into() }
     }
 
     #[test]

@@ -19,7 +19,7 @@ fn more_tenants_than_fit_into_memory_are_all_served() {
     let component = handmade::Handmade::default().build();
     let artifact = Arc::new(Sandbox::new(limits).unwrap().load(&component).unwrap());
     let mut instances = InstancePool::new(Arc::clone(&artifact), limits);
-    let source = Coordinates { topic: "IN".into(), partition: 0, offset: 0 };
+    let source = Coordinates { topic: "IN".into(), partition: 0.into(), offset: 0.into() };
     for number in 0..70_000 {
         let tenant = Tenant { id: TenantId::new(number.to_string()), headers: Headers::new(), texts: vec![] };
         let call = Call { tenant: &tenant, record: &Record::default(), source: &source };

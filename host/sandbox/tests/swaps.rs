@@ -31,7 +31,7 @@ fn a_thousand_swaps_use_no_more_memory() {
     let dropped = Arc::downgrade(&first);
     let watch = RoutingWatch::new(RoutingSnapshot::fixed(first));
     let mut instances = InstancePool::subscribed(&watch, Limits::default());
-    let source = Coordinates { topic: "IN".into(), partition: 0, offset: 0 };
+    let source = Coordinates { topic: "IN".into(), partition: 0.into(), offset: 0.into() };
     let tenants = [0, 1, 2, 3, 4, 5, 6, 7].map(|number: u8| {
         let id = TenantId::new(number.to_string());
         Tenant { id, headers: Headers::new(), texts: vec![] }

@@ -233,7 +233,7 @@ pub struct Overrides {
     )]
     #[serde(rename = "carry-headers", skip_serializing_if = "Vec::is_empty")]
     carry_header: Vec<String>,
-    /// A alias that plugins may produce to, one that wants another is refused; repeatable [default: all that its manifest
+    /// An alias that plugins may produce to, one that wants another is refused; repeatable [default: all that its manifest
     /// lists].
     #[arg(
         long,

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use anyhow::Context as _;
 use switchboard_core::worker::{FatalError, Lookups, Next, Observer, Plugins, Worker, WorkerConfig};
 
-use switchboard_checkpoint::Checkpoints;
+use switchboard_checkpoint::{CheckpointOwner, Checkpoints};
 use switchboard_kafka::Shutdown;
 use switchboard_kafka::{ChangelogTail, ClientOptions, KafkaBroker, Topology, Watermarks};
 
@@ -84,7 +84,7 @@ fn checkpoints<L>(plan: &Plan<L>, readers: &Arc<Watermarks>) -> anyhow::Result<O
     let ClientOptions { app, instance, .. } = &plan.options;
     let tail = ChangelogTail::new(&plan.options, &plan.topology, Arc::clone(readers));
     let tail = tail.context("making the Kafka client of checkpoints")?;
-    Ok(Some(Checkpoints::start(directory, (app, instance), plan.topology.shard_count, tail)?))
+    Ok(Some(Checkpoints::start(directory, CheckpointOwner { app, instance }, plan.topology.shard_count, tail)?))
 }
 
 /// The clients of all workers, made side by side: each asks the brokers for metadata first.

@@ -235,7 +235,7 @@ fn a_handmade_plugin_handles_messages_and_its_endless_loop_fails() {
         let artifact = Arc::new(sandbox().load(&Handmade { handle, ..Handmade::default() }.build()).unwrap());
         let mut instances = InstancePool::new(Arc::clone(&artifact), limits);
         let tenant = Tenant { id: TenantId::new("t"), headers: Headers::new(), texts: vec![] };
-        let source = Coordinates { topic: "IN".into(), partition: 0, offset: 0 };
+        let source = Coordinates { topic: "IN".into(), partition: 0.into(), offset: 0.into() };
         let call = Call { tenant: &tenant, record: &Record::default(), source: &source };
         instances.handle(artifact.release(), call, &mut TenantState::default(), &Answers::default())
     };

@@ -87,7 +87,7 @@ fn a_migration_has_limits_of_its_own() {
 #[test]
 fn a_migration_is_deterministic_and_its_clock_shows_zero() {
     let mut bench = Bench::new();
-    bench.offset = 1000;
+    bench.offset = 1000.into();
     for word in ["random", "clock", "hashmap", "calls"] {
         bench.says("t", "calls");
         let run = |bench: &mut Bench, tenant| {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use switchboard_core::record::{Coordinates, Headers, Record, Tenant, TenantId};
+use switchboard_core::record::{Coordinates, Headers, Offset, Record, Tenant, TenantId};
 use switchboard_core::routing::{Availability, OnFailure, RouteTable, Routing};
 use switchboard_core::state::TenantState;
 use switchboard_core::worker::{Answers, Call, Outcome, Plugins as _, Query};
@@ -27,7 +27,7 @@ struct Bench {
     state: TenantState,
     tenant: Tenant,
     answers: Answers,
-    offset: i64,
+    offset: Offset,
 }
 
 impl Bench {
@@ -47,19 +47,20 @@ impl Bench {
         }
         let tenant = Tenant { id: TenantId::new("t"), headers: Headers::new(), texts: vec![] };
         let instances = InstancePool::subscribed(&watch, Limits::default());
-        Self { instances, artifacts, state: TenantState::default(), tenant, answers, offset: 0 }
+        Self { instances, artifacts, state: TenantState::default(), tenant, answers, offset: Offset::ZERO }
     }
 
     fn handle(&mut self, release: &str, topic: &str, value: &str) -> Outcome {
-        let source = Coordinates { topic: topic.into(), partition: 0, offset: self.offset };
-        self.offset += 1;
+        let source = Coordinates { topic: topic.into(), partition: 0.into(), offset: self.offset };
+        self.offset = self.offset.next();
         let record = Record { value: Some(value.into()), ..Record::default() };
         let call = Call { tenant: &self.tenant, record: &record, source: &source };
         self.instances.handle(self.artifacts[release].release(), call, &mut self.state, &self.answers)
     }
 
     fn migrate(&mut self, release: &str, from: u32) -> Result<(), String> {
-        self.instances.migrate(self.artifacts[release].release(), &self.tenant, from, &mut self.state)
+        let migrated = self.instances.migrate(self.artifacts[release].release(), &self.tenant, from, &mut self.state);
+        migrated.map_err(|error| error.to_string())
     }
 
     /// The value of a header of the first output.

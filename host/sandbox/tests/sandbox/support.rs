@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use switchboard_core::record::{Class, Coordinates, Headers, Record, Tenant, TenantId};
+use switchboard_core::record::{Class, Coordinates, Headers, Offset, Record, Tenant, TenantId, Timestamp};
 use switchboard_core::state::{StateLimits, TenantState};
 use switchboard_core::worker::{Answers, Call, Outcome, Plugins as _};
 use switchboard_sandbox::{Artifact, InstancePool, Limits, Sandbox};
@@ -29,7 +29,7 @@ pub(crate) struct Bench {
     states: BTreeMap<String, TenantState>,
     pub(crate) answers: Answers,
     /// Offset of the next message, and its timestamp.
-    pub(crate) offset: i64,
+    pub(crate) offset: Offset,
 }
 
 impl Bench {
@@ -42,17 +42,21 @@ impl Bench {
         let mut limits = Limits::default();
         change(&mut limits);
         let instances = InstancePool::new(Arc::clone(&HOSTILE), limits);
-        Self { instances, states: BTreeMap::new(), answers: Answers::default(), offset: 0 }
+        Self { instances, states: BTreeMap::new(), answers: Answers::default(), offset: Offset::ZERO }
     }
 
     pub(crate) fn handle(&mut self, tenant: &str, value: &str) -> Outcome {
-        let record = Record { value: Some(value.into()), timestamp: Some(self.offset), ..Record::default() };
+        let record = Record {
+            value: Some(value.into()),
+            timestamp: Some(Timestamp::from_millis(self.offset.get())),
+            ..Record::default()
+        };
         self.handle_record(tenant, &record)
     }
 
     pub(crate) fn handle_record(&mut self, tenant: &str, record: &Record) -> Outcome {
-        let source = Coordinates { topic: "IN".into(), partition: 0, offset: self.offset };
-        self.offset += 1;
+        let source = Coordinates { topic: "IN".into(), partition: 0.into(), offset: self.offset };
+        self.offset = self.offset.next();
         let state = self.states.entry(tenant.to_owned()).or_default();
         let tenant = Tenant { id: TenantId::new(tenant), headers: Headers::new(), texts: vec![] };
         let outcome = self.instances.handle(
@@ -78,7 +82,8 @@ impl Bench {
         let mut state = TenantState::default();
         state.set("migration", migration.into(), &StateLimits::default()).unwrap();
         let id = Tenant { id: TenantId::new(tenant), headers: Headers::new(), texts: vec![] };
-        let result = self.instances.migrate(HOSTILE.release(), &id, from, &mut state);
+        let result =
+            self.instances.migrate(HOSTILE.release(), &id, from, &mut state).map_err(|error| error.to_string());
         if result.is_err() {
             state.reject_message();
         }

@@ -7,10 +7,10 @@ use crate::support::{Bench, log_of};
 #[test]
 fn the_clock_shows_the_timestamp_of_the_message_and_stands_still() {
     let mut bench = Bench::new();
-    bench.offset = 1_700_000_000_123;
+    bench.offset = 1_700_000_000_123_i64.try_into().unwrap();
     let clock = bench.says("t", "clock");
     assert_eq!(clock, "Some(1700000000.123s) (Some(0ns), 0ns)");
-    bench.offset = 7;
+    bench.offset = 7.into();
     assert_eq!(bench.says("t", "clock"), "Some(7ms) (Some(0ns), 0ns)");
     assert_eq!(bench.says("t", "sleep 0"), "");
 }
@@ -21,9 +21,9 @@ fn random_bytes_depend_on_the_coordinates_of_the_record_only() {
     let first = bench.says("t", "random");
     let second = bench.says("t", "random");
     assert_ne!(first, second);
-    bench.offset = 0;
+    bench.offset = 0.into();
     assert_eq!(bench.says("t", "random"), first, "a second attempt, warm");
-    bench.offset = 1;
+    bench.offset = 1.into();
     assert_eq!(Bench::new().says("t", "random"), first, "another worker");
     assert_eq!(bench.says("u", "random"), second, "fresh");
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use comfy_table::{Table, presets};
-use switchboard_core::record::{TenantId, TenantSchema};
+use switchboard_core::record::{TenantId, TenantSchema, Timestamp};
 use switchboard_core::registry::{
     Actor, Audience, ChangeRequest, Decision, Entry, FindError, Refusal, RegistryState, RouteChange, RouteValue,
 };
@@ -197,15 +197,15 @@ pub(super) fn scopes_of(control: &RegistryState, release: &Digest) -> Vec<String
 }
 
 /// A time of the broker, in UTC.
-pub(super) fn time(timestamp: i64) -> String {
-    let since = Duration::from_millis(u64::try_from(timestamp).unwrap_or(0));
+pub(super) fn time(timestamp: Timestamp) -> String {
+    let since = timestamp.saturating_since(Timestamp::from_millis(0));
     humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + since).to_string()
 }
 
 /// The time by which it is told which hosts live: this machine's, or that of the newest record where this machine's is behind.
-pub(super) fn now(control: &RegistryState) -> i64 {
-    let ours = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    control.newest().max(i64::try_from(ours.as_millis()).unwrap_or(i64::MAX))
+pub(super) fn now(control: &RegistryState) -> Timestamp {
+    let ours = Timestamp::of_system_time(SystemTime::now());
+    control.newest().map_or(ours, |newest| newest.max(ours))
 }
 
 /// A table without lines.

@@ -18,9 +18,9 @@ pub fn prune(args: PruneArgs) -> anyhow::Result<()> {
     // Titles of what will be gone afterwards.
     let before = writer.control().clone();
     let decision = if dry_run {
-        decide(&before, keep, before.newest(), stamp)
+        decide(&before, keep, before.newest().unwrap_or_default(), stamp)
     } else {
-        update(&mut writer, |control| Ok(decide(control, keep, control.newest(), stamp.clone())))?
+        update(&mut writer, |control| Ok(decide(control, keep, control.newest().unwrap_or_default(), stamp.clone())))?
     };
     let removed = &decision.change.releases;
     if json {

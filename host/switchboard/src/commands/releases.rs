@@ -91,7 +91,7 @@ fn tell(control: &RegistryState) {
         (table(&["HOST", "MACHINE", "HEARD OF", "READ", "TENANTS", "STAYING", "WAITING", "FILE"]), now(control));
     for seen in control.hosts().values() {
         let status = &seen.status;
-        let age = std::time::Duration::from_secs(u64::try_from((now - seen.timestamp).max(0) / 1000).unwrap_or(0));
+        let age = std::time::Duration::from_secs(now.saturating_since(seen.timestamp).as_secs());
         let running = |running: &switchboard_core::registry::Running| {
             format!("{} on {}", running.count, control.title(&running.release))
         };

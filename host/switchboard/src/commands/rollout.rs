@@ -32,7 +32,7 @@ pub(super) fn follow(writer: &mut ControlWriter, change: &Entry, after: Duration
     loop {
         let elapsed = started.elapsed();
         // By the broker's clock, as the hosts' records are.
-        let now = i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX).saturating_add(change.timestamp);
+        let now = change.timestamp.saturating_add(elapsed);
         let control = writer.control();
         let rollout = control.rollout(change, now);
         let verdict = watch.look(&rollout, elapsed);

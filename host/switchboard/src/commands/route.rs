@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use switchboard_core::record::TenantId;
+use switchboard_core::record::{Offset, TenantId};
 use switchboard_core::registry::{RegistryState, RouteValue, Scope, clear_routes, set_routes};
 
 use super::control::{Application, change, print, route as told, stamp, table};
@@ -76,7 +76,7 @@ fn show(control: &RegistryState, tenant: Option<&TenantId>, as_json: bool) -> an
     Ok(())
 }
 
-fn one(control: &RegistryState, scope: &Scope, value: &RouteValue, offset: i64) -> serde_json::Result<Value> {
+fn one(control: &RegistryState, scope: &Scope, value: &RouteValue, offset: Offset) -> serde_json::Result<Value> {
     let mut told = serde_json::to_value(value)?;
     told["route"] = json!(scope);
     told["offset"] = json!(offset);

@@ -2,10 +2,10 @@
 
 use std::num::NonZero;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
-use switchboard_core::record::{OutputRules, TenantSchema};
+use switchboard_core::record::{OutputRules, TenantSchema, Timestamp};
 use switchboard_core::registry::HostStatus;
 use switchboard_core::routing::Manifest;
 use switchboard_core::worker::WorkerConfig;
@@ -126,11 +126,10 @@ fn announce_base(base: Option<&Artifact>) {
 
 /// What stays the same in this host's status.
 fn status(instance: &ProcessInstance) -> HostStatus {
-    let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     HostStatus {
         instance: instance.id.clone(),
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        started: i64::try_from(started.as_millis()).unwrap_or(i64::MAX),
+        started: Timestamp::of_system_time(SystemTime::now()),
         ..HostStatus::default()
     }
 }

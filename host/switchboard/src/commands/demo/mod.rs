@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use switchboard_core::record::Tenant;
-use switchboard_core::worker::{Lookups, Query};
+use switchboard_core::worker::{LookupError, Lookups, Query};
 
 use self::format::Demo;
 use self::play::{Play, Reporter};
@@ -140,7 +140,7 @@ impl Lookups for NamesOnly {
         Some(self.0.answer(&query.source, &query.key))
     }
 
-    fn fetch(&mut self, _: &Tenant, query: &Query, _: u32, _: Duration) -> Result<Option<Vec<u8>>, String> {
+    fn fetch(&mut self, _: &Tenant, query: &Query, _: u32, _: Duration) -> Result<Option<Vec<u8>>, LookupError> {
         Ok(self.0.answer(&query.source, &query.key))
     }
 }

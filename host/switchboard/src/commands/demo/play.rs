@@ -2,10 +2,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use switchboard_core::record::{Coordinates, Record, TenantId};
+use switchboard_core::record::Record;
 use switchboard_core::routing::Manifest;
-use switchboard_core::routing::Release;
-use switchboard_core::worker::{Observer, Verdict};
+use switchboard_core::worker::{Observer, Settled, Verdict};
 
 use super::format::{Demo, DemoTenant};
 use super::swap::{Stage, Swapped};
@@ -28,8 +27,8 @@ impl Reporter {
 }
 
 impl Observer for Reporter {
-    fn settled(&mut self, _: &Coordinates, _: (Option<&TenantId>, Option<&Release>), verdict: &Verdict) {
-        self.open.push(verdict.clone());
+    fn settled(&mut self, message: Settled<'_>) {
+        self.open.push(message.verdict.clone());
     }
 
     fn committed(&mut self) {

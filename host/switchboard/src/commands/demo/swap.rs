@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use switchboard_core::record::Position;
-use switchboard_core::record::{TenantId, TenantSchema};
+use switchboard_core::record::{ControlPosition, Offset, TenantId, TenantSchema};
 use switchboard_core::routing::{Availability, OnFailure, Route, RouteTable, Routing, Versioned};
 
 use super::format::{Demo, DemoTenant};
@@ -23,7 +22,7 @@ pub(super) struct Stage {
     schema: TenantSchema,
     table: RouteTable,
     /// Stands for the control topic's offsets.
-    offset: i64,
+    offset: Offset,
 }
 
 /// A swap that was made.
@@ -38,7 +37,7 @@ impl Stage {
     /// Without a release.
     pub(super) fn new(releases: Vec<Arc<Artifact>>, schema: TenantSchema) -> Self {
         let board = RoutingWatch::new(RoutingSnapshot::fixed(Arc::clone(&releases[0])));
-        Self { board, releases, schema, table: RouteTable::default(), offset: 0 }
+        Self { board, releases, schema, table: RouteTable::default(), offset: Offset::ZERO }
     }
 
     pub(super) fn board(&self) -> &RoutingWatch {
@@ -58,9 +57,9 @@ impl Stage {
         let headers = demo.headers(tenant)?;
         let tenant = self.schema.decode(&headers).map_err(|letter| letter.reason)?.id;
         let next = self.next_of(&tenant);
-        self.offset += 1;
+        self.offset = self.offset.next();
         let route = Route { release: self.releases[next].digest(), previous: None, gate: None };
-        let slot = Versioned { route: Some(route), offset: self.offset };
+        let slot = Versioned { route: Some(route), offset: Some(self.offset) };
         self.table.pins.insert(tenant, slot);
         let started = Instant::now();
         let number = self.board.publish(self.publication());
@@ -86,7 +85,7 @@ impl Stage {
     fn publication(&self) -> RoutingSnapshot {
         let ready = |artifact: &Arc<Artifact>| (artifact.digest(), Availability::Ready(Arc::clone(artifact.release())));
         let releases: BTreeMap<_, _> = self.releases.iter().map(ready).collect();
-        let read = Position { topic: 0, offset: self.offset + 1 };
+        let read = ControlPosition { topic: None, offset: self.offset.next() };
         let base = Some(self.releases[0].digest());
         let routing = Routing::new(self.table.clone(), Some(read), base, releases, OnFailure::Keep);
         let artifacts = self.releases.iter().map(|artifact| (artifact.digest(), Arc::clone(artifact))).collect();
