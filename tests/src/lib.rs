@@ -20,4 +20,5 @@ pub mod process;
 pub mod progress;
 pub mod proxy;
 pub mod soak;
+pub mod under_load;
 pub mod witness;
