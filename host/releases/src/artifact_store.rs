@@ -17,11 +17,11 @@ use super::loader::Loader;
 
 /// When the download of an artifact is tried again.
 const DOWNLOAD_RETRY_INTERVAL: Duration = Duration::from_secs(5);
-/// How many releases are kept that no route names any more. A tenant whose state the new release cannot take over runs one of
-/// them, and so may a tenant that has had no message since its route changed.
+/// How many releases are kept that no route names any more. A tenant whose state the new release cannot take over runs
+/// one of them, and so may a tenant that has had no message since its route changed.
 const MAX_UNROUTED_RELEASES: usize = 4;
-/// How long a shard waits for an artifact that is still downloading. After that, records that only this release consumes become
-/// dead letters.
+/// How long a shard waits for an artifact that is still downloading. After that, records that only this release
+/// consumes become dead letters.
 const DOWNLOAD_GRACE_PERIOD: Duration = Duration::from_mins(1);
 
 /// The outcome of the last attempt to load a release.
@@ -101,8 +101,8 @@ impl ArtifactStore {
         Ok(true)
     }
 
-    /// Loads the releases that routes name. Where one cannot be run, also loads the release that it replaced. True when a release
-    /// was tried.
+    /// Loads the releases that routes name. Where one cannot be run, also loads the release that it replaced. True when
+    /// a release was tried.
     pub(super) fn load_routed(&mut self, registry: &RegistryState) -> bool {
         let mut was_tried = false;
         for (_, value, _) in registry.routed() {
@@ -115,8 +115,9 @@ impl ArtifactStore {
         was_tried
     }
 
-    /// Loads the releases that routes have replaced: tenants whose state cannot be taken over run them, and a rollback leads
-    /// back to them. Evicts releases that no route names and that are not `in_use`. True when a release was tried.
+    /// Loads the releases that routes have replaced: tenants whose state cannot be taken over run them, and a rollback
+    /// leads back to them. Evicts releases that no route names and that are not `in_use`. True when a release was
+    /// tried.
     pub(super) fn maintain(&mut self, registry: &RegistryState, in_use: &BTreeSet<Digest>) -> bool {
         let mut needed = in_use.clone();
         let mut was_tried = false;
@@ -260,8 +261,8 @@ impl ArtifactStore {
     }
 }
 
-/// Releases in the order in which their topics count: the configured plugin, the default, the percentage, pins, then all
-/// others.
+/// Releases in the order in which their topics count: the configured plugin, the default, the percentage, pins, then
+/// all others.
 fn topic_precedence(
     base: Option<Digest>,
     registry: &RegistryState,

@@ -1,4 +1,5 @@
-//! The control topic as one host uses it: read from its first record on, and written to for the host's status and for rollbacks.
+//! The control topic as one host uses it: read from its first record on, and written to for the host's status and for
+//! rollbacks.
 
 use std::time::{Duration, Instant};
 
@@ -83,8 +84,8 @@ impl ControlTopic {
         self.reader.read_to_end(registry, READ_TIMEOUT)
     }
 
-    /// Applies the records that have arrived; waits up to `wait` for the first one. When the topic was created again, reads
-    /// the new topic from its first record; true in that case.
+    /// Applies the records that have arrived; waits up to `wait` for the first one. When the topic was created again,
+    /// reads the new topic from its first record; true in that case.
     pub(super) fn apply_new_records(
         &mut self,
         registry: &mut RegistryState,

@@ -1,7 +1,7 @@
 //! The thread that manages a host's releases.
 //!
-//! It follows the control topic, loads the releases that routes name, publishes routing snapshots to the workers, evaluates
-//! the health gates and writes this host's status.
+//! It follows the control topic, loads the releases that routes name, publishes routing snapshots to the workers,
+//! evaluates the health gates and writes this host's status.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -49,8 +49,8 @@ struct PublishedSnapshot {
 }
 
 impl ReleaseController {
-    /// Reads the control topic to its end and loads the releases that routes name. Only then may the workers join the group.
-    /// `identity`: the fields of this host's status that never change. `None`: the process shuts down.
+    /// Reads the control topic to its end and loads the releases that routes name. Only then may the workers join the
+    /// group. `identity`: the fields of this host's status that never change. `None`: the process shuts down.
     pub fn start(
         mut topic: ControlTopic,
         mut artifacts: ArtifactStore,
@@ -122,8 +122,9 @@ impl ReleaseController {
         }
     }
 
-    /// Applies what is new in the control topic. True when there is more than hosts' statuses. A snapshot is published then in
-    /// any case: messages may wait until the workers apply a change of routes that another host knew of (`Routing::changed`).
+    /// Applies what is new in the control topic. True when there is more than hosts' statuses. A snapshot is published
+    /// then in any case: messages may wait until the workers apply a change of routes that another host knew of
+    /// (`Routing::changed`).
     fn follow(&mut self, stop: &Shutdown) -> bool {
         let is_new_topic = self.topic.apply_new_records(&mut self.registry, POLL_TIMEOUT, stop);
         is_new_topic || self.registry.content_end() != self.published_end
@@ -173,7 +174,8 @@ impl ReleaseController {
         }
     }
 
-    /// Loads the releases that tenants ran last and wait for: a tenant that cannot run its route's release runs its fallback.
+    /// Loads the releases that tenants ran last and wait for: a tenant that cannot run its route's release runs its
+    /// fallback.
     fn load_missing_releases(&mut self) {
         if self.artifacts.load_missing(&self.health.missing_releases(), &self.registry) {
             self.publish();
@@ -194,7 +196,8 @@ impl ReleaseController {
             tracing::error!(release = %title, reason = failing.reason, "the health gate has failed; rolling back");
             let writer = self.topic.rollback_writer(self.actor());
             let stop = stop.clone();
-            // The rollback reads the topic first and may have to wait for brokers. Meanwhile this thread follows routes.
+            // The rollback reads the topic first and may have to wait for brokers. Meanwhile this thread follows
+            // routes.
             let thread = std::thread::Builder::new().name("rollback".into());
             if let Err(error) = thread.spawn(move || roll_back(&writer, &failing, &title, &stop)) {
                 tracing::error!(%error, "cannot start the rollback thread: run `switchboard rollback`");
@@ -214,8 +217,8 @@ impl ReleaseController {
         }
     }
 
-    /// Up to which offset all workers have applied the control topic. Records of hosts' statuses do not count: each status
-    /// would cause the next one.
+    /// Up to which offset all workers have applied the control topic. Records of hosts' statuses do not count: each
+    /// status would cause the next one.
     fn applied_end(&mut self) -> i64 {
         let taken_by_all = self.watch.taken_by_all();
         while self.snapshots.get(1).is_some_and(|snapshot| snapshot.number <= taken_by_all) {

@@ -5,8 +5,8 @@
 //! * A failure counts one: a trap, a limit, a deadline, an output that may not be sent, a tenant's state that the release cannot
 //!   take over. A sound plugin has none of these.
 //! * A rejection (the plugin calls a message invalid) depends on the input. Only rejections beyond the rate of the replaced
-//!   release count. If this host has seen fewer than `MIN_SAMPLE_MESSAGES` messages of the replaced release, rejections do not
-//!   count.
+//! release count. If this host has seen fewer than `MIN_SAMPLE_MESSAGES` messages of the replaced release, rejections
+//! do not count.
 //!
 //! A gate's time starts when its route is set. A host that starts later does not extend that time.
 
@@ -50,8 +50,8 @@ const MIN_SAMPLE_MESSAGES: u64 = 100;
 pub(super) struct Gates(BTreeMap<(Scope, i64), GateState>);
 
 impl Gates {
-    /// Adds the gates of new routes and removes those of routes that are gone. Call it before the workers apply the routes.
-    /// `base`: the configured plugin, which runs where there is no route. `now`: milliseconds since 1970.
+    /// Adds the gates of new routes and removes those of routes that are gone. Call it before the workers apply the
+    /// routes. `base`: the configured plugin, which runs where there is no route. `now`: milliseconds since 1970.
     pub(super) fn update(&mut self, registry: &RegistryState, health: &ReleaseHealth, base: Option<Digest>, now: i64) {
         let routed: Vec<_> = registry.routed().collect();
         self.0.retain(|key, _| routed.iter().any(|(scope, _, offset)| (scope, *offset) == (&key.0, key.1)));
@@ -131,8 +131,8 @@ mod tests {
 
     use super::*;
 
-    /// A release has been routed to all tenants since the time 5000, with a gate of 3 failures within 60 s, and fails three
-    /// times. Returns whether it fails its gate on a host that started at `started`.
+    /// A release has been routed to all tenants since the time 5000, with a gate of 3 failures within 60 s, and fails
+    /// three times. Returns whether it fails its gate on a host that started at `started`.
     fn failing(started: i64, now: i64) -> Vec<FailingRelease> {
         let (mut registry, health, mut gates) = (RegistryState::default(), ReleaseHealth::default(), Gates::default());
         let digest = Digest::new([1; 32]);

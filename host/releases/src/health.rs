@@ -1,7 +1,8 @@
-//! The health of this host's releases, as its workers report it: messages, failures, and which tenant runs which release.
+//! The health of this host's releases, as its workers report it: messages, failures, and which tenant runs which
+//! release.
 //!
-//! Only committed messages count: the messages of an aborted transaction run again. A tenant is known from its first message
-//! after the worker has taken its current routing.
+//! Only committed messages count: the messages of an aborted transaction run again. A tenant is known from its first
+//! message after the worker has taken its current routing.
 
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::collections::{BTreeSet, HashMap};
@@ -15,8 +16,8 @@ use switchboard_core::worker::{Observer, Verdict};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) messages: u64,
-    /// Traps, limits, deadlines and outputs that may not be sent, plus tenants whose state the release could not take over. A
-    /// sound plugin has none.
+    /// Traps, limits, deadlines and outputs that may not be sent, plus tenants whose state the release could not take
+    /// over. A sound plugin has none.
     pub(super) failures: u64,
     /// Messages that the plugin called invalid. Their rate depends on the input.
     pub(super) rejections: u64,
@@ -117,8 +118,8 @@ impl ReleaseHealth {
         }
     }
 
-    /// Grows with each problem that a follower of a change wants to see at once: a release's first failure, a tenant that runs
-    /// a fallback release, a tenant that waits.
+    /// Grows with each problem that a follower of a change wants to see at once: a release's first failure, a tenant
+    /// that runs a fallback release, a tenant that waits.
     pub(super) fn problem_count(&self) -> u64 {
         self.totals().problem_count
     }

@@ -13,8 +13,9 @@
 //! | `watched_file` | Did the plugin file of the configuration change? |
 //!
 //! The crate may use the control topic's clients (`switchboard-kafka`) and the sandbox. It never touches a worker's
-//! consumer, producer or state: workers take a `RoutingSnapshot` from the `RoutingWatch` between two transactions. A published
-//! snapshot never changes. The code of a release is dropped with the last snapshot and the last wasm instance that use it.
+//! consumer, producer or state: workers take a `RoutingSnapshot` from the `RoutingWatch` between two transactions. A
+//! published snapshot never changes. The code of a release is dropped with the last snapshot and the last wasm instance
+//! that use it.
 #![deny(unsafe_code)]
 
 mod artifact_store;

@@ -19,8 +19,8 @@ const MAX_FAILURE_CHARS: usize = 300;
 /// Decides when the status is written, and what it contains.
 ///
 /// A change that `--wait` depends on is written at once: which records the workers have applied, and which releases are
-/// ready. Tenants and failures are compared every `FOLLOWED_INTERVAL` for two minutes after a change of routes and whenever
-/// there is a new problem, otherwise every `MAX_INTERVAL`.
+/// ready. Tenants and failures are compared every `FOLLOWED_INTERVAL` for two minutes after a change of routes and
+/// whenever there is a new problem, otherwise every `MAX_INTERVAL`.
 pub(super) struct StatusReporter {
     /// The fields that never change: instance, host and start time.
     identity: HostStatus,
@@ -53,7 +53,8 @@ impl StatusReporter {
         self.routes_changed_at = Instant::now();
     }
 
-    /// The status to write now, if it is due. `applied_end`: all workers have applied the control topic up to this offset.
+    /// The status to write now, if it is due. `applied_end`: all workers have applied the control topic up to this
+    /// offset.
     pub(super) fn take_due(
         &mut self,
         applied_end: i64,

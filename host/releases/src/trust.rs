@@ -82,8 +82,8 @@ impl TrustedKeys {
 
     /// Verifies that a trusted key has signed an artifact. `signature`: the text of its .minisig file.
     ///
-    /// A legacy signature signs the artifact itself instead of its hash. Legacy signatures are refused: minisign 0.10 (2022) and
-    /// newer create one only on request.
+    /// A legacy signature signs the artifact itself instead of its hash. Legacy signatures are refused: minisign 0.10
+    /// (2022) and newer create one only on request.
     ///
     /// # Errors
     /// Why the artifact may not run.
@@ -146,8 +146,8 @@ impl TrustedKey {
     }
 }
 
-/// The id of a key, read from the base64 line of a key or of a signature. The first two bytes name the algorithm; the next eight
-/// are the id, a little-endian number.
+/// The id of a key, read from the base64 line of a key or of a signature. The first two bytes name the algorithm; the
+/// next eight are the id, a little-endian number.
 fn key_id(line: &str) -> Option<String> {
     let bytes = BASE64_STANDARD.decode(line).ok()?;
     let id: [u8; 8] = bytes.get(2..10)?.try_into().ok()?;
