@@ -1,6 +1,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use switchboard_core::record::{Offset, Timestamp};
+
 use super::store::{CheckpointMeta, Store, StoreError};
 
 /// Between two writes of a file.
@@ -8,6 +10,13 @@ const WRITE_EVERY: Duration = Duration::from_secs(1);
 
 /// What an entry takes in memory beside its key and value.
 const ENTRY_BYTES: usize = 100;
+
+/// The changelog's stable end at some time: once it is reached, all tombstones up to that time have been seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Goal {
+    pub(super) end: Offset,
+    pub(super) as_of: Timestamp,
+}
 
 /// An open checkpoint and what comes next in it.
 pub(super) struct Checkpoint {
@@ -18,8 +27,7 @@ pub(super) struct Checkpoint {
     written_at: Instant,
     pending: HashMap<Vec<u8>, Option<Vec<u8>>>,
     pub(super) pending_bytes: usize,
-    /// The stable end at some time: once it is reached, all tombstones up to that time have been seen.
-    pub(super) goal: Option<(i64, u64)>,
+    pub(super) goal: Option<Goal>,
     pub(super) asked_at: Instant,
     /// At this age it is too old.
     pub(super) oldest: Duration,
@@ -42,14 +50,14 @@ impl Checkpoint {
         }
     }
 
-    pub(super) fn take(&mut self, offset: i64, key: Vec<u8>, value: Option<Vec<u8>>) {
+    pub(super) fn take(&mut self, offset: Offset, key: Vec<u8>, value: Option<Vec<u8>>) {
         let weight = |value: Option<&Vec<u8>>| ENTRY_BYTES + value.map_or(0, Vec::len);
         let length = key.len();
         self.pending_bytes += length + weight(value.as_ref());
         if let Some(replaced) = self.pending.insert(key, value) {
             self.pending_bytes -= length + weight(replaced.as_ref());
         }
-        self.place.offset = offset + 1;
+        self.place.offset = offset.next();
     }
 
     pub(super) fn is_due(&self) -> bool {
@@ -66,7 +74,7 @@ impl Checkpoint {
         let CheckpointMeta { shard, offset, .. } = self.place;
         let count = changes.len();
         self.store.write(changes, &self.place)?;
-        tracing::debug!(shard, offset, count, "checkpoint written");
+        tracing::debug!(shard = shard.get(), offset = offset.get(), count, "checkpoint written");
         self.pending = HashMap::new();
         self.pending_bytes = 0;
         self.written = self.place;

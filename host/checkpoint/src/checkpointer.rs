@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
-use super::checkpoint::Checkpoint;
-use super::store::{CheckpointMeta, Snapshot, Store, StoreError, Topic};
-use super::{Changelog, Polled};
+use switchboard_core::record::{Offset, ShardId, Timestamp};
+
+use super::checkpoint::{Checkpoint, Goal};
+use super::store::{CheckpointMeta, Snapshot, Store, StoreError, Topic, WantedShard};
+use super::{Changelog, ChangelogError, Polled};
 
 /// How much may wait to be written, all shards together; librdkafka reads ahead as much again.
 const PENDING_BYTES: usize = 16 << 20;
@@ -34,10 +36,10 @@ const CONFIRM_EVERY: Duration = Duration::from_secs(30);
 /// See the methods of `Checkpoints`.
 #[derive(Debug)]
 pub(super) enum Command {
-    Open { shard: i32, bounds: Range<i64>, answer: Sender<Option<Snapshot>> },
-    Follow { shard: i32, worker: usize },
-    Release { shard: i32, worker: usize },
-    Condemn { shard: i32 },
+    Open { shard: ShardId, bounds: Range<Offset>, answer: Sender<Option<Snapshot>> },
+    Follow { shard: ShardId, worker: usize },
+    Release { shard: ShardId, worker: usize },
+    Condemn { shard: ShardId },
 }
 
 /// A shard's file.
@@ -65,29 +67,37 @@ impl Shard {
     }
 }
 
+/// Why no checkpoint of a shard is kept for now.
+#[derive(Debug, thiserror::Error)]
+enum KeepError {
+    #[error(transparent)]
+    Changelog(#[from] ChangelogError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the changelog's delete.retention.ms={0} is too short for checkpoints")]
+    ShortRetention(u128),
+}
+
+/// What the changelog was when it was asked last.
+struct Described {
+    topic: Result<Topic, ChangelogError>,
+    at: Instant,
+}
+
 pub(super) struct Checkpointer<C> {
     directory: PathBuf,
     shard_count: u32,
     changelog: C,
     /// As it was described last, or why it could not be.
-    topic: Result<Topic, String>,
-    described_at: Option<Instant>,
-    shards: BTreeMap<i32, Shard>,
+    described: Option<Described>,
+    shards: BTreeMap<ShardId, Shard>,
     /// When trouble was told last: all shards have it at once, and every time that they are tried again.
     warned: Option<Instant>,
 }
 
 impl<C: Changelog> Checkpointer<C> {
     pub(super) fn new(directory: PathBuf, shard_count: u32, changelog: C) -> Self {
-        Self {
-            directory,
-            shard_count,
-            changelog,
-            topic: Err(String::new()),
-            described_at: None,
-            shards: BTreeMap::new(),
-            warned: None,
-        }
+        Self { directory, shard_count, changelog, described: None, shards: BTreeMap::new(), warned: None }
     }
 
     /// Goes on until nobody is left to ask, and writes what is pending then.
@@ -160,13 +170,13 @@ impl<C: Changelog> Checkpointer<C> {
         }
     }
 
-    fn shard(&mut self, shard: i32) -> &mut Shard {
+    fn shard(&mut self, shard: ShardId) -> &mut Shard {
         let new = || Shard { owner: None, following: false, file: File::Unknown(Instant::now()) };
         self.shards.entry(shard).or_insert_with(new)
     }
 
     /// A shard's checkpoint, if it fits the changelog; afterwards the shard's file is known.
-    fn open(&mut self, shard: i32, bounds: &Range<i64>) -> Result<Option<Snapshot>, String> {
+    fn open(&mut self, shard: ShardId, bounds: &Range<Offset>) -> Result<Option<Snapshot>, KeepError> {
         let topic = self.topic()?;
         let refused = |why: &str| {
             tracing::info!("the checkpoint of shard {shard} is not used: {why}. The changelog is read in full");
@@ -184,21 +194,21 @@ impl<C: Changelog> Checkpointer<C> {
                     refused(&error.to_string());
                     self.shard(shard).file = File::Absent;
                 }
-                Err(error) => return Err(error.to_string()),
+                Err(error) => return Err(error.into()),
             }
         }
-        let of = (shard, self.shard_count);
+        let of = WantedShard { shard, shards: self.shard_count };
         let File::Open(copy) = &self.shard(shard).file else { return Ok(None) };
         if let Some(why) = copy.written.refusal(&topic, of, bounds, now()) {
             refused(&why);
             self.shard(shard).file = File::Absent;
             return Ok(None);
         }
-        copy.store.snapshot().map(Some).map_err(|error| error.to_string())
+        Ok(Some(copy.store.snapshot()?))
     }
 
     /// Begins to keep the checkpoint of a shard that a worker of this process owns; false: nothing was to be done.
-    fn follow(&mut self, shard: i32) -> bool {
+    fn follow(&mut self, shard: ShardId) -> bool {
         let slot = self.shard(shard);
         let due = !matches!(slot.file, File::Unknown(due) if Instant::now() < due);
         if slot.owner.is_none() || slot.following || !due {
@@ -211,7 +221,7 @@ impl<C: Changelog> Checkpointer<C> {
         true
     }
 
-    fn try_follow(&mut self, shard: i32) -> Result<(), String> {
+    fn try_follow(&mut self, shard: ShardId) -> Result<(), KeepError> {
         let topic = self.topic()?;
         if matches!(self.shard(shard).file, File::Unknown(_)) {
             let bounds = self.changelog.bounds(shard)?;
@@ -221,18 +231,18 @@ impl<C: Changelog> Checkpointer<C> {
             let bounds = self.changelog.bounds(shard)?;
             let (shards, topic, offset) = (self.shard_count, topic.id, bounds.start);
             let place = CheckpointMeta { shard, shards, topic, offset, as_of: now() };
-            let store = Store::create(&self.path(shard), self.cache(), &place).map_err(|error| error.to_string())?;
+            let store = Store::create(&self.path(shard), self.cache(), &place)?;
             self.shard(shard).file = File::Open(Box::new(Checkpoint::new(store, place)));
         }
         let File::Open(copy) = &mut self.shard(shard).file else { return Ok(()) };
         copy.asked_at = Instant::now();
         copy.oldest = topic.oldest();
         let offset = copy.place.offset;
-        self.changelog.start(shard, offset)
+        Ok(self.changelog.start(shard, offset)?)
     }
 
     /// Ends the reading of a shard; what was read is written.
-    fn unfollow(&mut self, shard: i32) {
+    fn unfollow(&mut self, shard: ShardId) {
         if self.shard(shard).following {
             self.write(shard);
             self.changelog.stop(shard);
@@ -241,7 +251,7 @@ impl<C: Changelog> Checkpointer<C> {
     }
 
     /// A shard goes on without a checkpoint for now. Its file is closed and not trusted before it has been opened again.
-    fn leave(&mut self, shard: i32, why: &str) {
+    fn leave(&mut self, shard: ShardId, why: &dyn std::fmt::Display) {
         if self.warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
             tracing::warn!("no checkpoint of shard {shard} for now, its changelog is read in full: {why}");
             self.warned = Some(Instant::now());
@@ -255,20 +265,23 @@ impl<C: Changelog> Checkpointer<C> {
         }
     }
 
-    fn topic(&mut self) -> Result<Topic, String> {
-        if self.described_at.is_none_or(|at| at.elapsed() >= DESCRIBED) {
-            self.topic = self.changelog.describe();
-            self.described_at = Some(Instant::now());
-        }
-        let topic = self.topic.clone()?;
+    fn topic(&mut self) -> Result<Topic, KeepError> {
+        let known = self.described.as_ref().filter(|described| described.at.elapsed() < DESCRIBED);
+        let topic = match known {
+            Some(described) => described.topic.clone()?,
+            None => {
+                let topic = self.changelog.describe();
+                self.described.insert(Described { topic, at: Instant::now() }).topic.clone()?
+            }
+        };
         if topic.oldest() < LEAST_OLDEST {
             let retention = topic.tombstones.as_millis();
-            return Err(format!("the changelog's delete.retention.ms={retention} is too short for checkpoints"));
+            return Err(KeepError::ShortRetention(retention));
         }
         Ok(topic)
     }
 
-    fn path(&self, shard: i32) -> PathBuf {
+    fn path(&self, shard: ShardId) -> PathBuf {
         self.directory.join(format!("shard-{shard}.redb"))
     }
 
@@ -311,14 +324,14 @@ impl<C: Changelog> Checkpointer<C> {
         true
     }
 
-    fn following(&self) -> Vec<i32> {
+    fn following(&self) -> Vec<ShardId> {
         self.shards.iter().filter(|(_, slot)| slot.following).map(|(shard, _)| *shard).collect()
     }
 
     /// What is due: writes, then one of the things for which a broker is asked. Its answer may take its time, and workers that
     /// take over shards wait for theirs meanwhile. True when there is more to do.
     fn keep(&mut self) -> bool {
-        let shards: Vec<i32> = self.shards.keys().copied().collect();
+        let shards: Vec<ShardId> = self.shards.keys().copied().collect();
         for shard in &shards {
             if self.shards.get_mut(shard).and_then(Shard::followed).is_some_and(|copy| copy.is_due()) {
                 self.write(*shard);
@@ -331,15 +344,15 @@ impl<C: Changelog> Checkpointer<C> {
     /// the time of the question. The end that a consumer is told of comes only when nothing is written for a while.
     ///
     /// False: nothing was to be done.
-    fn confirm(&mut self, shard: i32) -> bool {
+    fn confirm(&mut self, shard: ShardId) -> bool {
         self.position(shard);
         let Some(copy) = self.shards.get_mut(&shard).and_then(Shard::followed) else { return false };
-        if let Some((goal, as_of)) = copy.goal {
-            if copy.place.offset < goal {
+        if let Some(Goal { end, as_of }) = copy.goal {
+            if copy.place.offset < end {
                 return false;
             }
             copy.goal = None;
-            let took = Duration::from_millis(now().saturating_sub(copy.place.as_of));
+            let took = now().saturating_since(copy.place.as_of);
             if took >= copy.oldest {
                 tracing::info!(
                     "the checkpoint of shard {shard} is made anew: to read on took {took:.0?}, and tombstones may have been \
@@ -359,16 +372,17 @@ impl<C: Changelog> Checkpointer<C> {
         copy.asked_at = Instant::now();
         let as_of = now();
         match self.changelog.bounds(shard) {
-            Ok(bounds) => copy.goal = Some((bounds.end, as_of)),
-            Err(why) => tracing::debug!(shard, "the checkpoint's age stays: {why}"),
+            Ok(bounds) => copy.goal = Some(Goal { end: bounds.end, as_of }),
+            Err(why) => tracing::debug!(shard = shard.get(), "the checkpoint's age stays: {why}"),
         }
         true
     }
 
     /// Up to where a shard that is followed has been read. Control records count, which nobody is given.
-    fn position(&mut self, shard: i32) -> Option<i64> {
+    fn position(&mut self, shard: ShardId) -> Option<Offset> {
         let copy = self.shards.get_mut(&shard).and_then(Shard::followed)?;
-        copy.place.offset = self.changelog.position(shard).unwrap_or(0).max(copy.place.offset);
+        copy.place.offset =
+            self.changelog.position(shard).map_or(copy.place.offset, |position| position.max(copy.place.offset));
         Some(copy.place.offset)
     }
 
@@ -378,19 +392,17 @@ impl<C: Changelog> Checkpointer<C> {
         }
     }
 
-    fn write(&mut self, shard: i32) {
+    fn write(&mut self, shard: ShardId) {
         self.position(shard);
         let Some(copy) = self.shards.get_mut(&shard).and_then(Shard::followed) else { return };
         if let Err(error) = copy.write() {
-            self.leave(shard, &error.to_string());
+            self.leave(shard, &error);
         }
     }
 }
 
-/// Milliseconds since the epoch.
-fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+fn now() -> Timestamp {
+    Timestamp::of_system_time(SystemTime::now())
 }
 
 #[cfg(test)]

@@ -13,10 +13,12 @@ mod store;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use switchboard_core::record::{Offset, ShardId};
 
 use self::checkpointer::{Checkpointer, Command};
 pub use self::store::{CheckpointMeta, Entries, Snapshot, StoreError, Topic};
@@ -32,31 +34,48 @@ pub struct DirectoryError {
     error: std::io::Error,
 }
 
+/// Why the changelog cannot be described or read now.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ChangelogError {
+    /// A call of the brokers failed.
+    #[error("{what}: {source}")]
+    Call { what: String, source: Arc<dyn std::error::Error + Send + Sync> },
+    /// The topic is not one that checkpoints can be kept of; the text says why.
+    #[error("{0}")]
+    Unfit(String),
+}
+
+impl ChangelogError {
+    pub fn call(what: impl Into<String>, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Call { what: what.into(), source: Arc::new(source) }
+    }
+}
+
 /// The changelog as the checkpointer reads it: a consumer of its own, read_committed, assigned by hand.
 pub trait Changelog {
     /// What the topic is now.
     ///
     /// # Errors
     /// What cannot be had, and what to do.
-    fn describe(&mut self) -> Result<Topic, String>;
+    fn describe(&mut self) -> Result<Topic, ChangelogError>;
 
     /// A shard's first offset and its stable end.
     ///
     /// # Errors
     /// When the broker does not answer.
-    fn bounds(&mut self, shard: i32) -> Result<Range<i64>, String>;
+    fn bounds(&mut self, shard: ShardId) -> Result<Range<Offset>, ChangelogError>;
 
     /// Starts to read a shard from this offset.
     ///
     /// # Errors
     /// When the consumer cannot.
-    fn start(&mut self, shard: i32, offset: i64) -> Result<(), String>;
+    fn start(&mut self, shard: ShardId, offset: Offset) -> Result<(), ChangelogError>;
 
     /// Ends the reading of a shard.
-    fn stop(&mut self, shard: i32);
+    fn stop(&mut self, shard: ShardId);
 
     /// The offset to go on from in a shard that is read: all that is committed below it has been given out.
-    fn position(&mut self, shard: i32) -> Option<i64>;
+    fn position(&mut self, shard: ShardId) -> Option<Offset>;
 
     /// The next record; does not wait.
     fn poll(&mut self) -> Polled;
@@ -66,18 +85,26 @@ pub trait Changelog {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Polled {
     Record {
-        shard: i32,
-        offset: i64,
+        shard: ShardId,
+        offset: Offset,
         key: Vec<u8>,
         value: Option<Vec<u8>>,
     },
     /// The log's end has been reached, for now.
     End {
-        shard: i32,
+        shard: ShardId,
     },
     /// Records that were to be read are not there any more.
     Gone(String),
     Nothing,
+}
+
+/// Whose checkpoints these are.
+#[derive(Debug, Clone, Copy)]
+pub struct CheckpointOwner<'a> {
+    pub app: &'a str,
+    /// The id of the process instance.
+    pub instance: &'a str,
 }
 
 /// What workers say to the checkpointer. Clones are for the workers of one process; when the last one is dropped, the
@@ -92,11 +119,11 @@ impl Checkpoints {
     /// When the directory cannot be made or written to.
     pub fn start(
         state_dir: &Path,
-        (app, instance): (&str, &str),
+        of: CheckpointOwner<'_>,
         shards: u32,
         changelog: impl Changelog + Send + 'static,
     ) -> Result<(Self, JoinHandle<()>), DirectoryError> {
-        let directory = state_dir.join(segment(app)).join(segment(instance));
+        let directory = state_dir.join(segment(of.app)).join(segment(of.instance));
         let failed = |error| DirectoryError { directory: directory.clone(), error };
         std::fs::create_dir_all(&directory).map_err(failed)?;
         let probe = directory.join("writable");
@@ -110,24 +137,24 @@ impl Checkpoints {
 
     /// A shard is about to be restored from the changelog between these bounds. The answer, soon: a checkpoint to begin with,
     /// or none. No answer, when the checkpointer is gone, is none too.
-    pub fn open(&self, shard: i32, bounds: Range<i64>) -> Receiver<Option<Snapshot>> {
+    pub fn open(&self, shard: ShardId, bounds: Range<Offset>) -> Receiver<Option<Snapshot>> {
         let (answer, answered) = mpsc::channel();
         self.tell(Command::Open { shard, bounds, answer });
         answered
     }
 
     /// From now on the shard's checkpoint is kept: this worker owns it and has restored it.
-    pub fn follow(&self, shard: i32, worker: usize) {
+    pub fn follow(&self, shard: ShardId, worker: usize) {
         self.tell(Command::Follow { shard, worker });
     }
 
     /// The worker does not own the shard any more.
-    pub fn release(&self, shard: i32, worker: usize) {
+    pub fn release(&self, shard: ShardId, worker: usize) {
         self.tell(Command::Release { shard, worker });
     }
 
     /// The shard's file cannot be read after all.
-    pub fn condemn(&self, shard: i32) {
+    pub fn condemn(&self, shard: ShardId) {
         self.tell(Command::Condemn { shard });
     }
 

@@ -7,26 +7,37 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use redb::{Database, DatabaseError, OwnedRange, ReadableDatabase as _, StorageError, TableDefinition};
+use switchboard_core::record::{Offset, OutOfRange, ShardId, Timestamp};
 
 /// The changelog's key -> its value.
 const ENTRIES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("entries");
 /// What the file is about, under the version of this format: shard, shards, topic id, offset, as-of time.
-const ABOUT: TableDefinition<u32, (i32, u32, u128, i64, u64)> = TableDefinition::new("about");
+const ABOUT: TableDefinition<u32, About> = TableDefinition::new("about");
 const FORMAT: u32 = 1;
+
+type About = (i32, u32, u128, i64, u64);
 
 /// A checkpoint's place in its changelog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CheckpointMeta {
-    pub shard: i32,
+    pub shard: ShardId,
     /// Number of shards of the application.
     pub shards: u32,
     /// Kafka's id of the changelog's incarnation (KIP-516).
     pub topic: u128,
     /// All entries are as a read_committed reader has them who has read up to here: where to go on reading.
-    pub offset: i64,
-    /// When such a reader had last read all that there was, in milliseconds since the epoch: tombstones of the entries
-    /// that are in here were all written later.
-    pub as_of: u64,
+    pub offset: Offset,
+    /// When such a reader had last read all that there was: tombstones of the entries that are in here were all written
+    /// later.
+    pub as_of: Timestamp,
+}
+
+/// Which shard a checkpoint is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct WantedShard {
+    pub(super) shard: ShardId,
+    /// Number of shards of the application.
+    pub(super) shards: u32,
 }
 
 /// The changelog as it is now.
@@ -50,12 +61,12 @@ impl CheckpointMeta {
     pub(super) fn refusal(
         &self,
         topic: &Topic,
-        (shard, shards): (i32, u32),
-        bounds: &Range<i64>,
-        now: u64,
+        of: WantedShard,
+        bounds: &Range<Offset>,
+        now: Timestamp,
     ) -> Option<String> {
         let Range { start, end } = bounds;
-        if (self.shard, self.shards) != (shard, shards) {
+        if (WantedShard { shard: self.shard, shards: self.shards }) != of {
             return Some(format!("it is of shard {} of {}", self.shard, self.shards));
         }
         if self.topic != topic.id {
@@ -67,7 +78,7 @@ impl CheckpointMeta {
         if self.offset > *end {
             return Some(format!("its offset {} is beyond the changelog's end {end}", self.offset));
         }
-        match now.checked_sub(self.as_of).map(Duration::from_millis) {
+        match now.checked_since(self.as_of) {
             None => Some("it is from the future".into()),
             Some(age) if age >= topic.oldest() => Some(format!(
                 "it is {age:.0?} old, and entries deleted since may have been compacted away (delete.retention.ms={})",
@@ -159,8 +170,7 @@ impl Store {
                         None => entries.remove(key)?,
                     };
                 }
-                let CheckpointMeta { shard, shards, topic, offset, as_of } = *place;
-                transaction.open_table(ABOUT)?.insert(FORMAT, (shard, shards, topic, offset, as_of))?;
+                transaction.open_table(ABOUT)?.insert(FORMAT, about(place))?;
             }
             Ok(transaction.commit()?)
         };
@@ -180,8 +190,9 @@ impl Store {
             Ok((place, Entries { entries, path: self.path.clone() }))
         };
         match read() {
-            Ok((Some((shard, shards, topic, offset, as_of)), entries)) => {
-                Ok(Snapshot { place: CheckpointMeta { shard, shards, topic, offset, as_of }, entries })
+            Ok((Some(about), entries)) => {
+                let place = place(about).map_err(|error| StoreError::Unusable(error.to_string()))?;
+                Ok(Snapshot { place, entries })
             }
             Ok((None, _)) => Err(StoreError::Unusable(format!("it is not of the format {FORMAT}"))),
             Err(redb::Error::Io(error)) => Err(failed(&self.path)(error)),
@@ -214,6 +225,18 @@ impl Iterator for Entries {
     }
 }
 
+fn about(place: &CheckpointMeta) -> About {
+    let CheckpointMeta { shard, shards, topic, offset, as_of } = *place;
+    (shard.get(), shards, topic, offset.get(), u64::try_from(as_of.as_millis()).unwrap_or_default())
+}
+
+/// The inverse of `about`.
+fn place((shard, shards, topic, offset, as_of): About) -> Result<CheckpointMeta, OutOfRange> {
+    let (shard, offset) = (shard.try_into()?, offset.try_into()?);
+    let as_of = Timestamp::from_millis(i64::try_from(as_of).unwrap_or(i64::MAX));
+    Ok(CheckpointMeta { shard, shards, topic, offset, as_of })
+}
+
 fn failed<E: std::fmt::Display>(path: &Path) -> impl Fn(E) -> StoreError + '_ {
     |error| StoreError::Storage(path.to_owned(), error.to_string())
 }
@@ -223,7 +246,13 @@ mod tests {
     use super::*;
 
     const CACHE: usize = 1 << 20;
-    const PLACE: CheckpointMeta = CheckpointMeta { shard: 3, shards: 4, topic: 7, offset: 50, as_of: 1000 };
+    const PLACE: CheckpointMeta = CheckpointMeta {
+        shard: ShardId::new(3).unwrap(),
+        shards: 4,
+        topic: 7,
+        offset: Offset::new(50).unwrap(),
+        as_of: Timestamp::from_millis(1000),
+    };
 
     fn entries(store: &Store) -> Vec<(String, String)> {
         let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -254,7 +283,7 @@ mod tests {
         assert!(Store::open(&path, CACHE).unwrap().is_none());
         let store = Store::create(&path, CACHE, &PLACE).unwrap();
         store.write([(&b"a"[..], Some(&b"1"[..])), (b"b", Some(b"2")), (b"c", Some(b""))], &PLACE).unwrap();
-        let later = CheckpointMeta { offset: 60, as_of: 2000, ..PLACE };
+        let later = CheckpointMeta { offset: 60.into(), as_of: Timestamp::from_millis(2000), ..PLACE };
         let before = store.snapshot().unwrap();
         store.write([(&b"a"[..], None), (b"b", Some(&b"3"[..])), (b"x", None)], &later).unwrap();
         assert_eq!((before.place, before.entries.count()), (PLACE, 3), "a reader keeps what it began with");
@@ -277,7 +306,7 @@ mod tests {
     fn a_killed_writers_file_is_as_its_last_transaction_left_it() {
         let (directory, path, entries_before) = filled();
         let (store, _) = Store::open(&path, CACHE).unwrap().unwrap();
-        let later = CheckpointMeta { offset: 99, ..PLACE };
+        let later = CheckpointMeta { offset: 99.into(), ..PLACE };
         store.write([(&b"tenant\0key-000"[..], None)], &later).unwrap();
         // As a kill leaves it: not closed.
         let copy = directory.path().join("copy");
@@ -353,7 +382,10 @@ mod tests {
     #[test]
     fn a_checkpoint_is_refused_that_does_not_fit_the_changelog() {
         let topic = Topic { id: 7, tombstones: Duration::from_secs(20) };
-        let refusal = |place: CheckpointMeta, bounds: Range<i64>, now: u64| place.refusal(&topic, (3, 4), &bounds, now);
+        let refusal = |place: CheckpointMeta, bounds: Range<u32>, now: i64| {
+            let of = WantedShard { shard: 3.into(), shards: 4 };
+            place.refusal(&topic, of, &(bounds.start.into()..bounds.end.into()), Timestamp::from_millis(now))
+        };
         let expect = |refusal: Option<String>, words: &str| {
             let refusal = refusal.unwrap();
             assert!(refusal.contains(words), "{refusal}");
@@ -365,7 +397,7 @@ mod tests {
         expect(refusal(PLACE, 0..51, 11_000), "10s old");
         expect(refusal(PLACE, 0..51, 999), "future");
         expect(refusal(CheckpointMeta { topic: 8, ..PLACE }, 0..51, 1000), "made anew");
-        expect(refusal(CheckpointMeta { shard: 2, ..PLACE }, 0..51, 1000), "shard 2");
+        expect(refusal(CheckpointMeta { shard: 2.into(), ..PLACE }, 0..51, 1000), "shard 2");
         expect(refusal(CheckpointMeta { shards: 8, ..PLACE }, 0..51, 1000), "of 8");
     }
 }

@@ -7,11 +7,14 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::types::RDKafkaErrorCode as Code;
-use rdkafka::{Offset, TopicPartitionList};
-use switchboard_core::record::Record;
-use switchboard_core::worker::{Broker, Consumed, Destination, Event, Fault, NotNow, Partition, Restored, Start};
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+use switchboard_core::record::{Offset, PartitionIndex, Record, ShardId};
+use switchboard_core::worker::{
+    Broker, Cause, Consumed, Destination, Event, Fault, NotNow, Partition, Restored, Start,
+};
 
 use super::client::{GroupContext, Rebalance, ThrottledWarn};
+use super::convert;
 use super::group::Member;
 use super::producer::Producer;
 use super::properties::ClientOptions;
@@ -44,7 +47,7 @@ pub struct KafkaBroker {
     /// A new producer whose epoch the coordinator has not given yet.
     coming: Option<Producer>,
     /// What went wrong in a call that has no answer; the next event tells it.
-    broken: Option<String>,
+    broken: Option<Cause>,
     started: Instant,
     nag: ThrottledWarn,
 }
@@ -79,18 +82,19 @@ impl KafkaBroker {
 
     /// A partition by the broker's names; `None` for a topic that was never consumed.
     fn partition(&self, topic: &str, index: i32) -> Option<Partition> {
+        let index = convert::partition(index);
         if topic == self.topology.shards {
-            return Some(Partition::Shard(index));
+            return Some(Partition::Shard(index.into()));
         }
         let topic = self.sources.iter().position(|source| source == topic)?;
         Some(Partition::Source { topic, index })
     }
 
     /// The inverse of `partition`.
-    fn name(&self, partition: Partition) -> (&str, i32) {
+    fn name(&self, partition: Partition) -> (&str, PartitionIndex) {
         match partition {
             Partition::Source { topic, index } => (&self.sources[topic], index),
-            Partition::Shard(index) => (&self.topology.shards, index),
+            Partition::Shard(shard) => (&self.topology.shards, shard.into()),
         }
     }
 
@@ -98,11 +102,11 @@ impl KafkaBroker {
         names.iter().filter_map(|(topic, index)| self.partition(topic, *index)).collect()
     }
 
-    fn list(&self, partitions: impl IntoIterator<Item = (Partition, Offset)>) -> TopicPartitionList {
+    fn list(&self, partitions: impl IntoIterator<Item = (Partition, KafkaOffset)>) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();
         for (partition, offset) in partitions {
             let (topic, index) = self.name(partition);
-            list.add_partition_offset(topic, index, offset).expect("offsets of records are never negative");
+            list.add_partition_offset(topic, index.get(), offset).expect("offsets of records are never negative");
         }
         list
     }
@@ -111,7 +115,7 @@ impl KafkaBroker {
         let mut list = TopicPartitionList::new();
         for partition in partitions {
             let (topic, index) = self.name(partition);
-            list.add_partition(topic, index);
+            list.add_partition(topic, index.get());
         }
         list
     }
@@ -125,9 +129,9 @@ impl KafkaBroker {
     }
 
     /// Without this the partition would be ours and never read, or the group would wait for ever.
-    fn must<E: std::fmt::Display>(&mut self, what: &str, result: Result<(), E>) {
+    fn must(&mut self, what: &str, result: KafkaResult<()>) {
         if let Err(error) = result {
-            self.broken = Some(format!("{what}: {error}"));
+            self.broken = Some(convert::cause(format!("{what}: {error}"), &error));
         }
     }
 
@@ -142,12 +146,12 @@ impl KafkaBroker {
     fn consumed(&self, message: &BorrowedMessage<'_>) -> Option<Consumed> {
         Some(Consumed {
             partition: self.partition(message.topic(), message.partition())?,
-            offset: message.offset(),
+            offset: convert::offset_of(message),
             record: Record {
                 key: message.key().map(<[u8]>::to_vec),
                 value: message.payload().map(<[u8]>::to_vec),
                 headers: message.headers().map(sys::read_headers).unwrap_or_default(),
-                timestamp: message.timestamp().to_millis(),
+                timestamp: convert::timestamp_of(message),
             },
         })
     }
@@ -157,16 +161,17 @@ impl KafkaBroker {
             KafkaError::MessageConsumptionFatal(Code::FencedInstanceId)
                 if self.consumer().context().has_timed_out() =>
             {
-                Event::Failed("the session was over, and a heartbeat of the former member fenced this one".into())
+                let text = "the session was over, and a heartbeat of the former member fenced this one";
+                Event::Failed(convert::cause(text.into(), error))
             }
             KafkaError::MessageConsumptionFatal(Code::FencedInstanceId) => {
-                Event::Fenced("another member has this instance id".into())
+                Event::Fenced(convert::cause("another member has this instance id".into(), error))
             }
             KafkaError::MessageConsumptionFatal(code) => {
-                Event::Failed(format!("the consumer is of no more use: {code}"))
+                Event::Failed(convert::cause(format!("the consumer is of no more use: {code}"), error))
             }
             KafkaError::MessageConsumption(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
-                Event::Failed("records were deleted before they were read".into())
+                Event::Failed(convert::cause("records were deleted before they were read".into(), error))
             }
             KafkaError::MessageConsumption(Code::UnknownTopicOrPartition | Code::UnknownTopic) => {
                 let sources = self.subscription.iter().filter(|topic| **topic != self.topology.shards);
@@ -198,7 +203,7 @@ impl KafkaBroker {
 }
 
 fn not_now(what: &str) -> impl Fn(KafkaError) -> NotNow + '_ {
-    move |error| NotNow(format!("{what}: {error}"))
+    move |error| NotNow(convert::cause(format!("{what}: {error}"), &error))
 }
 
 impl Broker for KafkaBroker {
@@ -234,7 +239,7 @@ impl Broker for KafkaBroker {
         };
         match polled {
             Some(Ok(consumed)) => Event::Record(consumed),
-            Some(Err(topic)) => Event::Failed(format!("a record of {topic}, to which nobody subscribed")),
+            Some(Err(topic)) => Event::Failed(format!("a record of {topic}, to which nobody subscribed").into()),
             None => self.rebalance().unwrap_or_else(|| {
                 self.group().keep_pace();
                 // A log line ends a poll too, before all else.
@@ -246,7 +251,7 @@ impl Broker for KafkaBroker {
         }
     }
 
-    fn stable_offsets(&mut self, partitions: &[Partition]) -> Result<Vec<Option<i64>>, NotNow> {
+    fn stable_offsets(&mut self, partitions: &[Partition]) -> Result<Vec<Option<Offset>>, NotNow> {
         if partitions.is_empty() {
             return Ok(Vec::new());
         }
@@ -257,26 +262,29 @@ impl Broker for KafkaBroker {
         let committed = self.consumer().committed_offsets(list, QUESTION).map_err(&error)?;
         let offset = |partition: &Partition| {
             let (topic, index) = self.name(*partition);
-            let Some(element) = committed.find_partition(topic, index) else {
-                return Err(NotNow(format!("the committed offset of {topic}[{index}] is missing in the answer")));
+            let Some(element) = committed.find_partition(topic, index.get()) else {
+                return Err(NotNow(
+                    format!("the committed offset of {topic}[{index}] is missing in the answer").into(),
+                ));
             };
             element.error().map_err(&error)?;
             match element.offset() {
-                Offset::Offset(offset) => Ok(Some(offset)),
-                Offset::Invalid => Ok(None),
-                other => Err(NotNow(format!("a committed offset of {topic}[{index}] that is none: {other:?}"))),
+                KafkaOffset::Invalid => Ok(None),
+                other => convert::absolute(other).map(Some).ok_or_else(|| {
+                    NotNow(format!("a committed offset of {topic}[{index}] that is none: {other:?}").into())
+                }),
             }
         };
         partitions.iter().map(offset).collect()
     }
 
-    fn log_bounds(&mut self, partition: Partition) -> Result<Range<i64>, NotNow> {
+    fn log_bounds(&mut self, partition: Partition) -> Result<Range<Offset>, NotNow> {
         let (topic, index) = self.name(partition);
         self.readers.stable_bounds(topic, index, QUESTION).map_err(not_now("the log's bounds cannot be had"))
     }
 
     fn assign(&mut self, starts: &[Start]) {
-        let list = self.list(starts.iter().map(|start| (start.partition, Offset::Offset(start.offset))));
+        let list = self.list(starts.iter().map(|start| (start.partition, convert::to_absolute(start.offset))));
         let paused = self.names(starts.iter().filter(|start| start.paused).map(|start| start.partition));
         let result = self.group().assign(&list, &paused);
         self.must("assigning", result);
@@ -304,36 +312,36 @@ impl Broker for KafkaBroker {
         self.must("resuming", result);
     }
 
-    fn seek(&mut self, partition: Partition, offset: i64) {
+    fn seek(&mut self, partition: Partition, offset: Offset) {
         let (topic, index) = self.name(partition);
         let topic = topic.to_owned();
         let result = self.group().seek(&topic, index, offset, QUESTION);
         self.must("seeking", result);
     }
 
-    fn changelog_end(&mut self, shard: i32) -> Result<i64, NotNow> {
-        let end = self.readers.high_watermark(&self.topology.changelog, shard, QUESTION);
+    fn changelog_end(&mut self, shard: ShardId) -> Result<Offset, NotNow> {
+        let end = self.readers.high_watermark(&self.topology.changelog, shard.into(), QUESTION);
         end.map_err(not_now("the changelog's end cannot be had"))
     }
 
-    fn changelog_stable_bounds(&mut self, shard: i32) -> Result<Range<i64>, NotNow> {
-        let bounds = self.readers.stable_bounds(&self.topology.changelog, shard, QUESTION);
+    fn changelog_stable_bounds(&mut self, shard: ShardId) -> Result<Range<Offset>, NotNow> {
+        let bounds = self.readers.stable_bounds(&self.topology.changelog, shard.into(), QUESTION);
         bounds.map_err(not_now("the changelog's stable end cannot be had"))
     }
 
-    fn start_restore(&mut self, shard: i32, bounds: Range<i64>) {
+    fn start_restore(&mut self, shard: ShardId, bounds: Range<Offset>) {
         let result = self.restore.start(shard, bounds);
         self.must("reading the changelog", result);
     }
 
     fn poll_restore(&mut self, wait: Duration) -> Restored {
-        self.restore.poll(wait).unwrap_or_else(|why| {
-            self.broken = Some(why);
+        self.restore.poll(wait).unwrap_or_else(|error| {
+            self.broken = Some(error.cause());
             Restored::Nothing
         })
     }
 
-    fn stop_restore(&mut self, shard: i32) {
+    fn stop_restore(&mut self, shard: ShardId) {
         self.restore.stop(shard);
     }
 
@@ -382,8 +390,8 @@ impl Broker for KafkaBroker {
                 }
                 (self.outputs[alias].as_str(), None)
             }
-            Destination::Shard(shard) => (topology.shards.as_str(), Some(shard)),
-            Destination::Changelog(shard) => (topology.changelog.as_str(), Some(shard)),
+            Destination::Shard(shard) => (topology.shards.as_str(), Some(shard.into())),
+            Destination::Changelog(shard) => (topology.changelog.as_str(), Some(shard.into())),
             Destination::DeadLetters => (topology.dead_letters.as_str(), None),
         };
         self.producer()?.send(topic, partition, record)
@@ -393,8 +401,8 @@ impl Broker for KafkaBroker {
         self.producer()?.flush()
     }
 
-    fn send_offsets(&mut self, offsets: &[(Partition, i64)]) -> Result<(), Fault> {
-        let list = self.list(offsets.iter().map(|(partition, offset)| (*partition, Offset::Offset(*offset))));
+    fn send_offsets(&mut self, offsets: &[(Partition, Offset)]) -> Result<(), Fault> {
+        let list = self.list(offsets.iter().map(|(partition, offset)| (*partition, convert::to_absolute(*offset))));
         self.producer()?.send_offsets(&list, self.consumer())
     }
 
@@ -413,7 +421,7 @@ impl Broker for KafkaBroker {
         self.group = None;
         self.broken = None;
         let member = Member::join(&self.options, &self.subscription, self.worker);
-        self.group = Some(member.map_err(|error| Fault::Fatal(error.to_string()))?);
+        self.group = Some(member.map_err(|error| Fault::Fatal(convert::cause(error.to_string(), &error)))?);
         Ok(())
     }
 }

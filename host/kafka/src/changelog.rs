@@ -6,9 +6,12 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::Message as _;
 use rdkafka::types::RDKafkaErrorCode as Code;
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, TopicPartitionList};
+
+use switchboard_core::record::{Offset, ShardId};
 
 use super::client::{PlainContext, ThrottledWarn};
+use super::convert;
 use switchboard_checkpoint::Polled;
 
 const METADATA: Duration = Duration::from_millis(500);
@@ -18,7 +21,7 @@ pub(super) struct ChangelogReader {
     consumer: BaseConsumer<PlainContext>,
     changelog: String,
     /// Shards being read -> whether anything has been heard of them.
-    reading: BTreeMap<i32, bool>,
+    reading: BTreeMap<ShardId, bool>,
     nag: ThrottledWarn,
 }
 
@@ -36,36 +39,34 @@ impl ChangelogReader {
     }
 
     /// The offset is an absolute one: a logical one costs a question more, asked again after 500 ms.
-    pub(super) fn start(&mut self, shard: i32, offset: i64) -> KafkaResult<()> {
+    pub(super) fn start(&mut self, shard: ShardId, offset: Offset) -> KafkaResult<()> {
         self.reading.insert(shard, false);
         self.consumer.incremental_assign(&self.partition(shard, offset))
     }
 
-    pub(super) fn stop(&mut self, shard: i32) {
+    pub(super) fn stop(&mut self, shard: ShardId) {
         if self.reading.remove(&shard).is_some()
-            && let Err(error) = self.consumer.incremental_unassign(&self.partition(shard, 0))
+            && let Err(error) = self.consumer.incremental_unassign(&self.partition(shard, Offset::ZERO))
         {
-            tracing::debug!(shard, "unassigning the changelog: {error}");
+            tracing::debug!(shard = shard.get(), "unassigning the changelog: {error}");
         }
     }
 
     /// The offset to go on from. Control records count: they are given out to nobody, but the position moves past them.
-    pub(super) fn position(&self, shard: i32) -> Option<i64> {
+    pub(super) fn position(&self, shard: ShardId) -> Option<Offset> {
         // librdkafka forgets the position of a former assignment only some time after its end.
         if self.reading.get(&shard) != Some(&true) {
             return None;
         }
         let positions = self.consumer.position().ok()?;
-        match positions.find_partition(&self.changelog, shard)?.offset() {
-            Offset::Offset(offset) => Some(offset),
-            _ => None,
-        }
+        convert::absolute(positions.find_partition(&self.changelog, shard.get())?.offset())
     }
 
     pub(super) fn poll(&mut self, wait: Duration) -> Polled {
         match self.consumer.poll(wait) {
             None => Polled::Nothing,
-            Some(Err(KafkaError::PartitionEOF(shard))) => {
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                let shard = convert::partition(partition).into();
                 self.reading.entry(shard).and_modify(|heard| *heard = true);
                 Polled::End { shard }
             }
@@ -77,11 +78,11 @@ impl ChangelogReader {
                 Polled::Nothing
             }
             Some(Ok(message)) => {
-                let shard = message.partition();
+                let shard = convert::partition(message.partition()).into();
                 self.reading.entry(shard).and_modify(|heard| *heard = true);
                 Polled::Record {
                     shard,
-                    offset: message.offset(),
+                    offset: convert::offset_of(&message),
                     key: message.key().unwrap_or_default().to_vec(),
                     value: message.payload().map(<[u8]>::to_vec),
                 }
@@ -89,9 +90,10 @@ impl ChangelogReader {
         }
     }
 
-    fn partition(&self, shard: i32, offset: i64) -> TopicPartitionList {
+    fn partition(&self, shard: ShardId, offset: Offset) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&self.changelog, shard, Offset::Offset(offset)).expect("offsets are never negative");
+        let offset = convert::to_absolute(offset);
+        list.add_partition_offset(&self.changelog, shard.get(), offset).expect("offsets are never negative");
         list
     }
 }

@@ -11,9 +11,11 @@ use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::metadata::Metadata;
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+use switchboard_core::record::Offset;
 
 use super::client::{PlainContext, ThrottledWarn};
+use super::convert;
 use super::finding::Finding;
 use super::properties::ClientOptions;
 use super::topology::Topology;
@@ -107,7 +109,9 @@ pub(super) fn lost_place(
     let shards_have_place = shards.count() > 0 && has_any(&committed.of(shards.clone())?);
     let traces = if shards_have_place {
         format!("{} has committed offsets", topology.shards)
-    } else if shards.count() > 0 && bounds(&reader, &shards, Offset::Beginning)?.iter().any(|start| *start > 0) {
+    } else if shards.count() > 0
+        && bounds(&reader, &shards, KafkaOffset::Beginning)?.iter().any(|start| *start > Some(Offset::ZERO))
+    {
         format!("processed records were deleted from {}", topology.shards)
     } else if let Some(topic) = [&topology.shards, &topology.changelog].into_iter().find_map(|topic| {
         has_record(&reader, &partitions(&metadata, &[topic])).map(|has| has.then_some(topic)).transpose()
@@ -153,28 +157,31 @@ fn partitions(metadata: &Metadata, topics: &[&str]) -> TopicPartitionList {
 }
 
 fn has_any(committed: &TopicPartitionList) -> bool {
-    committed.elements().iter().any(|element| matches!(element.offset(), Offset::Offset(_)))
+    committed.elements().iter().any(|element| convert::absolute(element.offset()).is_some())
 }
 
-/// Where the logs begin or end, in the order of the list; -1 where it is not known.
-fn bounds(reader: &BaseConsumer<PlainContext>, list: &TopicPartitionList, which: Offset) -> KafkaResult<Vec<i64>> {
+/// Where the logs begin or end, in the order of the list; `None` where it is not known.
+fn bounds(
+    reader: &BaseConsumer<PlainContext>,
+    list: &TopicPartitionList,
+    which: KafkaOffset,
+) -> KafkaResult<Vec<Option<Offset>>> {
     let mut asked = list.clone();
     asked.set_all_offsets(which)?;
     let found = reader.offsets_for_times(asked, REQUEST)?;
-    let offset = |topic: &str, partition| match found.find_partition(topic, partition).map(|element| element.offset()) {
-        Some(Offset::Offset(offset)) => offset,
-        _ => -1,
-    };
+    let offset = |topic: &str, partition| convert::absolute(found.find_partition(topic, partition)?.offset());
     Ok(list.elements().iter().map(|element| offset(element.topic(), element.partition())).collect())
 }
 
 /// Those partitions whose log is not empty, each from its start.
 fn filled(reader: &BaseConsumer<PlainContext>, list: &TopicPartitionList) -> KafkaResult<TopicPartitionList> {
-    let (starts, ends) = (bounds(reader, list, Offset::Beginning)?, bounds(reader, list, Offset::End)?);
+    let (starts, ends) = (bounds(reader, list, KafkaOffset::Beginning)?, bounds(reader, list, KafkaOffset::End)?);
     let mut filled = TopicPartitionList::new();
     for ((element, start), end) in list.elements().iter().zip(starts).zip(ends) {
-        if start < end {
-            filled.add_partition_offset(element.topic(), element.partition(), Offset::Offset(start))?;
+        if let (Some(start), Some(end)) = (start, end)
+            && start < end
+        {
+            filled.add_partition_offset(element.topic(), element.partition(), convert::to_absolute(start))?;
         }
     }
     Ok(filled)

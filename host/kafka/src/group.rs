@@ -4,9 +4,12 @@ use std::time::{Duration, Instant};
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaResult;
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+
+use switchboard_core::record::{Offset, PartitionIndex};
 
 use super::client::{GroupContext, Rebalance};
+use super::convert;
 use super::properties::ClientOptions;
 use super::sys;
 
@@ -19,7 +22,7 @@ pub(super) struct Member {
     /// Partitions were added by themselves since the last time that nothing was left to be polled: see `read_on`.
     added: bool,
     /// Where each partition was last told to be read from.
-    starts: HashMap<(String, i32), Offset>,
+    starts: HashMap<(String, i32), KafkaOffset>,
     /// When librdkafka's main thread was last woken.
     woken: Instant,
 }
@@ -96,7 +99,7 @@ impl Member {
             let start = start.expect("only what was added is assigned");
             match element.offset() {
                 // Nothing has come from there.
-                Offset::Invalid => element.set_offset(*start)?,
+                KafkaOffset::Invalid => element.set_offset(*start)?,
                 position => *start = position,
             }
         }
@@ -108,9 +111,16 @@ impl Member {
 
     /// Records of an assigned partition come from this offset on. It returns when librdkafka has dropped what it had read ahead:
     /// nothing of it comes after the seek.
-    pub(super) fn seek(&mut self, topic: &str, partition: i32, offset: i64, timeout: Duration) -> KafkaResult<()> {
-        self.starts.insert((topic.to_owned(), partition), Offset::Offset(offset));
-        self.consumer.seek(topic, partition, Offset::Offset(offset), timeout)
+    pub(super) fn seek(
+        &mut self,
+        topic: &str,
+        partition: PartitionIndex,
+        offset: Offset,
+        timeout: Duration,
+    ) -> KafkaResult<()> {
+        let (partition, offset) = (partition.get(), convert::to_absolute(offset));
+        self.starts.insert((topic.to_owned(), partition), offset);
+        self.consumer.seek(topic, partition, offset, timeout)
     }
 
     pub(super) fn unassign(&mut self, list: &TopicPartitionList) -> KafkaResult<()> {
@@ -170,7 +180,7 @@ mod tests {
     fn starts(topics: &[&str]) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();
         for topic in topics {
-            list.add_partition_offset(topic, 0, Offset::Offset(0)).unwrap();
+            list.add_partition_offset(topic, 0, KafkaOffset::Offset(0)).unwrap();
         }
         list
     }

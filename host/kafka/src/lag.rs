@@ -5,17 +5,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::Message as _;
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+use switchboard_core::record::{Offset, PartitionIndex, Timestamp};
 use switchboard_core::worker::StartFrom;
 
 use super::client::{PlainContext, ThrottledWarn};
 use super::committed_offsets::Committed;
+use super::convert;
 use super::properties::ClientOptions;
 use super::topology::Topology;
 use crate::Shutdown;
@@ -141,12 +143,12 @@ pub(super) struct LagReader<'a> {
 
 /// A partition in which something may wait.
 struct Waiting {
-    from: i64,
-    end: i64,
+    from: Offset,
+    end: Offset,
     oldest: Option<Duration>,
 }
 
-type Partitions = BTreeMap<(String, i32), Waiting>;
+type Partitions = BTreeMap<(String, PartitionIndex), Waiting>;
 
 impl<'a> LagReader<'a> {
     /// # Errors
@@ -191,7 +193,7 @@ impl<'a> LagReader<'a> {
             Some(TopicLag {
                 topic: name.clone(),
                 partitions: *counts.get(name)?,
-                records: own().map(|waiting| u64::try_from(waiting.end - waiting.from).unwrap_or(0)).sum(),
+                records: own().map(|waiting| waiting.end.distance_from(waiting.from)).sum(),
                 oldest: own().filter_map(|waiting| waiting.oldest).max(),
             })
         };
@@ -201,31 +203,28 @@ impl<'a> LagReader<'a> {
 
     /// Partitions whose stable end is beyond the committed offset.
     fn waiting(&self, all: &TopicPartitionList, shards: &str, stop: &Shutdown) -> KafkaResult<Partitions> {
-        let bound = |offset: Offset| -> KafkaResult<_> {
+        let bound = |offset: KafkaOffset| -> KafkaResult<_> {
             go_on(stop)?;
             let mut asked = all.clone();
             asked.set_all_offsets(offset)?;
             self.records.offsets_for_times(asked, REQUEST)
         };
-        let (starts, ends) = (bound(Offset::Beginning)?, bound(Offset::End)?);
+        let (starts, ends) = (bound(KafkaOffset::Beginning)?, bound(KafkaOffset::End)?);
         go_on(stop)?;
         let committed = self.committed.of(all.clone())?;
         let mut waiting = Partitions::new();
         for element in committed.elements() {
             let (topic, partition) = (element.topic(), element.partition());
-            let offset = |list: &TopicPartitionList| match list.find_partition(topic, partition)?.offset() {
-                Offset::Offset(offset) => Some(offset),
-                _ => None,
-            };
+            let offset = |list: &TopicPartitionList| convert::absolute(list.find_partition(topic, partition)?.offset());
             // A partition without a leader has no bounds; that is told elsewhere.
             let (Some(start), Some(end)) = (offset(&starts), offset(&ends)) else { continue };
-            let from = match element.offset() {
-                Offset::Offset(offset) => offset.max(start),
-                _ if topic == shards || self.start_from == StartFrom::Earliest => start,
-                _ => end,
+            let from = match convert::absolute(element.offset()) {
+                Some(offset) => offset.max(start),
+                None if topic == shards || self.start_from == StartFrom::Earliest => start,
+                None => end,
             };
             if from < end {
-                waiting.insert((topic.to_owned(), partition), Waiting { from, end, oldest: None });
+                waiting.insert((topic.to_owned(), convert::partition(partition)), Waiting { from, end, oldest: None });
             }
         }
         Ok(waiting)
@@ -235,14 +234,14 @@ impl<'a> LagReader<'a> {
     /// of a transaction comes its marker, which no committed offset passes.
     fn look_at_the_first(&self, waiting: &mut Partitions, stop: &Shutdown) -> KafkaResult<()> {
         let deadline = Instant::now() + LOOK;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = Timestamp::of_system_time(SystemTime::now());
         // One after the other: rdkafka tells the end of a partition without its topic.
         let topics: BTreeSet<_> = waiting.keys().map(|(topic, _)| topic.clone()).collect();
         for topic in topics {
             let mut list = TopicPartitionList::new();
             let mut open = BTreeSet::new();
             for ((_, partition), waiting) in waiting.iter().filter(|((other, _), _)| *other == topic) {
-                list.add_partition_offset(&topic, *partition, Offset::Offset(waiting.from))?;
+                list.add_partition_offset(&topic, partition.get(), convert::to_absolute(waiting.from))?;
                 open.insert(*partition);
             }
             self.records.assign(&list)?;
@@ -251,18 +250,20 @@ impl<'a> LagReader<'a> {
                 match self.records.poll(GLANCE) {
                     None if Instant::now() >= deadline => break,
                     None => {}
-                    Some(Err(KafkaError::PartitionEOF(partition))) if open.remove(&partition) => {
-                        waiting.remove(&(topic.clone(), partition));
+                    Some(Err(KafkaError::PartitionEOF(partition))) => {
+                        let partition = convert::partition(partition);
+                        if open.remove(&partition) {
+                            waiting.remove(&(topic.clone(), partition));
+                        }
                     }
-                    Some(Err(KafkaError::PartitionEOF(_))) => {}
                     Some(Err(error)) => tracing::debug!("looking at waiting records: {error}"),
                     Some(Ok(message)) => {
-                        if open.remove(&message.partition())
-                            && let Some(found) = waiting.get_mut(&(topic.clone(), message.partition()))
+                        let partition = convert::partition(message.partition());
+                        if open.remove(&partition)
+                            && let Some(found) = waiting.get_mut(&(topic.clone(), partition))
                         {
-                            found.from = message.offset();
-                            let at = message.timestamp().to_millis().and_then(|at| u64::try_from(at).ok());
-                            found.oldest = at.map(|at| now.saturating_sub(Duration::from_millis(at)));
+                            found.from = convert::offset_of(&message);
+                            found.oldest = convert::timestamp_of(&message).map(|at| now.saturating_since(at));
                         }
                     }
                 }

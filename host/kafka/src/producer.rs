@@ -9,10 +9,11 @@ use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::types::RDKafkaErrorCode as Code;
-use switchboard_core::record::Record;
-use switchboard_core::worker::Fault;
+use switchboard_core::record::{PartitionIndex, Record};
+use switchboard_core::worker::{Cause, Fault};
 
 use super::client::ProducerEvents;
+use super::convert;
 use super::sys::{self, CallError, Membership};
 use super::topology::Topology;
 
@@ -36,7 +37,7 @@ impl Producer {
     pub(super) fn new(config: &ClientConfig, topology: &Topology) -> Result<Self, Fault> {
         let context = ProducerEvents::new(config);
         let inner: Result<BaseProducer<_>, _> = BaseProducer::from_config_and_context(config, context);
-        let inner = inner.map_err(|error| Fault::Fatal(error.to_string()))?;
+        let inner = inner.map_err(|error| Fault::Fatal(convert::cause(error.to_string(), &error)))?;
         let Topology { shards, changelog, dead_letters, control, .. } = topology;
         Ok(Self { inner: Arc::new(inner), internal: [shards, changelog, dead_letters, control].map(Clone::clone) })
     }
@@ -71,9 +72,9 @@ impl Producer {
         self.inner.begin_transaction().map_err(|error| classify(&error))
     }
 
-    pub(super) fn send(&self, topic: &str, partition: Option<i32>, record: &Record) -> Result<(), Fault> {
+    pub(super) fn send(&self, topic: &str, partition: Option<PartitionIndex>, record: &Record) -> Result<(), Fault> {
         let mut out = BaseRecord::<[u8], [u8]>::to(topic);
-        out.partition = partition;
+        out.partition = partition.map(PartitionIndex::get);
         out.key = record.key.as_deref();
         out.payload = record.value.as_deref();
         if !record.headers.is_empty() {
@@ -83,7 +84,7 @@ impl Producer {
             Ok(()) => Ok(()),
             Err((KafkaError::MessageProduction(Code::QueueFull), _)) => {
                 self.inner.poll(LOOK);
-                Err(Fault::Retriable("the producer's queue is full".into()))
+                Err(Fault::Retriable(Cause::new("the producer's queue is full", Some(convert::code(Code::QueueFull)))))
             }
             Err((error, _)) => Err(self.delivery_fault(&error, topic)),
         }
@@ -129,14 +130,14 @@ impl Producer {
             // Err: it was left behind.
             let _ = sent.send(result);
         });
-        thread.map_err(|error| Fault::Retriable(format!("no thread: {error}")))?;
+        thread.map_err(|error| Fault::Retriable(format!("no thread: {error}").into()))?;
         match answer.recv_timeout(LEFT_BEHIND) {
             Ok(Ok(())) => Ok(()),
             // The group has given this member up, which its consumer may not hear for as long as a lost JoinGroup takes to
             // time out; tried again it would never be taken.
-            Ok(Err(error)) if error.code == Code::UnknownMemberId => Err(Fault::NotAMember(error.text)),
+            Ok(Err(error)) if error.code == Code::UnknownMemberId => Err(Fault::NotAMember(error.cause())),
             Ok(Err(error)) => Err(classify_call(error)),
-            Err(_) => Err(Fault::Fatal(format!("offsets were not taken within {LEFT_BEHIND:?}"))),
+            Err(_) => Err(Fault::Fatal(format!("offsets were not taken within {LEFT_BEHIND:?}").into())),
         }
     }
 
@@ -160,7 +161,7 @@ impl Producer {
 
     /// What a failed delivery means for its transaction, which is to be aborted in any case.
     fn delivery_fault(&self, error: &KafkaError, topic: &str) -> Fault {
-        let text = format!("to {topic}: {error}");
+        let cause = convert::cause(format!("to {topic}: {error}"), error);
         match error.rdkafka_error_code() {
             Some(
                 Code::MessageSizeTooLarge
@@ -169,18 +170,18 @@ impl Producer {
                 | Code::InvalidRecord
                 | Code::InvalidTimestamp
                 | Code::PolicyViolation,
-            ) => Fault::Refused(text),
+            ) => Fault::Refused(cause),
             Some(
                 Code::InvalidTopic
                 | Code::TopicAuthorizationFailed
                 | Code::UnknownTopicOrPartition
                 | Code::UnknownTopic
                 | Code::UnknownPartition,
-            ) if !self.internal.iter().any(|internal| internal == topic) => Fault::Refused(text),
-            Some(Code::MessageTimedOut | Code::RequestTimedOut) => Fault::TimedOut(text),
-            Some(Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch) => Fault::Fenced(text),
-            Some(Code::Fatal) => Fault::Fatal(text),
-            _ => Fault::Abortable(text),
+            ) if !self.internal.iter().any(|internal| internal == topic) => Fault::Refused(cause),
+            Some(Code::MessageTimedOut | Code::RequestTimedOut) => Fault::TimedOut(cause),
+            Some(Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch) => Fault::Fenced(cause),
+            Some(Code::Fatal) => Fault::Fatal(cause),
+            _ => Fault::Abortable(cause),
         }
     }
 }
@@ -190,22 +191,25 @@ fn classify(error: &KafkaError) -> Fault {
     match error {
         KafkaError::Transaction(error) => classify_call(error.into()),
         // rdkafka flushes before it commits.
-        _ if error.rdkafka_error_code() == Some(Code::OperationTimedOut) => Fault::Retriable(error.to_string()),
-        _ => Fault::Fatal(error.to_string()),
+        _ if error.rdkafka_error_code() == Some(Code::OperationTimedOut) => {
+            Fault::Retriable(convert::cause(error.to_string(), error))
+        }
+        _ => Fault::Fatal(convert::cause(error.to_string(), error)),
     }
 }
 
 fn classify_call(error: CallError) -> Fault {
-    let CallError { code, text, fatal, requires_abort, retriable } = error;
+    let cause = error.cause();
+    let CallError { code, fatal, requires_abort, retriable, .. } = error;
     match code {
-        Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch => Fault::Fenced(text),
-        Code::FencedInstanceId => Fault::FencedInstance(text),
-        _ if fatal => Fault::Fatal(text),
+        Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch => Fault::Fenced(cause),
+        Code::FencedInstanceId => Fault::FencedInstance(cause),
+        _ if fatal => Fault::Fatal(cause),
         Code::MessageTimedOut | Code::OperationTimedOut | Code::RequestTimedOut if requires_abort => {
-            Fault::TimedOut(text)
+            Fault::TimedOut(cause)
         }
-        _ if requires_abort => Fault::Abortable(text),
-        _ if retriable => Fault::Retriable(text),
-        _ => Fault::Fatal(text),
+        _ if requires_abort => Fault::Abortable(cause),
+        _ if retriable => Fault::Retriable(cause),
+        _ => Fault::Fatal(cause),
     }
 }

@@ -4,11 +4,38 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
-use rdkafka::error::KafkaResult;
-use switchboard_core::worker::Restored;
+use rdkafka::error::{KafkaError, KafkaResult};
+use switchboard_core::record::{Offset, ShardId};
+use switchboard_core::worker::{Cause, Restored};
 
 use super::changelog::ChangelogReader;
-use switchboard_checkpoint::{Checkpoints, Entries, Polled, Snapshot};
+use super::convert;
+use switchboard_checkpoint::{Checkpoints, Entries, Polled, Snapshot, StoreError};
+
+/// Why a restore has to begin again.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RestoreError {
+    #[error("the checkpoint of shard {shard} cannot be read after all: {error}")]
+    Checkpoint {
+        shard: ShardId,
+        #[source]
+        error: StoreError,
+    },
+    #[error("reading the changelog: {0}")]
+    Changelog(#[from] KafkaError),
+    /// Records that were to be read are not there any more.
+    #[error("{0}")]
+    Gone(String),
+}
+
+impl RestoreError {
+    pub(super) fn cause(&self) -> Cause {
+        match self {
+            Self::Changelog(error) => convert::cause(self.to_string(), error),
+            Self::Checkpoint { .. } | Self::Gone(_) => self.to_string().into(),
+        }
+    }
+}
 
 /// A worker's restores: first what a checkpoint has, then the changelog from there on.
 ///
@@ -19,10 +46,10 @@ pub(super) struct Restore {
     checkpoints: Option<Checkpoints>,
     worker: usize,
     /// Shards whose checkpoint is being looked at -> the changelog's bounds.
-    opening: BTreeMap<i32, (Range<i64>, Receiver<Option<Snapshot>>)>,
-    copying: BTreeMap<i32, Entries>,
+    opening: BTreeMap<ShardId, (Range<Offset>, Receiver<Option<Snapshot>>)>,
+    copying: BTreeMap<ShardId, Entries>,
     /// Shards that the checkpointer knows to be ours, or will.
-    known: BTreeSet<i32>,
+    known: BTreeSet<ShardId>,
     tally: Tally,
 }
 
@@ -30,8 +57,8 @@ pub(super) struct Restore {
 #[derive(Debug, Default)]
 struct Tally {
     started: Option<Instant>,
-    under_way: BTreeSet<i32>,
-    restored: BTreeSet<i32>,
+    under_way: BTreeSet<ShardId>,
+    restored: BTreeSet<ShardId>,
     entries: u64,
     records: u64,
 }
@@ -56,7 +83,7 @@ impl Restore {
         })
     }
 
-    pub(super) fn start(&mut self, shard: i32, bounds: Range<i64>) -> KafkaResult<()> {
+    pub(super) fn start(&mut self, shard: ShardId, bounds: Range<Offset>) -> KafkaResult<()> {
         self.tally.begin(shard);
         match &self.checkpoints {
             Some(checkpoints) => {
@@ -73,7 +100,7 @@ impl Restore {
     ///
     /// # Errors
     /// When what has been given out of a shard is not to be used: it has to be restored anew.
-    pub(super) fn poll(&mut self, wait: Duration) -> Result<Restored, String> {
+    pub(super) fn poll(&mut self, wait: Duration) -> Result<Restored, RestoreError> {
         self.take_answers()?;
         while let Some(mut copy) = self.copying.first_entry() {
             let shard = *copy.key();
@@ -86,7 +113,7 @@ impl Restore {
                     if let Some(checkpoints) = &self.checkpoints {
                         checkpoints.condemn(shard);
                     }
-                    return Err(format!("the checkpoint of shard {shard} cannot be read after all: {error}"));
+                    return Err(RestoreError::Checkpoint { shard, error });
                 }
                 None => drop(copy.remove()),
             }
@@ -99,7 +126,7 @@ impl Restore {
                 self.tally.restored.insert(shard);
                 Restored::End { shard }
             }
-            Polled::Gone(why) => return Err(why),
+            Polled::Gone(why) => return Err(RestoreError::Gone(why)),
             Polled::Record { shard, key, value, .. } => {
                 self.tally.records += 1;
                 Restored::Record { shard, key, value }
@@ -107,7 +134,7 @@ impl Restore {
         })
     }
 
-    fn take_answers(&mut self) -> Result<(), String> {
+    fn take_answers(&mut self) -> Result<(), RestoreError> {
         let answered = |answer: &Receiver<_>| match answer.try_recv() {
             Ok(snapshot) => Some(snapshot),
             Err(TryRecvError::Empty) => None,
@@ -119,18 +146,23 @@ impl Restore {
             let Some((bounds, _)) = self.opening.remove(&shard) else { continue };
             let offset = match snapshot {
                 Some(Snapshot { place, entries }) => {
-                    tracing::debug!(shard, offset = place.offset, end = bounds.end, "restoring from the checkpoint");
+                    tracing::debug!(
+                        shard = shard.get(),
+                        offset = place.offset.get(),
+                        end = bounds.end.get(),
+                        "restoring from the checkpoint"
+                    );
                     self.copying.insert(shard, entries);
                     place.offset
                 }
                 None => bounds.start,
             };
-            self.changelog.start(shard, offset).map_err(|error| format!("reading the changelog: {error}"))?;
+            self.changelog.start(shard, offset)?;
         }
         Ok(())
     }
 
-    pub(super) fn stop(&mut self, shard: i32) {
+    pub(super) fn stop(&mut self, shard: ShardId) {
         self.opening.remove(&shard);
         self.copying.remove(&shard);
         self.changelog.stop(shard);
@@ -141,7 +173,7 @@ impl Restore {
     }
 
     /// The shard is not ours any more.
-    pub(super) fn release(&mut self, shard: i32) {
+    pub(super) fn release(&mut self, shard: ShardId) {
         if self.known.remove(&shard)
             && let Some(checkpoints) = &self.checkpoints
         {
@@ -164,12 +196,12 @@ impl Restore {
 }
 
 impl Tally {
-    fn begin(&mut self, shard: i32) {
+    fn begin(&mut self, shard: ShardId) {
         self.started.get_or_insert_with(Instant::now);
         self.under_way.insert(shard);
     }
 
-    fn end(&mut self, shard: i32) {
+    fn end(&mut self, shard: ShardId) {
         self.under_way.remove(&shard);
         if let (true, Some(started)) = (self.under_way.is_empty(), self.started) {
             let (shards, Self { entries, records, .. }) = (self.restored.len(), &self);

@@ -16,6 +16,9 @@ use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use rdkafka_sys as rdsys;
 use switchboard_core::record::Headers;
+use switchboard_core::worker::Cause;
+
+use super::convert;
 
 /// The headers of a consumed record. rdkafka's own getter panics at a name that is not UTF-8, which one faulty producer
 /// is enough to bring about.
@@ -85,6 +88,12 @@ pub(super) struct CallError {
     pub(super) fatal: bool,
     pub(super) requires_abort: bool,
     pub(super) retriable: bool,
+}
+
+impl CallError {
+    pub(super) fn cause(&self) -> Cause {
+        Cause::new(self.text.as_str(), Some(convert::code(self.code)))
+    }
 }
 
 impl From<&RDKafkaError> for CallError {
@@ -180,14 +189,25 @@ impl<T> Drop for Owned<T> {
     }
 }
 
+/// Why a topic's id cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum TopicIdError {
+    #[error("{0}")]
+    NoAnswer(&'static str),
+    #[error("{text}")]
+    Refused { code: RDKafkaErrorCode, text: String },
+    #[error(transparent)]
+    Name(#[from] std::ffi::NulError),
+}
+
 /// Kafka's id of a topic (KIP-516): another one each time that it is made. `None`: the broker knows no topic ids.
 pub(super) fn topic_id<C: ClientContext>(
     client: &Client<C>,
     topic: &str,
     wait: Duration,
-) -> Result<Option<u128>, String> {
+) -> Result<Option<u128>, TopicIdError> {
     let wait = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
-    let name = CString::new(topic).map_err(|error| error.to_string())?;
+    let name = CString::new(topic)?;
     let client = client.native_ptr();
     let text = |text: *const std::ffi::c_char| {
         // SAFETY: librdkafka's texts are C strings; those asked for here live as long as the event, and are copied.
@@ -209,24 +229,26 @@ pub(super) fn topic_id<C: ClientContext>(
         let event =
             Owned(rdsys::rd_kafka_queue_poll(queue.0, wait.saturating_add(1000)), rdsys::rd_kafka_event_destroy);
         if event.0.is_null() {
-            return Err("no answer".into());
+            return Err(TopicIdError::NoAnswer("no answer"));
         }
         if rdsys::rd_kafka_event_error(event.0) != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
-            return Err(text(rdsys::rd_kafka_event_error_string(event.0)));
+            let code = rdsys::rd_kafka_event_error(event.0).into();
+            return Err(TopicIdError::Refused { code, text: text(rdsys::rd_kafka_event_error_string(event.0)) });
         }
         let result = rdsys::rd_kafka_event_DescribeTopics_result(event.0);
         if result.is_null() {
-            return Err("an answer to another question".into());
+            return Err(TopicIdError::NoAnswer("an answer to another question"));
         }
         let mut count = 0;
         let described = rdsys::rd_kafka_DescribeTopics_result_topics(result, &raw mut count);
         if count == 0 {
-            return Err("an empty answer".into());
+            return Err(TopicIdError::NoAnswer("an empty answer"));
         }
         let description = *described;
         let error = rdsys::rd_kafka_TopicDescription_error(description);
         if rdsys::rd_kafka_error_code(error) != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
-            return Err(text(rdsys::rd_kafka_error_string(error)));
+            let code = rdsys::rd_kafka_error_code(error).into();
+            return Err(TopicIdError::Refused { code, text: text(rdsys::rd_kafka_error_string(error)) });
         }
         let id = rdsys::rd_kafka_TopicDescription_topic_id(description);
         let most = rdsys::rd_kafka_Uuid_most_significant_bits(id).cast_unsigned();

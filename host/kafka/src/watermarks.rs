@@ -5,7 +5,10 @@ use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaResult;
 
+use switchboard_core::record::{Offset, PartitionIndex};
+
 use super::client::PlainContext;
+use super::convert;
 use super::properties::ClientOptions;
 
 /// Clients that ask where logs begin and end; one pair serves all workers of a process.
@@ -30,12 +33,18 @@ impl Watermarks {
     }
 
     /// The log's start and its last stable offset.
-    pub(super) fn stable_bounds(&self, topic: &str, partition: i32, wait: Duration) -> KafkaResult<Range<i64>> {
-        self.committed.fetch_watermarks(topic, partition, wait).map(|(start, end)| start..end)
+    pub(super) fn stable_bounds(
+        &self,
+        topic: &str,
+        partition: PartitionIndex,
+        wait: Duration,
+    ) -> KafkaResult<Range<Offset>> {
+        self.committed.fetch_watermarks(topic, partition.get(), wait).and_then(convert::watermarks)
     }
 
     /// The log's high watermark, open transactions included.
-    pub(super) fn high_watermark(&self, topic: &str, partition: i32, wait: Duration) -> KafkaResult<i64> {
-        self.uncommitted.fetch_watermarks(topic, partition, wait).map(|(_, end)| end)
+    pub(super) fn high_watermark(&self, topic: &str, partition: PartitionIndex, wait: Duration) -> KafkaResult<Offset> {
+        let watermarks = self.uncommitted.fetch_watermarks(topic, partition.get(), wait);
+        watermarks.and_then(convert::watermarks).map(|watermarks| watermarks.end)
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use switchboard_core::record::{Tenant, TenantSchema};
-use switchboard_core::worker::{Lookups, Query};
+use switchboard_core::worker::{LookupError, Lookups, Query};
 
 use cache::Cache;
 pub use source::{Source, SourceError, SourceOptions};
@@ -57,11 +57,11 @@ impl Lookups for HttpLookups {
         query: &Query,
         attempt: u32,
         budget: Duration,
-    ) -> Result<Option<Vec<u8>>, String> {
+    ) -> Result<Option<Vec<u8>>, LookupError> {
         let Some(source) = self.source(query) else { return Ok(None) };
         let names = self.headers.iter().map(String::as_str);
         let headers: Vec<_> = names.zip(tenant.texts.iter().map(String::as_str)).collect();
-        let answer = source.ask(&query.key, &headers, attempt, budget).map_err(|error| error.to_string())?;
+        let answer = source.ask(&query.key, &headers, attempt, budget).map_err(LookupError::new)?;
         self.cache.insert(&tenant.id, query, answer.clone(), source.time_to_live(answer.is_some()));
         Ok(answer)
     }

@@ -90,7 +90,11 @@ pub struct Source {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unanswered {
     #[error("{url}: {error}")]
-    Request { url: String, error: ureq::Error },
+    Request {
+        url: String,
+        #[source]
+        error: ureq::Error,
+    },
     #[error("{url}: HTTP status {status}")]
     Status { url: String, status: StatusCode },
     #[error("no time was left to ask")]

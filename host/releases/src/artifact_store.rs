@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use switchboard_core::record::Position;
+use switchboard_core::record::{ControlPosition, Offset};
 use switchboard_core::registry::RegistryState;
 use switchboard_core::routing::{Availability, Digest, Manifest, OnFailure, Routing};
 use switchboard_kafka::Topology;
@@ -41,7 +41,7 @@ enum LoadState {
 #[derive(PartialEq, Eq)]
 struct ReleaseRecords {
     signature: Option<String>,
-    chunk_offsets: Option<Vec<i64>>,
+    chunk_offsets: Option<Vec<Offset>>,
 }
 
 impl ReleaseRecords {
@@ -222,7 +222,7 @@ impl ArtifactStore {
     }
 
     /// The routing that workers apply next. `position`: up to where the control topic has been read.
-    pub(super) fn snapshot(&mut self, registry: &RegistryState, position: Position) -> RoutingSnapshot {
+    pub(super) fn snapshot(&mut self, registry: &RegistryState, position: ControlPosition) -> RoutingSnapshot {
         let (mut artifacts, mut releases) = self.ready_and_failed(registry);
         let base = self.base.as_ref().map(|base| base.digest());
         let order = topic_precedence(base, registry, artifacts.keys().copied());
@@ -294,6 +294,7 @@ fn topic_conflicts<'a>(
 
 #[cfg(test)]
 mod tests {
+    use switchboard_core::record::Timestamp;
     use switchboard_core::registry::{Actor, Audience, ChangeRequest, Deployment, ReleaseRecord, deploy};
     use switchboard_kafka::control::ArtifactReader;
     use switchboard_kafka::{ClientOptions, GroupProtocol};
@@ -322,9 +323,9 @@ mod tests {
         let mut registry = RegistryState::default();
         let routes =
             [("route/tenant/a", 1, ""), ("route/percentage", 2, r#""percent":"5","#), ("route/default", 3, "")];
-        for (offset, (key, release, share)) in (0..).zip(routes) {
+        for (offset, (key, release, share)) in (0_u32..).zip(routes) {
             let value = format!(r#"{{{share}"release":"{}"}}"#, digest(release));
-            registry.apply(offset, 0, key.as_bytes(), Some(value.as_bytes())).unwrap();
+            registry.apply(offset.into(), Timestamp::default(), key.as_bytes(), Some(value.as_bytes())).unwrap();
         }
         let order = topic_precedence(Some(digest(9)), &registry, (0..10).map(digest));
         let expected = [9, 3, 2, 1, 0, 4, 5, 6, 7, 8].map(digest);
@@ -375,8 +376,9 @@ mod tests {
         let deployment = Deployment { release, artifact, record, audience: Audience::Default, gate: None };
         let request = ChangeRequest { id: "1".into(), by: Actor::default(), note: None };
         let mut registry = RegistryState::default();
-        for (offset, write) in (0..).zip(deploy(&registry, &deployment, request).unwrap().writes) {
-            registry.apply(offset, 0, write.key.to_string().as_bytes(), write.value.as_deref()).unwrap();
+        for (offset, write) in (0_u32..).zip(deploy(&registry, &deployment, request).unwrap().writes) {
+            let key = write.key.to_string();
+            registry.apply(offset.into(), Timestamp::default(), key.as_bytes(), write.value.as_deref()).unwrap();
         }
         (ArtifactStore::new(loader, OnFailure::Keep, None), registry, release)
     }
@@ -384,7 +386,8 @@ mod tests {
     #[test]
     fn records_wait_a_minute_for_a_download_and_the_download_is_retried_after_that() {
         let (mut store, registry, release) = unreachable_store();
-        let publish = |store: &mut ArtifactStore| store.snapshot(&registry, Position { topic: 1, offset: 9 }).routing;
+        let position = ControlPosition { topic: None, offset: 9.into() };
+        let publish = |store: &mut ArtifactStore| store.snapshot(&registry, position).routing;
         assert!(store.load_routed(&registry), "the release is tried");
         let routing = publish(&mut store);
         assert!(routing.may_come(&release) && routing.may_consume(&release, "MORE"));

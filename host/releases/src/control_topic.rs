@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use switchboard_core::record::Position;
+use switchboard_core::record::{ControlPosition, TopicId};
 use switchboard_core::registry::{Actor, ChangeRequest, HostStatus, Refusal, RegistryState, automatic_rollback};
 use switchboard_kafka::control::{ControlError, ControlReader, ControlWriter, StatusWriter, UpdateError};
 use switchboard_kafka::{ClientOptions, Shutdown, Topology};
@@ -24,8 +24,8 @@ const STATUS_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct ControlTopic {
     reader: ControlReader,
     status: StatusWriter,
-    /// The id of the topic that is read; 0 while it is unknown.
-    topic_id: u64,
+    /// The id of the topic that is read, once it is known.
+    topic_id: Option<TopicId>,
     options: ClientOptions,
     topology: Topology,
 }
@@ -40,7 +40,7 @@ impl ControlTopic {
         Ok(Self {
             reader: ControlReader::new(options, &topology.control).context(creating)?,
             status: StatusWriter::new(options, &topology.control).context(creating)?,
-            topic_id: 0,
+            topic_id: None,
             options: options.clone(),
             topology: topology.clone(),
         })
@@ -75,8 +75,8 @@ impl ControlTopic {
 
     fn read_to_end(&mut self, registry: &mut RegistryState) -> Result<(), ControlError> {
         self.reader.start()?;
-        let topic_id = self.reader.incarnation()?;
-        let is_another_topic = self.topic_id != 0 && self.topic_id != topic_id;
+        let topic_id = self.reader.topic_id()?;
+        let is_another_topic = self.topic_id.is_some() && self.topic_id != topic_id;
         self.topic_id = topic_id;
         if is_another_topic {
             return Err(ControlError::Gone(self.topology.control.clone()));
@@ -117,8 +117,8 @@ impl ControlTopic {
     }
 
     /// Up to which record the topic has been read.
-    pub(super) fn position(&self) -> Position {
-        Position { topic: self.topic_id, offset: self.reader.position() }
+    pub(super) fn position(&self) -> ControlPosition {
+        ControlPosition { topic: self.topic_id, offset: self.reader.position() }
     }
 
     /// Writes this host's status; `None`: the host stops.

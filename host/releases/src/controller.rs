@@ -5,14 +5,14 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use switchboard_core::record::{Offset, Timestamp};
 use switchboard_core::registry::{Actor, HostStatus, RegistryState};
 use switchboard_kafka::Shutdown;
 use switchboard_sandbox::RoutingWatch;
 
 use super::artifact_store::ArtifactStore;
-use super::clock::unix_time_ms;
 use super::control_topic::{ControlTopic, RollbackWriter};
 use super::gate::{FailingRelease, Gates};
 use super::health::ReleaseHealth;
@@ -23,6 +23,8 @@ use super::watched_file::WatchedFile;
 const POLL_TIMEOUT: Duration = Duration::from_millis(20);
 /// How often gates, the status, the watched file and missing releases are checked.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
+/// The number of the first snapshot of a `RoutingWatch`.
+const FIRST_SNAPSHOT: u64 = 1;
 /// The pause before a rollback that could not be written is tried again.
 const ROLLBACK_RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -36,8 +38,8 @@ pub struct ReleaseController {
     gates: Gates,
     watched_file: Option<WatchedFile>,
     /// `RegistryState::content_end` when the last snapshot was published.
-    published_end: i64,
-    /// The newest snapshot that all workers have taken, and the ones after it.
+    published_end: Offset,
+    /// The newest snapshot that all workers have applied, and the ones after it.
     snapshots: VecDeque<PublishedSnapshot>,
     status: StatusReporter,
 }
@@ -45,7 +47,7 @@ pub struct ReleaseController {
 /// A snapshot's number in the `RoutingWatch`, and `RegistryState::content_end` when it was published.
 struct PublishedSnapshot {
     number: u64,
-    content_end: i64,
+    content_end: Offset,
 }
 
 impl ReleaseController {
@@ -63,9 +65,9 @@ impl ReleaseController {
         artifacts.load_routed(&registry);
         let watch = RoutingWatch::new(artifacts.snapshot(&registry, topic.position()));
         let mut gates = Gates::default();
-        gates.update(&registry, &health, artifacts.base().map(|base| base.digest()), unix_time_ms());
+        gates.update(&registry, &health, artifacts.base().map(|base| base.digest()), now());
         let published_end = registry.content_end();
-        let first = PublishedSnapshot { number: watch.newest().0, content_end: published_end };
+        let first = PublishedSnapshot { number: FIRST_SNAPSHOT, content_end: published_end };
         Some(Self {
             topic,
             registry,
@@ -146,7 +148,7 @@ impl ReleaseController {
     fn publish(&mut self) {
         let base = self.artifacts.base().map(|base| base.digest());
         self.health.retain(&self.artifacts.availability().map(|(release, _)| release).collect());
-        self.gates.update(&self.registry, &self.health, base, unix_time_ms());
+        self.gates.update(&self.registry, &self.health, base, now());
         self.reset_failure_reports();
         let number = self.watch.publish(self.artifacts.snapshot(&self.registry, self.topic.position()));
         self.published_end = self.registry.content_end();
@@ -183,7 +185,7 @@ impl ReleaseController {
     }
 
     fn check_gates(&mut self, stop: &Shutdown) {
-        for failing in self.gates.take_failing(&self.registry, &self.health, unix_time_ms()) {
+        for failing in self.gates.take_failing(&self.registry, &self.health, now()) {
             let title = self.registry.title(&failing.release);
             if !failing.has_previous && self.artifacts.base().is_none() {
                 tracing::error!(
@@ -219,14 +221,18 @@ impl ReleaseController {
 
     /// Up to which offset all workers have applied the control topic. Records of hosts' statuses do not count: each
     /// status would cause the next one.
-    fn applied_end(&mut self) -> i64 {
-        let taken_by_all = self.watch.taken_by_all();
-        while self.snapshots.get(1).is_some_and(|snapshot| snapshot.number <= taken_by_all) {
+    fn applied_end(&mut self) -> Offset {
+        let applied_by_all = self.watch.applied_by_all();
+        while self.snapshots.get(1).is_some_and(|snapshot| snapshot.number <= applied_by_all) {
             self.snapshots.pop_front();
         }
-        let taken = self.snapshots.front().filter(|snapshot| snapshot.number <= taken_by_all);
-        taken.map_or(0, |snapshot| snapshot.content_end)
+        let applied = self.snapshots.front().filter(|snapshot| snapshot.number <= applied_by_all);
+        applied.map_or(Offset::ZERO, |snapshot| snapshot.content_end)
     }
+}
+
+fn now() -> Timestamp {
+    Timestamp::of_system_time(SystemTime::now())
 }
 
 /// Rolls a release back; tries again until it succeeds or the process shuts down.

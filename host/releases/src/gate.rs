@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use switchboard_core::record::{Offset, Timestamp};
 use switchboard_core::registry::{RegistryState, Scope};
 use switchboard_core::routing::{Digest, Gate, Route};
 
@@ -23,7 +24,7 @@ use super::health::{Counts, ReleaseHealth};
 pub(super) struct FailingRelease {
     pub(super) release: Digest,
     /// The offset of the route's record.
-    pub(super) offset: i64,
+    pub(super) offset: Offset,
     pub(super) reason: String,
     /// Whether there is a release to roll back to.
     pub(super) has_previous: bool,
@@ -33,8 +34,8 @@ pub(super) struct FailingRelease {
 #[derive(Debug)]
 struct GateState {
     gate: Gate,
-    /// When the route was set, in milliseconds since 1970.
-    set_at: i64,
+    /// When the route was set.
+    set_at: Timestamp,
     /// The release's counts at that time.
     baseline: Counts,
     /// The share of its messages that the replaced release rejects, if known.
@@ -47,18 +48,24 @@ const MIN_SAMPLE_MESSAGES: u64 = 100;
 
 /// The gates of all routes, by scope and the offset of the route's record.
 #[derive(Debug, Default)]
-pub(super) struct Gates(BTreeMap<(Scope, i64), GateState>);
+pub(super) struct Gates(BTreeMap<(Scope, Offset), GateState>);
 
 impl Gates {
     /// Adds the gates of new routes and removes those of routes that are gone. Call it before the workers apply the
-    /// routes. `base`: the configured plugin, which runs where there is no route. `now`: milliseconds since 1970.
-    pub(super) fn update(&mut self, registry: &RegistryState, health: &ReleaseHealth, base: Option<Digest>, now: i64) {
+    /// routes. `base`: the configured plugin, which runs where there is no route.
+    pub(super) fn update(
+        &mut self,
+        registry: &RegistryState,
+        health: &ReleaseHealth,
+        base: Option<Digest>,
+        now: Timestamp,
+    ) {
         let routed: Vec<_> = registry.routed().collect();
         self.0.retain(|key, _| routed.iter().any(|(scope, _, offset)| (scope, *offset) == (&key.0, key.1)));
         for (scope, value, offset) in routed {
             let Route { release, previous, gate: Some(gate) } = value.route() else { continue };
             let usual_rejection_rate = previous.or(base).and_then(|previous| rejection_rate(&health.counts(&previous)));
-            let set_at = registry.routed_at(&scope);
+            let set_at = registry.routed_at(&scope).unwrap_or(now);
             let state = GateState {
                 gate: *gate,
                 set_at,
@@ -75,7 +82,7 @@ impl Gates {
         &mut self,
         registry: &RegistryState,
         health: &ReleaseHealth,
-        now: i64,
+        now: Timestamp,
     ) -> Vec<FailingRelease> {
         let mut failing = Vec::new();
         for (scope, value, offset) in registry.routed() {
@@ -95,7 +102,7 @@ impl Gates {
 
 impl GateState {
     /// Why the release has failed the gate, if it has. Closes the gate when its messages or its time are used up.
-    fn judge(&mut self, counts: &Counts, now: i64) -> Option<String> {
+    fn judge(&mut self, counts: &Counts, now: Timestamp) -> Option<String> {
         let Counts { messages, failures, rejections } = counts.since(&self.baseline);
         #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let usual = self.usual_rejection_rate.map(|rate| (rate * messages as f64).ceil() as u64);
@@ -112,9 +119,8 @@ impl GateState {
     }
 }
 
-fn is_expired(gate: &Gate, set_at: i64, now: i64) -> bool {
-    let age = u64::try_from(now.saturating_sub(set_at)).unwrap_or(0);
-    Duration::from_millis(age) >= Duration::from_secs(gate.seconds)
+fn is_expired(gate: &Gate, set_at: Timestamp, now: Timestamp) -> bool {
+    now.saturating_since(set_at) >= Duration::from_secs(gate.seconds)
 }
 
 #[allow(clippy::cast_precision_loss)]
@@ -137,8 +143,8 @@ mod tests {
         let (mut registry, health, mut gates) = (RegistryState::default(), ReleaseHealth::default(), Gates::default());
         let digest = Digest::new([1; 32]);
         let route = format!(r#"{{"release":"{digest}","gate":{{"failures":3,"messages":100,"seconds":60}}}}"#);
-        registry.apply(7, 5000, b"route/default", Some(route.as_bytes())).unwrap();
-        gates.update(&registry, &health, None, started);
+        registry.apply(7.into(), Timestamp::from_millis(5000), b"route/default", Some(route.as_bytes())).unwrap();
+        gates.update(&registry, &health, None, Timestamp::from_millis(started));
         let manifest = Manifest {
             name: "plugin".into(),
             version: "1.0.0".into(),
@@ -151,13 +157,13 @@ mod tests {
         for tenant in ["a", "b", "c"] {
             observer.refused(&TenantId::new(tenant), &release, "no");
         }
-        gates.take_failing(&registry, &health, now)
+        gates.take_failing(&registry, &health, Timestamp::from_millis(now))
     }
 
     #[test]
     fn a_gates_time_starts_with_its_route_and_not_with_the_host() {
         let failed = failing(5000, 6000);
-        assert_eq!((failed.len(), failed[0].offset), (1, 7));
+        assert_eq!((failed.len(), failed[0].offset), (1, 7.into()));
         assert!(failed[0].reason.contains("3 failures") && failed[0].reason.contains("no (tenant a)"), "{failed:?}");
         assert_eq!(failing(64_000, 64_500).len(), 1, "a host that started within the time");
         assert_eq!(failing(65_000, 65_000), [], "one that started after it");
@@ -166,7 +172,7 @@ mod tests {
     fn gate_state(usual_rejection_rate: Option<f64>) -> GateState {
         let gate = Gate { failures: 3, messages: 100, seconds: 60 };
         let baseline = Counts { messages: 1000, failures: 7, rejections: 50 };
-        GateState { gate, set_at: 5000, baseline, usual_rejection_rate, is_open: true }
+        GateState { gate, set_at: Timestamp::from_millis(5000), baseline, usual_rejection_rate, is_open: true }
     }
 
     fn after(messages: u64, failures: u64, rejections: u64) -> Counts {
@@ -202,7 +208,7 @@ mod tests {
         assert_eq!(first.judge(&after(100, 0, 0), set_at), None);
         assert!(!first.is_open, "its messages are used up");
         let mut second = gate_state(Some(0.0));
-        assert_eq!(second.judge(&after(1, 0, 0), set_at + 61_000), None);
+        assert_eq!(second.judge(&after(1, 0, 0), set_at.saturating_add(Duration::from_secs(61))), None);
         assert!(!second.is_open, "its time is over");
     }
 }

@@ -8,9 +8,9 @@ use std::collections::btree_map::{BTreeMap, Entry};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use switchboard_core::record::{Class, Coordinates, TenantId};
+use switchboard_core::record::{Class, TenantId};
 use switchboard_core::routing::{Digest, Release};
-use switchboard_core::worker::{Observer, Verdict};
+use switchboard_core::worker::{Observer, Settled, Verdict};
 
 /// The outcomes of a release's messages since the process started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -205,10 +205,10 @@ pub struct HealthObserver {
 }
 
 impl Observer for HealthObserver {
-    fn settled(&mut self, source: &Coordinates, by: (Option<&TenantId>, Option<&Release>), verdict: &Verdict) {
-        let (Some(tenant), Some(release)) = by else { return };
+    fn settled(&mut self, message: Settled<'_>) {
+        let Settled { origin, tenant: Some(tenant), release: Some(release), verdict } = message else { return };
         // The release was not called: another release consumes this topic.
-        if !release.consumes(&source.topic) {
+        if !release.consumes(&origin.topic) {
             return;
         }
         let counts = self.uncommitted.counts.entry(release.digest).or_default();
@@ -218,7 +218,7 @@ impl Observer for HealthObserver {
                 Class::Invalid => counts.rejections += 1,
                 Class::Trap | Class::Deadline | Class::Limit | Class::Output => {
                     counts.failures += 1;
-                    let describe = || format!("{letter} (tenant {tenant}, {source})");
+                    let describe = || format!("{letter} (tenant {tenant}, {origin})");
                     self.uncommitted.first_failures.entry(release.digest).or_insert_with(describe);
                 }
                 // Lookup sources and producers cause these, not the release.
@@ -285,7 +285,7 @@ impl Observer for HealthObserver {
 
 #[cfg(test)]
 mod tests {
-    use switchboard_core::record::DeadLetter;
+    use switchboard_core::record::{Coordinates, DeadLetter};
     use switchboard_core::routing::Manifest;
 
     use super::*;
@@ -303,12 +303,13 @@ mod tests {
     }
 
     fn settle(observer: &mut HealthObserver, tenant: &str, release: &Release, failure: Option<Class>) {
-        let source = Coordinates { topic: "T".into(), partition: 0, offset: 7 };
+        let origin = Coordinates { topic: "T".into(), partition: 0.into(), offset: 7.into() };
         let verdict = match failure {
             None => Verdict::Outputs(vec![]),
             Some(class) => Verdict::DeadLetter(DeadLetter::new(class, "why")),
         };
-        observer.settled(&source, (Some(&TenantId::new(tenant)), Some(release)), &verdict);
+        let tenant = TenantId::new(tenant);
+        observer.settled(Settled { origin: &origin, tenant: Some(&tenant), release: Some(release), verdict: &verdict });
     }
 
     #[test]

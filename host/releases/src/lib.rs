@@ -19,7 +19,6 @@
 #![deny(unsafe_code)]
 
 mod artifact_store;
-mod clock;
 mod control_topic;
 mod controller;
 mod gate;
@@ -30,7 +29,6 @@ mod trust;
 mod watched_file;
 
 pub use artifact_store::ArtifactStore;
-pub use clock::unix_time_ms;
 pub use control_topic::ControlTopic;
 pub use controller::ReleaseController;
 pub use health::{HealthObserver, ReleaseHealth};

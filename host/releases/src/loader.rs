@@ -60,7 +60,7 @@ impl Loader {
         let (Some(record), Some(chunks)) = (registry.release(release), registry.chunks(release)) else {
             return Err(UnavailableError::NoArtifact);
         };
-        let limit = self.sandbox.limits().artifact;
+        let limit = self.sandbox.limits().artifact_bytes;
         if record.size > limit {
             return Err(UnavailableError::TooLarge { size: record.size, limit });
         }

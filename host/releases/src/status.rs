@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use switchboard_core::record::Offset;
 use switchboard_core::registry::{Failures, HostStatus, Loaded, Running, State, Staying, Waiting};
 
 use super::artifact_store::ArtifactStore;
@@ -12,7 +13,7 @@ const FOLLOWED_INTERVAL: Duration = Duration::from_millis(500);
 /// How long after a change of routes an operator may be following it.
 const FOLLOWED_TIME: Duration = Duration::from_mins(2);
 /// A status is written at least this often, so that the host counts as alive.
-const MAX_INTERVAL: Duration = Duration::from_millis(HostStatus::EVERY_MS.unsigned_abs());
+const MAX_INTERVAL: Duration = HostStatus::EVERY;
 /// How many characters of a release's first failure the status contains.
 const MAX_FAILURE_CHARS: usize = 300;
 
@@ -57,7 +58,7 @@ impl StatusReporter {
     /// offset.
     pub(super) fn take_due(
         &mut self,
-        applied_end: i64,
+        applied_end: Offset,
         artifacts: &ArtifactStore,
         health: &ReleaseHealth,
     ) -> Option<HostStatus> {
@@ -85,7 +86,7 @@ impl StatusReporter {
 
     fn status(
         &self,
-        applied_end: i64,
+        applied_end: Offset,
         releases: Vec<Loaded>,
         artifacts: &ArtifactStore,
         health: &ReleaseHealth,

@@ -1,13 +1,14 @@
-//! What the sandbox costs: load (with and without the cache of compiled code), warm call, fresh instance. Part of `make bench`.
+//! Measures the sandbox: load (with and without the cache of compiled code), warm call, fresh instance. Part of `make bench`.
 //!
-//! `cargo run --release -p switchboard --example sandbox COMPONENT TOPIC VALUE`: the plugin must answer that value with ok.
+//! `cargo run --release -p switchboard-sandbox --example sandbox COMPONENT TOPIC VALUE`. The plugin must handle that value
+//! without a failure.
 
 use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use switchboard_core::record::{Coordinates, Headers, Record, Tenant, TenantId};
+use switchboard_core::record::{Coordinates, Headers, Record, Tenant, TenantId, Timestamp};
 use switchboard_core::routing::Release;
 use switchboard_core::state::TenantState;
 use switchboard_core::worker::{Answers, Call, Outcome, Plugins as _, Query};
@@ -42,15 +43,20 @@ fn measure(component: &Path, topic: &str, value: &str) {
         ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
     ];
     let headers = headers.into_iter().map(|(name, value)| (name, Some(value))).collect();
-    let record = Record { key: None, value: Some(value.into()), headers, timestamp: Some(1_700_000_000_000) };
+    let record = Record {
+        key: None,
+        value: Some(value.into()),
+        headers,
+        timestamp: Some(Timestamp::from_millis(1_700_000_000_000)),
+    };
     for (what, tenants, rounds) in [("one tenant", 1, 200_000), ("1,900 tenants in turn", 1900, 100)] {
         let mut worker = Worker::new(&artifact, tenants, topic);
         let start = Instant::now();
-        worker.round(&record);
+        worker.handle_all(&record);
         println!("{what}: first call {:.1?}", start.elapsed() / u32::try_from(tenants).unwrap());
         let start = Instant::now();
         for _ in 0..rounds {
-            worker.round(&record);
+            worker.handle_all(&record);
         }
         println!("{what}: warm call {:.2?}", start.elapsed() / rounds / u32::try_from(tenants).unwrap());
         if tenants > 1 {
@@ -65,7 +71,7 @@ fn measure(component: &Path, topic: &str, value: &str) {
     let start = Instant::now();
     for _ in 0..rounds {
         worker.instances.discard(&worker.tenants[0].0.id);
-        worker.round(&record);
+        worker.handle_all(&record);
     }
     println!("fresh instance, call and drop: {:.1?}", start.elapsed() / rounds);
 }
@@ -93,13 +99,13 @@ impl Worker {
             instances: InstancePool::new(Arc::clone(artifact), Limits::default()),
             tenants: (0..tenants).map(|number| (tenant(number), TenantState::default())).collect(),
             answers,
-            source: Coordinates { topic: topic.into(), partition: 0, offset: 0 },
+            source: Coordinates { topic: topic.into(), partition: 0.into(), offset: 0.into() },
         }
     }
 
-    fn round(&mut self, record: &Record) {
+    fn handle_all(&mut self, record: &Record) {
         for (tenant, state) in &mut self.tenants {
-            self.source.offset += 1;
+            self.source.offset = self.source.offset.next();
             let call = Call { tenant, record, source: &self.source };
             let outcome = black_box(self.instances.handle(&self.release, call, state, &self.answers));
             assert!(matches!(outcome, Outcome::Outputs(_)), "{outcome:?}");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use anyhow::Context as _;
-use switchboard_checkpoint::Checkpoints;
+use switchboard_checkpoint::{CheckpointOwner, Checkpoints};
 use switchboard_core::worker::{FatalError, Lookups, Next, Observer, Plugins, Worker, WorkerConfig};
 use switchboard_kafka::{ChangelogTail, ClientOptions, KafkaBroker, Shutdown, Topology, Watermarks};
 
@@ -87,7 +87,7 @@ fn start_checkpointer<L>(
     let ClientOptions { app, instance, .. } = &setup.options;
     let tail = ChangelogTail::new(&setup.options, &setup.topology, Arc::clone(watermarks));
     let tail = tail.context("creating the Kafka client of the checkpointer")?;
-    Ok(Some(Checkpoints::start(directory, (app, instance), setup.topology.shard_count, tail)?))
+    Ok(Some(Checkpoints::start(directory, CheckpointOwner { app, instance }, setup.topology.shard_count, tail)?))
 }
 
 /// Creates the clients of all workers in parallel: each first asks the brokers for metadata.

@@ -61,7 +61,7 @@ impl Services {
         self.spawn("lag", move |stop| {
             // Err: two aliases name one topic. Such releases are refused when they are loaded.
             let consumed =
-                || topology.with(routing.newest().1.routing.consumed(), []).unwrap_or_else(|_| (*topology).clone());
+                || topology.with(routing.newest().routing.consumed(), []).unwrap_or_else(|_| (*topology).clone());
             tell_lag(&committed, &options, consumed, start_from, stop);
         })
     }

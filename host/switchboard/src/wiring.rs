@@ -67,11 +67,11 @@ pub(crate) fn sandbox(settings: &Settings) -> anyhow::Result<Sandbox> {
         cpu_time: Duration::from_millis(settings.max_cpu_time_ms),
         migration_fuel: settings.max_migration_fuel,
         migration_cpu_time: Duration::from_millis(settings.max_migration_cpu_time_ms),
-        memory: settings.max_memory_bytes,
+        memory_bytes: settings.max_memory_bytes,
         warm_instances: settings.warm_instances.min(MAX_WARM_INSTANCES / worker_count(settings)).max(1),
-        warm_memory: settings.warm_memory_bytes,
-        log_lines: settings.plugin_log_lines,
-        artifact: settings.max_artifact_bytes,
+        warm_memory_bytes: settings.warm_memory_bytes,
+        log_lines_per_second: settings.plugin_log_lines,
+        artifact_bytes: settings.max_artifact_bytes,
         state: settings.state_limits(),
         ..Limits::default()
     };

@@ -9,26 +9,17 @@ use bindings::switchboard::plugin::{logging, lookup, state, types};
 use migrating::exports::switchboard::plugin::migration;
 use std::marker::PhantomData;
 
+/// The world `plugin`. Generated from `wit/plugin.wit`; `tests/bindings.rs` says how to do it again.
 #[allow(unsafe_code, missing_docs, unreachable_pub, clippy::pedantic)]
-pub mod bindings {
-    wit_bindgen::generate!({
-        path: "../../wit",
-        world: "plugin",
-        pub_export_macro: true,
-        export_macro_name: "export_component",
-    });
-}
+#[rustfmt::skip]
+#[path = "bindings/plugin.rs"]
+pub mod bindings;
 
-/// The further export of the world `migrating-plugin`. Metadata of both modules are joined when the component is made.
+/// The further export of the world `migrating-plugin`. The linker joins the metadata of both modules in one component.
 #[allow(unsafe_code, missing_docs, unreachable_pub, clippy::pedantic)]
-pub mod migrating {
-    wit_bindgen::generate!({
-        path: "../../wit",
-        inline: "package switchboard:sdk; world migration { export switchboard:plugin/migration@0.1.0; }",
-        pub_export_macro: true,
-        export_macro_name: "export_migration",
-    });
-}
+#[rustfmt::skip]
+#[path = "bindings/migration.rs"]
+pub mod migrating;
 
 /// The component of the plugin `P`.
 pub struct Exported<P>(PhantomData<P>);

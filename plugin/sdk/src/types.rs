@@ -29,7 +29,7 @@ pub struct Message {
 /// A record to send.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outbound {
-    /// A alias that the manifest lists in `produces`.
+    /// An alias that the manifest lists in `produces`.
     pub topic: String,
     /// Decides the partition, as Java's default partitioner would (murmur2).
     pub key: Option<Vec<u8>>,

@@ -8,8 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use switchboard_core::record::Position;
-use switchboard_core::record::TenantId;
+use switchboard_core::record::{ControlPosition, Offset, TenantId, TopicId};
 use switchboard_core::routing::{Availability, OnFailure, Route, RouteTable, Routing, Share, Versioned};
 
 use crate::faults::{Faults, Kind};
@@ -21,9 +20,9 @@ use crate::plugins::{Logic, digest};
 pub(crate) struct Version {
     pub(crate) table: RouteTable,
     /// The offset of its first record.
-    begin: i64,
+    begin: Offset,
     /// The offset after its last record.
-    end: i64,
+    end: Offset,
     /// Written once so many inputs are.
     after: usize,
 }
@@ -34,7 +33,7 @@ pub(crate) struct Handed {
     /// How many versions it has read.
     pub(crate) read: usize,
     /// The offset after the last record that it has read, which may be a host's status.
-    pub(crate) end: i64,
+    pub(crate) end: Offset,
     pub(crate) failed: BTreeSet<u8>,
 }
 
@@ -55,8 +54,8 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// Incarnation of the topic.
-    const TOPIC: u64 = 7;
+    /// The id of the topic.
+    const TOPIC: TopicId = TopicId::new(7);
 
     /// For a schedule with so many inputs of so many tenants.
     pub(crate) fn new(random: &mut fastrand::Rng, logic: Logic, tenants: u32, inputs: usize) -> Self {
@@ -65,7 +64,7 @@ impl Control {
         let mut after: Vec<_> =
             (0..if exists { random.usize(1..13) } else { 0 }).map(|_| random.usize(..=inputs)).collect();
         after.sort_unstable();
-        let first = Version { table: RouteTable::default(), begin: 0, end: 0, after: 0 };
+        let first = Version { table: RouteTable::default(), begin: Offset::ZERO, end: Offset::ZERO, after: 0 };
         let mut versions = vec![first];
         for (place, due) in after.iter().copied().enumerate() {
             let last = versions.last().expect("there is a first");
@@ -76,8 +75,8 @@ impl Control {
             }
             // Until then tenants without any route wait.
             if base.is_none() && table.default.route.is_none() && place + 1 == after.len() {
-                table.default = Versioned { route: Some(route(random, None)), offset: end };
-                end += 1;
+                table.default = Versioned { route: Some(route(random, None)), offset: Some(end) };
+                end = end.next();
             }
             versions.push(Version { table, begin, end, after: due });
         }
@@ -99,10 +98,10 @@ impl Control {
 
     /// Up to where a process has read that has so many versions: between two there are hosts' statuses, which are
     /// nothing to go by, so it is handed nothing for those that it reads later.
-    fn read_up_to(&self, read: usize, random: &mut fastrand::Rng) -> i64 {
+    fn read_up_to(&self, read: usize, random: &mut fastrand::Rng) -> Offset {
         let end = self.versions[read - 1].end;
-        let next = self.versions.get(read).map_or(end + 3, |next| next.begin);
-        random.i64(end..=next)
+        let next = self.versions.get(read).map_or(later(end, 3), |next| next.begin);
+        Offset::new(random.i64(end.get()..=next.get())).expect("none of them is negative")
     }
 
     /// What a process has read that another one has not.
@@ -111,8 +110,8 @@ impl Control {
     }
 
     /// The place of a record.
-    pub(crate) fn position(&self, offset: i64) -> Position {
-        Position { topic: if self.exists { Self::TOPIC } else { 0 }, offset }
+    pub(crate) fn position(&self, offset: Offset) -> ControlPosition {
+        ControlPosition { topic: self.exists.then_some(Self::TOPIC), offset }
     }
 
     pub(crate) fn routing(&self, Handed { read, end, failed }: &Handed) -> Routing {
@@ -134,9 +133,14 @@ impl Control {
 
     /// Topics that are consumed by the end of the schedule.
     pub(crate) fn consumed_at_last(&self) -> Vec<Arc<str>> {
-        let last = Handed { read: self.versions.len(), end: i64::MAX, failed: BTreeSet::new() };
+        let last = Handed { read: self.versions.len(), end: later(Offset::ZERO, i64::MAX), failed: BTreeSet::new() };
         self.routing(&last).consumed().to_vec()
     }
+}
+
+/// So many offsets later.
+fn later(offset: Offset, by: i64) -> Offset {
+    Offset::new(offset.get() + by).expect("no schedule goes back")
 }
 
 fn route(random: &mut fastrand::Rng, replaced: Option<&Route>) -> Route {
@@ -147,26 +151,26 @@ fn route(random: &mut fastrand::Rng, replaced: Option<&Route>) -> Route {
 }
 
 /// Sets or clears a route somewhere; gives the record's offset.
-fn change(random: &mut fastrand::Rng, table: &mut RouteTable, end: &mut i64, tenants: u32) -> i64 {
-    let offset = *end + random.i64(0..3);
-    *end = offset + 1 + random.i64(0..2);
+fn change(random: &mut fastrand::Rng, table: &mut RouteTable, end: &mut Offset, tenants: u32) -> Offset {
+    let offset = later(*end, random.i64(0..3));
+    *end = later(offset.next(), random.i64(0..2));
     let clears = random.u8(0..4) == 0;
     match random.u8(0..4) {
         0 => {
             let route = (!clears).then(|| route(random, table.default.route.as_ref()));
-            table.default = Versioned { route, offset };
+            table.default = Versioned { route, offset: Some(offset) };
         }
         1 => {
             let percent = random.choice(["25", "50", "75", "100"]).expect("not empty");
             let percent = percent.parse().expect("a percentage");
             let route = route(random, table.share.route.as_ref().map(|share| &share.route));
-            table.share = Versioned { route: (!clears).then_some(Share { percent, route }), offset };
+            table.share = Versioned { route: (!clears).then_some(Share { percent, route }), offset: Some(offset) };
         }
         _ => {
             // One more than there are: a release that nobody runs is consumed for, too.
             let tenant = TenantId::new(format!("t{}", random.u32(..=tenants)));
             let pin = table.pins.entry(tenant).or_default();
-            *pin = Versioned { route: (!clears).then(|| route(random, pin.route.as_ref())), offset };
+            *pin = Versioned { route: (!clears).then(|| route(random, pin.route.as_ref())), offset: Some(offset) };
         }
     }
     offset
@@ -209,7 +213,7 @@ impl Reader {
             return None;
         }
         // It goes on from where it is.
-        let end = control.read_up_to(read, &mut cluster.random).max(known.map_or(0, |known| known.end));
+        let end = control.read_up_to(read, &mut cluster.random).max(known.map_or(Offset::ZERO, |known| known.end));
         let handed = Handed { read, end, failed };
         tracing::trace!(client = self.id, now = ?cluster.now, ?handed, "routing");
         let routing = control.routing(&handed);

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use switchboard_core::record::{Headers, Record};
+use switchboard_core::record::{Headers, Record, Timestamp};
 use switchboard_core::vectors;
 use switchboard_core::worker::Partition;
 use switchboard_sdk::{Header, Message};
@@ -40,7 +40,7 @@ impl Input {
             key: self.record.key.clone(),
             value: self.record.value.clone(),
             headers: self.record.headers.iter().map(header).collect(),
-            timestamp: self.record.timestamp.and_then(|ms| ms.try_into().ok()).unwrap_or(0),
+            timestamp: self.record.timestamp.and_then(|time| time.as_millis().try_into().ok()).unwrap_or(0),
         }
     }
 }
@@ -95,8 +95,9 @@ pub(crate) fn make(
         if let Some(tenant) = &tenant {
             headers.add(TENANT, tenant);
         }
-        let timestamp = Some(i64::try_from(id).expect("few"));
-        let partition = Partition::Source { topic, index: random.i32(0..partitions) };
+        let timestamp = Some(Timestamp::from_millis(i64::try_from(id).expect("few")));
+        let index = random.i32(0..partitions).try_into().expect("a range from 0");
+        let partition = Partition::Source { topic, index };
         Input { partition, tenant, record: Record { key: None, value, headers, timestamp } }
     };
     (0..count).map(make).collect()

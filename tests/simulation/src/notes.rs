@@ -6,9 +6,9 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use switchboard_core::record::{Coordinates, Record, TenantId};
-use switchboard_core::routing::{Digest, LastRun, Release};
-use switchboard_core::worker::{Observer, Partition, Verdict};
+use switchboard_core::record::{Coordinates, Offset, Record, TenantId, Timestamp};
+use switchboard_core::routing::{Digest, LastRun};
+use switchboard_core::worker::{Observer, Partition, Settled, Verdict};
 
 use crate::client::World;
 use crate::kafka::{ClientId, Cluster, Place};
@@ -44,7 +44,7 @@ pub(crate) struct Notes {
     /// Taken since then, and not yet handed to the producer.
     staged: BTreeMap<ClientId, Vec<Note>>,
     /// What a client went by when it read a source's record.
-    read_by: BTreeMap<(ClientId, Partition, i64), usize>,
+    read_by: BTreeMap<(ClientId, Partition, Offset), usize>,
     /// How often a tenant's messages had to wait for another routing.
     pub(crate) waits: u64,
 }
@@ -61,12 +61,12 @@ impl Notes {
     }
 
     /// A client was given a source's record.
-    pub(crate) fn read(&mut self, client: ClientId, partition: Partition, offset: i64, applied: usize) {
+    pub(crate) fn read(&mut self, client: ClientId, partition: Partition, offset: Offset, applied: usize) {
         self.read_by.insert((client, partition, offset), applied);
     }
 
     /// What it went by when it was.
-    pub(crate) fn read_by(&self, client: ClientId, partition: Partition, offset: i64) -> Option<usize> {
+    pub(crate) fn read_by(&self, client: ClientId, partition: Partition, offset: Offset) -> Option<usize> {
         self.read_by.get(&(client, partition, offset)).copied()
     }
 
@@ -74,7 +74,10 @@ impl Notes {
     pub(crate) fn records(&mut self, client: ClientId) -> Vec<Record> {
         let first = self.all.len();
         self.all.append(&mut self.staged.remove(&client).unwrap_or_default());
-        let record = |place: usize| Record { timestamp: i64::try_from(place).ok(), ..Record::default() };
+        let record = |place: usize| Record {
+            timestamp: i64::try_from(place).ok().map(Timestamp::from_millis),
+            ..Record::default()
+        };
         (first..self.all.len()).map(record).collect()
     }
 
@@ -83,7 +86,7 @@ impl Notes {
         let mut transactions: Vec<Vec<&Note>> = Vec::new();
         let mut places = BTreeMap::new();
         for (_, record) in cluster.logs[&Place::Notes].committed() {
-            let place = record.timestamp.and_then(|place| usize::try_from(place).ok());
+            let place = record.timestamp.and_then(|place| usize::try_from(place.as_millis()).ok());
             let note = &self.all[place.expect("as `records` wrote it")];
             let place = *places.entry(note.transaction).or_insert(transactions.len());
             if place == transactions.len() {
@@ -102,16 +105,11 @@ pub(crate) struct Witness {
 }
 
 impl Observer for Witness {
-    fn settled(
-        &mut self,
-        source: &Coordinates,
-        (tenant, release): (Option<&TenantId>, Option<&Release>),
-        verdict: &Verdict,
-    ) {
+    fn settled(&mut self, Settled { origin, tenant, release, verdict }: Settled<'_>) {
         let World { control, notes, .. } = &mut *self.world.borrow_mut();
         let release = release.map(|release| number(release.digest));
         let dead = matches!(verdict, Verdict::DeadLetter(_));
-        let deed = Deed::Settled { source: source.clone(), release, dead };
+        let deed = Deed::Settled { source: origin.clone(), release, dead };
         notes.add(self.id, control.applied.get(&self.id).copied(), tenant.cloned(), deed);
     }
 

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use corosensei::stack::DefaultStack;
 use corosensei::{Coroutine, CoroutineResult};
-use switchboard_core::record::{HeaderKind, OutputLimits, OutputRules, TenantHeader, TenantSchema};
+use switchboard_core::record::{
+    HeaderKind, Offset, OutputLimits, OutputRules, PartitionIndex, TenantHeader, TenantSchema,
+};
 use switchboard_core::state::StateLimits;
 use switchboard_core::worker::{BatchLimits, FatalError, Next, Partition, StartFrom, Worker, WorkerConfig};
 
@@ -64,7 +66,7 @@ struct Schedule {
     logic: Logic,
     inputs: Vec<Input>,
     /// Of those produced so far.
-    offsets: Vec<i64>,
+    offsets: Vec<Offset>,
     /// The next one is not produced before.
     due: Duration,
     /// The mean time between two.
@@ -131,8 +133,9 @@ impl Schedule {
             start_from: StartFrom::Earliest,
         };
         let topics = 0..sources.len();
-        let of = |topic| (0..partitions).map(move |index| Partition::Source { topic, index });
-        let shards = (0..shards).map(|shard| Partition::Shard(shard.cast_signed()));
+        let index = |index: i32| PartitionIndex::new(index).expect("a range from 0");
+        let of = |topic| (0..partitions).map(move |number| Partition::Source { topic, index: index(number) });
+        let shards = (0..shards).map(|shard| Partition::Shard(shard.try_into().expect("few shards")));
         let consumed = topics.flat_map(of).chain(shards).collect();
         let static_members = random.bool();
         let slot = |slot| Slot { due: Duration::ZERO, instance: static_members.then_some(slot) };
@@ -324,7 +327,7 @@ impl Schedule {
         }
         if struck(Kind::Purge) {
             let Cluster { logs, random, group, .. } = &mut self.world.borrow_mut().cluster;
-            let shard = Partition::Shard(random.u32(0..self.rules.shards).cast_signed());
+            let shard = Partition::Shard(random.u32(0..self.rules.shards).try_into().expect("few shards"));
             if let Some([Some(offset)]) = group.stable_offsets(&[shard]).as_deref() {
                 logs.get_mut(&Place::Consumed(shard)).expect("all places have a log").delete_before(*offset);
             }

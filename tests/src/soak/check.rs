@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use switchboard_core::record::TenantId;
+use switchboard_core::record::{Offset, TenantId};
 use switchboard_core::routing::{Digest, LastRun};
 
 use super::load::{Input, PARTITIONS, TENANTS, inputs, name};
@@ -34,7 +34,7 @@ pub struct Awaited {
     /// Inputs from this id on were sent after that.
     pub id: u64,
     /// Of the change's record.
-    pub change: i64,
+    pub change: Offset,
 }
 
 /// Looks for all that must not be.
@@ -106,7 +106,7 @@ fn by_its_release(tenant: usize, evidence: &Evidence, violations: &mut Violation
             (resolved.route.map_or(releases[*base], |route| route.release), resolved.offset)
         })
         .collect();
-    let place = |change: i64| versions.partition_point(|version| version.offset < change);
+    let place = |change: Offset| versions.partition_point(|version| version.offset < Some(change));
     let awaited: Vec<_> = awaited.iter().map(|awaited| (awaited.id, place(awaited.change))).collect();
     let next = |from: usize, release: Digest| (from..versions.len()).find(|at| routed[*at].0 == release);
     let mut at = 0;
@@ -123,7 +123,7 @@ fn by_its_release(tenant: usize, evidence: &Evidence, violations: &mut Violation
             let before = next(0, *release).map(|at| versions[at].offset);
             violations.add(
                 "wrong release",
-                told(&format!("its route was that after {} already, not {before:?}", versions[at].offset)),
+                told(&format!("its route was that after {:?} already, not {before:?}", versions[at].offset)),
             );
             continue;
         };
@@ -131,16 +131,15 @@ fn by_its_release(tenant: usize, evidence: &Evidence, violations: &mut Violation
         let Some(found) = next(found.max(floor), *release) else {
             violations.add(
                 "wrong release",
-                told(&format!("all hosts went by the change at {} when it was sent", versions[floor].offset)),
+                told(&format!("all hosts went by the change at {:?} when it was sent", versions[floor].offset)),
             );
             continue;
         };
         let Version { offset, timestamp, .. } = versions[found];
-        if timestamp > output.timestamp {
-            violations.add(
-                "wrong release",
-                told(&format!("{} ms before its route, after {offset}, was there", timestamp - output.timestamp)),
-            );
+        if let Some(early) =
+            timestamp.and_then(|set| set.checked_since(output.timestamp)).filter(|early| !early.is_zero())
+        {
+            violations.add("wrong release", told(&format!("{early:?} before its route, after {offset:?}, was there")));
             continue;
         }
         at = found;
@@ -148,7 +147,9 @@ fn by_its_release(tenant: usize, evidence: &Evidence, violations: &mut Violation
     let Some(last) = evidence.outputs[tenant].last().and_then(|output| releases.get(output.release)) else { return };
     match evidence.ran.get(&tenant) {
         Some(ran)
-            if ran.release == *last && ran.state_version == 1 && routed[at..].contains(&(*last, ran.route.offset)) => {}
+            if ran.release == *last
+                && ran.state_version == 1
+                && routed[at..].contains(&(*last, ran.route.map(|route| route.offset))) => {}
         ran => violations.add("wrong entry", format!("{} ran {last} last, and its entry is {ran:?}", name(tenant))),
     }
 }

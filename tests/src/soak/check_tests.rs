@@ -1,6 +1,8 @@
 //! What the checker must find, planted into what it must accept.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use switchboard_core::record::{ControlPosition, Offset, Timestamp, TopicId};
 
 use super::*;
 use crate::soak::versions::Versions;
@@ -12,9 +14,9 @@ fn digest(release: usize) -> Digest {
 }
 
 /// A change of routes: each becomes a release or is cleared. Its records begin at this offset, one of a host before the last.
-fn change(versions: &mut Versions, offset: i64, routes: &[(&str, Option<usize>)]) {
-    let timestamp = offset * 100;
-    let mut at = offset;
+fn change(versions: &mut Versions, offset: u32, routes: &[(&str, Option<usize>)]) {
+    let timestamp = Timestamp::from_millis(i64::from(offset) * 100);
+    let mut at = Offset::from(offset);
     for (scope, release) in routes {
         let value = release.map(|release| match *scope {
             "percentage" => serde_json::json!({ "release": digest(release), "percent": "50" }),
@@ -22,7 +24,7 @@ fn change(versions: &mut Versions, offset: i64, routes: &[(&str, Option<usize>)]
         });
         let value = value.map(|value| value.to_string().into_bytes());
         versions.apply(at, timestamp, format!("route/{scope}").as_bytes(), value.as_deref()).unwrap();
-        at += 1;
+        at = at.next();
     }
     let entry = br#"{"what":"route-set","by":{"user":"u","host":"h"}}"#;
     versions.apply(at, timestamp, format!("change/{offset}").as_bytes(), Some(entry)).unwrap();
@@ -56,14 +58,14 @@ fn faultless() -> Evidence {
             let release = releases.iter().position(|release| *release == digest).unwrap();
             let (number, before) = (outputs.len() as u64 + 1, outputs.last().map_or(0, |output| output.hash));
             let hash = ledger::hash(before, number, &input.0.to_string());
-            let timestamp = version.timestamp.max(0) + 1;
+            let timestamp = version.timestamp.unwrap_or_default().saturating_add(Duration::from_millis(1));
             outputs.push(Output { id: input.0, number, hash, release, timestamp, at: Instant::now() });
-            let route = switchboard_core::record::Position { topic: 1, offset: resolved.offset };
+            let route = resolved.offset.map(|offset| ControlPosition { topic: Some(TopicId::new(1)), offset });
             evidence.ran.insert(input.tenant(), LastRun { release: digest, state_version: 1, route });
             evidence.sent = input.0 + 1;
         }
-        if version.offset == 32 {
-            evidence.awaited.push(Awaited { id: evidence.sent - 5 * TENANTS as u64, change: 32 });
+        if version.offset == Some(32.into()) {
+            evidence.awaited.push(Awaited { id: evidence.sent - 5 * TENANTS as u64, change: 32.into() });
         }
     }
     evidence
@@ -168,6 +170,10 @@ fn overtaking_and_state_from_another_history_are_found() {
 fn an_entry_that_does_not_fit_is_found() {
     assert_eq!(planted(|evidence| _ = evidence.ran.remove(&4)).count("wrong entry"), 1);
     assert_eq!(planted(|evidence| evidence.ran.get_mut(&4).unwrap().release = digest(0)).count("wrong entry"), 1);
-    assert_eq!(planted(|evidence| evidence.ran.get_mut(&4).unwrap().route.offset -= 1).count("wrong entry"), 1);
+    let earlier = |evidence: &mut Evidence| {
+        let route = evidence.ran.get_mut(&4).unwrap().route.as_mut().unwrap();
+        route.offset = (route.offset.get() - 1).try_into().unwrap();
+    };
+    assert_eq!(planted(earlier).count("wrong entry"), 1);
     assert_eq!(planted(|evidence| evidence.ran.get_mut(&4).unwrap().state_version = 2).count("wrong entry"), 1);
 }

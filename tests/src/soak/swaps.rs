@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use fastrand::Rng;
 use serde_json::Value;
+use switchboard_core::record::Offset;
 use switchboard_core::registry::RegistryState;
 
 use super::artifacts::Artifacts;
@@ -87,7 +88,7 @@ const GIVEN_UP: [&str; 4] = ["do not answer", "was not read to its end", "nothin
 pub enum End {
     Done,
     /// It was waited for; the offset of the change's record.
-    Awaited(i64),
+    Awaited(Offset),
     /// Nothing is known but what the control topic says.
     Failed,
 }
@@ -169,7 +170,8 @@ impl Swaps {
             return Ok(End::Done);
         }
         ensure!(entry["rollout"]["result"] == "done", "switchboard {line} said {entry}");
-        Ok(End::Awaited(entry["offset"].as_i64().with_context(|| format!("no offset in {entry}"))?))
+        let offset = entry["offset"].as_i64().with_context(|| format!("no offset in {entry}"))?;
+        Ok(End::Awaited(offset.try_into()?))
     }
 
     /// Takes every route that there is from the control topic.

@@ -1,16 +1,17 @@
 //! The routes as they were after each change, from the control topic's records.
 
 use anyhow::{Result, anyhow};
+use switchboard_core::record::{Offset, Timestamp};
 use switchboard_core::registry::RegistryState;
 use switchboard_core::routing::RouteTable;
 
 /// The routes after one change.
 #[derive(Debug, Clone)]
 pub struct Version {
-    /// Of the change's record, the last one of its transaction; -1: before the first change.
-    pub offset: i64,
-    /// When that was written, by the broker's clock, in milliseconds since 1970.
-    pub timestamp: i64,
+    /// Of the change's record, the last one of its transaction; `None`: before the first change.
+    pub offset: Option<Offset>,
+    /// When that was written, by the broker's clock.
+    pub timestamp: Option<Timestamp>,
     pub table: RouteTable,
 }
 
@@ -24,7 +25,7 @@ pub struct Versions {
 
 impl Default for Versions {
     fn default() -> Self {
-        let none = Version { offset: -1, timestamp: i64::MIN, table: RouteTable::default() };
+        let none = Version { offset: None, timestamp: None, table: RouteTable::default() };
         Self { control: RegistryState::default(), list: vec![none] }
     }
 }
@@ -34,10 +35,11 @@ impl Versions {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn apply(&mut self, offset: i64, timestamp: i64, key: &[u8], value: Option<&[u8]>) -> Result<()> {
+    pub fn apply(&mut self, offset: Offset, timestamp: Timestamp, key: &[u8], value: Option<&[u8]>) -> Result<()> {
         self.control.apply(offset, timestamp, key, value).map_err(|malformed| anyhow!("{malformed}"))?;
         if key.starts_with(b"change/") {
-            self.list.push(Version { offset, timestamp, table: self.control.routes().clone() });
+            let table = self.control.routes().clone();
+            self.list.push(Version { offset: Some(offset), timestamp: Some(timestamp), table });
         }
         Ok(())
     }

@@ -6,6 +6,8 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 
+use switchboard_core::record::Timestamp;
+
 use super::load;
 use super::versions::Versions;
 use crate::witness::Witness;
@@ -21,8 +23,8 @@ pub struct Output {
     pub hash: u64,
     /// The number of the release that made it.
     pub release: usize,
-    /// When the broker took it, in milliseconds since 1970.
-    pub timestamp: i64,
+    /// When the broker took it.
+    pub timestamp: Timestamp,
     /// When it was read.
     pub at: Instant,
 }
@@ -101,15 +103,20 @@ impl Seen {
             number: word()?.parse()?,
             hash: word()?.parse()?,
             release: header("release")?.parse()?,
-            timestamp: message.timestamp().to_millis().context("no timestamp")?,
+            timestamp: Timestamp::from_millis(message.timestamp().to_millis().context("no timestamp")?),
             at: Instant::now(),
         });
         Ok(())
     }
 
     fn control(&mut self, message: &BorrowedMessage<'_>) -> Result<()> {
-        let timestamp = message.timestamp().to_millis().context("no timestamp")?;
-        self.versions.apply(message.offset(), timestamp, message.key().unwrap_or_default(), message.payload())
+        let timestamp = Timestamp::from_millis(message.timestamp().to_millis().context("no timestamp")?);
+        self.versions.apply(
+            message.offset().try_into()?,
+            timestamp,
+            message.key().unwrap_or_default(),
+            message.payload(),
+        )
     }
 }
 

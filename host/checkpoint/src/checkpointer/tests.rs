@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use super::*;
 
-const SHARD: i32 = 0;
+const SHARD: ShardId = ShardId::new(0).unwrap();
 
 /// The changelog of one shard: its record at the place n has the offset n.
 #[derive(Default)]
 struct Log {
     records: Vec<(&'static str, Option<&'static str>)>,
     /// The stable end, where it is not that of the records: control records.
-    end: i64,
+    end: Offset,
     topic: Option<Topic>,
-    reading: Option<i64>,
+    reading: Option<Offset>,
     troubles: VecDeque<Polled>,
     calls: Vec<String>,
 }
@@ -30,33 +30,33 @@ impl Fake {
     fn add(&self, key: &'static str, value: Option<&'static str>) {
         let mut log = self.log();
         log.records.push((key, value));
-        log.end = i64::try_from(log.records.len()).unwrap();
+        log.end = log.records.len().try_into().unwrap();
     }
 }
 
 impl Changelog for Fake {
-    fn describe(&mut self) -> Result<Topic, String> {
-        self.log().topic.ok_or_else(|| "no answer".into())
+    fn describe(&mut self) -> Result<Topic, ChangelogError> {
+        self.log().topic.ok_or_else(|| ChangelogError::Unfit("no answer".into()))
     }
 
-    fn bounds(&mut self, _: i32) -> Result<Range<i64>, String> {
-        Ok(0..self.log().end)
+    fn bounds(&mut self, _: ShardId) -> Result<Range<Offset>, ChangelogError> {
+        Ok(Offset::ZERO..self.log().end)
     }
 
-    fn start(&mut self, _: i32, offset: i64) -> Result<(), String> {
+    fn start(&mut self, _: ShardId, offset: Offset) -> Result<(), ChangelogError> {
         let mut log = self.log();
         log.calls.push(format!("start {offset}"));
         log.reading = Some(offset);
         Ok(())
     }
 
-    fn stop(&mut self, _: i32) {
+    fn stop(&mut self, _: ShardId) {
         let mut log = self.log();
         log.calls.push("stop".into());
         log.reading = None;
     }
 
-    fn position(&mut self, _: i32) -> Option<i64> {
+    fn position(&mut self, _: ShardId) -> Option<Offset> {
         self.log().reading
     }
 
@@ -66,12 +66,12 @@ impl Changelog for Fake {
             return trouble;
         }
         let Some(offset) = log.reading else { return Polled::Nothing };
-        let record = usize::try_from(offset).ok().and_then(|place| log.records.get(place).copied());
+        let record = usize::try_from(offset.get()).ok().and_then(|place| log.records.get(place).copied());
         let Some((key, value)) = record else {
             log.reading = Some(offset.max(log.end));
             return Polled::Nothing;
         };
-        log.reading = Some(offset + 1);
+        log.reading = Some(offset.next());
         Polled::Record { shard: SHARD, offset, key: key.into(), value: value.map(Into::into) }
     }
 }
@@ -103,12 +103,12 @@ impl Rig {
     /// What a worker is given that takes the shard over: the offset to go on from and the entries, if there is a checkpoint.
     fn open(&mut self) -> Option<(i64, Vec<String>)> {
         let (answer, answered) = mpsc::channel();
-        let bounds = 0..self.fake.log().end;
+        let bounds = Offset::ZERO..self.fake.log().end;
         self.checkpointer.answer(Command::Open { shard: SHARD, bounds, answer });
         let Snapshot { place, entries } = answered.try_recv().expect("an answer")?;
         let text = |bytes| String::from_utf8(bytes).unwrap();
         let entries = entries.map(|entry| entry.map(|(key, value)| format!("{}={}", text(key), text(value))).unwrap());
-        Some((place.offset, entries.collect()))
+        Some((place.offset.get(), entries.collect()))
     }
 
     fn follow(&mut self, worker: usize) {
@@ -158,10 +158,10 @@ fn a_restart_has_what_was_read_and_goes_on_after_it() {
     }
     assert_eq!(rig.open(), None, "there is none yet");
     rig.follow(0);
-    rig.run("checkpoint", |checkpointer| place(checkpointer).is_some_and(|place| place.offset == 4));
+    rig.run("checkpoint", |checkpointer| place(checkpointer).is_some_and(|place| place.offset.get() == 4));
     rig.fake.add("c", Some("1"));
     // A commit's control record.
-    rig.fake.log().end = 6;
+    rig.fake.log().end = 6.into();
     rig.restart();
     assert_eq!(rig.open(), Some((6, owned(&["a=2", "c=1"]))), "the end of a process leaves nothing to be read");
     rig.follow(1);
@@ -178,7 +178,7 @@ fn what_cannot_be_used_is_replaced() {
             1 => rig.fake.log().topic = Some(Topic { id: 8, tombstones: WEEK }),
             2 => rig.checkpointer.shard_count = 8,
             _ => {
-                let place = CheckpointMeta { shard: SHARD, shards: 4, topic: 8, offset: 3, as_of: now() };
+                let place = CheckpointMeta { shard: SHARD, shards: 4, topic: 8, offset: 3.into(), as_of: now() };
                 drop(Store::create(&rig.path(), 1 << 20, &place).unwrap());
             }
         }
@@ -224,7 +224,7 @@ fn only_the_owner_ends_the_keeping() {
 #[test]
 fn a_checkpoint_is_as_old_as_the_last_time_that_all_was_read() {
     let mut rig = Rig::new(Duration::from_secs(8));
-    let read_to = |rig: &mut Rig, time: u64| {
+    let read_to = |rig: &mut Rig, time: Timestamp| {
         rig.run("younger checkpoint", |checkpointer| place(checkpointer).is_some_and(|place| place.as_of >= time));
     };
     rig.fake.add("a", Some("1"));
@@ -232,13 +232,13 @@ fn a_checkpoint_is_as_old_as_the_last_time_that_all_was_read() {
     rig.follow(0);
     let began = place(&mut rig.checkpointer).unwrap().as_of;
     // Nothing new comes, and still it is confirmed.
-    read_to(&mut rig, began + 500);
+    read_to(&mut rig, began.saturating_add(Duration::from_millis(500)));
 
     // The end is not reached any more: it stays as old as it is.
-    rig.fake.log().end = 100;
+    rig.fake.log().end = 100.into();
     rig.fake.log().reading = None;
     rig.run("question", |checkpointer| {
-        checkpointer.shards.get_mut(&SHARD).unwrap().followed().unwrap().goal.is_some_and(|(end, _)| end == 100)
+        checkpointer.shards.get_mut(&SHARD).unwrap().followed().unwrap().goal.is_some_and(|goal| goal.end.get() == 100)
     });
     let as_of = |rig: &mut Rig| rig.checkpointer.shards.get_mut(&SHARD).unwrap().followed().unwrap().place.as_of;
     let before = as_of(&mut rig);
@@ -254,13 +254,19 @@ fn a_checkpoint_is_as_old_as_the_last_time_that_all_was_read() {
 fn a_checkpoint_that_was_read_on_too_slowly_is_made_anew() {
     let mut rig = Rig::new(Duration::from_secs(4));
     rig.fake.add("deleted", Some("1"));
-    let place = CheckpointMeta { shard: SHARD, shards: 4, topic: 7, offset: 1, as_of: now() - 1600 };
+    let place = CheckpointMeta {
+        shard: SHARD,
+        shards: 4,
+        topic: 7,
+        offset: 1.into(),
+        as_of: now().saturating_sub(Duration::from_millis(1600)),
+    };
     let store = Store::create(&rig.path(), 1 << 20, &place).unwrap();
     store.write([(&b"deleted"[..], Some(&b"1"[..]))], &place).unwrap();
     drop(store);
     // The tombstone was here, and has been compacted away.
     rig.fake.log().records[0] = ("b", Some("1"));
-    rig.fake.log().end = 2;
+    rig.fake.log().end = 2.into();
     assert_eq!(rig.open(), Some((1, owned(&["deleted=1"]))));
     rig.follow(0);
     rig.run("new copy", |checkpointer| checkpointer.changelog.log().calls.len() == 3);
@@ -282,7 +288,7 @@ fn trouble_leaves_the_host_without_a_checkpoint_and_the_file_alone() {
     std::fs::remove_dir(rig.path()).unwrap();
 
     // Another process has it.
-    let place = CheckpointMeta { shard: SHARD, shards: 4, topic: 7, offset: 1, as_of: now() };
+    let place = CheckpointMeta { shard: SHARD, shards: 4, topic: 7, offset: 1.into(), as_of: now() };
     let store = Store::create(&rig.path(), 1 << 20, &place).unwrap();
     assert_eq!(rig.open(), None);
     rig.follow(0);

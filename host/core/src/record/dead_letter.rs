@@ -2,6 +2,7 @@ use std::fmt;
 
 use super::headers::Headers;
 use super::kafka_record::{Coordinates, Record};
+use super::timestamp::Timestamp;
 
 /// Headers of this prefix are the host's: nothing that a record brought is read from them.
 pub const HEADER_PREFIX: &str = "switchboard-";
@@ -86,14 +87,14 @@ impl DeadLetter {
         Record { headers, ..Record::default() }
     }
 
-    fn write_to(&self, headers: &mut Headers, timestamp: Option<i64>, source: &Coordinates) {
+    fn write_to(&self, headers: &mut Headers, timestamp: Option<Timestamp>, source: &Coordinates) {
         let mut add = |name: &str, value: &str| headers.add(format!("{HEADER_PREFIX}{name}"), value);
         add("class", self.class.as_str());
         add("reason", &self.reason);
         add("topic", &source.topic);
         add("partition", &source.partition.to_string());
         add("offset", &source.offset.to_string());
-        add("timestamp", &timestamp.map(|ms| ms.to_string()).unwrap_or_default());
+        add("timestamp", &timestamp.map(|timestamp| timestamp.to_string()).unwrap_or_default());
     }
 }
 
@@ -116,8 +117,9 @@ mod tests {
             (b"switchboard-class", Some(b"of an earlier life")),
         ];
         let headers = odd.into_iter().collect();
-        let original = Record { key: Some(vec![0xff, 0]), value: None, headers, timestamp: Some(7) };
-        let source = Coordinates { topic: "T".into(), partition: 3, offset: 9 };
+        let original =
+            Record { key: Some(vec![0xff, 0]), value: None, headers, timestamp: Some(Timestamp::from_millis(7)) };
+        let source = Coordinates { topic: "T".into(), partition: 3.into(), offset: 9.into() };
         let letter = DeadLetter::new(Class::Trap, "x".repeat(MAX_REASON - 1) + "äb");
         let record = letter.to_record(&original, &source);
         assert_eq!((&record.key, &record.value), (&original.key, &original.value));

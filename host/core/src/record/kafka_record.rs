@@ -2,6 +2,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::headers::Headers;
+use super::offset::Offset;
+use super::partition::PartitionIndex;
+use super::timestamp::Timestamp;
 
 /// What a Kafka record carries, without its place.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -10,8 +13,8 @@ pub struct Record {
     /// `None` is a tombstone.
     pub value: Option<Vec<u8>>,
     pub headers: Headers,
-    /// Milliseconds since 1970, where the record has a timestamp.
-    pub timestamp: Option<i64>,
+    /// `None` where the record has no timestamp.
+    pub timestamp: Option<Timestamp>,
 }
 
 impl Record {
@@ -27,8 +30,8 @@ impl Record {
 pub struct Coordinates {
     /// The source topic's alias.
     pub topic: Arc<str>,
-    pub partition: i32,
-    pub offset: i64,
+    pub partition: PartitionIndex,
+    pub offset: Offset,
 }
 
 impl fmt::Display for Coordinates {

@@ -146,7 +146,11 @@ mod tests {
         let tenant =
             Tenant { id: TenantId::new("t"), headers: headers(&[("TENANT_ID", "t")]), texts: vec!["t".into()] };
         let record = Record { headers: headers(record), ..Record::default() };
-        let trace = Trace::of(&Headers::new(), "app", &Coordinates { topic: "T".into(), partition: 0, offset: 0 });
+        let trace = Trace::of(
+            &Headers::new(),
+            "app",
+            &Coordinates { topic: "T".into(), partition: 0.into(), offset: 0.into() },
+        );
         rules().address(&["OUT".into()], outputs, &record, &tenant, &trace)
     }
 

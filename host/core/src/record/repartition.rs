@@ -2,15 +2,18 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::control_position::ControlPosition;
 use super::headers::Headers;
 use super::kafka_record::{Coordinates, Record};
-use super::position::Position;
+use super::offset::Offset;
+use super::partition::PartitionIndex;
+use super::timestamp::Timestamp;
 
 /// The only header of a record of the repartition topic: all that its source record was beside key and value.
 const ENVELOPE: &str = "switchboard-envelope";
 
 /// The envelope's first byte: which form it has.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// A record of the repartition topic that no Switchboard wrote.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -23,13 +26,13 @@ pub struct RepartitionError;
 /// pay for each header of a record, and nobody but the host reads these.
 #[derive(Serialize, Deserialize)]
 struct Envelope<'a> {
-    partition: i32,
-    offset: i64,
+    partition: PartitionIndex,
+    offset: Offset,
     /// In here and not the record's own: brokers refuse timestamps far off the present
     /// (`message.timestamp.after.max.ms`), and a source record has been taken by its broker already.
-    timestamp: Option<i64>,
-    /// 1 byte where no route was ever set, else about 12.
-    routes: Option<Position>,
+    timestamp: Option<Timestamp>,
+    /// 1 byte where no route was ever set, else about 13.
+    routes: Option<ControlPosition>,
     topic: &'a str,
     headers: Headers,
 }
@@ -40,12 +43,12 @@ pub struct Repartitioned {
     pub record: Record,
     pub source: Coordinates,
     /// The newest change of a route that its router knew of, as `Routing::changed` has it.
-    pub routes: Option<Position>,
+    pub routes: Option<ControlPosition>,
 }
 
 /// The repartition topic's form of a source record: key and value unchanged, and one header with all else. `routes`: the newest
 /// change of a route that is known here.
-pub fn to_repartitioned(record: Record, source: &Coordinates, routes: Option<Position>) -> Record {
+pub fn to_repartitioned(record: Record, source: &Coordinates, routes: Option<ControlPosition>) -> Record {
     let Record { key, value, headers, timestamp } = record;
     let room = headers.bytes() + 8 * headers.len() + source.topic.len() + 60;
     let Coordinates { topic, partition, offset } = source;
@@ -80,17 +83,20 @@ fn parse(headers: &Headers) -> Option<Envelope<'_>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::control_position::TopicId;
     use super::*;
 
     #[test]
     fn a_record_comes_back_from_the_shard_topic_as_it_was() {
-        let place = |topic, offset| Some(Position { topic, offset });
-        let places = [None, place(0, 0), place(u64::MAX, i64::MAX)];
-        for (timestamp, routes) in [None, Some(-5), Some(1_700_000_000_000)].into_iter().zip(places) {
+        let last = Offset::new(i64::MAX).unwrap();
+        let place = |topic, offset| Some(ControlPosition { topic, offset });
+        let places = [None, place(None, Offset::ZERO), place(Some(TopicId::new(u64::MAX)), last)];
+        let timestamps = [None, Some(-5), Some(1_700_000_000_000)].map(|millis| millis.map(Timestamp::from_millis));
+        for (timestamp, routes) in timestamps.into_iter().zip(places) {
             let odd: [(&[u8], Option<&[u8]>); 3] =
                 [(b"switchboard-envelope", Some(b"of old")), (b"", None), (b"\xff", Some(b""))];
             let record = Record { key: None, value: Some(vec![1]), headers: odd.into_iter().collect(), timestamp };
-            let source = Coordinates { topic: "odd/alias".into(), partition: 5, offset: i64::MAX };
+            let source = Coordinates { topic: "odd/alias".into(), partition: 5.into(), offset: last };
             let routed = to_repartitioned(record.clone(), &source, routes);
             assert_eq!(from_repartitioned(routed, &[]), Ok(Repartitioned { record, source, routes }));
         }
@@ -98,21 +104,27 @@ mod tests {
 
     #[test]
     fn the_place_in_the_control_topic_is_small() {
-        let source = Coordinates { topic: "T".into(), partition: 0, offset: 0 };
+        let source = Coordinates { topic: "T".into(), partition: 0.into(), offset: Offset::ZERO };
         let bytes = |routes| to_repartitioned(Record::default(), &source, routes).headers.bytes();
-        let place = Position { topic: u64::MAX, offset: 1_000_000 };
-        assert!(bytes(Some(place)) - bytes(None) <= 13, "{} and {} bytes", bytes(Some(place)), bytes(None));
+        let place = ControlPosition { topic: Some(TopicId::new(u64::MAX)), offset: 1_000_000.into() };
+        assert!(bytes(Some(place)) - bytes(None) <= 14, "{} and {} bytes", bytes(Some(place)), bytes(None));
     }
 
     #[test]
     fn a_foreign_record_is_told_apart() {
-        let source = Coordinates { topic: "T".into(), partition: 0, offset: 0 };
-        let routed = to_repartitioned(Record::default(), &source, Some(Position { topic: 1, offset: 1 }));
+        let source = Coordinates { topic: "T".into(), partition: 0.into(), offset: Offset::ZERO };
+        let place = ControlPosition { topic: Some(TopicId::new(1)), offset: 1.into() };
+        let routed = to_repartitioned(Record::default(), &source, Some(place));
         let good = routed.headers.iter().next().unwrap().value.unwrap().to_vec();
         // Another version; cut off; lengths of headers that do not add up: one header where there are no bytes.
-        let former = [&[1], &good[1..]].concat();
-        let broken =
-            [vec![], former, vec![2], good[..good.len() - 1].to_vec(), [&good[..good.len() - 1], &[1, 9, 0]].concat()];
+        let former = [&[VERSION - 1], &good[1..]].concat();
+        let broken = [
+            vec![],
+            former,
+            vec![VERSION],
+            good[..good.len() - 1].to_vec(),
+            [&good[..good.len() - 1], &[1, 9, 0]].concat(),
+        ];
         let mut records: Vec<_> = broken.iter().map(|value| [(ENVELOPE, Some(value))].into_iter().collect()).collect();
         records.push(Headers::new());
         records.push([("x", Some(&good))].into_iter().collect());

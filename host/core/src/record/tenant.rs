@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::dead_letter::{Class, DeadLetter};
 use super::headers::Headers;
+use super::partition::ShardId;
 
 /// Everything but RFC 3986's unreserved characters, so that `/` and U+0000 separate without doubt.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -244,9 +245,9 @@ fn decode_value(kind: HeaderKind, value: &[u8], id: &mut String) -> Result<Strin
 }
 
 /// The shard of a tenant: murmur2, as Java's default partitioner places a record with this key.
-pub fn shard_of(tenant: &TenantId, shards: u32) -> i32 {
+pub fn shard_of(tenant: &TenantId, shards: u32) -> ShardId {
     let positive = murmur2::murmur2(tenant.as_str().as_bytes(), murmur2::KAFKA_SEED) & 0x7fff_ffff;
-    i32::try_from(positive % shards).expect("below 2^31")
+    ShardId::try_from(positive % shards).expect("below 2^31")
 }
 
 #[cfg(test)]
@@ -361,7 +362,7 @@ mod tests {
         for (key, hash) in
             [("21", -973_932_308_i32), ("foobar", -790_332_482), ("a-little-bit-long-string", -985_981_536)]
         {
-            let expected = (hash & 0x7fff_ffff) % 16;
+            let expected = ShardId::try_from((hash & 0x7fff_ffff) % 16).unwrap();
             assert_eq!(shard_of(&TenantId::new(key), 16), expected, "{key}");
         }
     }

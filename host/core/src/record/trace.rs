@@ -31,8 +31,8 @@ impl Trace {
             hasher.write(text.as_bytes());
             hasher.write_u8(0);
         }
-        hasher.write_i32(source.partition);
-        hasher.write_i64(source.offset);
+        hasher.write_i32(source.partition.get());
+        hasher.write_i64(source.offset.get());
         let derived = hasher.finish128();
         // Zero is the invalid id.
         let span_id = derived.h1.max(1);
@@ -87,11 +87,11 @@ mod tests {
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     /// The trace headers of an output of a record with these.
-    fn trace(parent: Option<&str>, state: Option<&str>, offset: i64) -> Vec<String> {
+    fn trace(parent: Option<&str>, state: Option<&str>, offset: u32) -> Vec<String> {
         let headers = [(TRACEPARENT, parent), (TRACESTATE, state)];
         let headers = headers.into_iter().filter(|(_, value)| value.is_some()).collect();
         let mut out = Headers::new();
-        let source = Coordinates { topic: "T".into(), partition: 0, offset };
+        let source = Coordinates { topic: "T".into(), partition: 0.into(), offset: offset.into() };
         Trace::of(&headers, "app", &source).write_to(&mut out);
         out.iter().map(|header| String::from_utf8(header.value.unwrap().to_vec()).unwrap()).collect()
     }

@@ -184,7 +184,7 @@ fn reported(control: &RegistryState, release: &Digest, audience: &Audience) -> V
     let former = |release, state_version, tenant: &TenantId| {
         includes(tenant).then(|| Former { release, state_version, whose: format!("which the tenant {tenant} runs") })
     };
-    let living = control.living(control.newest()).map(|seen| &seen.status);
+    let living = control.newest().into_iter().flat_map(|newest| control.living(newest)).map(|seen| &seen.status);
     let found = living.flat_map(|HostStatus { tenants, staying, .. }| {
         let runs = |running: &Running| {
             running.names.iter().find_map(|tenant| former(running.release, running.state_version, tenant))

@@ -23,7 +23,7 @@ pub use decision::{ChangeRequest, Decision, Refusal};
 pub use prune::prune;
 pub use records::{
     Actor, CHUNK_BYTES, Change, ChangeKind, ControlRecord, Key, Malformed, ReleaseRecord, RouteChange, RouteValue,
-    Scope,
+    Scope, ScopeError,
 };
 pub use rollout::{HostProgress, Rollout, Stage, Verdict, Watch};
 pub use state::{Deployed, Entry, FindError, HostRecord, RegistryState};

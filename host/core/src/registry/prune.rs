@@ -1,25 +1,27 @@
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::decision::{ChangeRequest, Decision};
 use super::records::{ChangeKind, ControlRecord, Key};
 use super::state::RegistryState;
+use crate::record::Timestamp;
 use crate::routing::Digest;
 
 /// Entries of the history that are kept.
 const HISTORY: usize = 1000;
-/// A host that was not heard of for so long, in milliseconds, is forgotten; until then what it said that it runs is kept.
-const FORGOTTEN_MS: i64 = 24 * 3600 * 1000;
+/// A host that was not heard of for so long is forgotten; until then what it said that it runs is kept.
+const FORGOTTEN: Duration = Duration::from_hours(24);
 
 /// Removes releases: all but the newest `keep`, those that a route names or would go back to, and those that a host
 /// has. With them go what old histories and dead hosts have left. The decision has no writes when there is nothing to do.
-pub fn prune(control: &RegistryState, keep: usize, now: i64, stamp: ChangeRequest) -> Decision {
+pub fn prune(control: &RegistryState, keep: usize, now: Timestamp, stamp: ChangeRequest) -> Decision {
     let mut newest: Vec<_> = control.releases().iter().collect();
     newest.sort_by_key(|(_, deployed)| std::cmp::Reverse(deployed.offset));
     let routes = control.routes().routes();
     let mut kept: BTreeSet<Digest> = routes.flat_map(|route| [Some(route.release), route.previous]).flatten().collect();
     kept.extend(newest.iter().take(keep).map(|(release, _)| **release));
     let (forgotten, known): (Vec<_>, Vec<_>) =
-        control.hosts().iter().partition(|(_, seen)| now.saturating_sub(seen.timestamp) >= FORGOTTEN_MS);
+        control.hosts().iter().partition(|(_, seen)| now.saturating_since(seen.timestamp) >= FORGOTTEN);
     let used = |release: &Digest| kept.contains(release) || known.iter().any(|(_, seen)| seen.status.uses(release));
 
     let removed: Vec<Digest> = newest.iter().map(|(release, _)| **release).filter(|release| !used(release)).collect();

@@ -38,6 +38,11 @@ pub enum Scope {
     Tenant(TenantId),
 }
 
+/// Text that names no route.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no route")]
+pub struct ScopeError(String);
+
 /// A record of the control topic that cannot be read: what it is about, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the control record {key:?} cannot be read: {problem}")]
@@ -57,14 +62,14 @@ impl fmt::Display for Scope {
 }
 
 impl FromStr for Scope {
-    type Err = String;
+    type Err = ScopeError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, ScopeError> {
         match (text, text.strip_prefix("tenant/")) {
             ("default", _) => Ok(Self::Default),
             ("percentage", _) => Ok(Self::Percentage),
             (_, Some(tenant)) => Ok(Self::Tenant(TenantId::new(tenant))),
-            _ => Err(format!("{text:?} is no route")),
+            _ => Err(ScopeError(text.to_owned())),
         }
     }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::records::{Change, ChangeKind, RouteValue, Scope};
 use super::state::{Entry, RegistryState};
 use super::status::{Failures, HostStatus, Running, State, Staying, Waiting};
-use crate::record::TenantId;
+use crate::record::{TenantId, Timestamp};
 use crate::routing::Digest;
 
 /// How far a change has come.
@@ -77,7 +77,7 @@ pub struct Watch {
 
 impl RegistryState {
     /// How far a change has come, as of this time.
-    pub fn rollout(&self, entry: &Entry, now: i64) -> Rollout<'_> {
+    pub fn rollout(&self, entry: &Entry, now: Timestamp) -> Rollout<'_> {
         let releases = releases(&entry.change);
         let hosts = self.living(now).map(|seen| self.progress(&seen.status, entry, &releases)).collect();
         let touched = &entry.change.routes;

@@ -5,23 +5,23 @@ use serde::de::DeserializeOwned;
 
 use super::records::{Change, Key, Malformed, ReleaseRecord, RouteValue, Scope};
 use super::status::HostStatus;
-use crate::record::TenantId;
+use crate::record::{Offset, TenantId, Timestamp};
 use crate::routing::Digest;
 use crate::routing::{Route, RouteTable, Versioned};
 
-/// All that the control topic says, up to some record. Times are those of the broker, in milliseconds since 1970.
+/// All that the control topic says, up to some record. Times are those of the broker.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RegistryState {
     releases: BTreeMap<Digest, Deployed>,
-    chunks: BTreeMap<Digest, BTreeMap<u32, i64>>,
+    chunks: BTreeMap<Digest, BTreeMap<u32, Offset>>,
     routes: RouteTable,
     history: BTreeMap<String, Entry>,
     hosts: BTreeMap<String, HostRecord>,
-    newest: i64,
+    newest: Option<Timestamp>,
     /// The time of each route's newest record.
-    routed_at: BTreeMap<Scope, i64>,
+    routed_at: BTreeMap<Scope, Timestamp>,
     /// The offset after the newest record that is no host's status.
-    content_end: i64,
+    content_end: Offset,
 }
 
 /// A release of which there is a record.
@@ -29,16 +29,16 @@ pub struct RegistryState {
 pub struct Deployed {
     pub record: ReleaseRecord,
     /// Of the record; of two releases the one with the higher offset was deployed later.
-    pub offset: i64,
-    pub timestamp: i64,
+    pub offset: Offset,
+    pub timestamp: Timestamp,
 }
 
 /// An entry of the history, with its place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Entry {
     pub id: String,
-    pub offset: i64,
-    pub timestamp: i64,
+    pub offset: Offset,
+    pub timestamp: Timestamp,
     #[serde(flatten)]
     pub change: Change,
 }
@@ -47,7 +47,7 @@ pub struct Entry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostRecord {
     pub status: HostStatus,
-    pub timestamp: i64,
+    pub timestamp: Timestamp,
 }
 
 /// A text that does not name one release.
@@ -69,11 +69,17 @@ impl RegistryState {
     ///
     /// # Errors
     /// When it cannot be read, to be told; what follows is taken in all the same.
-    pub fn apply(&mut self, offset: i64, timestamp: i64, key: &[u8], value: Option<&[u8]>) -> Result<(), Malformed> {
-        self.newest = self.newest.max(timestamp);
+    pub fn apply(
+        &mut self,
+        offset: Offset,
+        timestamp: Timestamp,
+        key: &[u8],
+        value: Option<&[u8]>,
+    ) -> Result<(), Malformed> {
+        self.newest = self.newest.max(Some(timestamp));
         let parsed = Key::parse(key)?;
         if !matches!(parsed, Key::Host(_)) {
-            self.content_end = offset + 1;
+            self.content_end = offset.next();
         }
         if let Key::Route(scope) = &parsed {
             self.routed_at.insert(scope.clone(), timestamp);
@@ -124,16 +130,15 @@ impl RegistryState {
     }
 
     /// Every route that there is, and the offset of the record that set it.
-    pub fn routed(&self) -> impl Iterator<Item = (Scope, RouteValue, i64)> {
+    pub fn routed(&self) -> impl Iterator<Item = (Scope, RouteValue, Offset)> {
         let RouteTable { default, share, pins } = &self.routes;
-        let default =
-            default.route.iter().map(|route| (Scope::Default, RouteValue::Route(route.clone()), default.offset));
-        let share = share.route.iter().map(|route| (Scope::Percentage, RouteValue::Share(route.clone()), share.offset));
+        let default = default.set().map(|(route, offset)| (Scope::Default, RouteValue::Route(route.clone()), offset));
+        let share = share.set().map(|(share, offset)| (Scope::Percentage, RouteValue::Share(share.clone()), offset));
         let pins = pins.iter().filter_map(|(tenant, slot)| {
-            let value = RouteValue::Route(slot.route.clone()?);
-            Some((Scope::Tenant(tenant.clone()), value, slot.offset))
+            let (route, offset) = slot.set()?;
+            Some((Scope::Tenant(tenant.clone()), RouteValue::Route(route.clone()), offset))
         });
-        default.chain(share).chain(pins)
+        default.into_iter().chain(share).chain(pins)
     }
 
     /// The route by which a tenant runs; `None`: what its host has on file.
@@ -147,9 +152,9 @@ impl RegistryState {
         Some(if pinned { Scope::Tenant(tenant.clone()) } else { Scope::Percentage })
     }
 
-    /// When a route was set or cleared last; 0: never.
-    pub fn routed_at(&self, scope: &Scope) -> i64 {
-        self.routed_at.get(scope).copied().unwrap_or(0)
+    /// When a route was set or cleared last; `None`: never.
+    pub fn routed_at(&self, scope: &Scope) -> Option<Timestamp> {
+        self.routed_at.get(scope).copied()
     }
 
     /// Releases by their digest.
@@ -163,13 +168,13 @@ impl RegistryState {
     }
 
     /// Where the chunks of an artifact are, in their order; `None` when one is missing, or there is no record of the release.
-    pub fn chunks(&self, release: &Digest) -> Option<Vec<i64>> {
+    pub fn chunks(&self, release: &Digest) -> Option<Vec<Offset>> {
         let (record, chunks) = (self.release(release)?, self.chunks.get(release)?);
         (0..record.chunks).map(|number| chunks.get(&number).copied()).collect()
     }
 
     /// All chunks that there are, whether they make a whole or not.
-    pub(super) fn all_chunks(&self) -> &BTreeMap<Digest, BTreeMap<u32, i64>> {
+    pub(super) fn all_chunks(&self) -> &BTreeMap<Digest, BTreeMap<u32, Offset>> {
         &self.chunks
     }
 
@@ -191,17 +196,17 @@ impl RegistryState {
     }
 
     /// Hosts that live at this time.
-    pub fn living(&self, now: i64) -> impl Iterator<Item = &HostRecord> {
+    pub fn living(&self, now: Timestamp) -> impl Iterator<Item = &HostRecord> {
         self.hosts.values().filter(move |seen| seen.is_alive(now))
     }
 
     /// The offset after the newest record that is no host's status: as long as it is the same, all else is.
-    pub fn content_end(&self) -> i64 {
+    pub fn content_end(&self) -> Offset {
         self.content_end
     }
 
-    /// The time of the newest record; 0: there was none.
-    pub fn newest(&self) -> i64 {
+    /// The time of the newest record; `None`: there was none.
+    pub fn newest(&self) -> Option<Timestamp> {
         self.newest
     }
 
@@ -239,8 +244,8 @@ impl RegistryState {
 }
 
 impl HostRecord {
-    pub fn is_alive(&self, now: i64) -> bool {
-        now.saturating_sub(self.timestamp) < HostStatus::ALIVE_MS
+    pub fn is_alive(&self, now: Timestamp) -> bool {
+        now.saturating_since(self.timestamp) < HostStatus::ALIVE
     }
 }
 
@@ -263,9 +268,9 @@ fn put<K: Ord, T>(map: &mut BTreeMap<K, T>, key: K, read: Read<T>) -> Result<(),
     result
 }
 
-fn set<R>(slot: &mut Versioned<R>, offset: i64, read: Read<R>) -> Result<(), Malformed> {
+fn set<R>(slot: &mut Versioned<R>, offset: Offset, read: Read<R>) -> Result<(), Malformed> {
     let (route, result) = split(read);
-    *slot = Versioned { route, offset };
+    *slot = Versioned { route, offset: Some(offset) };
     result
 }
 

@@ -1,19 +1,20 @@
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
-use crate::record::TenantId;
+use crate::record::{Offset, TenantId, Timestamp};
 use crate::routing::Digest;
 
-/// What a host tells of itself. It writes its status when something changes, and at least every [`HostStatus::EVERY_MS`].
+/// What a host tells of itself. It writes its status when something changes, and at least every [`HostStatus::EVERY`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct HostStatus {
     pub instance: String,
     /// The machine's name.
     pub host: String,
-    /// When it started, in milliseconds since 1970.
-    pub started: i64,
+    pub started: Timestamp,
     /// Up to where all of its workers go by the control topic: the offset after the last record.
-    pub read: i64,
+    pub read: Offset,
     /// The artifact of its config file: what tenants without a route run there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_file: Option<Digest>,
@@ -32,10 +33,10 @@ pub struct HostStatus {
 }
 
 impl HostStatus {
-    /// A living host's status is at most so old, in milliseconds, unless it was lost on its way.
-    pub const EVERY_MS: i64 = 10_000;
-    /// A host whose status is older, in milliseconds, is taken for dead.
-    pub const ALIVE_MS: i64 = 30_000;
+    /// A living host's status is at most so old, unless it was lost on its way.
+    pub const EVERY: Duration = Duration::from_secs(10);
+    /// A host whose status is older is taken for dead.
+    pub const ALIVE: Duration = Duration::from_secs(30);
     /// How many tenants a list names.
     pub const NAMES: usize = 20;
 
@@ -125,8 +126,8 @@ mod tests {
         let status = HostStatus {
             instance: "one".into(),
             host: "node".into(),
-            started: 5,
-            read: 7,
+            started: Timestamp::from_millis(5),
+            read: 7.into(),
             releases: vec![
                 Loaded { digest: release, state: State::Ready },
                 Loaded { digest: release, state: State::Failed { reason: "why".into() } },

@@ -2,11 +2,17 @@ mod properties;
 mod rollout;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::*;
-use crate::record::TenantId;
+use crate::record::{Offset, TenantId, Timestamp};
 use crate::routing::Manifest;
 use crate::routing::{Digest, Gate, Route};
+
+/// The time of the record at an offset: there is one a second.
+fn second(offset: Offset) -> Timestamp {
+    Timestamp::from_millis(1000 * offset.get())
+}
 
 /// A control topic: every record that was written, and what they come to.
 #[derive(Debug, Clone, Default)]
@@ -19,8 +25,8 @@ struct Topic {
 impl Topic {
     fn write(&mut self, writes: &[ControlRecord]) {
         for ControlRecord { key, value } in writes {
-            let (offset, key) = (i64::try_from(self.log.len()).unwrap(), key.to_string());
-            self.control.apply(offset, 1000 * offset, key.as_bytes(), value.as_deref()).unwrap();
+            let (offset, key) = (Offset::try_from(self.log.len()).unwrap(), key.to_string());
+            self.control.apply(offset, second(offset), key.as_bytes(), value.as_deref()).unwrap();
             self.log.push((key, value.clone()));
         }
     }
@@ -48,7 +54,8 @@ impl Topic {
     }
 
     fn automatic_rollback(&mut self, number: u8, scope: &Scope) -> Result<Decision, Refusal> {
-        let offset = self.control.routed().find(|(known, ..)| known == scope).map_or(-1, |(.., offset)| offset);
+        let offset = self.control.routed().find(|(known, ..)| known == scope).map(|(.., offset)| offset);
+        let offset = offset.ok_or(Refusal::Stale)?;
         let stamp = self.stamp();
         self.commit(automatic_rollback(&self.control, &digest(number), offset, stamp))
     }
@@ -117,14 +124,14 @@ fn a_deployment_writes_chunks_once_then_the_release_the_routes_and_the_change() 
     let keys: Vec<_> =
         first.writes.iter().map(|write| write.key.to_string().replace(&digest(1).to_string(), "1")).collect();
     assert_eq!(keys, ["artifact/1/0", "artifact/1/1", "release/1", "route/default", "change/c1"]);
-    assert_eq!(topic.control.chunks(&digest(1)), Some(vec![0, 1]));
+    assert_eq!(topic.control.chunks(&digest(1)), Some(vec![0.into(), 1.into()]));
     assert_eq!(first.writes[1].value.as_ref().map(Vec::len), Some(1));
-    assert_eq!(topic.control.routes().default.offset, 3);
+    assert_eq!(topic.control.routes().default.offset, Some(3.into()));
 
     let again = topic.deploy(1, tenants(&["a"])).unwrap();
     assert_eq!(again.writes.len(), 3, "its chunks are there: {again:?}");
     assert_eq!(topic.control.history().iter().map(|entry| entry.id.as_str()).collect::<Vec<_>>(), ["c1", "c2"]);
-    assert_eq!(topic.control.releases()[&digest(1)].offset, 5, "the record's own");
+    assert_eq!(topic.control.releases()[&digest(1)].offset, 5.into(), "the record's own");
 }
 
 #[test]
@@ -235,7 +242,7 @@ fn a_state_version_that_a_host_reports_counts_as_one_that_is_routed() {
 
     // A host that is long gone says nothing of what its tenants run by now.
     says(&mut topic, &[runs(77, &["b"])], &[]);
-    let beyond = HostStatus::ALIVE_MS / 1000;
+    let beyond = HostStatus::ALIVE.as_secs();
     for _ in 0..beyond {
         topic.status("two", &HostStatus::default());
     }
@@ -331,17 +338,17 @@ fn pruning_keeps_the_newest_and_all_that_is_in_use() {
     let running = Running { release: digest(2), state_version: None, count: 1, names: vec![] };
     topic.status("one", &HostStatus { tenants: vec![running], ..HostStatus::default() });
     let stamp = topic.stamp();
-    let decision = topic.commit(Ok(prune(&topic.control, 3, topic.control.newest(), stamp))).unwrap();
+    let decision = topic.commit(Ok(prune(&topic.control, 3, topic.control.newest().unwrap(), stamp))).unwrap();
     let left: Vec<_> = topic.control.releases().keys().map(|release| release.bytes()[0]).collect();
     assert_eq!(left, [2, 6, 7, 8]);
     assert_eq!(decision.change.releases, [5, 4, 3, 1].map(digest));
     assert_eq!(topic.control.chunks(&digest(1)), None);
     assert!(topic.control.chunks(&digest(2)).is_some());
     let stamp = topic.stamp();
-    assert_eq!(prune(&topic.control, 3, topic.control.newest(), stamp).writes, []);
+    assert_eq!(prune(&topic.control, 3, topic.control.newest().unwrap(), stamp).writes, []);
     // The host was not heard of for a day: what it ran is of no more interest.
     let stamp = topic.stamp();
-    let later = topic.control.newest() + 25 * 3_600_000;
+    let later = topic.control.newest().unwrap().saturating_add(Duration::from_hours(25));
     topic.commit(Ok(prune(&topic.control, 0, later, stamp))).unwrap();
     let left: Vec<_> = topic.control.releases().keys().map(|release| release.bytes()[0]).collect();
     assert_eq!((left, topic.control.hosts().len()), (vec![7, 8], 0), "the default and what it replaced");
@@ -374,12 +381,13 @@ fn what_cannot_be_read_is_told_and_taken_for_gone() {
     let mut topic = Topic::default();
     topic.deploy(1, Audience::Default).unwrap();
     let control = &mut topic.control;
-    let malformed = control.apply(90, 0, b"route/default", Some(b"{")).unwrap_err();
-    assert_eq!((malformed.key.as_str(), control.routes().default.offset), ("route/default", 90));
+    let time = Timestamp::from_millis(0);
+    let malformed = control.apply(90.into(), time, b"route/default", Some(b"{")).unwrap_err();
+    assert_eq!((malformed.key.as_str(), control.routes().default.offset), ("route/default", Some(90.into())));
     assert_eq!(control.route(&Scope::Default), None);
-    control.apply(91, 0, b"nonsense", Some(b"")).unwrap_err();
-    control.apply(92, 0, b"change/c1", Some(b"[]")).unwrap_err();
+    control.apply(91.into(), time, b"nonsense", Some(b"")).unwrap_err();
+    control.apply(92.into(), time, b"change/c1", Some(b"[]")).unwrap_err();
     assert_eq!(control.history().len(), 0);
-    control.apply(93, 0, b"host/x", Some(br#"{"instance":"x","host":"n","started":1,"read":2}"#)).unwrap();
-    assert_eq!(control.hosts()["x"].status.read, 2);
+    control.apply(93.into(), time, b"host/x", Some(br#"{"instance":"x","host":"n","started":1,"read":2}"#)).unwrap();
+    assert_eq!(control.hosts()["x"].status.read, 2.into());
 }

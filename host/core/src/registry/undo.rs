@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use super::decision::{ChangeRequest, Decision, Refusal};
 use super::records::{ChangeKind, RouteChange, RouteValue, Scope};
 use super::state::{Entry, RegistryState};
-use crate::record::TenantId;
+use crate::record::{Offset, TenantId};
 use crate::routing::Digest;
 use crate::routing::Route;
 
@@ -50,10 +50,10 @@ pub fn rollback(
 pub fn automatic_rollback(
     control: &RegistryState,
     release: &Digest,
-    offset: i64,
+    offset: Offset,
     stamp: ChangeRequest,
 ) -> Result<Decision, Refusal> {
-    let set_here = |(_, value, at): &(Scope, RouteValue, i64)| *at == offset && value.route().release == *release;
+    let set_here = |(_, value, at): &(Scope, RouteValue, Offset)| *at == offset && value.route().release == *release;
     let (scope, value, _) = control.routed().find(set_here).ok_or(Refusal::Stale)?;
     let made = |touched: &&RouteChange| touched.after.as_ref() == Some(&value) && touched.route == scope;
     let change =

@@ -5,8 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
 use super::routes::RouteTable;
-use crate::record::Position;
-use crate::record::TenantId;
+use crate::record::{ControlPosition, TenantId};
 use crate::routing::Manifest;
 
 /// One artifact that a host has ready.
@@ -63,8 +62,8 @@ pub enum OnFailure {
 pub struct Routing {
     table: RouteTable,
     /// Which incarnation of the control topic, and up to where it has been read (the offset after the last record).
-    read: Option<Position>,
-    changed: Option<Position>,
+    read: Option<ControlPosition>,
+    changed: Option<ControlPosition>,
     /// Runs where no route says otherwise.
     base: Option<Digest>,
     releases: BTreeMap<Digest, Availability>,
@@ -91,7 +90,7 @@ impl Routing {
     /// `read`: up to where the control topic has been read; `None`: there is none.
     pub fn new(
         table: RouteTable,
-        read: Option<Position>,
+        read: Option<ControlPosition>,
         base: Option<Digest>,
         releases: BTreeMap<Digest, Availability>,
         on_failure: OnFailure,
@@ -121,8 +120,7 @@ impl Routing {
         {
             add(base);
         }
-        let offset = table.changed();
-        let changed = read.filter(|_| offset >= 0).map(|read| Position { offset, ..read });
+        let changed = read.and_then(|read| Some(ControlPosition { offset: table.changed()?, ..read }));
         Self { table, read, changed, base, releases, on_failure, consumed }
     }
 
@@ -171,19 +169,20 @@ impl Routing {
     /// it comes to it. `read` is no such place. After the last of these come only hosts' statuses, the history and markers
     /// of transactions: hosts publish nothing for those, so that they go by different ends for ever, and to wait for
     /// another one's end could be for ever.
-    pub fn changed(&self) -> Option<Position> {
+    pub fn changed(&self) -> Option<ControlPosition> {
         self.changed
     }
 
     /// Whether the control topic has been read beyond this place. Places in another incarnation of it cannot be waited for.
-    pub fn has_read(&self, place: Position) -> bool {
-        place.offset < 0 || self.read.is_none_or(|read| read.topic != place.topic || read.offset > place.offset)
+    pub fn has_read(&self, place: ControlPosition) -> bool {
+        self.read.is_none_or(|read| read.topic != place.topic || read.offset > place.offset)
     }
 
-    /// What a tenant is to run, and the place of the control record that last changed anything about that.
-    pub fn target(&self, tenant: &TenantId) -> (Target<'_>, Position) {
+    /// What a tenant is to run, and the place of the control record that last changed anything about that; `None`: none ever did.
+    pub fn target(&self, tenant: &TenantId) -> (Target<'_>, Option<ControlPosition>) {
         let resolved = self.table.resolve(tenant);
-        let place = Position { topic: self.read.map_or(0, |read| read.topic), offset: resolved.offset };
+        let topic = self.read.and_then(|read| read.topic);
+        let place = resolved.offset.map(|offset| ControlPosition { topic, offset });
         let (wanted, previous) = match (resolved.route, self.base) {
             (Some(route), base) => (route.release, route.previous.or(base)),
             (None, Some(base)) => (base, None),

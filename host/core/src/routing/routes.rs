@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use siphasher::sip::SipHasher13;
 
 use super::digest::Digest;
-use crate::record::TenantId;
+use crate::record::{Offset, TenantId};
 
 /// Who runs a release, and what it replaced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,16 +111,23 @@ pub struct Share {
     pub route: Route,
 }
 
-/// A place for a route, and the offset of the control record that last set or cleared it.
+/// A place for a route, and the offset of the control record that last set or cleared it; `None`: none ever did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Versioned<R> {
     pub route: Option<R>,
-    pub offset: i64,
+    pub offset: Option<Offset>,
 }
 
 impl<R> Default for Versioned<R> {
     fn default() -> Self {
-        Self { route: None, offset: -1 }
+        Self { route: None, offset: None }
+    }
+}
+
+impl<R> Versioned<R> {
+    /// The route and the offset of the record that set it; `None`: there is no route.
+    pub fn set(&self) -> Option<(&R, Offset)> {
+        Some((self.route.as_ref()?, self.offset?))
     }
 }
 
@@ -136,15 +143,15 @@ pub struct RouteTable {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resolved<'a> {
     pub route: Option<&'a Route>,
-    /// Of the control record that last changed anything that bears on it; -1: none ever did.
-    pub offset: i64,
+    /// Of the control record that last changed anything that bears on it; `None`: none ever did.
+    pub offset: Option<Offset>,
 }
 
 impl RouteTable {
     /// A pin comes before the percentage, the percentage before the default.
     pub fn resolve(&self, tenant: &TenantId) -> Resolved<'_> {
         let pin = self.pins.get(tenant);
-        let offset = self.default.offset.max(self.share.offset).max(pin.map_or(-1, |pin| pin.offset));
+        let offset = self.default.offset.max(self.share.offset).max(pin.and_then(|pin| pin.offset));
         let share = || {
             let share = self.share.route.as_ref();
             share.filter(|share| share.percent.includes(&share.route.release, tenant)).map(|share| &share.route)
@@ -153,10 +160,10 @@ impl RouteTable {
         Resolved { route, offset }
     }
 
-    /// The offset of the control record that last set or cleared any route; -1: none ever did.
-    pub fn changed(&self) -> i64 {
+    /// The offset of the control record that last set or cleared any route; `None`: none ever did.
+    pub fn changed(&self) -> Option<Offset> {
         let pins = self.pins.values().map(|pin| pin.offset);
-        pins.fold(self.default.offset.max(self.share.offset), i64::max)
+        pins.fold(self.default.offset.max(self.share.offset), Option::max)
     }
 
     /// Every route that there is.
@@ -174,6 +181,10 @@ mod tests {
         Route { release: Digest::new([number; 32]), previous: None, gate: None }
     }
 
+    fn at(offset: u32) -> Option<Offset> {
+        Some(offset.into())
+    }
+
     fn tenants() -> impl Iterator<Item = TenantId> {
         (0..10_000).map(|number| TenantId::new(format!("tenant-{number}")))
     }
@@ -182,17 +193,22 @@ mod tests {
     fn a_pin_comes_before_the_percentage_and_the_percentage_before_the_default() {
         let mut table = RouteTable::default();
         let tenant = TenantId::new("t");
-        assert_eq!((table.resolve(&tenant), table.changed()), (Resolved { route: None, offset: -1 }, -1));
-        table.default = Versioned { route: Some(route(1)), offset: 5 };
-        assert_eq!(table.resolve(&tenant), Resolved { route: Some(&route(1)), offset: 5 });
-        table.share = Versioned { route: Some(Share { percent: Percent(Percent::ALL), route: route(2) }), offset: 3 };
-        assert_eq!(table.resolve(&tenant), Resolved { route: Some(&route(2)), offset: 5 });
-        table.pins.insert(tenant.clone(), Versioned { route: Some(route(3)), offset: 9 });
-        assert_eq!(table.resolve(&tenant), Resolved { route: Some(&route(3)), offset: 9 });
-        table.pins.insert(tenant.clone(), Versioned { route: None, offset: 11 });
-        assert_eq!(table.resolve(&tenant), Resolved { route: Some(&route(2)), offset: 11 }, "cleared, and that counts");
-        assert_eq!(table.changed(), 11);
-        assert_eq!(table.resolve(&TenantId::new("other")).offset, 5, "another tenant's pin is nothing to it");
+        assert_eq!((table.resolve(&tenant), table.changed()), (Resolved { route: None, offset: None }, None));
+        table.default = Versioned { route: Some(route(1)), offset: at(5) };
+        assert_eq!(table.resolve(&tenant), Resolved { route: Some(&route(1)), offset: at(5) });
+        table.share =
+            Versioned { route: Some(Share { percent: Percent(Percent::ALL), route: route(2) }), offset: at(3) };
+        assert_eq!(table.resolve(&tenant), Resolved { route: Some(&route(2)), offset: at(5) });
+        table.pins.insert(tenant.clone(), Versioned { route: Some(route(3)), offset: at(9) });
+        assert_eq!(table.resolve(&tenant), Resolved { route: Some(&route(3)), offset: at(9) });
+        table.pins.insert(tenant.clone(), Versioned { route: None, offset: at(11) });
+        assert_eq!(
+            table.resolve(&tenant),
+            Resolved { route: Some(&route(2)), offset: at(11) },
+            "cleared, and that counts"
+        );
+        assert_eq!(table.changed(), at(11));
+        assert_eq!(table.resolve(&TenantId::new("other")).offset, at(5), "another tenant's pin is nothing to it");
     }
 
     #[test]

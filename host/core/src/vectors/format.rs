@@ -3,15 +3,47 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::record::{HeaderKind, Headers, TenantHeader, TenantSchema};
+use crate::record::{HeaderKind, Headers, OutOfRange, TenantHeader, TenantSchema};
 
 /// A file that is no list of scenarios.
 #[derive(Debug, thiserror::Error)]
 pub enum VectorError {
     #[error("not a file of test vectors: {0}")]
     Json(#[from] serde_json::Error),
-    #[error("scenario {scenario:?}: {problem}")]
-    Scenario { scenario: String, problem: String },
+    #[error("scenario {scenario:?}: step {step}: {error}")]
+    Step {
+        scenario: String,
+        /// Place in the scenario, from 0.
+        step: usize,
+        #[source]
+        error: StepError,
+    },
+}
+
+/// A step that contradicts itself, its scenario or the plugin.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    #[error("{plugin} consumes {consumes}, not {topic:?}")]
+    NotConsumed { plugin: String, consumes: String, topic: String },
+    #[error("no tenant {0:?} in \"tenants\"")]
+    NoTenant(String),
+    #[error(transparent)]
+    Bytes(#[from] BytesError),
+    #[error(transparent)]
+    Offset(#[from] OutOfRange),
+}
+
+/// Bytes that are not written in one of the three ways.
+#[derive(Debug, thiserror::Error)]
+pub enum BytesError {
+    #[error("hex {digits:?}: {error}")]
+    Hex {
+        digits: String,
+        #[source]
+        error: hex::FromHexError,
+    },
+    #[error(r#"bytes are one of {{"text": ..}}, {{"hex": ..}}, {{"json": ..}}"#)]
+    NotOne,
 }
 
 /// Scenarios share nothing: each starts with empty state.
@@ -101,21 +133,23 @@ pub struct Bytes {
 impl Bytes {
     /// # Errors
     /// When it is not exactly one of the three, or no hexadecimal text.
-    pub fn to_vec(&self) -> Result<Vec<u8>, String> {
+    pub fn to_vec(&self) -> Result<Vec<u8>, BytesError> {
         match (&self.text, &self.hex, &self.json) {
             (Some(text), None, None) => Ok(text.clone().into_bytes()),
-            (None, Some(digits), None) => hex::decode(digits).map_err(|error| format!("hex {digits:?}: {error}")),
+            (None, Some(digits), None) => {
+                hex::decode(digits).map_err(|error| BytesError::Hex { digits: digits.clone(), error })
+            }
             (None, None, Some(json)) => Ok(json.get().as_bytes().to_vec()),
-            _ => Err(r#"bytes are one of {"text": ..}, {"hex": ..}, {"json": ..}"#.into()),
+            _ => Err(BytesError::NotOne),
         }
     }
 }
 
-pub(super) fn optional(bytes: Option<&Bytes>) -> Result<Option<Vec<u8>>, String> {
+pub(super) fn optional(bytes: Option<&Bytes>) -> Result<Option<Vec<u8>>, BytesError> {
     bytes.map(Bytes::to_vec).transpose()
 }
 
-fn headers(named: &[NamedBytes]) -> Result<Headers, String> {
+fn headers(named: &[NamedBytes]) -> Result<Headers, BytesError> {
     let header = |(name, value): &NamedBytes| Ok((name.clone(), optional(value.as_ref())?));
     named.iter().map(header).collect()
 }
@@ -125,10 +159,10 @@ impl Input {
     ///
     /// # Errors
     /// When the tenant is none of the scenario's, or bytes are malformed.
-    pub fn record_headers(&self, scenario: &Scenario) -> Result<Headers, String> {
+    pub fn record_headers(&self, scenario: &Scenario) -> Result<Headers, StepError> {
         match &self.headers {
-            Some(own) => headers(own),
-            None => headers(scenario.tenant_headers(&self.tenant)?),
+            Some(own) => Ok(headers(own)?),
+            None => Ok(headers(scenario.tenant_headers(&self.tenant)?)?),
         }
     }
 }
@@ -136,16 +170,16 @@ impl Input {
 impl Scenario {
     /// # Errors
     /// When the tenant is none of the scenario's.
-    pub fn tenant_headers(&self, tenant: &str) -> Result<&[NamedBytes], String> {
+    pub fn tenant_headers(&self, tenant: &str) -> Result<&[NamedBytes], StepError> {
         let found = self.tenants.get(tenant).map(Vec::as_slice);
-        found.ok_or_else(|| format!("no tenant {tenant:?} in \"tenants\""))
+        found.ok_or_else(|| StepError::NoTenant(tenant.to_owned()))
     }
 
     /// The headers that an output of a step must carry, beside those that the host writes: sorted.
     ///
     /// # Errors
     /// As `tenant_headers`, or when bytes are malformed.
-    pub fn expected_headers(&self, input: &Input, output: &Output) -> Result<Headers, String> {
+    pub fn expected_headers(&self, input: &Input, output: &Output) -> Result<Headers, StepError> {
         let own = headers(&output.headers)?;
         let tenant = headers(self.tenant_headers(&input.tenant)?)?;
         let kept = tenant.iter().filter(|header| own.iter().all(|other| other.name != header.name));

@@ -6,5 +6,7 @@
 mod format;
 mod run;
 
-pub use format::{Bytes, Input, NamedBytes, Output, Scenario, ScenarioConfig, Step, VectorError, parse};
+pub use format::{
+    Bytes, BytesError, Input, NamedBytes, Output, Scenario, ScenarioConfig, Step, StepError, VectorError, parse,
+};
 pub use run::{Failure, InstanceReuse, Report, run};

@@ -2,8 +2,10 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::format::{Scenario, Step, VectorError, optional};
-use crate::record::{Class, Coordinates, DeadLetter, Header, Outgoing, OutputLimits, OutputRules, Record};
+use super::format::{Scenario, Step, StepError, VectorError, optional};
+use crate::record::{
+    Class, Coordinates, DeadLetter, Header, Offset, Outgoing, OutputLimits, OutputRules, Record, Timestamp,
+};
 use crate::routing::Release;
 use crate::state::{Shard, StateLimits};
 use crate::worker::{Answers, BatchLimits, Call, Need, Plugins, Query, StartFrom, Verdict, WorkerConfig, process};
@@ -48,9 +50,10 @@ pub fn run(
     let mut bench = Bench { scenario, rules: rules(scenario), release, shard: Shard::default(), instances };
     let mut report = Report { passed: 0, failures: Vec::new() };
     for (index, step) in scenario.steps.iter().enumerate() {
-        let failure = bench.step(index, step, plugins).map_err(|problem| VectorError::Scenario {
+        let failure = bench.step(index, step, plugins).map_err(|error| VectorError::Step {
             scenario: scenario.name.clone(),
-            problem: format!("step {index}: {problem}"),
+            step: index,
+            error,
         })?;
         match failure {
             None => report.passed += 1,
@@ -83,20 +86,23 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    fn step(&mut self, index: usize, step: &Step, plugins: &mut impl Plugins) -> Result<Option<Failure>, String> {
+    fn step(&mut self, index: usize, step: &Step, plugins: &mut impl Plugins) -> Result<Option<Failure>, StepError> {
         let (input, manifest) = (&step.input, &self.release.manifest);
         if !manifest.consumes.contains(&input.topic) {
-            let known = manifest.consumes.join(", ");
-            return Err(format!("{} consumes {known}, not {:?}", manifest.name, input.topic));
+            return Err(StepError::NotConsumed {
+                plugin: manifest.name.clone(),
+                consumes: manifest.consumes.join(", "),
+                topic: input.topic.clone(),
+            });
         }
-        let offset = i64::try_from(index).map_err(|error| error.to_string())?;
+        let offset = Offset::try_from(index)?;
         let record = Record {
             key: optional(input.key.as_ref())?,
             value: optional(input.value.as_ref())?,
             headers: input.record_headers(self.scenario)?,
-            timestamp: Some(offset),
+            timestamp: Some(Timestamp::from_millis(offset.get())),
         };
-        let source = Coordinates { topic: input.topic.as_str().into(), partition: 0, offset };
+        let source = Coordinates { topic: input.topic.as_str().into(), partition: 0.into(), offset };
         let expected = self.expected(step)?;
         let actual = match self.verdict(&record, &source, plugins) {
             Ok(outputs) => describe(outputs.into_iter().map(|o| (o.topic.to_string(), visible(o.record)))),
@@ -107,7 +113,7 @@ impl Bench<'_> {
         Ok((actual != expected).then_some(Failure { step: index, input, expected, actual }))
     }
 
-    fn expected(&self, step: &Step) -> Result<String, String> {
+    fn expected(&self, step: &Step) -> Result<String, StepError> {
         if let Some(hint) = &step.dead_letter {
             return Ok(format!("dead letter ({hint})\n"));
         }
@@ -120,7 +126,7 @@ impl Bench<'_> {
             };
             Ok((output.topic.clone(), record))
         });
-        Ok(describe(outputs.collect::<Result<Vec<_>, String>>()?))
+        Ok(describe(outputs.collect::<Result<Vec<_>, StepError>>()?))
     }
 
     /// What the worker would decide, with the scenario's answers.
@@ -202,7 +208,7 @@ mod tests {
     use crate::routing::Manifest;
     use crate::routing::{Digest, Routing};
     use crate::state::TenantState;
-    use crate::worker::Outcome;
+    use crate::worker::{MigrateError, Outcome};
 
     /// Counts its messages in its state; knows the lookup source `names`.
     struct Counter;
@@ -212,7 +218,7 @@ mod tests {
             None
         }
 
-        fn migrate(&mut self, _: &Arc<Release>, _: &Tenant, _: u32, _: &mut TenantState) -> Result<(), String> {
+        fn migrate(&mut self, _: &Arc<Release>, _: &Tenant, _: u32, _: &mut TenantState) -> Result<(), MigrateError> {
             unreachable!("nothing here has two versions")
         }
 

@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
-use super::broker::{Broker, NotNow, Partition, Restored, Start};
+use super::broker::{Broker, Cause, NotNow, Partition, Restored, Start};
 use super::config::{StartFrom, WorkerConfig};
+use crate::record::{Offset, ShardId};
 use crate::state::Shard;
 
 /// The pause before a question is asked again that could not be answered: each may hold up the worker's other work.
@@ -24,7 +25,7 @@ enum Phase {
     Assigned,
     /// The changelog is to be read as soon as it is stable up to here.
     Unstable {
-        end: i64,
+        end: Offset,
     },
     Restoring,
     Ready,
@@ -42,7 +43,7 @@ struct Owned {
 
 impl Owned {
     /// Goes on towards reading the changelog; false: an open transaction in it is waited for.
-    fn start_restore(&mut self, shard: i32, broker: &mut impl Broker) -> Result<bool, NotNow> {
+    fn start_restore(&mut self, shard: ShardId, broker: &mut impl Broker) -> Result<bool, NotNow> {
         if self.phase == Phase::Assigned {
             self.phase = Phase::Unstable { end: broker.changelog_end(shard)? };
         }
@@ -65,12 +66,12 @@ pub(super) struct Assignment {
     arriving: BTreeSet<Partition>,
     /// Sources that begin at the log's end: the group has no offset for them yet, and what comes before it has one would be
     /// passed over by the next owner.
-    initial_offsets: BTreeMap<Partition, i64>,
+    initial_offsets: BTreeMap<Partition, Offset>,
     sources: BTreeSet<Partition>,
-    shards: BTreeMap<i32, Owned>,
+    shards: BTreeMap<ShardId, Owned>,
     halted: BTreeMap<Partition, String>,
     /// What the last attempt to go on is waiting for, to be told once.
-    waiting: Option<String>,
+    waiting: Option<Cause>,
     /// When the next attempt is due.
     due: Duration,
 }
@@ -114,7 +115,7 @@ impl Assignment {
     }
 
     /// A shard's records are not read on before `wake`, and then from this one on.
-    pub(super) fn wait(&mut self, shard: i32, offset: i64, broker: &mut impl Broker) {
+    pub(super) fn wait(&mut self, shard: ShardId, offset: Offset, broker: &mut impl Broker) {
         let Some(owned) = self.shards.get_mut(&shard).filter(|owned| owned.phase == Phase::Ready) else { return };
         owned.phase = Phase::Waiting;
         broker.pause(&[Partition::Shard(shard)]);
@@ -142,7 +143,7 @@ impl Assignment {
     }
 
     /// The state of a shard whose records may be processed.
-    pub(super) fn ready(&mut self, shard: i32) -> Option<&mut Shard> {
+    pub(super) fn ready(&mut self, shard: ShardId) -> Option<&mut Shard> {
         self.shards.get_mut(&shard).filter(|owned| owned.phase == Phase::Ready).map(|owned| &mut owned.state)
     }
 
@@ -152,7 +153,7 @@ impl Assignment {
     }
 
     /// Where sources begin that have no offset yet: to be committed with the next transaction.
-    pub(super) fn initial_offsets(&self) -> &BTreeMap<Partition, i64> {
+    pub(super) fn initial_offsets(&self) -> &BTreeMap<Partition, Offset> {
         &self.initial_offsets
     }
 
@@ -189,7 +190,7 @@ impl Assignment {
         for (partition, committed) in partitions.into_iter().zip(offsets) {
             let bounds = broker.log_bounds(partition)?;
             if let Some(why) = self.take(partition, committed, bounds, rules, broker) {
-                result = Err(NotNow(why));
+                result = Err(NotNow(why.into()));
             }
         }
         result
@@ -199,8 +200,8 @@ impl Assignment {
     fn take(
         &mut self,
         partition: Partition,
-        committed: Option<i64>,
-        bounds: Range<i64>,
+        committed: Option<Offset>,
+        bounds: Range<Offset>,
         rules: &WorkerConfig,
         broker: &mut impl Broker,
     ) -> Option<String> {
@@ -211,7 +212,7 @@ impl Assignment {
             Some(offset) if offset > bounds.end => return Some(beyond_log_end(partition, offset, bounds.end)),
             Some(offset) => (offset, None),
             // Only what is committed is ever deleted from it.
-            None if is_shard && bounds.start > 0 => {
+            None if is_shard && bounds.start > Offset::ZERO => {
                 (bounds.end, Some(lost_offset("processed records were deleted from it")))
             }
             None if is_shard || rules.start_from == StartFrom::Earliest => (bounds.start, None),
@@ -249,7 +250,7 @@ impl Assignment {
         let mut result = Ok(());
         for (shard, owned) in &mut self.shards {
             if !owned.start_restore(*shard, broker)? {
-                result = Err(NotNow(format!("an open transaction in the changelog of shard {shard}")));
+                result = Err(NotNow(format!("an open transaction in the changelog of shard {shard}").into()));
             }
         }
         result
@@ -265,7 +266,7 @@ impl Assignment {
                 Restored::Record { shard, key, value } => {
                     let Some(owned) = self.shards.get_mut(&shard) else { continue };
                     if let Err(error) = owned.state.restore(&key, value) {
-                        tracing::warn!(shard, "left out of the restored state: {error}");
+                        tracing::warn!(shard = shard.get(), "left out of the restored state: {error}");
                     }
                 }
                 Restored::End { shard } => self.restored(shard, broker),
@@ -273,7 +274,7 @@ impl Assignment {
         }
     }
 
-    fn restored(&mut self, shard: i32, broker: &mut impl Broker) {
+    fn restored(&mut self, shard: ShardId, broker: &mut impl Broker) {
         let Some(owned) = self.shards.get_mut(&shard).filter(|owned| owned.phase == Phase::Restoring) else { return };
         broker.stop_restore(shard);
         if !owned.has_offset && !owned.state.is_empty() {
@@ -282,7 +283,7 @@ impl Assignment {
             return;
         }
         owned.phase = Phase::Ready;
-        tracing::debug!(shard, tenants = owned.state.len(), "shard restored");
+        tracing::debug!(shard = shard.get(), tenants = owned.state.len(), "shard restored");
         broker.resume(&[Partition::Shard(shard)]);
     }
 }
@@ -294,14 +295,14 @@ fn lost_offset(traces: &str) -> String {
     )
 }
 
-fn below_log_start(offset: i64, start: i64) -> String {
+fn below_log_start(offset: Offset, start: Offset) -> String {
     format!(
         "the group's committed offset {offset} is below the log's start {start}: records were deleted before they were \
          processed. Set the group's offset of this partition to where processing shall go on, and restart"
     )
 }
 
-fn beyond_log_end(partition: Partition, offset: i64, end: i64) -> String {
+fn beyond_log_end(partition: Partition, offset: Offset, end: Offset) -> String {
     format!(
         "the group's committed offset {offset} of {partition:?} is beyond the log's end {end}. If the topic was deleted and \
          made anew, set the group's offset of this partition to where processing shall go on"

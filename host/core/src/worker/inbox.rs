@@ -5,10 +5,9 @@ use std::time::Duration;
 use super::broker::{Consumed, Partition};
 use super::plugins::Answers;
 use super::process::Need;
-use crate::record::Position;
 use crate::record::{
-    Class, Coordinates, DeadLetter, Record, Repartitioned, Tenant, TenantId, Tenants, from_repartitioned, shard_of,
-    to_repartitioned,
+    Class, ControlPosition, Coordinates, DeadLetter, Offset, Record, Repartitioned, ShardId, Tenant, TenantId, Tenants,
+    Timestamp, from_repartitioned, shard_of, to_repartitioned,
 };
 
 /// A record that was read and is not yet committed. It stays here until its transaction is, so that an aborted batch
@@ -16,7 +15,7 @@ use crate::record::{
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) partition: Partition,
-    pub(super) offset: i64,
+    pub(super) offset: Offset,
     /// Of a source partition: already in the repartition topic's form, unless it is bound for the dead letters.
     pub(super) record: Record,
     /// Where it was first consumed.
@@ -25,12 +24,12 @@ pub(super) struct Pending {
     pub(super) tenant: Option<TenantId>,
     pub(super) fate: Disposition,
     /// The newest change of a route that its router knew of when it read it.
-    pub(super) routes: Option<Position>,
+    pub(super) routes: Option<ControlPosition>,
     pub(super) lookups: LookupProgress,
     /// Its outputs are flushed one by one: the broker has refused them, or only the batch that they made together.
     pub(super) one_by_one: bool,
-    /// Of the source record, in milliseconds since 1970.
-    timestamp: Option<i64>,
+    /// Of the source record.
+    timestamp: Option<Timestamp>,
     /// Bytes, as it was read.
     bytes: usize,
 }
@@ -38,8 +37,8 @@ pub(super) struct Pending {
 /// What is to be done with a record.
 #[derive(Debug)]
 pub(super) enum Disposition {
-    Repartition { shard: i32 },
-    Process { shard: i32, tenant: Arc<Tenant> },
+    Repartition { shard: ShardId },
+    Process { shard: ShardId, tenant: Arc<Tenant> },
     DeadLetter { letter: DeadLetter, minimal: bool },
 }
 
@@ -58,7 +57,7 @@ impl Pending {
     pub(super) fn new(
         consumed: Consumed,
         aliases: &[Arc<str>],
-        mut routes: Option<Position>,
+        mut routes: Option<ControlPosition>,
         shards: u32,
         tenants: &mut Tenants,
     ) -> Self {
@@ -93,7 +92,7 @@ impl Pending {
                     (record, source, fate)
                 }
                 Err((record, error)) => {
-                    let source = Coordinates { topic: Arc::from("repartition"), partition: index, offset };
+                    let source = Coordinates { topic: Arc::from("repartition"), partition: index.into(), offset };
                     let letter = DeadLetter::new(Class::Envelope, error.to_string());
                     (record, source, Disposition::DeadLetter { letter, minimal: false })
                 }
@@ -220,7 +219,7 @@ impl Inbox {
     }
 
     /// Forgets the records of a partition. Gives the offset of the first of them.
-    pub(super) fn rewind(&mut self, partition: Partition) -> Option<i64> {
+    pub(super) fn rewind(&mut self, partition: Partition) -> Option<Offset> {
         let queues = self.route.iter().chain(&self.process);
         let first = queues.filter(|pending| pending.partition == partition).map(|pending| pending.offset).min();
         self.drop_partitions(&[partition]);

@@ -1,9 +1,21 @@
 //! Lookup sources, as the worker needs them.
 
+use std::error::Error;
 use std::time::Duration;
 
 use super::plugins::Query;
 use crate::record::Tenant;
+
+/// Why a lookup has no answer, for its message's dead letter.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct LookupError(Box<dyn Error + Send + Sync>);
+
+impl LookupError {
+    pub fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self(cause.into())
+    }
+}
 
 /// Where answers to lookups come from.
 pub trait Lookups {
@@ -22,5 +34,5 @@ pub trait Lookups {
         query: &Query,
         attempt: u32,
         budget: Duration,
-    ) -> Result<Option<Vec<u8>>, String>;
+    ) -> Result<Option<Vec<u8>>, LookupError>;
 }

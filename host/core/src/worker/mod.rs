@@ -19,11 +19,13 @@ mod resolve_lookups;
 mod step;
 mod transaction;
 
-pub use broker::{Broker, Consumed, Destination, Event, Fault, NotNow, Partition, Restored, Start};
+pub use broker::{
+    Broker, Cause, Consumed, Destination, Event, Fault, KafkaErrorCode, NotNow, Partition, Restored, Start,
+};
 pub use config::{BatchLimits, StartFrom, WorkerConfig};
-pub use lookups::Lookups;
-pub use observer::Observer;
-pub use plugins::{Answers, Call, Outcome, Plugins, Query};
+pub use lookups::{LookupError, Lookups};
+pub use observer::{Observer, Settled};
+pub use plugins::{Answers, Call, MigrateError, Outcome, Plugins, Query};
 pub(crate) use process::process;
 pub use process::{Need, Verdict};
 pub use step::{FatalError, Next, Worker};

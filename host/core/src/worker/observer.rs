@@ -2,11 +2,22 @@ use super::process::Verdict;
 use crate::record::{Coordinates, TenantId};
 use crate::routing::{Digest, Release};
 
+/// A message that has its verdict.
+#[derive(Debug, Clone, Copy)]
+pub struct Settled<'a> {
+    /// Where its record was first consumed.
+    pub origin: &'a Coordinates,
+    /// `None`: it could not be decoded.
+    pub tenant: Option<&'a TenantId>,
+    /// `None`: no release was called.
+    pub release: Option<&'a Release>,
+    pub verdict: &'a Verdict,
+}
+
 /// Told of what a worker does; changes nothing. The default does not look.
 pub trait Observer {
-    /// A message has its verdict, in the transaction that is open. `by`: its tenant, where it could be decoded, and the
-    /// release that was called, if one was.
-    fn settled(&mut self, _source: &Coordinates, _by: (Option<&TenantId>, Option<&Release>), _verdict: &Verdict) {}
+    /// A message has its verdict, in the transaction that is open.
+    fn settled(&mut self, _message: Settled<'_>) {}
 
     /// A tenant does not run the release that its route says, but stays on the one that it ran last.
     fn stays(&mut self, _tenant: &TenantId, _wanted: Digest, _on: Digest, _why: &str) {}

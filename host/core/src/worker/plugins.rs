@@ -62,6 +62,19 @@ pub enum Outcome {
     Missing(Query),
 }
 
+/// Why a release did not migrate a tenant's state.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MigrateError {
+    #[error("{release} does not take over state of version {from}")]
+    Version { release: String, from: u32 },
+    /// The plugin says that it cannot.
+    #[error("{0}")]
+    Rejected(String),
+    /// The call went over a limit or trapped.
+    #[error("{0}")]
+    Failed(DeadLetter),
+}
+
 /// The plugins of one worker. Whatever a call does to `state` is the message's staged layer; the caller drops it unless
 /// the outcome is `Outputs`. After any other outcome the next call of the tenant runs in a fresh instance.
 pub trait Plugins {
@@ -84,7 +97,7 @@ pub trait Plugins {
         tenant: &Tenant,
         from: u32,
         state: &mut TenantState,
-    ) -> Result<(), String>;
+    ) -> Result<(), MigrateError>;
 
     /// The tenant's next call runs in a fresh instance: its transaction was aborted.
     fn discard(&mut self, tenant: &TenantId);

@@ -9,10 +9,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::observer::Observer;
-use super::plugins::Plugins;
+use super::plugins::{MigrateError, Plugins};
 use super::process::Verdict;
-use crate::record::Position;
-use crate::record::{Class, DeadLetter, Tenant, TenantId};
+use crate::record::{Class, ControlPosition, DeadLetter, Tenant, TenantId};
 use crate::routing::{Digest, LastRun, OnFailure, Release, Routing, Target};
 use crate::state::TenantState;
 
@@ -26,7 +25,16 @@ pub(super) struct Releases {
     /// Decided at a tenant's first message since the routing was taken.
     decided: HashMap<TenantId, Decided>,
     /// Releases that failed to migrate a tenant's state, as it was left by what it ran: not tried again for each routing.
-    refused: HashMap<TenantId, (Digest, Option<LastRun>, String)>,
+    refused: HashMap<TenantId, RefusedMigration>,
+}
+
+/// A release that failed to migrate a tenant's state.
+#[derive(Debug)]
+struct RefusedMigration {
+    release: Digest,
+    /// What the state was left by.
+    left_by: Option<LastRun>,
+    why: String,
 }
 
 /// What a tenant runs.
@@ -42,6 +50,15 @@ struct Decided {
 struct Fallback {
     wanted: Digest,
     why: String,
+}
+
+/// What of a message decides whether its tenant's release handles it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MessageOrigin<'a> {
+    /// Of its topic.
+    pub(super) alias: &'a str,
+    /// The newest change of a route that was known to the worker that repartitioned it.
+    pub(super) routes: Option<ControlPosition>,
 }
 
 /// What is to be done with a message.
@@ -70,28 +87,27 @@ impl Releases {
 
     /// Why this release failed to migrate what the tenant has, when that has been tried.
     fn refusal(&self, release: &Release, tenant: &Tenant, ran: Option<LastRun>) -> Option<String> {
-        let (refused, left_by, why) = self.refused.get(&tenant.id)?;
-        (*refused == release.digest && *left_by == ran).then(|| why.clone())
+        let refused = self.refused.get(&tenant.id)?;
+        (refused.release == release.digest && refused.left_by == ran).then(|| refused.why.clone())
     }
 
     /// `Routing::changed` of the routing that the worker goes by.
-    pub(super) fn routes_changed(&self) -> Option<Position> {
+    pub(super) fn routes_changed(&self) -> Option<ControlPosition> {
         self.routing.changed()
     }
 
-    /// The release that handles the tenant's next message; its state has been made to fit. Of the message it takes the topic,
-    /// and the newest change of a route that its router knew of.
+    /// The release that handles the tenant's next message; its state has been made to fit.
     ///
     /// # Errors
     /// Why the tenant has to wait for another routing. What its release staged when it took over stays staged.
     pub(super) fn choose(
         &mut self,
         tenant: &Tenant,
-        (topic, routes): (&str, Option<Position>),
+        message: MessageOrigin<'_>,
         state: &mut TenantState,
         plugins: &mut impl Plugins,
         observer: &mut impl Observer,
-    ) -> Result<ChosenRelease, String> {
+    ) -> Result<ChosenRelease, Waits> {
         let decided = match self.decided.get(&tenant.id) {
             Some(decided) => Ok(decided.clone()),
             None => self.decide(tenant, state, plugins, observer).inspect(|decided| {
@@ -99,19 +115,19 @@ impl Releases {
             }),
         };
         let chosen = decided.and_then(|decided| {
-            let consumes = decided.release.consumes(topic);
-            let not_consumed = if consumes { None } else { Some(self.pass_over(&decided, topic, routes)?) };
+            let consumes = decided.release.consumes(message.alias);
+            let not_consumed = if consumes { None } else { Some(self.pass_over(&decided, message)?) };
             Ok(ChosenRelease { release: decided.release, not_consumed })
         });
-        chosen.map_err(|Waits { why, missing_release }| {
-            tracing::warn!(tenant = %tenant.id, "messages wait: {why}");
-            observer.waits(&tenant.id, missing_release, &why);
-            why
+        chosen.inspect_err(|waits| {
+            tracing::warn!(tenant = %tenant.id, "messages wait: {waits}");
+            observer.waits(&tenant.id, waits.missing_release, &waits.why);
         })
     }
 
     /// What becomes of a message whose topic the tenant's release does not consume.
-    fn pass_over(&self, decided: &Decided, topic: &str, routes: Option<Position>) -> Result<Verdict, Waits> {
+    fn pass_over(&self, decided: &Decided, message: MessageOrigin<'_>) -> Result<Verdict, Waits> {
+        let MessageOrigin { alias: topic, routes } = message;
         // By the routes that its router knew it may be that the tenant's release does.
         if let Some(routes) = routes.filter(|routes| !self.routing.has_read(*routes)) {
             let why = format!(
@@ -150,12 +166,12 @@ impl Releases {
     ) -> Result<Decided, Waits> {
         let waits = |why: String| Waits { why, missing_release: None };
         let ran = state.host_entry(LastRun::KEY).and_then(LastRun::decode);
-        if let Some(ran) = &ran
-            && !self.routing.has_read(ran.route)
+        if let Some(route) = ran.and_then(|ran| ran.route)
+            && !self.routing.has_read(route)
         {
             return Err(waits(format!(
                 "it last ran by a route at offset {} of the control topic, which has not been read that far here",
-                ran.route.offset
+                route.offset
             )));
         }
         let (target, route) = self.routing.target(&tenant.id);
@@ -171,10 +187,10 @@ impl Releases {
                 }
                 (release, previous, why)
             }
-            Target::Run(release) => match self
-                .refusal(release, tenant, ran)
-                .map_or_else(|| take_over(release, tenant, ran.as_ref(), state, plugins), Err)
-            {
+            Target::Run(release) => match self.refusal(release, tenant, ran).map_or_else(
+                || take_over(release, tenant, ran.as_ref(), state, plugins).map_err(|error| error.to_string()),
+                Err,
+            ) {
                 Ok(()) => {
                     let now = LastRun { release: release.digest, state_version: release.manifest.state_version, route };
                     if ran.is_none_or(|ran| ran != now) {
@@ -187,7 +203,8 @@ impl Releases {
                     observer.refused(&tenant.id, &release, &why);
                     let found = ran.map_or(FIRST_LAYOUT, |ran| ran.state_version);
                     if release.migrates.contains(&found) {
-                        self.refused.insert(tenant.id.clone(), (release.digest, ran, why.clone()));
+                        let refused = RefusedMigration { release: release.digest, left_by: ran, why: why.clone() };
+                        self.refused.insert(tenant.id.clone(), refused);
                     }
                     (release.digest, None, why)
                 }
@@ -214,9 +231,26 @@ impl Releases {
 }
 
 /// Why a tenant has to wait, and the release that it could stay on, if that were ready.
-struct Waits {
+#[derive(Debug, thiserror::Error)]
+#[error("{why}")]
+pub(super) struct Waits {
     why: String,
     missing_release: Option<Digest>,
+}
+
+/// Why a release cannot take over a tenant's state.
+#[derive(Debug, thiserror::Error)]
+enum TakeOverError {
+    #[error("{release} has state version {wanted} and cannot take over version {found}, which the tenant's state has")]
+    Version { release: String, wanted: u32, found: u32 },
+    #[error("{release} failed to migrate the tenant's state from version {found} to {wanted}: {error}")]
+    Migration {
+        release: String,
+        wanted: u32,
+        found: u32,
+        #[source]
+        error: MigrateError,
+    },
 }
 
 /// Makes the tenant's state one of the release's layout.
@@ -226,7 +260,7 @@ fn take_over(
     ran: Option<&LastRun>,
     state: &mut TenantState,
     plugins: &mut impl Plugins,
-) -> Result<(), String> {
+) -> Result<(), TakeOverError> {
     let wanted = release.manifest.state_version;
     let found = match ran {
         Some(ran) => ran.state_version,
@@ -237,10 +271,7 @@ fn take_over(
         return Ok(());
     }
     if !release.migrates.contains(&found) {
-        return Err(format!(
-            "{} has state version {wanted} and cannot take over version {found}, which the tenant's state has",
-            title(release)
-        ));
+        return Err(TakeOverError::Version { release: title(release), wanted, found });
     }
     match plugins.migrate(release, tenant, found, state) {
         Ok(()) => {
@@ -248,12 +279,9 @@ fn take_over(
             tracing::info!(tenant = %tenant.id, "state migrated from version {found} to {wanted} by {}", title(release));
             Ok(())
         }
-        Err(why) => {
+        Err(error) => {
             state.reject_message();
-            Err(format!(
-                "{} failed to migrate the tenant's state from version {found} to {wanted}: {why}",
-                title(release)
-            ))
+            Err(TakeOverError::Migration { release: title(release), wanted, found, error })
         }
     }
 }

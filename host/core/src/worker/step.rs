@@ -3,17 +3,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::assignment::Assignment;
-use super::broker::{Broker, Consumed, Destination, Event, Fault, Partition};
+use super::broker::{Broker, Cause, Consumed, Destination, Event, Fault, Partition};
 use super::config::{BatchLimits, WorkerConfig};
 use super::inbox::{Disposition, Inbox, Pending, Verb};
 use super::lookups::Lookups;
-use super::observer::Observer;
+use super::observer::{Observer, Settled};
 use super::plugins::{Call, Plugins};
 use super::process::{Need, Verdict, process};
-use super::releases::{ChosenRelease, Releases};
+use super::releases::{ChosenRelease, MessageOrigin, Releases};
 use super::resolve_lookups::answer;
 use super::transaction::{Failure, Receipt, Transaction, again};
-use crate::record::{DeadLetter, Record, Tenants};
+use crate::record::{DeadLetter, Record, ShardId, Tenants};
 use crate::state::Shard;
 
 /// How long an idle worker waits for events before it returns to its driver.
@@ -39,9 +39,9 @@ pub enum FatalError {
         "another process took over this instance's identity ({0}). Two processes with the same instance id fence each \
          other: give each its own (--instance)"
     )]
-    Fenced(String),
+    Fenced(Cause),
     #[error("the dead-letter topic refuses even a record without key and value, so nothing can be settled: {0}")]
-    DeadLettersRefused(String),
+    DeadLettersRefused(Cause),
 }
 
 /// One worker: one consumer, one transactional producer, the source partitions and shards assigned to it.
@@ -76,9 +76,9 @@ pub struct Worker<B, P, L, O = ()> {
 /// What a batch did to the records at the front of its queue.
 struct Batch {
     done: usize,
-    shards: BTreeSet<i32>,
+    shards: BTreeSet<ShardId>,
     /// The shard of the record after these, when its tenant cannot go on.
-    waits: Option<i32>,
+    waits: Option<ShardId>,
 }
 
 impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
@@ -176,7 +176,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
 
     /// Reads a shard again, from its first record that is not settled on, once there is another routing: its tenant cannot
     /// go on, and one committed offset cannot say that others of the shard have.
-    fn rewind(&mut self, shard: i32) {
+    fn rewind(&mut self, shard: ShardId) {
         if let Some(offset) = self.inbox.rewind(Partition::Shard(shard)) {
             self.ownership.wait(shard, offset, &mut self.broker);
         }
@@ -253,7 +253,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                     return Ok(());
                 }
                 Event::Failed(why) => {
-                    self.restart = Some(why);
+                    self.restart = Some(why.text);
                     return Ok(());
                 }
             }
@@ -283,7 +283,8 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                 Disposition::Repartition { shard } => txn.send(Destination::Shard(*shard), &pending.record),
                 Disposition::DeadLetter { letter, minimal } => {
                     let verdict = Verdict::DeadLetter(letter.clone());
-                    self.observer.settled(&pending.source, (pending.tenant.as_ref(), None), &verdict);
+                    let (origin, tenant) = (&pending.source, pending.tenant.as_ref());
+                    self.observer.settled(Settled { origin, tenant, release: None, verdict: &verdict });
                     send_dead_letter(&mut txn, letter, *minimal, pending)
                 }
                 Disposition::Process { shard, tenant } => {
@@ -293,7 +294,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                     let (plugins, observer) = (&mut self.plugins, &mut self.observer);
                     batch.shards.insert(*shard);
                     let state = state.tenant(&tenant.id);
-                    let message = (&*pending.source.topic, pending.routes);
+                    let message = MessageOrigin { alias: &pending.source.topic, routes: pending.routes };
                     let chosen = self.releases.choose(tenant, message, state, plugins, observer);
                     let Ok(ChosenRelease { release, not_consumed }) = chosen else {
                         // Of what the release staged the same is true as of a message's that waits for a lookup.
@@ -330,8 +331,9 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                         pending.lookups.need = Some(need);
                         break;
                     }
-                    self.observer.settled(&pending.source, (Some(&tenant.id), Some(&release)), &verdict);
-                    match &verdict {
+                    let (origin, tenant, verdict) = (&pending.source, Some(&tenant.id), &verdict);
+                    self.observer.settled(Settled { origin, tenant, release: Some(&release), verdict });
+                    match verdict {
                         Verdict::Outputs(outputs) => outputs.iter().try_for_each(|output| {
                             txn.send(Destination::Output(&output.topic), &output.record)?;
                             if one_by_one { txn.flush() } else { Ok(()) }
@@ -412,7 +414,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
             Fault::Refused(why) if batch.done <= 1 => {
                 let head = self.inbox.queue(verb).front_mut();
                 if let Some(head) = head
-                    && !head.refused(why)
+                    && !head.refused(&why.text)
                 {
                     return Err(FatalError::DeadLettersRefused(why.clone()));
                 }

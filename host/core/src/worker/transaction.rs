@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::broker::{Broker, Destination, Fault, Partition};
-use crate::record::Record;
+use super::broker::{Broker, Cause, Destination, Fault, Partition};
+use crate::record::{Offset, Record};
 
 /// How long a transaction may be open (`transaction.timeout.ms`). A call that says «again» for longer has an unknown
 /// outcome.
@@ -23,16 +23,16 @@ pub(super) enum Failure {
     /// Nothing of it is visible, nor will be once the next producer has its epoch. The batch runs again.
     Aborted { fault: Fault, renew: bool },
     /// It may be committed, or not, and others may have taken over: only what Kafka holds can tell.
-    Unclear(String),
+    Unclear(Cause),
     /// Our identity is somebody else's.
-    Fenced(String),
+    Fenced(Cause),
 }
 
 /// An open transaction.
 pub(super) struct Transaction<'a, B: Broker> {
     broker: &'a mut B,
     began: Duration,
-    offsets: BTreeMap<Partition, i64>,
+    offsets: BTreeMap<Partition, Offset>,
 }
 
 impl<'a, B: Broker> Transaction<'a, B> {
@@ -66,12 +66,12 @@ impl<'a, B: Broker> Transaction<'a, B> {
     }
 
     /// The record at `offset` is done with.
-    pub(super) fn consumed(&mut self, partition: Partition, offset: i64) {
-        self.offsets.insert(partition, offset + 1);
+    pub(super) fn consumed(&mut self, partition: Partition, offset: Offset) {
+        self.offsets.insert(partition, offset.next());
     }
 
     /// The partition is read from this offset on.
-    pub(super) fn starts_at(&mut self, partition: Partition, offset: i64) {
+    pub(super) fn starts_at(&mut self, partition: Partition, offset: Offset) {
         self.offsets.entry(partition).or_insert(offset);
     }
 
@@ -129,10 +129,11 @@ impl<B: Broker> Transaction<'_, B> {
     /// The coordinator ends what is open for too long, with an epoch of its own: whoever was stopped in the middle of a
     /// transaction is fenced by that, and may go on under its name. If somebody else has that name by now, one of the
     /// two is fenced again, in a transaction that is not old.
-    fn fenced(&self, why: String) -> Failure {
+    fn fenced(&self, why: Cause) -> Failure {
         let open = self.broker.now().saturating_sub(self.began);
         if open >= PATIENCE {
-            return Failure::Unclear(format!("the transaction was open for {open:.1?}, the broker ended it: {why}"));
+            let text = format!("the transaction was open for {open:.1?}, the broker ended it: {why}");
+            return Failure::Unclear(Cause { text, ..why });
         }
         Failure::Fenced(why)
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use switchboard_core::record::Timestamp;
 use switchboard_core::worker::{BatchLimits, WorkerConfig};
 
 use super::rig::{Rig, SHARD_A, SHARD_D, SOURCE, message, pairs, rules};
@@ -46,7 +47,7 @@ fn only_the_last_change_of_a_key_goes_to_the_changelog() {
     let mut rig = Rig::ready();
     rig.routed(&[("A", "count"), ("A", "count"), ("A", "count")]);
     rig.run();
-    let counts: Vec<_> = rig.kafka().changelogs[&0].iter().filter(|(key, _)| key == b"A\0n").cloned().collect();
+    let counts: Vec<_> = rig.kafka().changelogs[&0.into()].iter().filter(|(key, _)| key == b"A\0n").cloned().collect();
     assert_eq!(counts, [(b"A\0n".to_vec(), Some(b"3".to_vec()))]);
 }
 
@@ -88,7 +89,7 @@ fn what_has_waited_longest_goes_first() {
         rig.routed(&[("A", "count"); 2]);
         rig.produce(&[("D", "count"); 2]);
         for record in rig.kafka().logs.get_mut(&SOURCE).unwrap() {
-            record.timestamp = Some(source);
+            record.timestamp = Some(Timestamp::from_millis(source));
         }
         rig.run();
         assert_eq!(verbs(&rig)[0], first);
@@ -103,7 +104,7 @@ fn records_whose_timestamps_are_always_older_do_not_starve_others() {
     rig.routed(&[("A", "count"); 10]);
     rig.produce(&[("D", "count"); 2]);
     for record in rig.kafka().logs.get_mut(&SOURCE).unwrap() {
-        record.timestamp = Some(8);
+        record.timestamp = Some(Timestamp::from_millis(8));
     }
     rig.run();
     let verbs = verbs(&rig);

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use switchboard_core::record::Record;
+use switchboard_core::record::{Offset, Record, ShardId};
 use switchboard_core::worker::{Broker, Consumed, Destination, Event, Fault, NotNow, Partition, Restored, Start};
 
 /// What a failing call does to the broker.
@@ -32,7 +32,7 @@ pub(crate) type Entry = (Vec<u8>, Option<Vec<u8>>);
 #[derive(Debug, Clone, Default)]
 struct Open {
     records: Vec<(String, Record)>,
-    offsets: BTreeMap<Partition, i64>,
+    offsets: BTreeMap<Partition, Offset>,
 }
 
 /// Everything that tests set up and look at.
@@ -46,14 +46,14 @@ pub(crate) struct Kafka {
     /// The partitions that a member which joins anew is given.
     pub(crate) assignment: Vec<Partition>,
     pub(crate) logs: BTreeMap<Partition, Vec<Record>>,
-    pub(crate) log_starts: BTreeMap<Partition, i64>,
-    pub(crate) committed: BTreeMap<Partition, i64>,
+    pub(crate) log_starts: BTreeMap<Partition, Offset>,
+    pub(crate) committed: BTreeMap<Partition, Offset>,
     /// Where fetching goes on, and whether it is paused.
-    positions: BTreeMap<Partition, (i64, bool)>,
-    pub(crate) changelogs: BTreeMap<i32, Vec<Entry>>,
+    positions: BTreeMap<Partition, (Offset, bool)>,
+    pub(crate) changelogs: BTreeMap<ShardId, Vec<Entry>>,
     /// Records of a predecessor's open transaction in the changelogs.
-    pub(crate) unstable: BTreeMap<i32, i64>,
-    restoring: BTreeMap<i32, usize>,
+    pub(crate) unstable: BTreeMap<ShardId, usize>,
+    restoring: BTreeMap<ShardId, usize>,
     /// Outputs and dead letters that read_committed readers see, by destination.
     pub(crate) visible: Vec<(String, Record)>,
     open: Option<Open>,
@@ -98,21 +98,21 @@ impl Kafka {
     }
 
     /// A predecessor of the same transactional id has died with these offsets pending.
-    pub(crate) fn leave_open(&mut self, offsets: &[(Partition, i64)]) {
+    pub(crate) fn leave_open(&mut self, offsets: &[(Partition, Offset)]) {
         self.open = Some(Open { records: Vec::new(), offsets: offsets.iter().copied().collect() });
     }
 
     /// How far a partition has been read.
     pub(crate) fn position(&self, partition: Partition) -> i64 {
-        self.positions[&partition].0
+        self.positions[&partition].0.get()
     }
 
-    fn end(&self, partition: Partition) -> i64 {
-        self.logs.get(&partition).map_or(0, |log| i64::try_from(log.len()).unwrap())
+    fn end(&self, partition: Partition) -> Offset {
+        Offset::try_from(self.logs.get(&partition).map_or(0, Vec::len)).unwrap()
     }
 
-    fn start(&self, partition: Partition) -> i64 {
-        self.log_starts.get(&partition).copied().unwrap_or(0)
+    fn start(&self, partition: Partition) -> Offset {
+        self.log_starts.get(&partition).copied().unwrap_or_default()
     }
 
     /// Notes a call; what its script says, time passing meanwhile.
@@ -125,7 +125,7 @@ impl Kafka {
     }
 
     fn ask(&mut self, name: &str, detail: &str) -> Result<(), NotNow> {
-        self.call(name, detail).map_or(Ok(()), |(_, fault)| Err(NotNow(fault.to_string())))
+        self.call(name, detail).map_or(Ok(()), |(_, fault)| Err(NotNow(fault.to_string().into())))
     }
 
     /// A call that changes the open transaction.
@@ -150,7 +150,10 @@ impl Kafka {
         let Open { records, offsets } = self.open.take().expect("only within a transaction");
         self.committed.extend(offsets);
         for (destination, record) in records {
-            match destination.split_once(' ').map(|(kind, index)| (kind, index.parse().unwrap())) {
+            match destination
+                .split_once(' ')
+                .map(|(kind, index)| (kind, ShardId::try_from(index.parse::<i32>().unwrap()).unwrap()))
+            {
                 Some(("shard", index)) => self.logs.entry(Partition::Shard(index)).or_default().push(record),
                 Some(("changelog", index)) => {
                     self.changelogs.entry(index).or_default().push((record.key.unwrap(), record.value));
@@ -199,17 +202,17 @@ impl Broker for FakeBroker {
             return event;
         }
         for (partition, (offset, paused)) in &mut kafka.positions {
-            let record = kafka.logs.get(partition).and_then(|log| log.get(usize::try_from(*offset).unwrap()));
+            let record = kafka.logs.get(partition).and_then(|log| log.get(usize::try_from(offset.get()).unwrap()));
             if let (false, Some(record)) = (*paused, record) {
-                *offset += 1;
-                return Event::Record(Consumed { partition: *partition, offset: *offset - 1, record: record.clone() });
+                let read = std::mem::replace(offset, offset.next());
+                return Event::Record(Consumed { partition: *partition, offset: read, record: record.clone() });
             }
         }
         kafka.now += wait;
         Event::Nothing
     }
 
-    fn stable_offsets(&mut self, partitions: &[Partition]) -> Result<Vec<Option<i64>>, NotNow> {
+    fn stable_offsets(&mut self, partitions: &[Partition]) -> Result<Vec<Option<Offset>>, NotNow> {
         let kafka = &mut *self.0.borrow_mut();
         kafka.ask("stable_offsets", &names(partitions.iter().copied()))?;
         let pending: BTreeSet<_> = kafka.open.iter().flat_map(|open| open.offsets.keys()).collect();
@@ -219,7 +222,7 @@ impl Broker for FakeBroker {
         Ok(partitions.iter().map(|partition| kafka.committed.get(partition).copied()).collect())
     }
 
-    fn log_bounds(&mut self, partition: Partition) -> Result<Range<i64>, NotNow> {
+    fn log_bounds(&mut self, partition: Partition) -> Result<Range<Offset>, NotNow> {
         let kafka = &mut *self.0.borrow_mut();
         kafka.ask("log_bounds", &name(partition))?;
         Ok(kafka.start(partition)..kafka.end(partition))
@@ -255,29 +258,29 @@ impl Broker for FakeBroker {
         }
     }
 
-    fn seek(&mut self, partition: Partition, offset: i64) {
+    fn seek(&mut self, partition: Partition, offset: Offset) {
         let kafka = &mut *self.0.borrow_mut();
         kafka.call("seek", &format!("{}@{offset}", name(partition)));
         kafka.positions.get_mut(&partition).expect("only what is assigned").0 = offset;
     }
 
-    fn changelog_end(&mut self, shard: i32) -> Result<i64, NotNow> {
+    fn changelog_end(&mut self, shard: ShardId) -> Result<Offset, NotNow> {
         let kafka = &mut *self.0.borrow_mut();
         kafka.ask("changelog_end", &shard.to_string())?;
-        let stable = kafka.changelogs.get(&shard).map_or(0, |log| i64::try_from(log.len()).unwrap());
-        Ok(stable + kafka.unstable.get(&shard).copied().unwrap_or(0))
+        let stable = kafka.changelogs.get(&shard).map_or(0, Vec::len);
+        Ok(Offset::try_from(stable + kafka.unstable.get(&shard).copied().unwrap_or(0)).unwrap())
     }
 
-    fn changelog_stable_bounds(&mut self, shard: i32) -> Result<Range<i64>, NotNow> {
+    fn changelog_stable_bounds(&mut self, shard: ShardId) -> Result<Range<Offset>, NotNow> {
         let kafka = &mut *self.0.borrow_mut();
         kafka.ask("changelog_stable_bounds", &shard.to_string())?;
-        Ok(0..kafka.changelogs.get(&shard).map_or(0, |log| i64::try_from(log.len()).unwrap()))
+        Ok(Offset::ZERO..Offset::try_from(kafka.changelogs.get(&shard).map_or(0, Vec::len)).unwrap())
     }
 
-    fn start_restore(&mut self, shard: i32, bounds: Range<i64>) {
+    fn start_restore(&mut self, shard: ShardId, bounds: Range<Offset>) {
         let kafka = &mut *self.0.borrow_mut();
         kafka.call("start_restore", &shard.to_string());
-        kafka.restoring.insert(shard, usize::try_from(bounds.start).unwrap());
+        kafka.restoring.insert(shard, usize::try_from(bounds.start.get()).unwrap());
     }
 
     fn poll_restore(&mut self, wait: Duration) -> Restored {
@@ -302,7 +305,7 @@ impl Broker for FakeBroker {
         }
     }
 
-    fn stop_restore(&mut self, shard: i32) {
+    fn stop_restore(&mut self, shard: ShardId) {
         let kafka = &mut *self.0.borrow_mut();
         kafka.call("stop_restore", &shard.to_string());
         kafka.restoring.remove(&shard);
@@ -348,7 +351,7 @@ impl Broker for FakeBroker {
         kafka.refused().map_or(Ok(()), Err)
     }
 
-    fn send_offsets(&mut self, offsets: &[(Partition, i64)]) -> Result<(), Fault> {
+    fn send_offsets(&mut self, offsets: &[(Partition, Offset)]) -> Result<(), Fault> {
         let detail: Vec<_> =
             offsets.iter().map(|(partition, offset)| format!("{}@{offset}", name(*partition))).collect();
         self.0.borrow_mut().transact("send_offsets", &detail.join(" "), |kafka| {

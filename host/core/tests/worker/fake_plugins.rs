@@ -6,11 +6,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use switchboard_core::record::{Class, Coordinates, DeadLetter, Headers, Outbound, Tenant, TenantId};
+use switchboard_core::record::{Class, DeadLetter, Headers, Outbound, Tenant, TenantId};
 use switchboard_core::routing::Manifest;
 use switchboard_core::routing::{Digest, Release, Routing};
 use switchboard_core::state::{StateLimits, TenantState};
-use switchboard_core::worker::{Answers, Call, Lookups, Observer, Outcome, Plugins, Query, Verdict};
+use switchboard_core::worker::{
+    Answers, Call, LookupError, Lookups, MigrateError, Observer, Outcome, Plugins, Query, Settled, Verdict,
+};
 
 use super::fake_broker::Kafka;
 
@@ -50,11 +52,17 @@ impl Plugins for FakePlugins {
     }
 
     /// Doubles the count and says from where it came; of tenants with `F` in their names it fails half way.
-    fn migrate(&mut self, _: &Arc<Release>, tenant: &Tenant, from: u32, state: &mut TenantState) -> Result<(), String> {
+    fn migrate(
+        &mut self,
+        _: &Arc<Release>,
+        tenant: &Tenant,
+        from: u32,
+        state: &mut TenantState,
+    ) -> Result<(), MigrateError> {
         let n: u32 = state.get("n").map_or(0, |n| std::str::from_utf8(n).unwrap().parse().unwrap());
         state.set("n", (n * 2).to_string().into_bytes(), &StateLimits::default()).unwrap();
         if tenant.id.as_str().contains('F') {
-            return Err("half way".into());
+            return Err(MigrateError::Rejected("half way".into()));
         }
         state.set("from", from.to_string().into_bytes(), &StateLimits::default()).unwrap();
         Ok(())
@@ -140,14 +148,21 @@ impl Lookups for FakeLookups {
         self.names.borrow().known.get(&query.key).map(|answer| Some(answer.as_bytes().to_vec()))
     }
 
-    fn fetch(&mut self, _: &Tenant, query: &Query, attempt: u32, budget: Duration) -> Result<Option<Vec<u8>>, String> {
+    fn fetch(
+        &mut self,
+        _: &Tenant,
+        query: &Query,
+        attempt: u32,
+        budget: Duration,
+    ) -> Result<Option<Vec<u8>>, LookupError> {
         let (kafka, names) = (&mut *self.kafka.borrow_mut(), &mut *self.names.borrow_mut());
         kafka.calls.push(format!("fetch {}", query.key));
         kafka.now += names.takes;
         names.asked.push((query.key.clone(), attempt));
         names.budgets.push(budget);
         let answer = names.answers.get_mut(&query.key).and_then(VecDeque::pop_front);
-        answer.unwrap_or(Err("no answer")).map(|answer| answer.map(|text| text.as_bytes().to_vec())).map_err(Into::into)
+        let answer = answer.unwrap_or(Err("no answer")).map_err(LookupError::new)?;
+        Ok(answer.map(|text| text.as_bytes().to_vec()))
     }
 }
 
@@ -155,14 +170,14 @@ impl Lookups for FakeLookups {
 pub(crate) struct Notes(pub(crate) Rc<RefCell<Vec<String>>>);
 
 impl Observer for Notes {
-    fn settled(&mut self, source: &Coordinates, (tenant, _): (Option<&TenantId>, Option<&Release>), verdict: &Verdict) {
+    fn settled(&mut self, Settled { origin, tenant, verdict, .. }: Settled<'_>) {
         let tenant = tenant.map_or("unknown", TenantId::as_str);
         let verdict = match verdict {
             Verdict::Outputs(outputs) => format!("{} outputs", outputs.len()),
             Verdict::DeadLetter(letter) => letter.class.to_string(),
             Verdict::Waits(_) => panic!("a message that waits is not settled"),
         };
-        self.0.borrow_mut().push(format!("{source} {tenant} {verdict}"));
+        self.0.borrow_mut().push(format!("{origin} {tenant} {verdict}"));
     }
 
     fn stays(&mut self, tenant: &TenantId, wanted: Digest, on: Digest, why: &str) {

@@ -33,8 +33,8 @@ fn state_that_another_owner_changed_meanwhile_is_read_anew() {
     rig.kafka().events.push_back(Event::Revoked(vec![SHARD_A]));
     rig.run();
     rig.routed(&[("A", "count"), ("A", "count")]);
-    rig.kafka().changelogs.get_mut(&0).unwrap().push((b"A\0n".to_vec(), Some(b"50".to_vec())));
-    rig.kafka().committed.insert(SHARD_A, 2);
+    rig.kafka().changelogs.get_mut(&0.into()).unwrap().push((b"A\0n".to_vec(), Some(b"50".to_vec())));
+    rig.kafka().committed.insert(SHARD_A, 2.into());
     rig.kafka().events.push_back(Event::Assigned(vec![SHARD_A]));
     rig.later();
     assert_eq!(rig.outputs(), ["A1", "A51"]);
@@ -96,7 +96,11 @@ fn a_consumer_that_cannot_start_tries_on() {
 fn a_record_of_a_partition_that_is_not_being_read_is_not_left_out() {
     let mut rig = Rig::with(rules(), &[SHARD_D]);
     rig.run();
-    rig.kafka().events.push_back(Event::Record(Consumed { partition: SOURCE, offset: 0, record: Record::default() }));
+    rig.kafka().events.push_back(Event::Record(Consumed {
+        partition: SOURCE,
+        offset: 0.into(),
+        record: Record::default(),
+    }));
     rig.run();
     assert_eq!(rig.count("restart"), 1);
 }

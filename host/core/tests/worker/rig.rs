@@ -5,10 +5,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use switchboard_core::record::Position;
 use switchboard_core::record::{
-    Coordinates, HeaderKind, Headers, OutputLimits, OutputRules, Record, TenantHeader, TenantId, TenantSchema,
-    shard_of, to_repartitioned,
+    ControlPosition, Coordinates, HeaderKind, Headers, Offset, OutputLimits, OutputRules, PartitionIndex, Record,
+    ShardId, TenantHeader, TenantId, TenantSchema, Timestamp, shard_of, to_repartitioned,
 };
 use switchboard_core::routing::Routing;
 use switchboard_core::state::StateLimits;
@@ -17,10 +16,10 @@ use switchboard_core::worker::{BatchLimits, Event, FatalError, Next, Partition, 
 use super::fake_broker::{FakeBroker, Kafka};
 use super::fake_plugins::{FakeLookups, FakePlugins, Names, Notes, release};
 
-pub(crate) const SOURCE: Partition = Partition::Source { topic: 0, index: 0 };
+pub(crate) const SOURCE: Partition = Partition::Source { topic: 0, index: PartitionIndex::new(0).unwrap() };
 /// The shards of the tenants `A` and `B`, and of `D`, as `tenants_and_their_shards` checks.
-pub(crate) const SHARD_A: Partition = Partition::Shard(0);
-pub(crate) const SHARD_D: Partition = Partition::Shard(1);
+pub(crate) const SHARD_A: Partition = Partition::Shard(ShardId::new(0).unwrap());
+pub(crate) const SHARD_D: Partition = Partition::Shard(ShardId::new(1).unwrap());
 
 /// More steps than any script here needs.
 const MOST_STEPS: usize = 200;
@@ -50,7 +49,7 @@ pub(crate) fn rules() -> WorkerConfig {
 
 pub(crate) fn message(tenant: &str, command: &str) -> Record {
     let headers = [("T", Some(tenant))].into_iter().collect();
-    Record { key: None, value: Some(command.into()), headers, timestamp: Some(7) }
+    Record { key: None, value: Some(command.into()), headers, timestamp: Some(Timestamp::from_millis(7)) }
 }
 
 pub(crate) fn text(record: &Record) -> String {
@@ -120,13 +119,16 @@ impl Rig {
     }
 
     /// The same from another topic, by a worker that knew of changes of routes up to this one.
-    pub(crate) fn routed_from(&self, alias: &str, routes: Option<Position>, messages: &[(&str, &str)]) {
+    pub(crate) fn routed_from(&self, alias: &str, routes: Option<ControlPosition>, messages: &[(&str, &str)]) {
         let mut kafka = self.kafka();
         for (tenant, command) in messages {
             let shard = Partition::Shard(shard_of(&TenantId::new(*tenant), 2));
             let log = kafka.logs.entry(shard).or_default();
-            let source =
-                Coordinates { topic: Arc::from(alias), partition: 0, offset: i64::try_from(log.len()).unwrap() };
+            let source = Coordinates {
+                topic: Arc::from(alias),
+                partition: 0.into(),
+                offset: Offset::try_from(log.len()).unwrap(),
+            };
             log.push(to_repartitioned(message(tenant, command), &source, routes));
         }
     }
@@ -194,7 +196,7 @@ impl Rig {
     }
 
     pub(crate) fn committed(&self, partition: Partition) -> Option<i64> {
-        self.kafka().committed.get(&partition).copied()
+        self.kafka().committed.get(&partition).copied().map(Offset::get)
     }
 }
 

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use switchboard_core::record::Position;
-use switchboard_core::record::{TenantId, from_repartitioned};
+use switchboard_core::record::{ControlPosition, ShardId, TenantId, TopicId, from_repartitioned};
 use switchboard_core::routing::{Availability, LastRun, OnFailure, Release, Route, RouteTable, Routing, Versioned};
 use switchboard_core::state::encode_key;
 use switchboard_core::worker::{Event, Fault, Partition};
@@ -15,16 +14,20 @@ use super::rig::{Rig, SHARD_A, SHARD_D, SOURCE, header, pairs, rules};
 
 const TOPIC: u64 = 9;
 
+fn position(topic: u64, offset: u32) -> ControlPosition {
+    ControlPosition { topic: Some(TopicId::new(topic)), offset: offset.into() }
+}
+
 /// Routes as they are at a place of the control topic: the default's release and pins, all set there.
 struct At {
-    offset: i64,
+    offset: u32,
     default: u8,
     pins: &'static [(&'static str, u8)],
     releases: Vec<Availability>,
     on_failure: OnFailure,
 }
 
-fn at(offset: i64, default: u8, pins: &'static [(&'static str, u8)]) -> At {
+fn at(offset: u32, default: u8, pins: &'static [(&'static str, u8)]) -> At {
     let ready = |number| Availability::Ready(Arc::new(release(number)));
     At { offset, default, pins, releases: (1..4).map(ready).collect(), on_failure: OnFailure::Keep }
 }
@@ -65,7 +68,7 @@ impl At {
             let previous = (number > 1).then(|| release(number - 1).digest);
             Versioned {
                 route: Some(Route { release: release(number).digest, previous, gate: None }),
-                offset: self.offset,
+                offset: Some(self.offset.into()),
             }
         };
         let pins = self.pins.iter().map(|(tenant, number)| (TenantId::new(*tenant), to(*number))).collect();
@@ -75,7 +78,7 @@ impl At {
     fn routing(self) -> Routing {
         let table = self.table();
         let releases = (1..).map(|number| release(number).digest).zip(self.releases).collect::<BTreeMap<_, _>>();
-        let read = Position { topic: TOPIC, offset: self.offset + 1 };
+        let read = position(TOPIC, self.offset + 1);
         Routing::new(table, Some(read), None, releases, self.on_failure)
     }
 }
@@ -94,8 +97,9 @@ fn ran(rig: &Rig, tenant: &str) -> Option<(u8, u32, i64)> {
     let kafka = rig.kafka();
     let (_, value) = kafka.changelogs.values().flatten().rfind(|(k, _)| *k == key)?;
     let ran = LastRun::decode(value.as_ref()?)?;
-    assert_eq!(ran.route.topic, TOPIC);
-    Some((ran.release.bytes()[0], ran.state_version, ran.route.offset))
+    let route = ran.route.expect("a route was set");
+    assert_eq!(route.topic, Some(TopicId::new(TOPIC)));
+    Some((ran.release.bytes()[0], ran.state_version, route.offset.get()))
 }
 
 fn last_note(rig: &Rig, tenant: &str) -> String {
@@ -106,12 +110,12 @@ fn last_note(rig: &Rig, tenant: &str) -> String {
 }
 
 /// A predecessor ran this tenant so.
-fn left_behind(rig: &Rig, tenant: &str, shard: i32, number: u8, state_version: u32, offset: i64) {
-    let route = Position { topic: TOPIC, offset };
+fn left_behind(rig: &Rig, tenant: &str, shard: u16, number: u8, state_version: u32, offset: u32) {
+    let route = Some(position(TOPIC, offset));
     let entry = LastRun { release: release(number).digest, state_version, route }.encode();
-    let mut kafka = rig.kafka();
+    let (shard, mut kafka) = (ShardId::from(shard), rig.kafka());
     kafka.changelogs.entry(shard).or_default().push((encode_key(&TenantId::new(tenant), LastRun::KEY), Some(entry)));
-    kafka.committed.insert(Partition::Shard(shard), 0);
+    kafka.committed.insert(Partition::Shard(shard), 0.into());
 }
 
 #[test]
@@ -185,8 +189,8 @@ fn a_shard_that_waits_can_be_given_away_and_come_back() {
 fn offsets_of_another_control_topic_are_not_waited_for() {
     let mut rig = Rig::with(rules(), &[SHARD_A]);
     left_behind(&rig, "A", 0, 2, 1, 800);
-    let other = LastRun { release: release(2).digest, state_version: 1, route: Position { topic: 1, offset: 800 } };
-    rig.kafka().changelogs.get_mut(&0).unwrap()[0].1 = Some(other.encode());
+    let other = LastRun { release: release(2).digest, state_version: 1, route: Some(position(1, 800)) };
+    rig.kafka().changelogs.get_mut(&0.into()).unwrap()[0].1 = Some(other.encode());
     rig.reroute(at(5, 1, &[]).routing());
     rig.routed(&[("A", "count")]);
     rig.run();
@@ -231,7 +235,7 @@ fn a_tenant_without_any_route_waits_for_one() {
     let mut rig = Rig::with(rules(), &[SOURCE, SHARD_A, SHARD_D]);
     let pinned = Routing::new(
         RouteTable { default: Versioned::default(), ..at(5, 1, &[("D", 1)]).table() },
-        Some(Position { topic: TOPIC, offset: 6 }),
+        Some(position(TOPIC, 6)),
         None,
         BTreeMap::from([(release(1).digest, Availability::Ready(Arc::new(release(1))))]),
         OnFailure::Keep,
@@ -252,7 +256,7 @@ fn topics_are_subscribed_to_for_as_long_as_a_release_consumes_them() {
     rig.reroute(at(8, 1, &[("A", 2)]).wider(2).routing());
     rig.run();
     assert_eq!(rig.count("subscribe IN MORE"), 1);
-    let more = Partition::Source { topic: 1, index: 0 };
+    let more = Partition::Source { topic: 1, index: 0.into() };
     rig.kafka().events.push_back(Event::Assigned(vec![more]));
     let record = |tenant| super::rig::message(tenant, "count");
     rig.kafka().logs.insert(more, vec![record("A"), record("D")]);
@@ -261,7 +265,7 @@ fn topics_are_subscribed_to_for_as_long_as_a_release_consumes_them() {
     assert_eq!((rig.committed(more), rig.committed(SHARD_D)), (Some(2), Some(1)), "and it is settled");
     assert_eq!(rig.dead_letters(), []);
     let routed = from_repartitioned(rig.kafka().logs[&SHARD_D][0].clone(), &[]).unwrap();
-    assert_eq!(routed.routes, Some(Position { topic: TOPIC, offset: 8 }), "which routes led to the topic");
+    assert_eq!(routed.routes, Some(position(TOPIC, 8)), "which routes led to the topic");
     rig.reroute(at(9, 1, &[]).routing());
     rig.kafka().events.push_back(Event::Revoked(vec![more]));
     rig.run();
@@ -271,7 +275,7 @@ fn topics_are_subscribed_to_for_as_long_as_a_release_consumes_them() {
 #[test]
 fn a_record_of_a_topic_that_is_new_waits_where_the_routes_have_not_been_read_that_led_to_it() {
     let mut rig = rig(at(5, 1, &[]));
-    let place = |offset| Some(Position { topic: TOPIC, offset });
+    let place = |offset| Some(position(TOPIC, offset));
     rig.routed(&[("B", "count"), ("D", "count")]);
     rig.routed_from("MORE", place(8), &[("A", "count")]);
     rig.routed(&[("B", "count"), ("D", "count")]);
@@ -293,7 +297,7 @@ fn a_record_of_a_topic_that_is_new_waits_where_the_routes_have_not_been_read_tha
 fn what_a_tenant_ran_is_committed_with_its_shards_offset_before_a_message_that_waits() {
     let mut rig = Rig::with(rules(), &[SHARD_A]);
     rig.reroute(at(5, 1, &[]).routing());
-    rig.routed_from("MORE", Some(Position { topic: TOPIC, offset: 8 }), &[("A", "count")]);
+    rig.routed_from("MORE", Some(position(TOPIC, 8)), &[("A", "count")]);
     rig.run();
     let expected = [["send changelog 0", "flush", "send_offsets shard-0@0"].as_slice()];
     assert_eq!(rig.committed_transactions(), expected, "unfenced, a predecessor's records could come after our own");
@@ -302,7 +306,7 @@ fn what_a_tenant_ran_is_committed_with_its_shards_offset_before_a_message_that_w
 #[test]
 fn only_records_of_topics_that_a_tenants_release_does_not_consume_wait_for_routes() {
     let mut rig = rig(at(5, 1, &[]));
-    let place = |topic, offset| Some(Position { topic, offset });
+    let place = |topic, offset| Some(position(topic, offset));
     rig.routed_from("IN", place(TOPIC, 800), &[("A", "count")]);
     for routes in [None, place(TOPIC, 5), place(TOPIC + 1, 800)] {
         rig.routed_from("MORE", routes, &[("A", "count")]);
@@ -315,7 +319,7 @@ fn only_records_of_topics_that_a_tenants_release_does_not_consume_wait_for_route
 
 #[test]
 fn what_the_wanted_release_consumes_is_a_dead_letter_where_a_tenant_stays_on_another() {
-    let place = Some(Position { topic: TOPIC, offset: 8 });
+    let place = Some(position(TOPIC, 8));
     // It cannot be loaded; its state cannot be taken over.
     let unloadable = || at(8, 2, &[]).wider(2).without(2, OnFailure::Keep).routing();
     let unwilling = || at(8, 2, &[]).layouts(&[], &[]).wider(2).routing();

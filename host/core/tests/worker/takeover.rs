@@ -20,8 +20,8 @@ fn waiting(assigned: &[Partition]) -> Rig {
 #[test]
 fn a_shard_is_taken_over_in_this_order_and_then_processed() {
     let mut rig = waiting(&[SHARD_A]);
-    rig.kafka().changelogs.insert(0, vec![counted("A", "5"), counted("A", "6")]);
-    rig.kafka().committed.insert(SHARD_A, 0);
+    rig.kafka().changelogs.insert(0.into(), vec![counted("A", "5"), counted("A", "6")]);
+    rig.kafka().committed.insert(SHARD_A, 0.into());
     rig.run();
     let mut calls = rig.calls();
     calls.retain(|call| call != "assign");
@@ -47,12 +47,12 @@ fn a_shard_is_taken_over_in_this_order_and_then_processed() {
 #[test]
 fn a_predecessors_open_transaction_in_the_changelog_is_waited_for_while_others_go_on() {
     let mut rig = waiting(&[SHARD_A, SHARD_D]);
-    rig.kafka().committed.insert(SHARD_A, 0);
-    rig.kafka().unstable.insert(0, 1);
+    rig.kafka().committed.insert(SHARD_A, 0.into());
+    rig.kafka().unstable.insert(0.into(), 1);
     rig.run();
     assert_eq!(rig.outputs(), ["D1"]);
     assert_eq!(rig.count("start_restore 0"), 0);
-    rig.kafka().changelogs.insert(0, vec![counted("A", "7")]);
+    rig.kafka().changelogs.insert(0.into(), vec![counted("A", "7")]);
     rig.kafka().unstable.clear();
     rig.later();
     assert_eq!(rig.outputs(), ["D1", "A8"]);
@@ -61,7 +61,7 @@ fn a_predecessors_open_transaction_in_the_changelog_is_waited_for_while_others_g
 #[test]
 fn the_transaction_that_a_dead_predecessor_of_the_same_id_left_open_is_ended_first() {
     let mut rig = waiting(&[SHARD_A]);
-    rig.kafka().leave_open(&[(SHARD_A, 1)]);
+    rig.kafka().leave_open(&[(SHARD_A, 1.into())]);
     rig.run();
     assert_eq!(rig.outputs(), ["A1"], "what it left open is undone, so its record is read again");
 }
@@ -90,9 +90,9 @@ fn an_offset_below_the_logs_start_halts_its_partition_and_skips_nothing() {
     for (halted, expected) in [(SHARD_A, ["D1", "D2"]), (SOURCE, ["A1", "D1"])] {
         let mut rig = waiting(&[SOURCE, SHARD_A, SHARD_D]);
         rig.produce(&[("D", "count"); 4]);
-        rig.kafka().committed.insert(SOURCE, 3);
-        rig.kafka().committed.insert(halted, 0);
-        rig.kafka().log_starts.insert(halted, 1);
+        rig.kafka().committed.insert(SOURCE, 3.into());
+        rig.kafka().committed.insert(halted, 0.into());
+        rig.kafka().log_starts.insert(halted, 1.into());
         rig.run();
         let mut outputs = rig.outputs();
         outputs.sort();
@@ -109,7 +109,7 @@ fn an_offset_below_the_logs_start_halts_its_partition_and_skips_nothing() {
 #[test]
 fn an_offset_beyond_the_logs_end_waits_for_the_end_and_skips_nothing() {
     let mut rig = waiting(&[SHARD_A, SHARD_D]);
-    rig.kafka().committed.insert(SHARD_A, 2);
+    rig.kafka().committed.insert(SHARD_A, 2.into());
     rig.run();
     assert_eq!(rig.outputs(), ["D1"], "a leader that does not know the end yet holds up its partition only");
     rig.routed(&[("A", "count"), ("A", "count")]);
@@ -120,7 +120,7 @@ fn an_offset_beyond_the_logs_end_waits_for_the_end_and_skips_nothing() {
 #[test]
 fn a_shard_with_state_but_without_an_offset_is_halted() {
     let mut rig = waiting(&[SHARD_A, SHARD_D]);
-    rig.kafka().changelogs.insert(0, vec![counted("A", "5")]);
+    rig.kafka().changelogs.insert(0.into(), vec![counted("A", "5")]);
     rig.run();
     assert_eq!(rig.outputs(), ["D1"]);
     assert_eq!((rig.committed(SHARD_A), rig.count("resume shard-0")), (None, 0));
@@ -129,7 +129,7 @@ fn a_shard_with_state_but_without_an_offset_is_halted() {
 #[test]
 fn a_shard_from_which_processed_records_were_deleted_but_without_an_offset_is_halted() {
     let mut rig = waiting(&[SHARD_A, SHARD_D]);
-    rig.kafka().log_starts.insert(SHARD_A, 1);
+    rig.kafka().log_starts.insert(SHARD_A, 1.into());
     rig.run();
     assert_eq!(rig.outputs(), ["D1"]);
     assert_eq!((rig.committed(SHARD_A), rig.count("resume shard-0")), (None, 0));
@@ -138,7 +138,7 @@ fn a_shard_from_which_processed_records_were_deleted_but_without_an_offset_is_ha
 #[test]
 fn a_shard_whose_state_is_all_deleted_needs_no_offset() {
     let mut rig = waiting(&[SHARD_A]);
-    rig.kafka().changelogs.insert(0, vec![counted("A", "5"), (b"A\0n".to_vec(), None)]);
+    rig.kafka().changelogs.insert(0.into(), vec![counted("A", "5"), (b"A\0n".to_vec(), None)]);
     rig.run();
     assert_eq!(rig.outputs(), ["A1"]);
 }
@@ -169,8 +169,8 @@ fn a_source_that_starts_at_its_end_loses_nothing_to_a_restart_before_its_first_c
 #[test]
 fn a_foreign_record_of_the_changelog_is_left_out() {
     let mut rig = waiting(&[SHARD_A]);
-    rig.kafka().committed.insert(SHARD_A, 0);
-    rig.kafka().changelogs.insert(0, vec![counted("A", "5"), (b"no separator".to_vec(), Some(b"9".to_vec()))]);
+    rig.kafka().committed.insert(SHARD_A, 0.into());
+    rig.kafka().changelogs.insert(0.into(), vec![counted("A", "5"), (b"no separator".to_vec(), Some(b"9".to_vec()))]);
     rig.run();
     assert_eq!(rig.outputs(), ["A6"]);
 }

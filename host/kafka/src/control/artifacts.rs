@@ -1,16 +1,18 @@
 use std::time::{Duration, Instant};
 
+use rdkafka::TopicPartitionList;
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::Message as _;
 use rdkafka::types::RDKafkaErrorCode as Code;
-use rdkafka::{Offset, TopicPartitionList};
 use sha2::{Digest as _, Sha256};
+use switchboard_core::record::Offset;
 use switchboard_core::registry::Key;
 use switchboard_core::routing::Digest;
 
 use super::super::client::PlainContext;
+use super::super::convert;
 use super::super::properties::ClientOptions;
 
 /// One look at what has come.
@@ -28,7 +30,7 @@ pub enum FetchError {
     #[error(
         "chunk {number} of {release} is not at offset {offset} of {topic}: it was removed; deploy the artifact again"
     )]
-    Missing { release: String, number: usize, offset: i64, topic: String },
+    Missing { release: String, number: usize, offset: Offset, topic: String },
     #[error("the chunks of {release} do not have its digest, but {found}: deploy the artifact again")]
     Digest { release: String, found: String },
     #[error("{release} was not read from {topic} within {patience:?}; the last error: {error}")]
@@ -50,7 +52,7 @@ impl ArtifactReader {
     ///
     /// # Errors
     /// When a chunk is gone, the bytes are others, or one chunk takes longer than `patience`.
-    pub fn fetch(&self, release: &Digest, offsets: &[i64], patience: Duration) -> Result<Vec<u8>, FetchError> {
+    pub fn fetch(&self, release: &Digest, offsets: &[Offset], patience: Duration) -> Result<Vec<u8>, FetchError> {
         let result = self.read(release, offsets, patience);
         if let Err(error) = self.consumer.unassign() {
             tracing::debug!("unassigning {}: {error}", self.topic);
@@ -63,7 +65,7 @@ impl ArtifactReader {
         Ok(artifact)
     }
 
-    fn read(&self, release: &Digest, offsets: &[i64], patience: Duration) -> Result<Vec<u8>, FetchError> {
+    fn read(&self, release: &Digest, offsets: &[Offset], patience: Duration) -> Result<Vec<u8>, FetchError> {
         let kafka = |error| FetchError::Kafka { topic: self.topic.clone(), error };
         let (mut artifact, mut next, mut last) = (Vec::new(), None, String::from("none"));
         for (number, &offset) in offsets.iter().enumerate() {
@@ -74,7 +76,7 @@ impl ArtifactReader {
             // One deployment writes its chunks side by side.
             if next != Some(offset) {
                 let mut list = TopicPartitionList::new();
-                let added = list.add_partition_offset(&self.topic, 0, Offset::Offset(offset));
+                let added = list.add_partition_offset(&self.topic, 0, convert::to_absolute(offset));
                 added.and_then(|()| self.consumer.assign(&list)).map_err(kafka)?;
             }
             let deadline = Instant::now() + patience;
@@ -83,11 +85,11 @@ impl ArtifactReader {
                     Some(Ok(message)) => {
                         let number = u32::try_from(number).unwrap_or(u32::MAX);
                         let key = Key::Chunk { release: *release, number }.to_string();
-                        if message.offset() != offset || message.key() != Some(key.as_bytes()) {
+                        if convert::offset_of(&message) != offset || message.key() != Some(key.as_bytes()) {
                             return Err(missing());
                         }
                         artifact.extend_from_slice(message.payload().ok_or_else(missing)?);
-                        next = Some(offset + 1);
+                        next = Some(offset.next());
                         break;
                     }
                     // What was read before is below the stable end.

@@ -1,18 +1,20 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use rdkafka::TopicPartitionList;
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::Message as _;
 use rdkafka::types::RDKafkaErrorCode as Code;
-use rdkafka::{Offset, TopicPartitionList};
+use switchboard_core::record::{Offset, Timestamp, TopicId};
 use switchboard_core::registry::RegistryState;
 
 use super::super::client::{PlainContext, ThrottledWarn};
+use super::super::convert;
 use super::super::properties::ClientOptions;
-use super::super::sys;
 use super::super::sys::describe::{Operation, allowed_on_topics};
+use super::super::sys::{self, TopicIdError};
 
 /// One request.
 const REQUEST: Duration = Duration::from_secs(2);
@@ -27,16 +29,16 @@ pub struct ControlReader {
     servers: String,
     topic: String,
     /// The offset to go on from; `None`: reading has not begun.
-    position: Option<i64>,
+    position: Option<Offset>,
     nag: ThrottledWarn,
 }
 
 /// A record of the control topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FetchedRecord {
-    pub offset: i64,
-    /// The broker's time, in milliseconds since 1970.
-    pub timestamp: i64,
+    pub offset: Offset,
+    /// The broker's time.
+    pub timestamp: Timestamp,
     pub key: Vec<u8>,
     /// `None`: a tombstone.
     pub value: Option<Vec<u8>>,
@@ -65,11 +67,19 @@ pub enum ControlError {
     #[error("the topic {0} was made anew while it was read: try again")]
     Gone(String),
     #[error("the id of the topic {topic} cannot be had: {error}")]
-    NoId { topic: String, error: String },
+    NoId {
+        topic: String,
+        #[source]
+        error: TopicIdError,
+    },
     #[error("the brokers at {servers} do not answer: {error}")]
-    Brokers { servers: String, error: KafkaError },
+    Brokers {
+        servers: String,
+        #[source]
+        error: KafkaError,
+    },
     #[error("the topic {topic} was not read to its end within {patience:?}: {read} of {end}")]
-    Slow { topic: String, patience: Duration, read: i64, end: i64 },
+    Slow { topic: String, patience: Duration, read: Offset, end: Offset },
 }
 
 impl ControlReader {
@@ -99,7 +109,7 @@ impl ControlReader {
         }
         let start = self.bounds()?.start;
         let mut list = TopicPartitionList::new();
-        let added = list.add_partition_offset(&self.topic, 0, Offset::Offset(start));
+        let added = list.add_partition_offset(&self.topic, 0, convert::to_absolute(start));
         added.and_then(|()| self.consumer.assign(&list)).map_err(|error| self.error(error))?;
         self.position = Some(start);
         Ok(())
@@ -109,9 +119,9 @@ impl ControlReader {
     ///
     /// # Errors
     /// When the topic is not there, may not be read, or no broker answers.
-    pub fn bounds(&self) -> Result<Range<i64>, ControlError> {
+    pub fn bounds(&self) -> Result<Range<Offset>, ControlError> {
         let bounds = self.bounds.fetch_watermarks(&self.topic, 0, REQUEST);
-        bounds.map(|(start, end)| start..end).map_err(|error| self.error(error))
+        bounds.and_then(convert::watermarks).map_err(|error| self.error(error))
     }
 
     /// Whether this client may write to the topic, as far as brokers tell (from 2.3 on).
@@ -124,20 +134,20 @@ impl ControlReader {
     }
 
     /// The offset to go on from: beyond all that was given out, and beyond the markers of transactions after it. It is moved
-    /// on by `poll`. 0 before reading has begun.
-    pub fn position(&self) -> i64 {
-        self.position.unwrap_or(0)
+    /// on by `poll`. [`Offset::ZERO`] before reading has begun.
+    pub fn position(&self) -> Offset {
+        self.position.unwrap_or_default()
     }
 
-    /// Which incarnation of the topic this is, as `release::Position` has it; 0 where brokers know no topic ids.
+    /// The topic's id; `None` where brokers know no topic ids.
     ///
     /// # Errors
     /// Why it cannot be had.
-    pub fn incarnation(&self) -> Result<u64, ControlError> {
+    pub fn topic_id(&self) -> Result<Option<TopicId>, ControlError> {
         let id = sys::topic_id(self.bounds.client(), &self.topic, REQUEST);
         let id = id.map_err(|error| ControlError::NoId { topic: self.topic.clone(), error })?;
         // Random bits, of which half are enough to tell two apart.
-        Ok(id.map_or(0, |id| u64::try_from(id & u128::from(u64::MAX)).unwrap_or_default()))
+        Ok(id.map(|id| TopicId::new(u64::try_from(id & u128::from(u64::MAX)).unwrap_or_default())))
     }
 
     /// The next record, waiting for at most `wait`. Trouble with brokers is told, and passes or goes on.
@@ -150,11 +160,11 @@ impl ControlReader {
                 Polled::Nothing
             }
             Some(Ok(message)) => {
-                let offset = message.offset();
-                self.position = Some(offset + 1);
+                let offset = convert::offset_of(&message);
+                self.position = Some(offset.next());
                 Polled::Record(FetchedRecord {
                     offset,
-                    timestamp: message.timestamp().to_millis().unwrap_or(0),
+                    timestamp: convert::timestamp_of(&message).unwrap_or_default(),
                     key: message.key().unwrap_or_default().to_vec(),
                     value: message.payload().map(<[u8]>::to_vec),
                 })
@@ -162,7 +172,8 @@ impl ControlReader {
         };
         // librdkafka's own position passes the markers of transactions, which are given out to nobody.
         if let (Some(position), Ok(positions)) = (&mut self.position, self.consumer.position())
-            && let Some(Offset::Offset(beyond)) = positions.find_partition(&self.topic, 0).map(|found| found.offset())
+            && let Some(found) = positions.find_partition(&self.topic, 0)
+            && let Some(beyond) = convert::absolute(found.offset())
         {
             *position = beyond.max(*position);
         }
@@ -199,7 +210,7 @@ impl ControlReader {
         match self.poll(wait) {
             Polled::Record(FetchedRecord { offset, timestamp, key, value }) => {
                 if let Err(malformed) = control.apply(offset, timestamp, &key, value.as_deref()) {
-                    tracing::warn!(offset, "{malformed}; it is taken for deleted");
+                    tracing::warn!(offset = offset.get(), "{malformed}; it is taken for deleted");
                 }
                 Ok(true)
             }

@@ -209,7 +209,7 @@ impl ControlWriter {
         for write in &decision.writes {
             let key = Some(write.key.to_string().into_bytes());
             let record = Record { key, value: write.value.clone(), ..Record::default() };
-            until(deadline, || producer.send(&self.topology.control, Some(0), &record))?;
+            until(deadline, || producer.send(&self.topology.control, Some(0.into()), &record))?;
         }
         until(deadline, || producer.flush())
     }

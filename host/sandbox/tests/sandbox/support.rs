@@ -1,9 +1,11 @@
+//! A worker with the hostile plugin, and a log to read.
+
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use switchboard_core::record::{Class, Coordinates, Headers, Record, Tenant, TenantId};
+use switchboard_core::record::{Class, Coordinates, Headers, Offset, Record, Tenant, TenantId, Timestamp};
 use switchboard_core::state::{StateLimits, TenantState};
 use switchboard_core::worker::{Answers, Call, Outcome, Plugins as _};
 use switchboard_sandbox::{Artifact, InstancePool, Limits, Sandbox};
@@ -21,13 +23,13 @@ pub(crate) fn hostile_path() -> PathBuf {
     target.join("wasm32-wasip2/release/hostile.wasm")
 }
 
-/// A worker with the hostile plugin, which numbers its messages.
+/// A worker with the hostile plugin. It numbers its messages.
 pub(crate) struct Bench {
     pub(crate) instances: InstancePool,
     states: BTreeMap<String, TenantState>,
     pub(crate) answers: Answers,
-    /// Place of the next message in its partition, and its timestamp.
-    pub(crate) offset: i64,
+    /// Offset of the next message, and its timestamp.
+    pub(crate) offset: Offset,
 }
 
 impl Bench {
@@ -40,17 +42,21 @@ impl Bench {
         let mut limits = Limits::default();
         change(&mut limits);
         let instances = InstancePool::new(Arc::clone(&HOSTILE), limits);
-        Self { instances, states: BTreeMap::new(), answers: Answers::default(), offset: 0 }
+        Self { instances, states: BTreeMap::new(), answers: Answers::default(), offset: Offset::ZERO }
     }
 
     pub(crate) fn handle(&mut self, tenant: &str, value: &str) -> Outcome {
-        let record = Record { value: Some(value.into()), timestamp: Some(self.offset), ..Record::default() };
+        let record = Record {
+            value: Some(value.into()),
+            timestamp: Some(Timestamp::from_millis(self.offset.get())),
+            ..Record::default()
+        };
         self.handle_record(tenant, &record)
     }
 
     pub(crate) fn handle_record(&mut self, tenant: &str, record: &Record) -> Outcome {
-        let source = Coordinates { topic: "IN".into(), partition: 0, offset: self.offset };
-        self.offset += 1;
+        let source = Coordinates { topic: "IN".into(), partition: 0.into(), offset: self.offset };
+        self.offset = self.offset.next();
         let state = self.states.entry(tenant.to_owned()).or_default();
         let tenant = Tenant { id: TenantId::new(tenant), headers: Headers::new(), texts: vec![] };
         let outcome = self.instances.handle(
@@ -65,18 +71,19 @@ impl Bench {
         outcome
     }
 
-    /// A tenant's entries, as text.
+    /// The entries of a tenant's state, as `key=value`.
     pub(crate) fn state(&self, tenant: &str) -> Vec<String> {
         let entries = self.states.get(tenant).map_or(Vec::new(), |state| state.list("", None, usize::MAX));
         entries.iter().map(|(key, value)| format!("{key}={}", String::from_utf8_lossy(value))).collect()
     }
 
-    /// Migrates a tenant's state, which is `migration`, what the plugin is to do then, and nothing else.
+    /// Migrates a tenant's state. The state's only entry is `migration`: what the plugin does during the migration.
     pub(crate) fn migrate(&mut self, tenant: &str, from: u32, migration: &str) -> Result<(), String> {
         let mut state = TenantState::default();
         state.set("migration", migration.into(), &StateLimits::default()).unwrap();
         let id = Tenant { id: TenantId::new(tenant), headers: Headers::new(), texts: vec![] };
-        let result = self.instances.migrate(HOSTILE.release(), &id, from, &mut state);
+        let result =
+            self.instances.migrate(HOSTILE.release(), &id, from, &mut state).map_err(|error| error.to_string());
         if result.is_err() {
             state.reject_message();
         }
@@ -95,7 +102,7 @@ impl Bench {
         }
     }
 
-    /// The message fails; gives its class and reason. The next one of the tenant goes well.
+    /// Asserts that the message fails and that the tenant's next one succeeds. Returns class and reason.
     pub(crate) fn fails(&mut self, tenant: &str, value: &str) -> (Class, String) {
         let letter = match self.handle(tenant, value) {
             Outcome::Failed(letter) => letter,
@@ -110,7 +117,7 @@ impl Bench {
     }
 }
 
-/// The log lines of what is run.
+/// The log lines that `run` writes.
 pub(crate) fn log_of(run: impl FnOnce()) -> Vec<String> {
     #[derive(Clone, Default)]
     struct Log(Arc<Mutex<Vec<u8>>>);

@@ -1,15 +1,14 @@
 //! The application that a command is about: its settings and its control topic, and how a command changes that topic.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use switchboard_core::record::{TenantId, TenantSchema};
+use switchboard_core::record::{TenantId, TenantSchema, Timestamp};
 use switchboard_core::registry::{Actor, Audience, ChangeRequest, Decision, Entry, FindError, Refusal, RegistryState};
 use switchboard_core::routing::Manifest;
 use switchboard_kafka::control::{ControlError, ControlReader, ControlWriter, UpdateError};
 use switchboard_kafka::{ClientOptions, Topology, TopologyError, prepare_control};
-use switchboard_releases::unix_time_ms;
 use uuid::Uuid;
 
 use super::{Outcome, output, rollout};
@@ -160,6 +159,7 @@ pub(super) fn written_entry<'a>(registry: &'a RegistryState, decision: &Decision
 
 /// The time that decides which hosts are alive: this machine's, or the newest record's if this machine's clock is
 /// behind.
-pub(super) fn current_time(registry: &RegistryState) -> i64 {
-    registry.newest().max(unix_time_ms())
+pub(super) fn current_time(registry: &RegistryState) -> Timestamp {
+    let this_machine = Timestamp::of_system_time(SystemTime::now());
+    registry.newest().map_or(this_machine, |newest| newest.max(this_machine))
 }

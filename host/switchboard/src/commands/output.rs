@@ -1,8 +1,9 @@
 //! How commands show changes, routes, times and tables to people.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use comfy_table::{Table, presets};
+use switchboard_core::record::Timestamp;
 use switchboard_core::registry::{Entry, RegistryState, RouteChange, RouteValue};
 use switchboard_core::routing::Digest;
 
@@ -58,8 +59,8 @@ pub(super) fn abbreviate(names: &[String]) -> String {
 }
 
 /// A broker's timestamp, in UTC.
-pub(super) fn format_time(timestamp: i64) -> String {
-    let since_epoch = Duration::from_millis(u64::try_from(timestamp).unwrap_or(0));
+pub(super) fn format_time(timestamp: Timestamp) -> String {
+    let since_epoch = timestamp.saturating_since(Timestamp::from_millis(0));
     humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + since_epoch).to_string()
 }
 

@@ -19,9 +19,11 @@ pub fn prune(args: PruneArgs) -> anyhow::Result<Outcome> {
     // Kept for the titles of the releases that are removed.
     let before = writer.control().clone();
     let decision = if dry_run {
-        decide(&before, keep, before.newest(), request)
+        decide(&before, keep, before.newest().unwrap_or_default(), request)
     } else {
-        update(&mut writer, |registry| Ok(decide(registry, keep, registry.newest(), request.clone())))?
+        update(&mut writer, |registry| {
+            Ok(decide(registry, keep, registry.newest().unwrap_or_default(), request.clone()))
+        })?
     };
     let removed = &decision.change.releases;
     if json {

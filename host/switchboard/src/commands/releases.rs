@@ -103,7 +103,7 @@ fn print_hosts(registry: &RegistryState) {
     let (mut table, now) = (new_table(&titles), current_time(registry));
     for record in registry.hosts().values() {
         let status = &record.status;
-        let age = Duration::from_secs(u64::try_from((now - record.timestamp).max(0) / 1000).unwrap_or(0));
+        let age = Duration::from_secs(now.saturating_since(record.timestamp).as_secs());
         let running = |running: &Running| format!("{} on {}", running.count, registry.title(&running.release));
         table.add_row([
             status.instance.clone(),

@@ -38,7 +38,7 @@ pub(super) fn follow(
     loop {
         let elapsed = started.elapsed();
         // Hosts' records have the broker's time, and so has the change.
-        let now = i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX).saturating_add(change.timestamp);
+        let now = change.timestamp.saturating_add(elapsed);
         let registry = writer.control();
         let rollout = registry.rollout(change, now);
         let verdict = watch.look(&rollout, elapsed);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use switchboard_core::record::TenantId;
+use switchboard_core::record::{Offset, TenantId};
 use switchboard_core::registry::{RegistryState, RouteValue, Scope, clear_routes, set_routes};
 use switchboard_core::routing::Gate;
 
@@ -83,7 +83,12 @@ fn show(registry: &RegistryState, tenant: Option<&TenantId>, as_json: bool) -> a
     Ok(())
 }
 
-fn route_json(registry: &RegistryState, scope: &Scope, value: &RouteValue, offset: i64) -> serde_json::Result<Value> {
+fn route_json(
+    registry: &RegistryState,
+    scope: &Scope,
+    value: &RouteValue,
+    offset: Offset,
+) -> serde_json::Result<Value> {
     let mut json = serde_json::to_value(value)?;
     json["route"] = json!(scope);
     json["offset"] = json!(offset);

@@ -1,9 +1,10 @@
 //! `switchboard run`: consume, process, commit, until the process is told to stop.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
+use switchboard_core::record::Timestamp;
 use switchboard_core::registry::HostStatus;
 use switchboard_core::routing::Manifest;
 use switchboard_core::worker::WorkerConfig;
@@ -11,9 +12,7 @@ use switchboard_kafka::{
     Admin, ClientOptions, Committed, HistoryError, Purge, Shutdown, TopicError, Topology, check_history, prepare,
 };
 use switchboard_lookup::HttpLookups;
-use switchboard_releases::{
-    ArtifactStore, ControlTopic, Loader, ReleaseController, ReleaseHealth, WatchedFile, unix_time_ms,
-};
+use switchboard_releases::{ArtifactStore, ControlTopic, Loader, ReleaseController, ReleaseHealth, WatchedFile};
 use switchboard_sandbox::{Artifact, InstancePool, Limits};
 
 use super::Outcome;
@@ -137,7 +136,7 @@ impl Prepared {
             state_dir: settings.state_dir.clone(),
         };
         let routing = controller.routing_watch().clone();
-        let plugins = || InstancePool::following(&routing, limits);
+        let plugins = || InstancePool::subscribed(&routing, limits);
         let host = Host::start(&setup, plugins, || health.observer(), stop)?;
         controller.announce();
 
@@ -174,7 +173,7 @@ fn status_identity(instance: &ProcessInstance) -> HostStatus {
     HostStatus {
         instance: instance.id.clone(),
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        started: unix_time_ms(),
+        started: Timestamp::of_system_time(SystemTime::now()),
         ..HostStatus::default()
     }
 }

@@ -11,7 +11,7 @@ use switchboard_core::record::{Header, Tenant, TenantId};
 use switchboard_core::routing::{Release, Routing};
 use switchboard_core::state::TenantState;
 use switchboard_core::vectors::{self, Failure, Scenario, VectorError};
-use switchboard_core::worker::{Answers, Call, Outcome as CallOutcome, Plugins};
+use switchboard_core::worker::{Answers, Call, MigrateError, Outcome as CallOutcome, Plugins};
 use switchboard_sandbox::{Artifact, InstancePool, Limits, Sandbox};
 
 use super::Outcome;
@@ -109,7 +109,7 @@ impl Plugins for WithoutHeaders<'_> {
         tenant: &Tenant,
         from: u32,
         state: &mut TenantState,
-    ) -> Result<(), String> {
+    ) -> Result<(), MigrateError> {
         self.plugins.migrate(release, tenant, from, state)
     }
 

@@ -61,7 +61,8 @@ fn renamed_name(text: &str) -> Option<String> {
     let key = name.trim_start_matches("--");
     let new = renamed::new_key(key)?;
     // Common words are only names of settings when they are flags.
-    (name.starts_with("--") || key.contains('-')).then(|| format!("{name} is now {}{new}", &name[..name.len() - key.len()]))
+    (name.starts_with("--") || key.contains('-'))
+        .then(|| format!("{name} is now {}{new}", &name[..name.len() - key.len()]))
 }
 
 fn check_command(repository: &Repository, words: &[String]) -> Vec<String> {
@@ -186,7 +187,8 @@ fn check_cargo(repository: &Repository, words: &[String]) -> Vec<String> {
 /// The test programs (`say`, `kafka` and others): their sources have a field for each flag.
 fn check_test_program(repository: &Repository, name: &str, words: &[String]) -> Vec<String> {
     let Some(source) = repository.test_program(name) else { return Vec::new() };
-    let flags = words.iter().filter_map(|word| word.strip_prefix("--")?.split('=').next()).filter(|flag| !flag.is_empty());
+    let flags =
+        words.iter().filter_map(|word| word.strip_prefix("--")?.split('=').next()).filter(|flag| !flag.is_empty());
     let unknown = flags.filter(|flag| *flag != "help" && !source.contains(&format!("{}:", flag.replace('-', "_"))));
     unknown.map(|flag| format!("`{name}` has no flag --{flag}: see `{name} --help`")).collect()
 }
@@ -224,13 +226,19 @@ mod tests {
     fn what_does_not_exist_is_found_with_its_line() {
         for (text, expected) in [
             ("```sh\nswitchboard run --shard 4\n```", "p.md:2: `switchboard run` has no flag --shard"),
-            ("```sh\nswitchboard route show --percentage\n```", "p.md:2: `switchboard route show` has no flag --percentage"),
+            (
+                "```sh\nswitchboard route show --percentage\n```",
+                "p.md:2: `switchboard route show` has no flag --percentage",
+            ),
             ("```sh\n\nswitchboard start\n```", "p.md:3: `switchboard` has no command \"start\""),
             ("```sh\nswitchboard run --fuel 3\n```", "p.md:2: --fuel is now --max-fuel"),
             ("Set `--on-failure stop`.", "p.md:1: --on-failure is now --on-release-failure"),
             ("Set `memory-bytes`.", "p.md:1: memory-bytes is now max-memory-bytes"),
             ("```toml\nlog-lines = 5\n```", "p.md:2: log-lines is now plugin-log-lines"),
-            ("```sh\nSWITCHBOARD_LOG_LINES=5 switchboard run\n```", "SWITCHBOARD_LOG_LINES is now SWITCHBOARD_PLUGIN_LOG_LINES"),
+            (
+                "```sh\nSWITCHBOARD_LOG_LINES=5 switchboard run\n```",
+                "SWITCHBOARD_LOG_LINES is now SWITCHBOARD_PLUGIN_LOG_LINES",
+            ),
             ("```sh\nexport SWITCHBOARD_SHARD=5\n```", "SWITCHBOARD_SHARD is not a setting"),
             ("Run `make everything`.", "p.md:1: the Makefile has no target \"everything\""),
             ("```sh\nmake test SPEED=2\n```", "p.md:2: the Makefile does not use the variable SPEED"),

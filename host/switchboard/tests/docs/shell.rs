@@ -70,7 +70,8 @@ mod tests {
     #[test]
     fn a_block_becomes_simple_commands() {
         let line = |line, text: &str| Located { line, text: text.into() };
-        let lines = vec![line(1, "A=1 make x  # why"), line(2, "a 'b c' \\"), line(3, "  --d && e | f > g"), line(4, "# no")];
+        let lines =
+            vec![line(1, "A=1 make x  # why"), line(2, "a 'b c' \\"), line(3, "  --d && e | f > g"), line(4, "# no")];
         let block = Block { language: "sh".into(), lines };
         let expected = [(1, "A=1|make|x"), (2, "a|b c|--d"), (2, "e"), (2, "f|g")];
         let actual: Vec<_> = commands(&block).iter().map(|command| (command.line, command.words.join("|"))).collect();

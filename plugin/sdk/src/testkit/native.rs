@@ -9,7 +9,7 @@ use std::sync::Arc;
 use switchboard_core::record::{self, Class, DeadLetter, Tenant, TenantId};
 use switchboard_core::routing::{Digest, Release, Routing};
 use switchboard_core::state::{StateError, StateLimits, TenantState};
-use switchboard_core::worker::{Answers, Call, Outcome, Plugins, Query};
+use switchboard_core::worker::{Answers, Call, MigrateError, Outcome, Plugins, Query};
 
 /// Runs the plugin `P` for `switchboard-core`, compiled natively. Of the sandbox's limits it knows those of state.
 #[derive(Debug)]
@@ -107,8 +107,14 @@ impl<P: Plugin> Plugins for Native<P> {
         }
     }
 
-    fn migrate(&mut self, _: &Arc<Release>, _: &Tenant, from: u32, state: &mut TenantState) -> Result<(), String> {
-        Self::migrate(self, from, state)
+    fn migrate(
+        &mut self,
+        _: &Arc<Release>,
+        _: &Tenant,
+        from: u32,
+        state: &mut TenantState,
+    ) -> Result<(), MigrateError> {
+        Self::migrate(self, from, state).map_err(MigrateError::Rejected)
     }
 
     fn discard(&mut self, _: &TenantId) {}
@@ -189,7 +195,7 @@ fn message(call: Call<'_>) -> Message {
         key: call.record.key.clone(),
         value: call.record.value.clone(),
         headers: call.record.headers.iter().map(header).collect(),
-        timestamp: call.record.timestamp.and_then(|milliseconds| milliseconds.try_into().ok()).unwrap_or(0),
+        timestamp: call.record.timestamp.and_then(|time| time.as_millis().try_into().ok()).unwrap_or(0),
     }
 }
 
@@ -202,7 +208,7 @@ fn outbound(Outbound { topic, key, value, headers }: Outbound) -> record::Outbou
 mod tests {
     use super::*;
     use crate::{Level, Manifest};
-    use switchboard_core::record::{Coordinates, Record, Tenant};
+    use switchboard_core::record::{Coordinates, Record, Tenant, Timestamp};
 
     /// Does what the record's value says.
     struct Obedient;
@@ -259,9 +265,14 @@ mod tests {
 
     fn handle(plugins: &mut Native<Obedient>, state: &mut TenantState, answers: &Answers, value: &str) -> Outcome {
         let headers = [("x", Some("y"))].into_iter().collect();
-        let record = Record { value: Some(value.into()), headers, timestamp: Some(5), ..Record::default() };
+        let record = Record {
+            value: Some(value.into()),
+            headers,
+            timestamp: Some(Timestamp::from_millis(5)),
+            ..Record::default()
+        };
         let tenant = Tenant { id: TenantId::new("t"), headers: record::Headers::new(), texts: vec![] };
-        let source = Coordinates { topic: "T".into(), partition: 0, offset: 0 };
+        let source = Coordinates { topic: "T".into(), partition: 0.into(), offset: 0.into() };
         let release = plugins.release();
         plugins.handle(&release, Call { tenant: &tenant, record: &record, source: &source }, state, answers)
     }

@@ -5,7 +5,7 @@ mod swaps;
 
 use std::collections::BTreeMap;
 
-use switchboard_core::record::{Coordinates, HEADER_PREFIX, Record, TenantId};
+use switchboard_core::record::{Coordinates, HEADER_PREFIX, Offset, Record, TenantId};
 use switchboard_core::routing::LastRun;
 use switchboard_core::state::decode_key;
 use switchboard_core::worker::Partition;
@@ -25,7 +25,7 @@ pub(crate) struct Truth<'a> {
     /// By id.
     pub(crate) inputs: &'a [Input],
     /// Where each was produced, by id.
-    pub(crate) offsets: &'a [i64],
+    pub(crate) offsets: &'a [Offset],
 }
 
 impl Truth<'_> {
@@ -65,7 +65,7 @@ pub(crate) fn check(world: &World, truth: &Truth<'_>) -> Result<Swaps, String> {
     for (id, times) in settled(world, truth)?.into_iter().enumerate() {
         let Input { partition, tenant, .. } = &truth.inputs[id];
         // Of a topic that no release consumes any more some may be left.
-        let consumed = cluster.group.committed.get(partition).copied().unwrap_or(0) > truth.offsets[id];
+        let consumed = cluster.group.committed.get(partition).copied().unwrap_or_default() > truth.offsets[id];
         if times != u32::from(consumed) {
             return Err(format!("input {id} of {tenant:?}, {partition:?}, is there {times} times"));
         }
@@ -177,7 +177,7 @@ fn check_ends(World { cluster, control, .. }: &World) -> Result<(), String> {
             return Err(format!("a transaction is left open in {place:?}"));
         }
         let Place::Consumed(partition) = place else { continue };
-        let committed = cluster.group.committed.get(partition).copied().unwrap_or(0);
+        let committed = cluster.group.committed.get(partition).copied().unwrap_or_default();
         let is_read = match partition {
             Partition::Source { topic, .. } => still.contains(&cluster.sources[*topic]),
             Partition::Shard(_) => true,
@@ -224,7 +224,8 @@ fn order(record: &Record) -> Result<Order, String> {
 fn buried(letter: &Record, cluster: &Cluster, truth: &Truth<'_>) -> Result<usize, String> {
     let field = |name: &str| header(letter, &format!("{HEADER_PREFIX}{name}")).unwrap_or_default();
     let source = || {
-        let (partition, offset) = (field("partition").parse().ok()?, field("offset").parse().ok()?);
+        let (partition, offset) = (field("partition").parse::<i32>().ok()?, field("offset").parse::<i64>().ok()?);
+        let (partition, offset) = (partition.try_into().ok()?, offset.try_into().ok()?);
         Some(Coordinates { topic: field("topic").into(), partition, offset })
     };
     let source = source().ok_or("a dead letter without coordinates")?;

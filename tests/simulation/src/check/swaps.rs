@@ -99,7 +99,7 @@ fn decide(
     id: &TenantId,
     ran: Option<LastRun>,
 ) -> Result<Decision, String> {
-    if let Some(LastRun { route, .. }) = ran
+    if let Some(LastRun { route: Some(route), .. }) = ran
         && route.offset >= handed.end
     {
         return Err(format!("its route of {} has not been read", route.offset));
@@ -118,7 +118,7 @@ fn decide(
         _ => true,
     };
     let is_loaded = |release| !handed.failed.contains(&release);
-    let route = control.position(resolved.offset);
+    let route = resolved.offset.map(|offset| control.position(offset));
     let now = |release| LastRun { release: digest(release), state_version: layout(release), route };
     if is_loaded(wanted) && takes_over(wanted) {
         return Ok(Decision { release: wanted, ran: now(wanted), instead_of: None });

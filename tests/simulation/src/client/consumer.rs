@@ -3,6 +3,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use switchboard_core::record::{Offset, ShardId};
 use switchboard_core::worker::{Consumed, Event, NotNow, Partition, Restored, Start};
 
 use super::{Line, Turn};
@@ -15,7 +16,7 @@ pub(super) struct Consuming<'a> {
     /// Numbers of the source topics, by their places in `Broker::subscribe`.
     topics: Vec<usize>,
     /// Shard -> position in its changelog.
-    restoring: BTreeMap<i32, i64>,
+    restoring: BTreeMap<ShardId, Offset>,
 }
 
 impl<'a> Consuming<'a> {
@@ -113,7 +114,7 @@ impl<'a> Consuming<'a> {
         Event::Nothing
     }
 
-    pub(super) fn stable_offsets(&mut self, partitions: &[Partition]) -> Result<Vec<Option<i64>>, NotNow> {
+    pub(super) fn stable_offsets(&mut self, partitions: &[Partition]) -> Result<Vec<Option<Offset>>, NotNow> {
         if partitions.is_empty() {
             return Ok(Vec::new());
         }
@@ -131,7 +132,7 @@ impl<'a> Consuming<'a> {
         }
     }
 
-    pub(super) fn log_bounds(&self, partition: Partition) -> Range<i64> {
+    pub(super) fn log_bounds(&self, partition: Partition) -> Range<Offset> {
         let place = Place::Consumed(self.at_brokers(partition));
         self.line.on(|cluster| cluster.log(place).stable_bounds())
     }
@@ -156,7 +157,7 @@ impl<'a> Consuming<'a> {
         self.on_consumer(|consumer| partitions.iter().for_each(|partition| consumer.pause(*partition, true)));
     }
 
-    pub(super) fn seek(&mut self, partition: Partition, offset: i64) {
+    pub(super) fn seek(&mut self, partition: Partition, offset: Offset) {
         self.line.tell("seek", &(partition, offset));
         self.on_consumer(|consumer| consumer.seek(self.at_brokers(partition), offset));
     }
@@ -166,7 +167,7 @@ impl<'a> Consuming<'a> {
         self.on_consumer(|consumer| partitions.iter().for_each(|partition| consumer.pause(*partition, false)));
     }
 
-    pub(super) fn changelog_end(&mut self, shard: i32) -> Result<i64, NotNow> {
+    pub(super) fn changelog_end(&mut self, shard: ShardId) -> Result<Offset, NotNow> {
         self.line.suspend(Turn::Call);
         if self.line.strikes(Kind::Slow) {
             return self.line.not_now("no answer");
@@ -176,12 +177,12 @@ impl<'a> Consuming<'a> {
         Ok(end)
     }
 
-    pub(super) fn changelog_stable_bounds(&self, shard: i32) -> Range<i64> {
+    pub(super) fn changelog_stable_bounds(&self, shard: ShardId) -> Range<Offset> {
         self.line.suspend(Turn::Call);
         self.line.on(|cluster| cluster.log(Place::Changelog(shard)).stable_bounds())
     }
 
-    pub(super) fn start_restore(&mut self, shard: i32, bounds: Range<i64>) {
+    pub(super) fn start_restore(&mut self, shard: ShardId, bounds: Range<Offset>) {
         self.restoring.insert(shard, bounds.start);
     }
 
@@ -199,7 +200,7 @@ impl<'a> Consuming<'a> {
         });
         match read {
             Some((offset, record)) => {
-                self.restoring.insert(shard, offset + 1);
+                self.restoring.insert(shard, offset.next());
                 Restored::Record { shard, key: record.key.unwrap_or_default(), value: record.value }
             }
             None => {
@@ -209,7 +210,7 @@ impl<'a> Consuming<'a> {
         }
     }
 
-    pub(super) fn stop_restore(&mut self, shard: i32) {
+    pub(super) fn stop_restore(&mut self, shard: ShardId) {
         self.restoring.remove(&shard);
     }
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use corosensei::Yielder;
-use switchboard_core::record::Record;
+use switchboard_core::record::{Offset, Record, ShardId};
 use switchboard_core::worker::{Broker, Consumed, Destination, Event, Fault, NotNow, Partition, Restored, Start};
 
 use crate::control::Control;
@@ -128,11 +128,11 @@ impl Broker for Client<'_> {
         event
     }
 
-    fn stable_offsets(&mut self, partitions: &[Partition]) -> Result<Vec<Option<i64>>, NotNow> {
+    fn stable_offsets(&mut self, partitions: &[Partition]) -> Result<Vec<Option<Offset>>, NotNow> {
         self.consuming.stable_offsets(partitions)
     }
 
-    fn log_bounds(&mut self, partition: Partition) -> Result<Range<i64>, NotNow> {
+    fn log_bounds(&mut self, partition: Partition) -> Result<Range<Offset>, NotNow> {
         Ok(self.consuming.log_bounds(partition))
     }
 
@@ -148,7 +148,7 @@ impl Broker for Client<'_> {
         self.consuming.pause(partitions);
     }
 
-    fn seek(&mut self, partition: Partition, offset: i64) {
+    fn seek(&mut self, partition: Partition, offset: Offset) {
         self.consuming.seek(partition, offset);
     }
 
@@ -156,15 +156,15 @@ impl Broker for Client<'_> {
         self.consuming.resume(partitions);
     }
 
-    fn changelog_end(&mut self, shard: i32) -> Result<i64, NotNow> {
+    fn changelog_end(&mut self, shard: ShardId) -> Result<Offset, NotNow> {
         self.consuming.changelog_end(shard)
     }
 
-    fn changelog_stable_bounds(&mut self, shard: i32) -> Result<Range<i64>, NotNow> {
+    fn changelog_stable_bounds(&mut self, shard: ShardId) -> Result<Range<Offset>, NotNow> {
         Ok(self.consuming.changelog_stable_bounds(shard))
     }
 
-    fn start_restore(&mut self, shard: i32, bounds: Range<i64>) {
+    fn start_restore(&mut self, shard: ShardId, bounds: Range<Offset>) {
         self.consuming.start_restore(shard, bounds);
     }
 
@@ -172,7 +172,7 @@ impl Broker for Client<'_> {
         self.consuming.poll_restore()
     }
 
-    fn stop_restore(&mut self, shard: i32) {
+    fn stop_restore(&mut self, shard: ShardId) {
         self.consuming.stop_restore(shard);
     }
 
@@ -200,7 +200,7 @@ impl Broker for Client<'_> {
         self.producing.flush()
     }
 
-    fn send_offsets(&mut self, offsets: &[(Partition, i64)]) -> Result<(), Fault> {
+    fn send_offsets(&mut self, offsets: &[(Partition, Offset)]) -> Result<(), Fault> {
         let offsets: Vec<_> =
             offsets.iter().map(|(partition, offset)| (self.consuming.at_brokers(*partition), *offset)).collect();
         self.producing.send_offsets(|| self.consuming.metadata(), &offsets)

@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use switchboard_core::record::{Record, Repartitioned, TenantId, from_repartitioned};
+use switchboard_core::record::{Offset, Record, Repartitioned, TenantId, from_repartitioned};
 use switchboard_core::routing::LastRun;
 use switchboard_core::state::decode_key;
 use switchboard_core::worker::{Destination, Fault, Partition};
@@ -124,7 +124,7 @@ impl<'a> Producing<'a> {
 
     /// The ways in which librdkafka tells that it does not know.
     fn given_up(&self) -> Fault {
-        let text = "no answer".to_owned();
+        let text = "no answer".into();
         if self.line.on(|cluster| cluster.random.bool()) { Fault::Fatal(text) } else { Fault::TimedOut(text) }
     }
 
@@ -271,7 +271,7 @@ impl<'a> Producing<'a> {
     pub(super) fn send_offsets(
         &mut self,
         metadata: impl Fn() -> Option<Metadata>,
-        offsets: &[(Partition, i64)],
+        offsets: &[(Partition, Offset)],
     ) -> Result<(), Fault> {
         self.line.suspend(Turn::Call);
         if self.line.strikes(Kind::Slow) {

@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use switchboard_core::record::Offset;
 use switchboard_core::worker::{Event, Partition};
 
 use super::log::ProducerId;
@@ -57,7 +58,7 @@ pub(crate) struct Consumer {
     /// Given to the worker and not taken back.
     assigned: BTreeSet<Partition>,
     /// Where reading goes on, and whether it is paused.
-    positions: BTreeMap<Partition, (i64, bool)>,
+    positions: BTreeMap<Partition, (Offset, bool)>,
     /// The process is stopped: nothing is sent, nothing is heard.
     pub(crate) frozen: bool,
 }
@@ -89,10 +90,10 @@ impl Consumer {
     }
 
     pub(crate) fn fail(&mut self, why: &str) {
-        self.events.push_back(Event::Failed(why.to_owned()));
+        self.events.push_back(Event::Failed(why.into()));
     }
 
-    pub(crate) fn assign(&mut self, partition: Partition, offset: i64, paused: bool) {
+    pub(crate) fn assign(&mut self, partition: Partition, offset: Offset, paused: bool) {
         self.positions.insert(partition, (offset, paused));
     }
 
@@ -100,7 +101,7 @@ impl Consumer {
         self.unanswered.take_if(|event| matches!(event, Event::Assigned(_)));
     }
 
-    pub(crate) fn seek(&mut self, partition: Partition, offset: i64) {
+    pub(crate) fn seek(&mut self, partition: Partition, offset: Offset) {
         if let Some((position, _)) = self.positions.get_mut(&partition) {
             *position = offset;
         }
@@ -113,13 +114,13 @@ impl Consumer {
     }
 
     /// Partitions that are read, and from where.
-    pub(crate) fn reading(&self) -> impl Iterator<Item = (Partition, i64)> {
+    pub(crate) fn reading(&self) -> impl Iterator<Item = (Partition, Offset)> {
         self.positions.iter().filter(|(_, (_, paused))| !paused).map(|(partition, (offset, _))| (*partition, *offset))
     }
 
-    pub(crate) fn read(&mut self, partition: Partition, offset: i64) {
+    pub(crate) fn read(&mut self, partition: Partition, offset: Offset) {
         if let Some((position, _)) = self.positions.get_mut(&partition) {
-            *position = offset + 1;
+            *position = offset.next();
         }
     }
 
@@ -150,9 +151,9 @@ pub(crate) struct Group {
     members: BTreeMap<MemberId, Member>,
     next_member: MemberId,
     target: BTreeMap<Partition, MemberId>,
-    pub(crate) committed: BTreeMap<Partition, i64>,
+    pub(crate) committed: BTreeMap<Partition, Offset>,
     /// Offsets of open transactions.
-    pending: BTreeMap<ProducerId, BTreeMap<Partition, i64>>,
+    pending: BTreeMap<ProducerId, BTreeMap<Partition, Offset>>,
     pub(crate) clients: BTreeMap<ClientId, Consumer>,
 }
 
@@ -179,7 +180,7 @@ impl Group {
         &mut self,
         producer: ProducerId,
         metadata: Option<Metadata>,
-        offsets: &[(Partition, i64)],
+        offsets: &[(Partition, Offset)],
     ) -> Result<(), NotTaken> {
         // Offsets without a member's id and generation are taken from anybody.
         if let Some(Metadata { member, generation, instance }) = metadata {
@@ -205,7 +206,7 @@ impl Group {
     }
 
     /// OffsetFetch with `require_stable`: `None` while one of these is pending.
-    pub(crate) fn stable_offsets(&self, partitions: &[Partition]) -> Option<Vec<Option<i64>>> {
+    pub(crate) fn stable_offsets(&self, partitions: &[Partition]) -> Option<Vec<Option<Offset>>> {
         let pending = |partition| self.pending.values().any(|offsets| offsets.contains_key(partition));
         if partitions.iter().any(pending) {
             return None;

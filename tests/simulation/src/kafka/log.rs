@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use switchboard_core::record::Record;
+use switchboard_core::record::{Offset, Record};
 
 /// A transactional producer, as logs know it.
 pub(crate) type ProducerId = u32;
@@ -15,7 +15,7 @@ enum Fate {
 
 #[derive(Debug)]
 struct Entry {
-    offset: i64,
+    offset: Offset,
     fate: Fate,
     record: Record,
 }
@@ -23,23 +23,23 @@ struct Entry {
 /// A partition's log: records, and control records that only take up offsets.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
-    start: i64,
+    start: Offset,
     /// The high watermark: the offset after the last record, open transactions included.
-    end: i64,
+    end: Offset,
     entries: Vec<Entry>,
     /// First offset of each transaction that has no marker here yet.
-    open: BTreeMap<ProducerId, i64>,
+    open: BTreeMap<ProducerId, Offset>,
 }
 
 impl Log {
     /// Appends a record, of an open transaction or of none; returns its offset.
-    pub(crate) fn append(&mut self, producer: Option<ProducerId>, record: Record) -> i64 {
+    pub(crate) fn append(&mut self, producer: Option<ProducerId>, record: Record) -> Offset {
         let (offset, fate) = (self.end, producer.map_or(Fate::Committed, Fate::Open));
         if let Some(producer) = producer {
             self.open.entry(producer).or_insert(offset);
         }
         self.entries.push(Entry { offset, fate, record });
-        self.end += 1;
+        self.end = self.end.next();
         offset
     }
 
@@ -52,24 +52,24 @@ impl Log {
                 entry.fate = if commit { Fate::Committed } else { Fate::Aborted };
             }
         }
-        self.end += 1;
+        self.end = self.end.next();
     }
 
-    pub(crate) fn high_watermark(&self) -> i64 {
+    pub(crate) fn high_watermark(&self) -> Offset {
         self.end
     }
 
     /// The last stable offset: nothing before it belongs to an open transaction.
-    pub(crate) fn stable_end(&self) -> i64 {
+    pub(crate) fn stable_end(&self) -> Offset {
         self.open.values().copied().min().unwrap_or(self.end)
     }
 
-    pub(crate) fn stable_bounds(&self) -> Range<i64> {
+    pub(crate) fn stable_bounds(&self) -> Range<Offset> {
         self.start..self.stable_end()
     }
 
     /// The next record at or after an offset that a read_committed reader is shown, with its offset.
-    pub(crate) fn read(&self, offset: i64) -> Option<(i64, &Record)> {
+    pub(crate) fn read(&self, offset: Offset) -> Option<(Offset, &Record)> {
         let from = self.entries.partition_point(|entry| entry.offset < offset);
         let stable = self.stable_end();
         let shown = self.entries[from..].iter().take_while(|entry| entry.offset < stable);
@@ -77,7 +77,7 @@ impl Log {
     }
 
     /// All that a read_committed reader is shown.
-    pub(crate) fn committed(&self) -> impl Iterator<Item = (i64, &Record)> {
+    pub(crate) fn committed(&self) -> impl Iterator<Item = (Offset, &Record)> {
         let stable = self.stable_end();
         let shown = self.entries.iter().filter(move |entry| entry.offset < stable && entry.fate == Fate::Committed);
         shown.map(|entry| (entry.offset, &entry.record))
@@ -95,7 +95,7 @@ impl Log {
     }
 
     /// DeleteRecords: all before this offset.
-    pub(crate) fn delete_before(&mut self, offset: i64) {
+    pub(crate) fn delete_before(&mut self, offset: Offset) {
         self.entries.retain(|entry| entry.offset >= offset);
         self.start = self.start.max(offset);
     }

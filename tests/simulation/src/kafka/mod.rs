@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use switchboard_core::record::{Coordinates, Record};
+use switchboard_core::record::{Coordinates, Offset, Record, ShardId};
 use switchboard_core::worker::Partition;
 
 pub(crate) use group::{ClientId, Consumer, Metadata, NotTaken};
@@ -27,7 +27,7 @@ use transactions::Transactions;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Place {
     Consumed(Partition),
-    Changelog(i32),
+    Changelog(ShardId),
     /// All output topics in one, so that their order is known.
     Outputs,
     DeadLetters,
@@ -41,7 +41,7 @@ pub(crate) enum Place {
 #[derive(Debug, Clone)]
 pub(crate) enum Request {
     Produce { place: Place, record: Record },
-    Offsets { metadata: Option<Metadata>, offsets: Vec<(Partition, i64)> },
+    Offsets { metadata: Option<Metadata>, offsets: Vec<(Partition, Offset)> },
     End { commit: bool },
 }
 
@@ -82,7 +82,7 @@ pub(crate) struct Cluster {
 impl Cluster {
     pub(crate) fn new(seed: u64, sources: Vec<Arc<str>>, partitions: Vec<Partition>, shards: u32) -> Self {
         let consumed = partitions.iter().map(|partition| Place::Consumed(*partition));
-        let changelogs = (0..shards).map(|shard| Place::Changelog(shard.cast_signed()));
+        let changelogs = (0..shards).map(|shard| Place::Changelog(shard.try_into().expect("few shards")));
         let places = consumed.chain(changelogs).chain([Place::Outputs, Place::DeadLetters, Place::Notes]);
         Self {
             now: Duration::ZERO,
@@ -124,7 +124,7 @@ impl Cluster {
         producer: ProducerId,
         epoch: i32,
         metadata: Option<Metadata>,
-        offsets: &[(Partition, i64)],
+        offsets: &[(Partition, Offset)],
     ) -> Result<(), Error> {
         self.transactions.add(producer, epoch, Place::Offsets, self.now)?;
         self.group.add_offsets(producer, metadata, offsets).map_err(Error::Group)

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use switchboard_core::record::Tenant;
-use switchboard_core::worker::{Lookups, Query};
+use switchboard_core::worker::{LookupError, Lookups, Query};
 use switchboard_sdk::testkit;
 
 /// An answer that no plugin can use.
@@ -32,7 +32,7 @@ impl Lookups for Directory {
         self.random.bool().then(|| query.key.parse().ok().and_then(answer))
     }
 
-    fn fetch(&mut self, _: &Tenant, query: &Query, attempt: u32, _: Duration) -> Result<Option<Vec<u8>>, String> {
+    fn fetch(&mut self, _: &Tenant, query: &Query, attempt: u32, _: Duration) -> Result<Option<Vec<u8>>, LookupError> {
         let broken = attempt == 0 && self.random.u8(0..8) == 0;
         Ok(query.key.parse().ok().and_then(answer).map(|answer| if broken { BROKEN.to_vec() } else { answer }))
     }

@@ -14,7 +14,7 @@ use messenger::Messenger;
 use switchboard_core::record::{Tenant, TenantId};
 use switchboard_core::routing::{Digest, Release, Routing};
 use switchboard_core::state::{StateLimits, TenantState};
-use switchboard_core::worker::{Answers, Call, Outcome, Plugins};
+use switchboard_core::worker::{Answers, Call, MigrateError, Outcome, Plugins};
 use switchboard_sdk::testkit::{Bench, Native};
 use switchboard_sdk::{Message, Migrate, Outbound, Rejection};
 
@@ -144,13 +144,13 @@ impl Plugins for Loaded {
         tenant: &Tenant,
         from: u32,
         state: &mut TenantState,
-    ) -> Result<(), String> {
+    ) -> Result<(), MigrateError> {
         let release = number(release.digest);
-        self.logic.plugin(release).migrate(from, state)?;
+        self.logic.plugin(release).migrate(from, state).map_err(MigrateError::Rejected)?;
         if fails(release, tenant.id.as_str()) {
             // What it has staged is the caller's to drop.
             let half = state.set("~half", b"way".to_vec(), &StateLimits::default());
-            return Err(format!("half way: {half:?}"));
+            return Err(MigrateError::Rejected(format!("half way: {half:?}")));
         }
         Ok(())
     }

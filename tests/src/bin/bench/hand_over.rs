@@ -81,7 +81,7 @@ fn report(what: &str, history: &History, moved: &[Moved], usual: Duration) -> Re
     let (mut pauses, mut slowest, mut count) = (Vec::new(), Duration::ZERO, 0);
     for Moved { shards, from, to } in moved {
         let gaps = history.gaps(*from, *to);
-        let own = (0..TENANTS).filter(|tenant| shards.contains(&shard(*tenant)));
+        let own = (0..TENANTS).filter(|tenant| shards.contains(&shard(*tenant).get()));
         pauses.extend(own.map(|tenant| gaps[tenant].saturating_sub(usual)));
         slowest = slowest.max(history.slowest(*from, *to));
         count += shards.len();

@@ -59,7 +59,7 @@ fn decide(control: &RegistryState, step: &Step, stamp: ChangeRequest) -> Result<
             let (_, value, offset) = set.ok_or(Refusal::Stale)?;
             automatic_rollback(control, &value.route().release, offset, stamp)
         }
-        Step::Prune(keep) => Ok(prune(control, *keep, control.newest(), stamp)),
+        Step::Prune(keep) => Ok(prune(control, *keep, control.newest().unwrap_or_default(), stamp)),
     }
 }
 
@@ -81,8 +81,8 @@ fn compacted(topic: &Topic, tombstones: bool) -> RegistryState {
     let last: BTreeMap<_, _> = topic.log.iter().enumerate().map(|(place, (key, _))| (key, place)).collect();
     for (place, (key, value)) in topic.log.iter().enumerate() {
         if last[key] == place && (tombstones || value.is_some()) {
-            let offset = i64::try_from(place).unwrap();
-            control.apply(offset, 1000 * offset, key.as_bytes(), value.as_deref()).unwrap();
+            let offset = Offset::try_from(place).unwrap();
+            control.apply(offset, second(offset), key.as_bytes(), value.as_deref()).unwrap();
         }
     }
     control

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use switchboard_core::record::Tenant;
-use switchboard_core::worker::{Lookups, Query};
+use switchboard_core::worker::{LookupError, Lookups, Query};
 use switchboard_kafka::{ClientOptions, EmbeddedBroker, GroupProtocol, Shutdown, Topology};
 use switchboard_sandbox::InstancePool;
 
@@ -80,7 +80,7 @@ pub fn demo(plugin: &Path, file: &Path, others: &[PathBuf], script: Option<&Path
     let (report, reports) = mpsc::channel();
     let lookups = DemoLookups(Arc::clone(&demo));
     let setup = WorkerSetup { config, options, topology, lookups, worker_count: 1, state_dir: None };
-    let plugins = || InstancePool::following(releases.routing_watch(), limits);
+    let plugins = || InstancePool::subscribed(releases.routing_watch(), limits);
     let host = Host::start(&setup, plugins, || VerdictObserver::new(report.clone()), &stop)?;
 
     let mut player = Player::new(&demo, &broker, &reports, releases, &stop);
@@ -142,7 +142,7 @@ impl Lookups for DemoLookups {
         Some(self.0.answer(&query.source, &query.key))
     }
 
-    fn fetch(&mut self, _: &Tenant, query: &Query, _: u32, _: Duration) -> Result<Option<Vec<u8>>, String> {
+    fn fetch(&mut self, _: &Tenant, query: &Query, _: u32, _: Duration) -> Result<Option<Vec<u8>>, LookupError> {
         Ok(self.0.answer(&query.source, &query.key))
     }
 }

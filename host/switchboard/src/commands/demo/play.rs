@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use switchboard_core::record::{Coordinates, Record, TenantId};
-use switchboard_core::routing::{Manifest, Release};
-use switchboard_core::worker::{Observer, Verdict};
+use switchboard_core::record::Record;
+use switchboard_core::routing::Manifest;
+use switchboard_core::worker::{Observer, Settled, Verdict};
 use switchboard_kafka::{EmbeddedBroker, Shutdown};
 
 use super::format::{Demo, DemoTenant};
@@ -28,8 +28,8 @@ impl VerdictObserver {
 }
 
 impl Observer for VerdictObserver {
-    fn settled(&mut self, _: &Coordinates, _: (Option<&TenantId>, Option<&Release>), verdict: &Verdict) {
-        self.uncommitted.push(verdict.clone());
+    fn settled(&mut self, message: Settled<'_>) {
+        self.uncommitted.push(message.verdict.clone());
     }
 
     fn committed(&mut self) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use switchboard_core::record::{Position, TenantId, TenantSchema};
+use switchboard_core::record::{ControlPosition, Offset, TenantId, TenantSchema};
 use switchboard_core::routing::{Availability, OnFailure, Route, RouteTable, Routing, Versioned};
 use switchboard_sandbox::{Artifact, RoutingSnapshot, RoutingWatch};
 
@@ -22,7 +22,7 @@ pub(super) struct DemoReleases {
     schema: TenantSchema,
     table: RouteTable,
     /// Counts the changes of routes, in place of the control topic's offsets.
-    offset: i64,
+    offset: Offset,
 }
 
 /// A swap that the worker has applied.
@@ -39,7 +39,7 @@ impl DemoReleases {
     /// Without a release.
     pub(super) fn new(releases: Vec<Arc<Artifact>>, schema: TenantSchema) -> Self {
         let watch = RoutingWatch::new(RoutingSnapshot::fixed(Arc::clone(&releases[0])));
-        Self { watch, releases, schema, table: RouteTable::default(), offset: 0 }
+        Self { watch, releases, schema, table: RouteTable::default(), offset: Offset::ZERO }
     }
 
     /// Where the worker finds the newest routing snapshot.
@@ -60,13 +60,13 @@ impl DemoReleases {
         let headers = demo.headers(tenant)?;
         let tenant = self.schema.decode(&headers).map_err(|letter| letter.reason)?.id;
         let next = self.next_of(&tenant);
-        self.offset += 1;
+        self.offset = self.offset.next();
         let route = Route { release: self.releases[next].digest(), previous: None, gate: None };
-        let slot = Versioned { route: Some(route), offset: self.offset };
+        let slot = Versioned { route: Some(route), offset: Some(self.offset) };
         self.table.pins.insert(tenant, slot);
         let started = Instant::now();
         let number = self.watch.publish(self.snapshot());
-        while self.watch.taken_by_all() < number {
+        while self.watch.applied_by_all() < number {
             if started.elapsed() >= APPLY_TIMEOUT {
                 return Err("the worker has not applied the new route".into());
             }
@@ -88,7 +88,7 @@ impl DemoReleases {
     fn snapshot(&self) -> RoutingSnapshot {
         let ready = |artifact: &Arc<Artifact>| (artifact.digest(), Availability::Ready(Arc::clone(artifact.release())));
         let releases: BTreeMap<_, _> = self.releases.iter().map(ready).collect();
-        let read = Position { topic: 0, offset: self.offset + 1 };
+        let read = ControlPosition { topic: None, offset: self.offset.next() };
         let base = Some(self.releases[0].digest());
         let routing = Routing::new(self.table.clone(), Some(read), base, releases, OnFailure::Keep);
         let artifacts = self.releases.iter().map(|artifact| (artifact.digest(), Arc::clone(artifact))).collect();
