@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use switchboard_core::routing::control::CHUNK_BYTES;
+use switchboard_core::registry::CHUNK_BYTES;
 use switchboard_tests::app::{Answer, App, Asked};
 use switchboard_tests::client::Record;
 use switchboard_tests::host::{hostile, ledger};

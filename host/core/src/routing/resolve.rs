@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::digest::Digest;
 use super::routes::RouteTable;
 use crate::record::{ControlPosition, TenantId};
@@ -44,7 +46,8 @@ pub enum Availability {
 }
 
 /// What becomes of tenants whose release this host cannot run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum OnFailure {
     /// They stay on the release that they ran last, where this host can run that.
     #[default]

@@ -58,7 +58,7 @@ fn a_signature_is_checked_and_travels_with_its_artifact() -> Result<()> {
     assert!(refused.refusal()?.contains("not signed"), "{refused:?}");
     let beside = text(&signed.with_added_extension("minisig"));
     let refused = deploy(&app, &unsigned, &["--signature", &beside])?;
-    assert!(refused.refusal()?.contains("does not fit"), "{refused:?}");
+    assert!(refused.refusal()?.contains("does not match"), "{refused:?}");
     assert!(!app.client.topics()?.contains(&control(&app)), "nothing was written");
 
     deployed(&app, &signed, &[])?;

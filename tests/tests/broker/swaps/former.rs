@@ -25,15 +25,19 @@ fn what_tenants_ran_before_is_kept_for_them_and_loaded_again_where_it_is_not() -
     deploy(&app, &release("unwilling")?, &["--no-gate"])?;
     send(&app, "a", 3..6)?;
     assert_eq!(lines(&app, "a", 6)?[3..], by("1.0.0", 3..6));
-    assert_eq!((count(&first, "loaded tagged 1.0.0"), count(&first, "messages wait")), (1, 0), "it was kept");
+    assert_eq!(
+        (count(&first, "release loaded release=tagged 1.0.0"), count(&first, "messages wait")),
+        (1, 0),
+        "it was kept"
+    );
 
     assert!(first.terminate(LONG)?.success());
     let second = app.run("second", &["--instance", "host"])?;
-    assert_eq!(count(&second, "loaded tagged 1.0.0"), 0, "no route names it");
+    assert_eq!(count(&second, "release loaded release=tagged 1.0.0"), 0, "no route names it");
     send(&app, "b", 3..6)?;
     assert_eq!(lines(&app, "b", 6)?, by("1.0.0", 0..6), "and it is loaded for the tenant that waits for it");
     second.wait_for("the reason", LONG, |line| line.contains("stays on tagged 1.0.0") && line.contains("as built"))?;
-    assert_eq!(count(&second, "loaded tagged 1.0.0"), 1);
+    assert_eq!(count(&second, "release loaded release=tagged 1.0.0"), 1);
     Ok(())
 }
 

@@ -1,24 +1,29 @@
+//! The name of this process among the processes of its application.
+
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
-/// Who this process is among those of its application: makes up its transactional ids.
+/// A process of an application. Its id is part of the transactional ids of its workers.
 ///
-/// Two processes with the same id fence each other; a restarted process with its former id fences its dead predecessor
-/// at once, instead of waiting for the transaction time-out.
+/// Two processes with the same id fence each other. A process that restarts with its previous id fences its dead
+/// predecessor at once; with another id it would wait for the transaction timeout.
 #[derive(Debug)]
-pub struct ProcessInstance {
-    pub id: String,
-    /// Held while the process lives: the slot is its own.
+pub(crate) struct ProcessInstance {
+    pub(crate) id: String,
+    /// Held while the process runs, so that no other process takes the slot.
     _lock: Option<File>,
 }
 
+/// How many slots of other users' processes are skipped. Beyond that the directory is probably not writable at all.
+const MAX_FOREIGN_SLOTS: u32 = 1000;
+
 impl ProcessInstance {
-    /// The id that was set; else the host's name and the first slot number whose lock file is free.
+    /// Takes the configured id, or else the host name and the first slot number whose lock file is free.
     ///
     /// # Errors
-    /// When lock files cannot be made in the system's directory for temporary files.
-    pub fn claim(app: &str, configured: Option<&str>) -> io::Result<Self> {
+    /// When lock files cannot be created in the system's directory for temporary files.
+    pub(crate) fn claim(app: &str, configured: Option<&str>) -> io::Result<Self> {
         if let Some(id) = configured {
             return Ok(Self { id: id.to_owned(), _lock: None });
         }
@@ -26,8 +31,8 @@ impl ProcessInstance {
         let host = node.nodename().to_string_lossy();
         for slot in 0_u32.. {
             let file = match File::options().create(true).truncate(false).write(true).open(lock_path(app, slot)) {
-                // Another user's process had it.
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied && slot < SLOTS => continue,
+                // The file belongs to a process of another user.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied && slot < MAX_FOREIGN_SLOTS => continue,
                 file => file?,
             };
             match file.try_lock() {
@@ -36,12 +41,9 @@ impl ProcessInstance {
                 Err(std::fs::TryLockError::Error(error)) => return Err(error),
             }
         }
-        unreachable!("fewer processes than slot numbers")
+        unreachable!("there are fewer processes than slot numbers")
     }
 }
-
-/// After so many slots of others, a directory that nobody may write to is the likelier reason.
-const SLOTS: u32 = 1000;
 
 fn lock_path(app: &str, slot: u32) -> PathBuf {
     std::env::temp_dir().join(format!("switchboard-{app}-{slot}.lock"))
@@ -52,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn processes_of_one_machine_have_slots_of_their_own_and_free_ones_are_taken_again() {
+    fn each_process_of_a_machine_has_its_own_slot_and_free_slots_are_reused() {
         let app = format!("test-{}", std::process::id());
         let first = ProcessInstance::claim(&app, None).unwrap();
         let second = ProcessInstance::claim(&app, None).unwrap();
