@@ -395,10 +395,10 @@ mod tests {
             size: artifact.len() as u64,
             chunks: ReleaseRecord::chunks_of(artifact.len()),
             signature: None,
-            by: Actor::default(),
+            actor: Actor::default(),
         };
         let deployment = Deployment { release, artifact, record, audience: Audience::Default, gate: None };
-        let stamp = ChangeRequest { id: "1".into(), by: Actor::default(), note: None };
+        let stamp = ChangeRequest { id: "1".into(), actor: Actor::default(), note: None };
         let mut control = RegistryState::default();
         for (offset, write) in (0_u32..).zip(deploy(&control, &deployment, stamp).unwrap().writes) {
             control
@@ -416,7 +416,7 @@ mod tests {
         };
         assert!(shelf.load(&control), "it is tried");
         let routing = publish(&mut shelf);
-        assert!(routing.may_come(&release) && routing.may_consume(&release, "MORE"));
+        assert!(routing.may_become_ready(&release) && routing.may_consume(&release, "MORE"));
         assert!(!routing.may_consume(&release, "OTHER"));
         assert!(!shelf.is_due() && !shelf.load(&control), "not at once again");
 
@@ -429,10 +429,13 @@ mod tests {
             }
         };
         earlier(&mut shelf, FETCH_AGAIN);
-        assert!(shelf.is_due() && publish(&mut shelf).may_come(&release));
+        assert!(shelf.is_due() && publish(&mut shelf).may_become_ready(&release));
         earlier(&mut shelf, WAIT);
-        assert!(shelf.is_due() && !publish(&mut shelf).may_come(&release), "a minute is over");
-        assert!(shelf.load(&control) && !publish(&mut shelf).may_come(&release), "another attempt is no new minute");
+        assert!(shelf.is_due() && !publish(&mut shelf).may_become_ready(&release), "a minute is over");
+        assert!(
+            shelf.load(&control) && !publish(&mut shelf).may_become_ready(&release),
+            "another attempt is no new minute"
+        );
         assert!(!shelf.is_due());
         earlier(&mut shelf, FETCH_AGAIN);
         assert!(shelf.is_due(), "it is tried on all the same");

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::Context as _;
 use switchboard_core::record::{ControlPosition, Offset, Timestamp, TopicId};
 use switchboard_core::registry::{
-    Actor, ChangeRequest, Failures, HostStatus, Loaded, Refusal, RegistryState, Running, State, Staying, Waiting,
-    automatic_rollback,
+    Actor, ChangeRequest, Failures, FallbackTenant, HostStatus, LoadState, LoadedRelease, Refusal, RegistryState,
+    Running, WaitingTenant, automatic_rollback,
 };
 
 use super::artifact_store::ArtifactStore;
@@ -381,15 +381,15 @@ impl ReleaseController {
         first.map_or(Offset::ZERO, |first| first.content_end)
     }
 
-    fn loaded(&self) -> Vec<Loaded> {
+    fn loaded(&self) -> Vec<LoadedRelease> {
         let loaded = self.shelf.states().map(|(digest, why)| {
-            let state = why.map_or(State::Ready, |why| State::Failed { reason: why.to_owned() });
-            Loaded { digest, state }
+            let state = why.map_or(LoadState::Ready, |why| LoadState::Failed { reason: why.to_owned() });
+            LoadedRelease { digest, state }
         });
         loaded.collect()
     }
 
-    fn status(&self, read: Offset, releases: Vec<Loaded>) -> HostStatus {
+    fn status(&self, read: Offset, releases: Vec<LoadedRelease>) -> HostStatus {
         let running = self.tally.running().into_iter().map(|(release, names)| Running {
             release,
             state_version: self.shelf.state_version(&release),
@@ -403,8 +403,10 @@ impl ReleaseController {
             on_file: self.shelf.base().map(|base| base.digest()),
             releases,
             tenants: running.collect(),
-            staying: staying.map(|(tenant, stays)| Staying { tenant, release: stays.on, reason: stays.why }).collect(),
-            waiting: waiting.map(|(tenant, reason)| Waiting { tenant, reason }).collect(),
+            fallback: staying
+                .map(|(tenant, stays)| FallbackTenant { tenant, release: stays.on, reason: stays.why })
+                .collect(),
+            waiting: waiting.map(|(tenant, reason)| WaitingTenant { tenant, reason }).collect(),
             failures: self.failures(),
             ..self.own.clone()
         }
@@ -431,7 +433,7 @@ fn roll_back(options: &ClientOptions, topology: &Topology, failing: &Failing, by
     let Failing { release, offset, why, .. } = failing;
     // The same for every host that sees it: it is made once.
     let id = format!("automatic-{offset}-{}", release.short());
-    let stamp = || ChangeRequest { id: id.clone(), by: by.clone(), note: Some(why.clone()) };
+    let stamp = || ChangeRequest { id: id.clone(), actor: by.clone(), note: Some(why.clone()) };
     let mut writer = ControlWriter::new(options, topology)?;
     match writer.update(|control| automatic_rollback(control, release, *offset, stamp())) {
         // Another host was quicker.

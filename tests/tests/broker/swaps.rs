@@ -140,7 +140,7 @@ fn a_release_that_fails_too_often_is_rolled_back_by_itself() -> Result<()> {
     host.wait_for("the rollback", LONG, |line| line.contains("is rolled back"))?;
     let answer = app.ask(&["releases"], &["--history", "--json"])?.json()?;
     let last = answer["history"].as_array().and_then(|history| history.last()).context("no history")?;
-    assert_eq!(last["what"], "automatic-rollback", "{last}");
+    assert_eq!(last["kind"], "automatic-rollback", "{last}");
     assert!(last["note"].as_str().unwrap_or_default().contains(" failures among its first "), "{last}");
     let letters = app.client.read_all(&app.dead_letters())?;
     assert!(letters.len() >= 5 && letters.iter().all(|letter| header(letter, "switchboard-class") == Some("trap")));
@@ -180,12 +180,12 @@ fn tenants_of_a_release_that_a_host_refuses_stay_or_wait_as_it_is_set() -> Resul
         host.wait_for(told, LONG, |line| line.contains(told) && line.contains("OUT"))?;
         assert_eq!(lines(&app, "a", answered)?.len(), answered);
         let told = status(&app)?;
-        let list = &told["hosts"][0][if how == "keep" { "staying" } else { "waiting" }];
+        let list = &told["hosts"][0][if how == "keep" { "fallback" } else { "waiting" }];
         let deadline = std::time::Instant::now() + LONG;
         let mut list = list.clone();
         while list.as_array().is_none_or(Vec::is_empty) {
             anyhow::ensure!(std::time::Instant::now() < deadline, "the status does not say so: {told}");
-            list = status(&app)?["hosts"][0][if how == "keep" { "staying" } else { "waiting" }].clone();
+            list = status(&app)?["hosts"][0][if how == "keep" { "fallback" } else { "waiting" }].clone();
         }
         assert_eq!(list[0]["tenant"], "a");
         assert!(app.ask(&["rollback"], &[])?.status.success());

@@ -116,7 +116,7 @@ pub(super) fn by() -> Actor {
 
 /// A new change.
 pub(super) fn stamp(note: Option<String>) -> ChangeRequest {
-    ChangeRequest { id: Uuid::now_v7().to_string(), by: by(), note }
+    ChangeRequest { id: Uuid::now_v7().to_string(), actor: by(), note }
 }
 
 /// Makes a change and shows it; with `wait`, follows it for so long after all hosts go by it. False: trouble was seen then.
@@ -165,7 +165,7 @@ pub(super) fn entry<'a>(control: &'a RegistryState, decision: &Decision) -> anyh
 /// A change, for people.
 pub(super) fn tell(control: &RegistryState, entry: &Entry) {
     let releases: Vec<_> = entry.change.releases.iter().map(|release| control.title(release)).collect();
-    println!("{}", format!("{} {}", entry.change.what, releases.join(", ")).trim_end());
+    println!("{}", format!("{} {}", entry.change.kind, releases.join(", ")).trim_end());
     for line in routes(control, &entry.change.routes) {
         println!("  {line}");
     }

@@ -41,7 +41,7 @@ pub fn deploy(args: DeployArgs) -> anyhow::Result<bool> {
         size: artifact.size(),
         chunks: ReleaseRecord::chunks_of(bytes.len()),
         signature,
-        by: by(),
+        actor: by(),
     };
     let audience = application.audience(&assignment)?;
     let release = artifact.digest();

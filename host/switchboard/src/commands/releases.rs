@@ -1,7 +1,7 @@
 //! `switchboard releases`: what was deployed, where it runs, and what was done.
 
 use serde_json::{Value, json};
-use switchboard_core::registry::{Deployed, Entry, HostRecord, RegistryState, State};
+use switchboard_core::registry::{Deployed, Entry, HostRecord, LoadState, RegistryState};
 use switchboard_core::routing::Digest;
 
 use super::control::{Application, now, print, routes, scopes_of, table, time};
@@ -34,8 +34,8 @@ fn hosts_of<'a>(control: &'a RegistryState, release: &Digest) -> (Vec<&'a str>, 
     let (mut ready, mut failed) = (Vec::new(), Vec::new());
     for HostRecord { status, .. } in control.living(now(control)) {
         match status.state_of(release) {
-            Some(State::Ready) => ready.push(status.instance.as_str()),
-            Some(State::Failed { reason }) => failed.push(json!({ "instance": status.instance, "reason": reason })),
+            Some(LoadState::Ready) => ready.push(status.instance.as_str()),
+            Some(LoadState::Failed { reason }) => failed.push(json!({ "instance": status.instance, "reason": reason })),
             None => {}
         }
     }
@@ -77,7 +77,7 @@ fn tell(control: &RegistryState) {
             record.size.to_string(),
             if record.signature.is_some() { "yes" } else { "no" }.to_owned(),
             time(*timestamp),
-            record.by.to_string(),
+            record.actor.to_string(),
             format!("{} ready, {} failed", ready.len(), failed.len()),
             some(&scopes_of(control, digest)),
         ]);
@@ -101,7 +101,7 @@ fn tell(control: &RegistryState) {
             format!("{} ago{}", humantime::format_duration(age), if seen.is_alive(now) { "" } else { ", dead" }),
             status.read.to_string(),
             status.tenants.iter().map(running).collect::<Vec<_>>().join(", "),
-            status.staying.len().to_string(),
+            status.fallback.len().to_string(),
             status.waiting.len().to_string(),
             status.on_file.as_ref().map(|release| control.title(release)).unwrap_or_default(),
         ]);
@@ -109,7 +109,7 @@ fn tell(control: &RegistryState) {
     print(&mut hosts);
     for status in control.hosts().values().map(|seen| &seen.status) {
         for loaded in &status.releases {
-            if let State::Failed { reason } = &loaded.state {
+            if let LoadState::Failed { reason } = &loaded.state {
                 println!("{}: {} cannot be run: {reason}", status.instance, control.title(&loaded.digest));
             }
         }
@@ -127,7 +127,7 @@ fn some(names: &[String]) -> String {
 fn tell_history(control: &RegistryState) {
     for Entry { id, timestamp, change, .. } in control.history() {
         let releases: Vec<_> = change.releases.iter().map(|release| control.title(release)).collect();
-        let line = format!("{}  {}  {} {}", time(*timestamp), change.by, change.what, releases.join(", "));
+        let line = format!("{}  {}  {} {}", time(*timestamp), change.actor, change.kind, releases.join(", "));
         println!("{}", line.trim_end());
         for line in routes(control, &change.routes) {
             println!("    {line}");

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use switchboard_core::registry::{Entry, Failures, HostProgress, Rollout, Running, Stage, Verdict, Watch};
+use switchboard_core::registry::{
+    Entry, Failures, HostProgress, Rollout, RolloutStage, RolloutVerdict, RolloutWatch, Running,
+};
 
 use super::control::{print, table};
 use switchboard_kafka::control::ControlWriter;
@@ -25,7 +27,7 @@ pub(super) struct End {
 /// standard output unless that is to be `quiet`.
 pub(super) fn follow(writer: &mut ControlWriter, change: &Entry, after: Duration, quiet: bool) -> anyhow::Result<End> {
     let started = Instant::now();
-    let mut watch = Watch::new(PATIENCE.max(after), after);
+    let mut watch = RolloutWatch::new(PATIENCE.max(after), after);
     // It is not drawn where there is no terminal.
     let style = ProgressStyle::with_template("{bar:30} {pos} of {len} hosts {wide_msg}")?;
     let bar = ProgressBar::new(0).with_style(style);
@@ -44,10 +46,10 @@ pub(super) fn follow(writer: &mut ControlWriter, change: &Entry, after: Duration
                 tell(&rollout, &troubles, &reason);
             }
             let mut json = json!({ "result": verdict, "troubles": troubles, "hosts": rollout.hosts });
-            if verdict != Verdict::Done {
+            if verdict != RolloutVerdict::Done {
                 json["reason"] = reason.into();
             }
-            return Ok(End { succeeded: verdict == Verdict::Done, json });
+            return Ok(End { succeeded: verdict == RolloutVerdict::Done, json });
         }
         // All that has come is taken in before it is looked at again.
         let mut more = writer.follow(LOOK)?;
@@ -59,7 +61,7 @@ pub(super) fn follow(writer: &mut ControlWriter, change: &Entry, after: Duration
 
 /// Hosts as they come to go by it, and what they run.
 fn show(bar: &ProgressBar, rollout: &Rollout<'_>, left: Option<Duration>) {
-    let ready: Vec<_> = rollout.hosts.iter().filter(|host| host.stage == Stage::Ready).collect();
+    let ready: Vec<_> = rollout.hosts.iter().filter(|host| host.stage == RolloutStage::Ready).collect();
     bar.set_length(rollout.hosts.len() as u64);
     bar.set_position(ready.len() as u64);
     let hosts = ready.iter().map(|host| format!("{} ({} tenants)", host.instance, count(host)));
@@ -74,20 +76,22 @@ fn count(host: &HostProgress<'_>) -> u64 {
 }
 
 /// A verdict in words.
-fn reason(verdict: Verdict, next: Option<&Entry>) -> String {
+fn reason(verdict: RolloutVerdict, next: Option<&Entry>) -> String {
     let next = next.map_or(String::new(), |Entry { change, .. }| {
         let why = change.note.as_deref().map(|note| format!(": {note}")).unwrap_or_default();
-        format!("{} by {}{why}", change.what, change.by)
+        format!("{} by {}{why}", change.kind, change.actor)
     });
     match verdict {
-        Verdict::Done => "done".into(),
-        Verdict::Failed => "there is trouble with it; the change stands: `switchboard rollback` undoes it".into(),
-        Verdict::RolledBack => next,
-        Verdict::Replaced => format!("another change came after it: {next}"),
-        Verdict::NoHosts => {
+        RolloutVerdict::Done => "done".into(),
+        RolloutVerdict::Failed => {
+            "there is trouble with it; the change stands: `switchboard rollback` undoes it".into()
+        }
+        RolloutVerdict::RolledBack => next,
+        RolloutVerdict::Replaced => format!("another change came after it: {next}"),
+        RolloutVerdict::NoHosts => {
             "no host lives, so nobody goes by it: it is what hosts will go by when they are started".into()
         }
-        Verdict::TimeOut => "not all hosts go by it yet; they go on with it".into(),
+        RolloutVerdict::TimeOut => "not all hosts go by it yet; they go on with it".into(),
     }
 }
 
@@ -96,9 +100,9 @@ fn tell(rollout: &Rollout<'_>, troubles: &[String], reason: &str) {
         let mut hosts = table(&["HOST", "STATE", "TENANTS", "FAILURES"]);
         for host in &rollout.hosts {
             let state = match &host.stage {
-                Stage::Behind => "not yet",
-                Stage::Ready => "goes by it",
-                Stage::Failed { .. } => "cannot run it",
+                RolloutStage::Behind => "not yet",
+                RolloutStage::Ready => "goes by it",
+                RolloutStage::Failed { .. } => "cannot run it",
             };
             let names = host.tenants.iter().flat_map(|Running { names, .. }| names).map(ToString::to_string);
             let names: Vec<_> = names.collect();

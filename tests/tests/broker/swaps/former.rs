@@ -48,7 +48,7 @@ fn what_cannot_take_over_the_state_of_a_tenant_that_stays_is_refused() -> Result
     send(&app, "new", 1..2)?;
     assert_eq!(lines(&app, "new", 2)?[1..], by("4.0.0", 1..2));
     let deadline = std::time::Instant::now() + LONG;
-    while status(&app)?["hosts"][0]["staying"][0]["tenant"] != "new" {
+    while status(&app)?["hosts"][0]["fallback"][0]["tenant"] != "new" {
         anyhow::ensure!(std::time::Instant::now() < deadline, "the status does not say so");
     }
     let path = release("tagged_2")?.display().to_string();
