@@ -135,7 +135,7 @@ fn a_release_that_fails_too_often_is_rolled_back_by_itself() -> Result<()> {
     host.wait_for("the rollback", LONG, |line| line.contains("release rolled back"))?;
     let answer = app.ask(&["releases"], &["--history", "--json"])?.json()?;
     let last = answer["history"].as_array().and_then(|history| history.last()).context("no history")?;
-    assert_eq!(last["what"], "automatic-rollback", "{last}");
+    assert_eq!(last["kind"], "automatic-rollback", "{last}");
     assert!(last["note"].as_str().unwrap_or_default().contains(" failures among its first "), "{last}");
     let letters = app.client.read_all(&app.dead_letters())?;
     assert!(letters.len() >= 5 && letters.iter().all(|letter| header(letter, "switchboard-class") == Some("trap")));
@@ -175,7 +175,7 @@ fn tenants_of_a_release_that_a_host_refuses_stay_or_wait_as_it_is_set() -> Resul
         let told = if how == "keep" { "stays on tagged 1.0.0" } else { "messages wait" };
         host.wait_for(told, LONG, |line| line.contains(told) && line.contains("OUT"))?;
         assert_eq!(lines(&app, "a", answered)?.len(), answered);
-        let list = if how == "keep" { "staying" } else { "waiting" };
+        let list = if how == "keep" { "fallback" } else { "waiting" };
         progress::wait_until(&format!("the status to say that the tenant is {list}"), || {
             Ok(status(&app)?["hosts"][0][list][0]["tenant"] == "a")
         })?;

@@ -141,7 +141,7 @@ impl Releases {
         match &decided.fallback {
             Some(fallback) if self.routing.may_consume(&fallback.wanted, topic) => {
                 let Fallback { wanted, why } = &**fallback;
-                if self.routing.may_come(wanted) {
+                if self.routing.may_become_ready(wanted) {
                     let why = format!("{topic} is consumed by release {}: {why}", wanted.short());
                     return Err(Waits { why, missing_release: None });
                 }

@@ -53,7 +53,7 @@ fn what_cannot_take_over_the_state_of_a_tenant_that_stays_is_refused() -> Result
     send(&app, "new", 1..2)?;
     assert_eq!(lines(&app, "new", 2)?[1..], by("4.0.0", 1..2));
     progress::wait_until("the status to say that the tenant stays", || {
-        Ok(status(&app)?["hosts"][0]["staying"][0]["tenant"] == "new")
+        Ok(status(&app)?["hosts"][0]["fallback"][0]["tenant"] == "new")
     })?;
     let path = release("tagged_2")?.display().to_string();
     let refused = app.ask(&["deploy", &path], &[])?;

@@ -55,7 +55,7 @@ fn a_release_goes_back_when_it_rejects_more_than_the_one_before_and_stays_when_n
     assert!(rolled_back(&host).iter().all(|line| line.contains("tagged 6.0.0")), "{:#?}", rolled_back(&host));
     let told = app.ask(&["releases"], &["--history", "--json"])?.json()?;
     let last = told["history"].as_array().and_then(|history| history.last()).context("no history")?;
-    assert_eq!((&last["what"], &last["routes"][0]["route"]), (&"automatic-rollback".into(), &"tenant/b".into()));
+    assert_eq!((&last["kind"], &last["routes"][0]["route"]), (&"automatic-rollback".into(), &"tenant/b".into()));
     assert!(last["note"].as_str().unwrap_or_default().contains("more rejections than usual"), "{last}");
     Ok(())
 }
