@@ -6,6 +6,9 @@
 //! seed. `vectors` runs test vectors against any implementation of `Plugins`.
 #![forbid(unsafe_code)]
 
+#[macro_use]
+pub mod mutation;
+
 pub mod record;
 pub mod registry;
 pub mod routing;

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use super::digest::Digest;
 use super::routes::RouteTable;
-use crate::record::{ControlPosition, TenantId};
+use crate::record::{ControlPosition, Offset, TenantId};
 use crate::routing::Manifest;
 
 /// One artifact that a host has ready.
@@ -83,6 +83,11 @@ pub enum Target<'a> {
     Nothing,
 }
 
+/// The last offset that has been read; `None`: nothing has.
+fn before(end: Offset) -> Option<Offset> {
+    Offset::new(end.get() - 1)
+}
+
 impl Routing {
     /// `read`: up to where the control topic has been read; `None`: there is none.
     pub fn new(
@@ -117,7 +122,11 @@ impl Routing {
         {
             add(base);
         }
-        let changed = read.and_then(|read| Some(ControlPosition { offset: table.changed()?, ..read }));
+        let changed = read.and_then(|read| {
+            let changed = table.changed();
+            let offset = if mutated!("wait-for-the-end-of-the-control-topic") { before(read.offset) } else { changed };
+            Some(ControlPosition { offset: offset?, ..read })
+        });
         Self { table, read, changed, base, releases, on_failure, consumed }
     }
 
