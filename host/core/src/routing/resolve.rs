@@ -69,7 +69,7 @@ pub struct Routing {
 }
 
 /// What a tenant is to run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target<'a> {
     Run(&'a Arc<Release>),
     /// This host cannot run it.

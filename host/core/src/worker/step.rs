@@ -339,7 +339,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         if let Err(fault) = sent.and_then(|()| write_changelog(&mut txn, &batch.shards, &mut self.assignment)) {
             return Err((batch, txn.abort(fault, false)));
         }
-        if let Some(receipt) = txn.premature_receipt() {
+        if let Some(receipt) = Receipt::premature() {
             self.assignment.promote(&batch.shards, &receipt);
         }
         let ran = txn.now();

@@ -13,9 +13,16 @@ use crate::record::{Offset, Record};
 /// unknown.
 pub(super) const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Proof of an acknowledged commit.
+/// The proof of an acknowledged commit.
 #[derive(Debug)]
 pub struct Receipt(());
+
+impl Receipt {
+    /// A receipt before there is a commit: a mistake, so always `None` in the product.
+    pub(super) fn premature() -> Option<Self> {
+        mutated!("promote-before-commit").then_some(Self(()))
+    }
+}
 
 /// How a transaction ended without a commit.
 #[derive(Debug, PartialEq, Eq)]
@@ -80,11 +87,6 @@ impl<'a, B: Broker> Transaction<'a, B> {
     /// The partition stands at this offset: it is committed if no record of the partition is settled.
     pub(super) fn starts_at(&mut self, partition: Partition, offset: Offset) {
         self.offsets.entry(partition).or_insert(offset);
-    }
-
-    /// A receipt before there is a commit: a mistake, and always `None` in the product.
-    pub(super) fn premature_receipt(&self) -> Option<Receipt> {
-        mutated!("promote-before-commit").then_some(Receipt(()))
     }
 
     /// Writes all records, then the offsets, then commits. Aborts the transaction if that fails.
