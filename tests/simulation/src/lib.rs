@@ -59,7 +59,7 @@ use std::thread;
 
 pub use check::Swaps;
 pub use cli::main;
-pub use faults::Tally;
+pub use faults::FaultCounts;
 pub use schedule::{Outcome, Stacks, run};
 
 /// A schedule that broke the promise.
@@ -90,7 +90,7 @@ pub struct Summary {
     /// How many turns they took.
     pub turns: u64,
     /// The faults that were made.
-    pub faults: Tally,
+    pub faults: FaultCounts,
     /// The changes of releases that were made.
     pub swaps: Swaps,
     /// The schedule with the smallest seed among those that broke the promise.
