@@ -282,7 +282,7 @@ impl Loader {
         let (Some(record), Some(chunks)) = (control.release(release), control.chunks(release)) else {
             return Err(fails(false)("its artifact is not in the control topic: deploy it again".into()));
         };
-        let most = self.sandbox.limits().artifact;
+        let most = self.sandbox.limits().artifact_bytes;
         if record.size > most {
             let why = format!("{} bytes, at most {most} are allowed (--max-artifact-bytes)", record.size);
             return Err(fails(false)(why));

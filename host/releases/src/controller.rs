@@ -373,7 +373,7 @@ impl ReleaseController {
 
     /// Up to where all workers go by the control topic. Hosts' statuses do not count: each would call forth others.
     fn read_by_workers(&mut self) -> Offset {
-        let taken = self.board.taken_by_all();
+        let taken = self.board.applied_by_all();
         while self.publications.get(1).is_some_and(|next| next.number <= taken) {
             self.publications.pop_front();
         }

@@ -1,6 +1,7 @@
-//! What the sandbox costs: load (with and without the cache of compiled code), warm call, fresh instance. Part of `make bench`.
+//! Measures the sandbox: load (with and without the cache of compiled code), warm call, fresh instance. Part of `make bench`.
 //!
-//! `cargo run --release -p switchboard --example sandbox COMPONENT TOPIC VALUE`: the plugin must answer that value with ok.
+//! `cargo run --release -p switchboard-sandbox --example sandbox COMPONENT TOPIC VALUE`. The plugin must handle that value
+//! without a failure.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -51,11 +52,11 @@ fn measure(component: &Path, topic: &str, value: &str) {
     for (what, tenants, rounds) in [("one tenant", 1, 200_000), ("1,900 tenants in turn", 1900, 100)] {
         let mut worker = Worker::new(&artifact, tenants, topic);
         let start = Instant::now();
-        worker.round(&record);
+        worker.handle_all(&record);
         println!("{what}: first call {:.1?}", start.elapsed() / u32::try_from(tenants).unwrap());
         let start = Instant::now();
         for _ in 0..rounds {
-            worker.round(&record);
+            worker.handle_all(&record);
         }
         println!("{what}: warm call {:.2?}", start.elapsed() / rounds / u32::try_from(tenants).unwrap());
         if tenants > 1 {
@@ -70,7 +71,7 @@ fn measure(component: &Path, topic: &str, value: &str) {
     let start = Instant::now();
     for _ in 0..rounds {
         worker.instances.discard(&worker.tenants[0].0.id);
-        worker.round(&record);
+        worker.handle_all(&record);
     }
     println!("fresh instance, call and drop: {:.1?}", start.elapsed() / rounds);
 }
@@ -102,7 +103,7 @@ impl Worker {
         }
     }
 
-    fn round(&mut self, record: &Record) {
+    fn handle_all(&mut self, record: &Record) {
         for (tenant, state) in &mut self.tenants {
             self.source.offset = self.source.offset.next();
             let call = Call { tenant, record, source: &self.source };

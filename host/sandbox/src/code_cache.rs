@@ -1,3 +1,12 @@
+//! A cache of compiled components on disk.
+//!
+//! An entry's name is the artifact's digest and the identity of the engine that compiled it. An entry is a checksum, then
+//! wasmtime's own bytes. It is written to another file and renamed, so it appears whole or not at all, and processes can
+//! share a directory.
+//!
+//! This is only a cache: if anything is wrong with an entry, the artifact is compiled again and the entry replaced.
+//! Compiled code runs as it is, so the files must belong to this user, and nobody else may write to them.
+
 use std::fs::{self, DirBuilder, File};
 use std::hash::{Hash as _, Hasher as _};
 use std::io::{self, Read as _, Write as _};
@@ -12,32 +21,29 @@ use switchboard_core::routing::Digest;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-/// So many entries are kept; beyond, those that were not used for longest go.
-const MOST_ENTRIES: usize = 32;
-/// No plugin's code is larger: what is, is not read.
-const MOST_BYTES: u64 = 1 << 30;
-/// What a writer that was killed has left is removed after so long.
-const ABANDONED: Duration = Duration::from_hours(1);
+/// How many entries are kept. Beyond this number, the least recently used ones are removed.
+const MAX_ENTRIES: usize = 32;
+/// A larger file is not read: no plugin compiles to as much.
+const MAX_ENTRY_BYTES: u64 = 1 << 30;
+/// After this time, an unfinished file belongs to a writer that was killed, and is removed.
+const UNFINISHED_MAX_AGE: Duration = Duration::from_hours(1);
 
-const ENTRY: &str = "code";
-const UNFINISHED: &str = ".unfinished-";
-/// Of the entries' layout.
-const FORMAT: &[u8] = b"switchboard code 1";
-const CHECKSUM: usize = 32;
+const ENTRY_EXTENSION: &str = "code";
+const UNFINISHED_PREFIX: &str = ".unfinished-";
+/// The version of an entry's layout. Part of the checksum.
+const ENTRY_FORMAT: &[u8] = b"switchboard code 1";
+const CHECKSUM_BYTES: usize = 32;
 
-/// Compiled components on disk, by the digest of their artifact and the engine that compiled them. A cache: whatever is
-/// wrong with an entry, the artifact is compiled again and the entry replaced.
-///
-/// An entry is a checksum and wasmtime's own bytes. It appears whole or not at all, so processes may share a directory.
+/// The cache of one engine.
 #[derive(Debug)]
-pub(super) struct CodeCache {
+pub(crate) struct CodeCache {
     directory: PathBuf,
     engine: u64,
 }
 
-/// An entry, or a directory, that is not to be used.
+/// Why an entry or the directory cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Unusable {
+pub(crate) enum Unusable {
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error("it is damaged")]
@@ -47,8 +53,8 @@ pub(super) enum Unusable {
 }
 
 impl CodeCache {
-    /// Makes the directory when it is missing; only this user may look into it.
-    pub(super) fn open(directory: &Path, engine: &Engine) -> Result<Self, Unusable> {
+    /// Opens the directory. If it does not exist, creates it, readable for this user only.
+    pub(crate) fn open(directory: &Path, engine: &Engine) -> Result<Self, Unusable> {
         if let Some(parent) = directory.parent() {
             fs::create_dir_all(parent)?;
         }
@@ -64,106 +70,108 @@ impl CodeCache {
         Ok(Self { directory: directory.to_owned(), engine: identity(engine) })
     }
 
-    /// The component of the artifact with this digest, which is compiled if there is no code of it.
+    /// The component of the artifact with this digest: from its entry, or else compiled and stored.
     ///
     /// # Errors
-    /// When it cannot be compiled.
-    pub(super) fn component(
+    /// When the artifact cannot be compiled. Failures of the cache are only logged.
+    pub(crate) fn component(
         &self,
         engine: &Engine,
         digest: &Digest,
         compile: impl FnOnce() -> wasmtime::Result<Component>,
     ) -> wasmtime::Result<Component> {
         let path = self.path(digest);
+        let file = path.display();
         match self.load(engine, digest, &path) {
             Ok(component) => {
-                tracing::debug!("{}: its code was read from {}", digest.short(), path.display());
+                tracing::debug!(release = %digest.short(), %file, "compiled code was read from the cache");
                 return Ok(component);
             }
             Err(Unusable::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
-                tracing::debug!("{}: there is no code of it in {}, it is compiled", digest.short(), path.display());
+                tracing::debug!(release = %digest.short(), %file, "compiling the plugin: the cache has no code of it");
             }
-            Err(error) => tracing::warn!("{} is not used, its plugin is compiled again: {error}", path.display()),
+            Err(error) => tracing::warn!(%file, %error, "compiling the plugin again: its cached code cannot be used"),
         }
         let component = compile()?;
         let stored = component.serialize().map_err(io::Error::other);
         if let Err(error) = stored.and_then(|payload| self.store(digest, &payload, &path)) {
-            tracing::warn!("{} cannot be written, its plugin will be compiled again: {error}", path.display());
+            tracing::warn!(%file, %error, "compiled code cannot be cached: the next start compiles the plugin again");
         }
         Ok(component)
     }
 
     fn path(&self, digest: &Digest) -> PathBuf {
-        self.directory.join(format!("{digest}-{:016x}.{ENTRY}", self.engine))
+        self.directory.join(format!("{digest}-{:016x}.{ENTRY_EXTENSION}", self.engine))
     }
 
     fn load(&self, engine: &Engine, digest: &Digest, path: &Path) -> Result<Component, Unusable> {
         let mut file = File::open(path)?;
         let metadata = file.metadata()?;
         check_owner(&metadata)?;
-        if !metadata.is_file() || metadata.len() > MOST_BYTES {
+        if !metadata.is_file() || metadata.len() > MAX_ENTRY_BYTES {
             return Err(Unusable::Damaged);
         }
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
-        let (checksum, payload) = bytes.split_at_checked(CHECKSUM).ok_or(Unusable::Damaged)?;
+        let (checksum, payload) = bytes.split_at_checked(CHECKSUM_BYTES).ok_or(Unusable::Damaged)?;
         if checksum != self.checksum(digest, payload) {
             return Err(Unusable::Damaged);
         }
-        // The least recently used one is that of the oldest time.
+        // The modification time says when the entry was used last. A failure only makes its removal more likely.
         let _ = file.set_modified(SystemTime::now());
-        // SAFETY: wasmtime wants bytes that it has itself made for an engine like this one, since it runs them as they are.
-        // The file is this user's and nobody else may write to it or to its directory; whoever can write as this user can
-        // run code as this user anyhow. The checksum shows that since a process of this program wrote them, for this
-        // artifact and this engine, no bit has changed. It is of the very bytes in memory that are handed on: the file may
-        // change now.
+        // SAFETY: wasmtime requires bytes that it serialized itself for an engine like this one, because it runs them
+        // unchecked.
+        // * This user owns the file, and nobody else may write to it or to its directory. Whoever can write as this user
+        //   can run code as this user anyway.
+        // * The checksum proves that this program wrote the bytes, for this artifact and this engine, and that no bit has
+        //   changed since. It covers the bytes in memory that are passed on, so the file may change now.
         #[allow(unsafe_code)]
         let component = unsafe { Component::deserialize(engine, payload) };
         component.map_err(|error| io::Error::other(error).into())
     }
 
     fn store(&self, digest: &Digest, payload: &[u8], path: &Path) -> io::Result<()> {
-        let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(&self.directory)?;
+        let mut file = tempfile::Builder::new().prefix(UNFINISHED_PREFIX).tempfile_in(&self.directory)?;
         file.write_all(&self.checksum(digest, payload))?;
         file.write_all(payload)?;
         file.persist(path)?;
-        self.tidy()
+        self.remove_old_files()
     }
 
-    /// Of all that an entry must be right about.
-    fn checksum(&self, digest: &Digest, payload: &[u8]) -> [u8; CHECKSUM] {
+    /// The checksum covers everything that makes an entry the right one.
+    fn checksum(&self, digest: &Digest, payload: &[u8]) -> [u8; CHECKSUM_BYTES] {
         let mut hash = Sha256::new();
-        for part in [FORMAT, &digest.bytes()[..], &self.engine.to_le_bytes(), payload] {
+        for part in [ENTRY_FORMAT, &digest.bytes()[..], &self.engine.to_le_bytes(), payload] {
             hash.update(part);
         }
         hash.finalize().into()
     }
 
-    /// Removes what is too much or was abandoned.
-    fn tidy(&self) -> io::Result<()> {
+    /// Removes surplus entries and abandoned unfinished files.
+    fn remove_old_files(&self) -> io::Result<()> {
         let mut entries = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
             let entry = entry?;
-            // Err: another process has removed it.
+            // Another process has removed the file.
             let Ok(modified) = entry.metadata().and_then(|metadata| metadata.modified()) else { continue };
             let path = entry.path();
-            if path.extension().is_some_and(|extension| extension == ENTRY) {
+            if path.extension().is_some_and(|extension| extension == ENTRY_EXTENSION) {
                 entries.push((modified, path));
-            } else if entry.file_name().to_string_lossy().starts_with(UNFINISHED)
-                && modified.elapsed().is_ok_and(|age| age > ABANDONED)
+            } else if entry.file_name().to_string_lossy().starts_with(UNFINISHED_PREFIX)
+                && modified.elapsed().is_ok_and(|age| age > UNFINISHED_MAX_AGE)
             {
                 remove(&path)?;
             }
         }
         entries.sort();
-        let beyond = entries.len().saturating_sub(MOST_ENTRIES);
-        entries[..beyond].iter().try_for_each(|(_, path)| remove(path))
+        let surplus = entries.len().saturating_sub(MAX_ENTRIES);
+        entries[..surplus].iter().try_for_each(|(_, path)| remove(path))
     }
 }
 
 fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
-        // By another process.
+        // Another process has removed the file.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
     }
@@ -174,11 +182,11 @@ fn check_owner(metadata: &fs::Metadata) -> Result<(), Unusable> {
     if metadata.uid() != geteuid().as_raw() || others_may_write { Err(Unusable::Foreign) } else { Ok(()) }
 }
 
-/// What compiled code depends on, beside the artifact: wasmtime's version to the last digit (a patch may mend what the
-/// compiler does wrong; wasmtime itself looks at the major version only), the machine's processor, and the settings.
+/// Identifies the engine by everything that compiled code depends on, except the artifact: wasmtime's exact version, the
+/// processor and the settings. A patch version counts, because it may correct the compiler; when it loads code, wasmtime
+/// compares only the major version.
 fn identity(engine: &Engine) -> u64 {
     let mut hasher = SipHasher13::new();
-    wasmtime_environ::VERSION.hash(&mut hasher);
     engine.precompile_compatibility_hash().hash(&mut hasher);
     hasher.finish()
 }
@@ -192,7 +200,7 @@ mod tests {
     const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
 
     #[test]
-    fn another_engines_code_is_not_used_even_under_this_ones_name() {
+    fn code_of_another_engine_is_not_used_even_under_the_right_name() {
         let directory = tempfile::tempdir().unwrap();
         let engines = [false, true].map(|fuel| Engine::new(Config::new().consume_fuel(fuel)).unwrap());
         let caches = [0, 1].map(|n| CodeCache::open(directory.path(), &engines[n]).unwrap());
@@ -205,7 +213,7 @@ mod tests {
         assert!(caches[1].load(&engines[1], &digest, &paths[1]).is_ok());
         fs::copy(&paths[0], &paths[1]).unwrap();
         assert!(matches!(caches[1].load(&engines[1], &digest, &paths[1]), Err(Unusable::Damaged)));
-        // Were the checksum right, wasmtime would still look.
+        // With a correct checksum, wasmtime still compares the engines.
         let foreign = CodeCache { directory: directory.path().to_owned(), engine: caches[0].engine };
         assert!(matches!(foreign.load(&engines[1], &digest, &paths[0]), Err(Unusable::Io(_))));
     }

@@ -1,3 +1,14 @@
+//! What a guest writes: its log calls, stdout and stderr become lines of the host's log, with the target `plugin`.
+//!
+//! | from | level |
+//! |---|---|
+//! | a log call | the call's (`critical` becomes `error`) |
+//! | stdout | `info` |
+//! | stderr | `warn` |
+//!
+//! Each line carries the fields `plugin`, `tenant` and, while a message is handled, `source`. A guest cannot forge lines:
+//! control characters are escaped. It cannot flood the log either: lines are cut, and a tenant has a `LogBudget`.
+
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
@@ -6,42 +17,52 @@ use switchboard_core::record::{Coordinates, TenantId};
 use tracing::Level;
 
 /// A longer line is cut.
-const MAX_LINE: usize = 8 << 10;
-/// So much of what a guest wrote to stderr is kept for the verdict on its call.
-const MAX_WORDS: usize = 2 << 10;
+const MAX_LINE_BYTES: usize = 8 << 10;
+/// How much of the guest's last output to stderr is kept, for the reason of a failed call.
+const MAX_STDERR_TAIL_BYTES: usize = 2 << 10;
 
-/// Where a guest's lines go: from its log calls, its stdout and its stderr into the host's log, target `plugin`.
+/// Follows a line that was cut.
+const CUT_NOTE: &str = " [cut]";
+
+/// The log of one instance.
 #[derive(Debug)]
-pub(super) struct Console {
+pub(crate) struct GuestLog {
     plugin: Arc<str>,
     tenant: TenantId,
     stdout: Line,
     stderr: Line,
-    /// What it wrote to stderr last: a panic's whole text, otherwise a line.
-    words: String,
+    /// What the guest wrote to stderr last: the whole text of a panic, otherwise one line.
+    stderr_tail: String,
     panicking: bool,
 }
 
-/// One of the two streams that are there.
+/// A stream that a guest can write to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stream {
+pub(crate) enum Stream {
     Stdout,
     Stderr,
 }
 
-impl Console {
-    pub(super) fn new(plugin: Arc<str>, tenant: TenantId) -> Self {
-        let (stdout, stderr) = (Line::default(), Line::default());
-        Self { plugin, tenant, stdout, stderr, words: String::new(), panicking: false }
+impl GuestLog {
+    /// `plugin`: name and version.
+    pub(crate) fn new(plugin: Arc<str>, tenant: TenantId) -> Self {
+        Self {
+            plugin,
+            tenant,
+            stdout: Line::default(),
+            stderr: Line::default(),
+            stderr_tail: String::new(),
+            panicking: false,
+        }
     }
 
     /// What the guest wrote to stderr last, for people.
-    pub(super) fn words(&self) -> &str {
-        &self.words
+    pub(crate) fn stderr_tail(&self) -> &str {
+        &self.stderr_tail
     }
 
-    /// Bytes of a stream; each full line becomes a log line.
-    pub(super) fn write(
+    /// Takes bytes of a stream. Each complete line becomes a log line.
+    pub(crate) fn write(
         &mut self,
         stream: Stream,
         mut bytes: &[u8],
@@ -57,8 +78,14 @@ impl Console {
         self.line(stream).push(bytes);
     }
 
-    /// The message is done with: an unfinished line is a line, and nothing is left for the next message.
-    pub(super) fn end_message(&mut self, budget: &mut LogBudget, source: Option<&Coordinates>) {
+    /// Before a message: the tail of stderr belongs to the message before.
+    pub(crate) fn begin_message(&mut self) {
+        self.stderr_tail.clear();
+        self.panicking = false;
+    }
+
+    /// After a message: ends unfinished lines, so that the next message starts a line of its own.
+    pub(crate) fn end_message(&mut self, budget: &mut LogBudget, source: Option<&Coordinates>) {
         for stream in [Stream::Stdout, Stream::Stderr] {
             if !self.line(stream).is_empty() {
                 self.end_line(stream, budget, source);
@@ -66,17 +93,10 @@ impl Console {
         }
     }
 
-    /// Before a message: what the last one said does not count any more.
-    pub(super) fn begin_message(&mut self) {
-        self.words.clear();
-        self.panicking = false;
-    }
-
-    /// A line of the guest's log.
-    pub(super) fn log(&self, level: Level, text: &str, budget: &mut LogBudget, source: Option<&Coordinates>) {
-        let cut = text.floor_char_boundary(MAX_LINE);
-        let note = if cut < text.len() { " [cut]" } else { "" };
-        self.emit(level, &text[..cut], note, budget, source);
+    /// Takes a line of the guest's log calls.
+    pub(crate) fn log(&self, level: Level, text: &str, budget: &mut LogBudget, source: Option<&Coordinates>) {
+        let end = text.floor_char_boundary(MAX_LINE_BYTES);
+        self.emit(level, &text[..end], end < text.len(), budget, source);
     }
 
     fn line(&mut self, stream: Stream) -> &mut Line {
@@ -94,36 +114,37 @@ impl Console {
             Stream::Stderr => Level::WARN,
         };
         if stream == Stream::Stderr {
-            self.remember(&text);
+            self.keep_tail(&text);
         }
-        self.emit(level, &text, if line.is_cut { " [cut]" } else { "" }, budget, source);
+        self.emit(level, &text, line.is_cut, budget, source);
     }
 
-    fn remember(&mut self, text: &str) {
+    fn keep_tail(&mut self, text: &str) {
         let text = text.trim();
-        // What Rust's panic says of itself helps nobody here.
+        // Rust's hint about backtraces does not apply here.
         if text.is_empty() || text.starts_with("note: run with `RUST_BACKTRACE") {
             return;
         }
         if !self.panicking {
-            self.words.clear();
+            self.stderr_tail.clear();
             self.panicking = text.contains("panicked at ");
         }
-        let room = MAX_WORDS.saturating_sub(self.words.len());
-        if !self.words.is_empty() && room > 0 {
-            self.words.push(' ');
+        let room = MAX_STDERR_TAIL_BYTES.saturating_sub(self.stderr_tail.len());
+        if !self.stderr_tail.is_empty() && room > 0 {
+            self.stderr_tail.push(' ');
         }
-        self.words.push_str(&text[..text.floor_char_boundary(room)]);
+        self.stderr_tail.push_str(&text[..text.floor_char_boundary(room)]);
     }
 
-    fn emit(&self, level: Level, text: &str, note: &str, budget: &mut LogBudget, source: Option<&Coordinates>) {
-        // `tracing` wants the level to be known when it is compiled.
+    fn emit(&self, level: Level, text: &str, is_cut: bool, budget: &mut LogBudget, source: Option<&Coordinates>) {
+        // `tracing` needs the level as a constant.
         macro_rules! emit {
             ($level:ident) => {
                 if tracing::enabled!(target: "plugin", Level::$level) && budget.take() {
                     self.report_dropped(budget);
                     let source = source.map(tracing::field::display);
                     let text = printable(text);
+                    let note = if is_cut { CUT_NOTE } else { "" };
                     tracing::event!(
                         target: "plugin", Level::$level, plugin = %self.plugin, tenant = %self.tenant, source, "{text}{note}"
                     );
@@ -140,19 +161,18 @@ impl Console {
     }
 
     fn report_dropped(&self, budget: &mut LogBudget) {
-        let dropped = std::mem::take(&mut budget.unreported);
+        let dropped = budget.take_dropped();
         if dropped > 0 {
-            let most = budget.most;
             tracing::warn!(
-                target: "plugin", plugin = %self.plugin, tenant = %self.tenant,
-                "{dropped} log lines were dropped: more than {most} a second"
+                target: "plugin", plugin = %self.plugin, tenant = %self.tenant, dropped,
+                allowed_per_second = budget.lines_per_second, "log lines were dropped: the tenant's plugin writes too many"
             );
         }
     }
 }
 
-/// A line would otherwise pass for several, or for another program's.
-pub(super) fn printable(text: &str) -> Cow<'_, str> {
+/// Escapes control characters. Otherwise a line could look like several lines, or like one of another program.
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     let is_plain = |c: char| !c.is_control() || c == '\t';
     if text.chars().all(is_plain) {
         return text.into();
@@ -161,7 +181,7 @@ pub(super) fn printable(text: &str) -> Cow<'_, str> {
     text.trim_end_matches('\n').chars().map(escape).collect()
 }
 
-/// A line that is being written.
+/// An unfinished line of a stream.
 #[derive(Debug, Default)]
 struct Line {
     bytes: Vec<u8>,
@@ -170,7 +190,7 @@ struct Line {
 
 impl Line {
     fn push(&mut self, bytes: &[u8]) {
-        let room = MAX_LINE - self.bytes.len();
+        let room = MAX_LINE_BYTES - self.bytes.len();
         self.is_cut |= bytes.len() > room;
         self.bytes.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
@@ -180,41 +200,41 @@ impl Line {
     }
 }
 
-/// How many log lines a tenant may still write: a bucket that fills up within a second. It outlives the tenant's
+/// How many log lines a tenant may still write: a token bucket, which fills up within a second. It outlives the tenant's
 /// instances.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct LogBudget {
-    most: u32,
-    left: f64,
-    /// When `left` was right.
-    at: Option<Instant>,
-    unreported: u64,
+pub(crate) struct LogBudget {
+    lines_per_second: u32,
+    available_lines: f64,
+    /// When `available_lines` was computed.
+    refilled_at: Option<Instant>,
+    /// Dropped lines that no warning has reported yet.
     dropped: u64,
 }
 
 impl LogBudget {
-    pub(super) fn new(most: u32) -> Self {
-        Self { most, left: f64::from(most), at: None, unreported: 0, dropped: 0 }
+    pub(crate) fn new(lines_per_second: u32) -> Self {
+        Self { lines_per_second, available_lines: f64::from(lines_per_second), refilled_at: None, dropped: 0 }
     }
 
-    /// Lines dropped since the last time this was asked.
-    pub(super) fn take_dropped(&mut self) -> u64 {
-        std::mem::take(&mut self.dropped)
-    }
-
+    /// Takes a line from the bucket. False: it is empty, and the line is dropped.
     fn take(&mut self) -> bool {
         let now = Instant::now();
-        let passed = self.at.map_or(0.0, |at| now.duration_since(at).as_secs_f64());
-        self.at = Some(now);
-        self.left = (self.left + passed * f64::from(self.most)).min(f64::from(self.most));
-        let is_there = self.left >= 1.0;
-        if is_there {
-            self.left -= 1.0;
-        } else {
-            self.unreported += 1;
+        let elapsed = self.refilled_at.map_or(0.0, |then| now.duration_since(then).as_secs_f64());
+        let capacity = f64::from(self.lines_per_second);
+        self.refilled_at = Some(now);
+        self.available_lines = (self.available_lines + elapsed * capacity).min(capacity);
+        if self.available_lines < 1.0 {
             self.dropped += 1;
+            return false;
         }
-        is_there
+        self.available_lines -= 1.0;
+        true
+    }
+
+    /// The number of lines dropped since the last call.
+    fn take_dropped(&mut self) -> u64 {
+        std::mem::take(&mut self.dropped)
     }
 }
 
@@ -229,34 +249,35 @@ mod tests {
     }
 
     #[test]
-    fn a_long_line_is_cut_and_says_so() {
+    fn a_long_line_is_cut_and_marked() {
         let mut line = Line::default();
-        line.push(&[b'x'; MAX_LINE]);
+        line.push(&[b'x'; MAX_LINE_BYTES]);
         assert!(!line.is_cut);
         line.push(b"y");
         assert!(line.is_cut);
-        assert_eq!(line.bytes.len(), MAX_LINE);
+        assert_eq!(line.bytes.len(), MAX_LINE_BYTES);
     }
 
     #[test]
-    fn a_panic_is_kept_whole_and_another_line_replaces_the_last() {
-        let mut console = Console::new("p".into(), TenantId::new("t"));
+    fn the_tail_of_stderr_is_a_whole_panic_or_the_last_line() {
+        let mut log = GuestLog::new("p".into(), TenantId::new("t"));
         let mut budget = LogBudget::new(9);
-        console.write(Stream::Stderr, b"first\nsecond\n", &mut budget, None);
-        assert_eq!(console.words(), "second");
+        log.write(Stream::Stderr, b"first\nsecond\n", &mut budget, None);
+        assert_eq!(log.stderr_tail(), "second");
         let panic = b"\nthread 'main' panicked at src/lib.rs:1:2:\nboom\nnote: run with `RUST_BACKTRACE=1`\n";
-        console.write(Stream::Stderr, panic, &mut budget, None);
-        assert_eq!(console.words(), "thread 'main' panicked at src/lib.rs:1:2: boom");
-        console.begin_message();
-        assert_eq!(console.words(), "");
+        log.write(Stream::Stderr, panic, &mut budget, None);
+        assert_eq!(log.stderr_tail(), "thread 'main' panicked at src/lib.rs:1:2: boom");
+        log.begin_message();
+        assert_eq!(log.stderr_tail(), "");
     }
 
     #[test]
-    fn the_budget_is_its_number_at_once_and_fills_up_again() {
+    fn a_budget_allows_its_number_at_once_and_fills_up_again() {
         let mut budget = LogBudget::new(3);
         let taken = (0..10).filter(|_| budget.take()).count();
         assert_eq!((taken, budget.take_dropped(), budget.take_dropped()), (3, 7, 0));
-        budget.at = budget.at.map(|at| at.checked_sub(std::time::Duration::from_millis(400)).unwrap());
+        budget.refilled_at =
+            budget.refilled_at.map(|at| at.checked_sub(std::time::Duration::from_millis(400)).unwrap());
         assert!(budget.take());
         assert!(!budget.take());
     }

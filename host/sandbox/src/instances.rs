@@ -1,3 +1,13 @@
+//! Runs plugins for one worker: the implementation of `Plugins`.
+//!
+//! `InstancePool` keeps one warm instance a tenant. It replaces the instance
+//!
+//! * after any outcome but outputs: what the guest left in memory must not reach the next message;
+//! * when the tenant's release changes, or the release is gone;
+//! * when the pool needs room: the least recently used instances go first.
+//!
+//! To drop an instance is always safe, because a tenant's state is outside of it. The tenant's log budget stays.
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -8,38 +18,38 @@ use switchboard_core::record::{Class, Header, Outbound, Tenant, TenantId};
 use switchboard_core::routing::{Digest, Release, Routing};
 use switchboard_core::state::TenantState;
 use switchboard_core::worker::{Answers, Call, MigrateError, Outcome, Plugins};
-use wasmtime::{Engine, Store};
+use wasmtime::Store;
 
-use super::artifact::Artifact;
-use super::bindings::exports::switchboard::plugin::handler;
-use super::bindings::switchboard::plugin::types::{self, HeaderParam, HeaderResult, Message, Rejection};
-use super::guest::{self, Guest};
-use super::guest_log::LogBudget;
-use super::limits::Limits;
-use super::linked::Exports;
-use super::migration;
-use super::trap::{OutOfMemory, judge};
-use crate::{RoutingSnapshot, RoutingSubscriber, RoutingWatch};
+use crate::artifact::Artifact;
+use crate::bindings::contract::exports::switchboard::plugin::handler;
+use crate::bindings::contract::switchboard::plugin::types::{self, HeaderParam, HeaderResult, Message, Rejection};
+use crate::guest::{Guest, MessageContext, new_store, refuel};
+use crate::guest_log::LogBudget;
+use crate::limits::Limits;
+use crate::linked::Exports;
+use crate::migration::Migration;
+use crate::routing_watch::{RoutingSnapshot, RoutingSubscriber, RoutingWatch};
+use crate::trap::{OutOfMemory, outcome_of};
 
-/// How many instances of releases that are gone a worker drops before it goes on: each takes some 20 µs.
-const DROPPED_AT_ONCE: usize = 16;
+/// How many stale instances a worker drops between two transactions. One takes about 20 µs; all at once would be a pause
+/// for the other tenants' messages.
+const MAX_STALE_DROPS: usize = 16;
 
-/// The instances of one worker: one a tenant, made when its first message comes.
+/// The wasm instances of one worker: one a tenant, made for its first message.
 pub struct InstancePool {
-    follower: RoutingSubscriber,
-    /// What the worker goes by: before the first message it has taken one.
-    publication: Arc<RoutingSnapshot>,
-    /// Tenants whose instances are of releases that are not there any more.
+    subscriber: RoutingSubscriber,
+    /// The routing that the worker has applied. The worker takes one before its first message.
+    snapshot: Arc<RoutingSnapshot>,
+    /// Tenants with an instance of a release that the routing no longer contains.
     stale: Vec<TenantId>,
     limits: Limits,
-    tenants: LruCache<TenantId, WarmSlot>,
-    /// Sum of `WasmInstance::grown`.
-    grown: u64,
-    dropped_log_lines: u64,
+    slots: LruCache<TenantId, TenantSlot>,
+    /// Sum of `WasmInstance::grown_bytes`.
+    grown_bytes: u64,
 }
 
-/// What a worker keeps of a tenant.
-struct WarmSlot {
+/// What a worker keeps of one tenant.
+struct TenantSlot {
     instance: Option<WasmInstance>,
     budget: LogBudget,
 }
@@ -48,137 +58,129 @@ struct WasmInstance {
     release: Digest,
     store: Store<Guest>,
     handler: handler::Guest,
-    /// Bytes of memory when it was new.
-    initial: usize,
+    /// Bytes of memory when the instance was new.
+    initial_bytes: usize,
     /// By how much they have grown.
-    grown: u64,
+    grown_bytes: u64,
+}
+
+/// One message's call of a plugin, with everything that the plugin can reach.
+struct Invocation<'a> {
+    artifact: &'a Artifact,
+    call: Call<'a>,
+    message: Message<'a>,
+    state: &'a mut TenantState,
+    answers: &'a Answers,
 }
 
 impl InstancePool {
-    /// Of one artifact, for all tenants.
+    /// A pool that runs one artifact for all tenants.
     pub fn new(artifact: Arc<Artifact>, limits: Limits) -> Self {
-        Self::following(&RoutingWatch::new(RoutingSnapshot::fixed(artifact)), limits)
+        Self::subscribed(&RoutingWatch::new(RoutingSnapshot::fixed(artifact)), limits)
     }
 
-    /// Of whatever is on the board.
-    pub fn following(board: &RoutingWatch, limits: Limits) -> Self {
+    /// A pool that runs what the newest routing says.
+    pub fn subscribed(watch: &RoutingWatch, limits: Limits) -> Self {
         let capacity = NonZeroUsize::new(limits.warm_instances).unwrap_or(NonZeroUsize::MIN);
         Self {
-            follower: board.follow(),
-            publication: board.newest().1,
+            subscriber: watch.subscribe(),
+            snapshot: watch.newest(),
             stale: Vec::new(),
             limits,
-            tenants: LruCache::new(capacity),
-            grown: 0,
-            dropped_log_lines: 0,
+            slots: LruCache::new(capacity),
+            grown_bytes: 0,
         }
     }
 
-    /// Number of instances kept.
+    /// Number of warm instances.
     pub fn warm(&self) -> usize {
-        self.tenants.iter().filter(|(_, slot)| slot.instance.is_some()).count()
-    }
-
-    /// Log lines dropped so far for being too many.
-    pub fn dropped_log_lines(&self) -> u64 {
-        self.dropped_log_lines
+        self.slots.iter().filter(|(_, slot)| slot.instance.is_some()).count()
     }
 
     fn artifact(&self, release: &Release) -> Arc<Artifact> {
-        let artifact = self.publication.artifacts.get(&release.digest);
-        Arc::clone(artifact.expect("a routing's ready releases are published with their artifacts"))
+        let artifact = self.snapshot.artifacts.get(&release.digest);
+        Arc::clone(artifact.expect("a snapshot contains the artifacts of its ready releases"))
     }
 
-    fn attempt_migration(
-        &mut self,
-        artifact: &Artifact,
-        tenant: &TenantId,
-        from: u32,
-        state: &mut TenantState,
-    ) -> Result<Result<(), MigrateError>, OutOfMemory> {
-        let Some(slot) = self.tenants.peek_mut(tenant) else { unreachable!("touched before") };
-        let result = migration::migrate(artifact, &self.limits, tenant, from, state, &mut slot.budget);
-        self.dropped_log_lines += slot.budget.take_dropped();
-        result
-    }
-
-    /// The tenant's slot becomes the most recently used one.
+    /// Makes the tenant's slot the most recently used one.
     fn touch(&mut self, tenant: &TenantId) {
-        if !self.tenants.promote(tenant) {
-            let slot = WarmSlot { instance: None, budget: LogBudget::new(self.limits.log_lines) };
-            if let Some((_, evicted)) = self.tenants.push(tenant.clone(), slot) {
-                self.grown -= evicted.grown();
+        if !self.slots.promote(tenant) {
+            let budget = LogBudget::new(self.limits.log_lines_per_second);
+            if let Some((_, evicted)) = self.slots.push(tenant.clone(), TenantSlot { instance: None, budget }) {
+                self.grown_bytes -= evicted.grown_bytes();
             }
         }
     }
 
-    /// Runs a message. When the machine has no room for its instance, those that were not used for longest make room:
-    /// a message must not fail for it.
-    fn run(
-        &mut self,
-        artifact: &Artifact,
-        call: Call<'_>,
-        message: Message<'_>,
-        state: &mut TenantState,
-        answers: &Answers,
-    ) -> Outcome {
-        match self.attempt(artifact, call, message.clone(), state, answers) {
-            Ok(outcome) => outcome,
-            Err(shortage) => {
-                self.make_room(&shortage);
-                state.reject_message();
-                let second = self.attempt(artifact, call, message, state, answers);
-                second.unwrap_or_else(|OutOfMemory(letter)| Outcome::Failed(letter))
-            }
-        }
+    fn slot(&mut self, tenant: &TenantId) -> &mut TenantSlot {
+        self.slots.peek_mut(tenant).expect("`touch` made the slot")
     }
 
-    fn attempt(
-        &mut self,
-        artifact: &Artifact,
-        call: Call<'_>,
-        message: Message<'_>,
-        state: &mut TenantState,
-        answers: &Answers,
-    ) -> Result<Outcome, OutOfMemory> {
-        let Some(slot) = self.tenants.peek_mut(&call.tenant.id) else { unreachable!("touched before") };
-        let before = slot.grown();
-        let outcome = slot.run(artifact, &self.limits, call, message, state, answers);
-        self.grown = self.grown + slot.grown() - before;
-        self.dropped_log_lines += slot.budget.take_dropped();
+    /// Runs a message. If the machine has no room for its instance, the least recently used instances make room: a
+    /// message must not fail for want of memory.
+    fn run(&mut self, invocation: &mut Invocation<'_>) -> Outcome {
+        let first = self.try_run(invocation);
+        let result = first.or_else(|out_of_memory| {
+            self.make_room(&out_of_memory);
+            invocation.state.reject_message();
+            self.try_run(invocation)
+        });
+        result.unwrap_or_else(|OutOfMemory(letter)| Outcome::Failed(letter))
+    }
+
+    fn try_run(&mut self, invocation: &mut Invocation<'_>) -> Result<Outcome, OutOfMemory> {
+        let limits = self.limits;
+        let slot = self.slot(&invocation.call.tenant.id);
+        let before = slot.grown_bytes();
+        let outcome = slot.run(&limits, invocation);
+        let after = slot.grown_bytes();
+        self.grown_bytes = self.grown_bytes + after - before;
         outcome
     }
 
+    fn try_migrate(
+        &mut self,
+        migration: Migration<'_>,
+        state: &mut TenantState,
+    ) -> Result<Result<(), MigrateError>, OutOfMemory> {
+        let limits = self.limits;
+        migration.run(&limits, state, &mut self.slot(migration.tenant).budget)
+    }
+
     fn make_room(&mut self, OutOfMemory(letter): &OutOfMemory) {
-        let kept = (self.tenants.len() / 2).max(1);
-        tracing::warn!(kept, "dropping instances for want of memory: {}", letter.reason);
-        while self.tenants.len() > kept {
-            self.drop_least_recent();
+        let kept = (self.slots.len() / 2).max(1);
+        tracing::warn!(kept, reason = letter.reason, "dropping warm instances: the machine has no memory left");
+        while self.slots.len() > kept {
+            self.drop_least_recently_used();
         }
     }
 
-    fn drop_least_recent(&mut self) {
-        if let Some((_, slot)) = self.tenants.pop_lru() {
-            self.grown -= slot.grown();
+    fn drop_least_recently_used(&mut self) {
+        if let Some((_, slot)) = self.slots.pop_lru() {
+            self.grown_bytes -= slot.grown_bytes();
+        }
+    }
+
+    fn drop_stale_instances(&mut self) {
+        for _ in 0..MAX_STALE_DROPS {
+            let Some(tenant) = self.stale.pop() else { break };
+            let artifacts = &self.snapshot.artifacts;
+            // The tenant may run another release by now.
+            if self.slots.peek(&tenant).is_some_and(|slot| slot.is_stale(artifacts)) {
+                self.discard(&tenant);
+            }
         }
     }
 }
 
 impl Plugins for InstancePool {
     fn routing(&mut self) -> Option<Arc<Routing>> {
-        // A few at a time, while others' messages wait: all of them would be a pause.
-        for _ in 0..DROPPED_AT_ONCE.min(self.stale.len()) {
-            let Some(tenant) = self.stale.pop() else { break };
-            let artifacts = &self.publication.artifacts;
-            if self.tenants.peek(&tenant).is_some_and(|slot| slot.is_stale(artifacts)) {
-                self.discard(&tenant);
-            }
-        }
-        self.publication = self.follower.take()?;
-        let artifacts = &self.publication.artifacts;
-        self.stale =
-            self.tenants.iter().filter(|(_, slot)| slot.is_stale(artifacts)).map(|(id, _)| id.clone()).collect();
-        Some(Arc::clone(&self.publication.routing))
+        self.drop_stale_instances();
+        self.snapshot = self.subscriber.take_newest()?;
+        let artifacts = &self.snapshot.artifacts;
+        let stale = self.slots.iter().filter(|(_, slot)| slot.is_stale(artifacts));
+        self.stale = stale.map(|(tenant, _)| tenant.clone()).collect();
+        Some(Arc::clone(&self.snapshot.routing))
     }
 
     fn migrate(
@@ -188,12 +190,13 @@ impl Plugins for InstancePool {
         from: u32,
         state: &mut TenantState,
     ) -> Result<(), MigrateError> {
-        let artifact = self.artifact(release);
+        let artifact = &*self.artifact(release);
+        let migration = Migration { artifact, tenant: &tenant.id, from };
         self.touch(&tenant.id);
-        let result = self.attempt_migration(&artifact, &tenant.id, from, state).or_else(|shortage| {
-            self.make_room(&shortage);
+        let result = self.try_migrate(migration, state).or_else(|out_of_memory| {
+            self.make_room(&out_of_memory);
             state.reject_message();
-            self.attempt_migration(&artifact, &tenant.id, from, state)
+            self.try_migrate(migration, state)
         });
         result.unwrap_or_else(|OutOfMemory(letter)| Err(MigrateError::Failed(letter)))
     }
@@ -206,60 +209,53 @@ impl Plugins for InstancePool {
         answers: &Answers,
     ) -> Outcome {
         let artifact = &*self.artifact(release);
-        // The contract's names are text; Kafka's are bytes. What is no text is shown as well as it can be.
+        // Kafka's header names are bytes, the contract's are text: what is not UTF-8 is replaced by U+FFFD.
         let names: Vec<_> = call.record.headers.iter().map(|header| String::from_utf8_lossy(header.name)).collect();
         let headers: Vec<_> = call.record.headers.iter().zip(&names).map(header).collect();
         let message = message(&call, &headers);
+        let mut invocation = Invocation { artifact, call, message, state, answers };
         self.touch(&call.tenant.id);
-        let is_warm = self.tenants.peek(&call.tenant.id).is_some_and(|slot| slot.instance.is_some());
-        let mut outcome = self.run(artifact, call, message.clone(), state, answers);
+        let is_warm = self.slot(&call.tenant.id).instance.is_some();
+        let mut outcome = self.run(&mut invocation);
         if is_warm && matches!(&outcome, Outcome::Failed(letter) if letter.class != Class::Deadline) {
-            // Memory that earlier messages left behind must not be what a message fails for: a fresh instance judges.
-            state.reject_message();
-            outcome = self.run(artifact, call, message, state, answers);
+            // The memory that earlier messages left behind must not fail a message: a fresh instance decides.
+            invocation.state.reject_message();
+            outcome = self.run(&mut invocation);
         }
-        while self.grown > self.limits.warm_memory {
-            self.drop_least_recent();
+        while self.grown_bytes > self.limits.warm_memory_bytes {
+            self.drop_least_recently_used();
         }
         outcome
     }
 
     fn discard(&mut self, tenant: &TenantId) {
-        if let Some(slot) = self.tenants.peek_mut(tenant) {
-            self.grown -= slot.grown();
+        if let Some(slot) = self.slots.peek_mut(tenant) {
+            self.grown_bytes -= slot.grown_bytes();
             slot.instance = None;
         }
     }
 }
 
-impl WarmSlot {
-    /// Whether its instance is of none of these.
+impl TenantSlot {
+    /// Whether the instance's release is none of these.
     fn is_stale(&self, artifacts: &BTreeMap<Digest, Arc<Artifact>>) -> bool {
         self.instance.as_ref().is_some_and(|instance| !artifacts.contains_key(&instance.release))
     }
 
-    fn grown(&self) -> u64 {
-        self.instance.as_ref().map_or(0, |instance| instance.grown)
+    fn grown_bytes(&self) -> u64 {
+        self.instance.as_ref().map_or(0, |instance| instance.grown_bytes)
     }
 
-    fn run(
-        &mut self,
-        artifact: &Artifact,
-        limits: &Limits,
-        call: Call<'_>,
-        message: Message<'_>,
-        state: &mut TenantState,
-        answers: &Answers,
-    ) -> Result<Outcome, OutOfMemory> {
-        self.instance.take_if(|instance| instance.release != artifact.digest());
+    fn run(&mut self, limits: &Limits, invocation: &mut Invocation<'_>) -> Result<Outcome, OutOfMemory> {
+        self.instance.take_if(|instance| instance.release != invocation.artifact.digest());
         let instance = match &mut self.instance {
             Some(instance) => instance,
-            empty => match WasmInstance::new(artifact, limits, &call.tenant.id, &mut self.budget) {
+            empty => match WasmInstance::new(limits, invocation, &mut self.budget) {
                 Ok(instance) => empty.insert(instance),
-                Err(verdict) => return verdict,
+                Err(outcome) => return outcome,
             },
         };
-        let outcome = instance.call(limits, call, message, state, answers, &mut self.budget);
+        let outcome = instance.call(limits, invocation, &mut self.budget);
         if !matches!(outcome, Ok(Outcome::Outputs(_))) {
             self.instance = None;
         }
@@ -268,67 +264,51 @@ impl WarmSlot {
 }
 
 impl WasmInstance {
-    /// The error is the verdict on the message that wanted the instance.
+    /// The error is the outcome of the message that needs the instance.
     fn new(
-        artifact: &Artifact,
         limits: &Limits,
-        tenant: &TenantId,
+        invocation: &Invocation<'_>,
         budget: &mut LogBudget,
     ) -> Result<Self, Result<Outcome, OutOfMemory>> {
-        let guest = Guest::new(Arc::clone(&artifact.title), tenant.clone(), *limits, *budget);
-        let mut store = new_store(artifact.linked.engine(), guest);
-        let exports = artifact.linked.instantiate(&mut store);
-        (_, *budget) = store.data_mut().end();
-        let Exports { handler, .. } = exports.map_err(|error| judge(&error, limits.fuel, store.data().words()))?;
-        let initial = store.data().ledger.used();
-        Ok(Self { release: artifact.digest(), store, handler, initial, grown: 0 })
+        let artifact = invocation.artifact;
+        let tenant = invocation.call.tenant.id.clone();
+        let guest = Guest::new(Arc::clone(artifact.title()), tenant, *limits, *budget);
+        let mut store = new_store(artifact.linked().engine(), guest);
+        let exports = artifact.linked().instantiate(&mut store);
+        (_, *budget) = store.data_mut().end_call();
+        let failed = |error: wasmtime::Error| outcome_of(&error, limits.fuel, store.data().stderr_tail());
+        let Exports { handler, .. } = exports.map_err(failed)?;
+        let initial_bytes = store.data().limiter.used_bytes();
+        Ok(Self { release: artifact.digest(), store, handler, initial_bytes, grown_bytes: 0 })
     }
 
     fn call(
         &mut self,
         limits: &Limits,
-        call: Call<'_>,
-        message: Message<'_>,
-        state: &mut TenantState,
-        answers: &Answers,
+        invocation: &mut Invocation<'_>,
         budget: &mut LogBudget,
     ) -> Result<Outcome, OutOfMemory> {
+        let Invocation { call, message, state, answers, .. } = invocation;
         // A store's data outlives the call, so it cannot borrow: the state moves in and out.
-        let (answers, source) = (answers.clone(), call.source.clone());
-        let lent = guest::Message { answers, source, timestamp: message.timestamp };
-        self.store.data_mut().begin(std::mem::take(state), lent, *budget);
-        let result = refuel(&mut self.store, limits).and_then(|()| self.handler.call_handle(&mut self.store, message));
+        let context =
+            MessageContext { answers: answers.clone(), source: call.source.clone(), timestamp: message.timestamp };
+        self.store.data_mut().begin_message(std::mem::take(*state), context, *budget);
+        let result =
+            refuel(&mut self.store, limits).and_then(|()| self.handler.call_handle(&mut self.store, message.clone()));
         let guest = self.store.data_mut();
-        let (lent, left) = guest.end();
+        let (lent, left) = guest.end_call();
         *budget = left;
         if let Some(lent) = lent {
-            *state = lent;
+            **state = lent;
         }
-        self.grown = (guest.ledger.used() - self.initial) as u64;
+        self.grown_bytes = (guest.limiter.used_bytes() - self.initial_bytes) as u64;
         match result {
             Ok(Ok(outputs)) => Ok(Outcome::Outputs(outputs.into_iter().map(outbound).collect())),
             Ok(Err(Rejection::Invalid(reason))) => Ok(Outcome::Rejected(reason)),
             Ok(Err(Rejection::UnusableAnswer(reason))) => Ok(Outcome::UnusableAnswer(reason)),
-            Err(error) => judge(&error, limits.fuel, guest.words()),
+            Err(error) => outcome_of(&error, limits.fuel, guest.stderr_tail()),
         }
     }
-}
-
-/// A store in which all limits are in force, with fuel and time for one call.
-pub(super) fn new_store(engine: &Engine, guest: Guest) -> Store<Guest> {
-    let limits = *guest.limits();
-    let mut store = Store::new(engine, guest);
-    store.limiter(|guest| &mut guest.ledger);
-    store.set_hostcall_fuel(limits.host_call);
-    store.set_max_component_handles(limits.handles);
-    store.epoch_deadline_callback(|mut store| store.data_mut().check_cpu_time());
-    refuel(&mut store, &limits).expect("fuel is configured");
-    store
-}
-
-fn refuel(store: &mut Store<Guest>, limits: &Limits) -> wasmtime::Result<()> {
-    store.set_epoch_deadline(1);
-    store.set_fuel(limits.fuel)
 }
 
 fn message<'a>(call: &Call<'a>, headers: &'a [HeaderParam<'a>]) -> Message<'a> {

@@ -1,48 +1,59 @@
+//! What a message, an instance, a tenant and a worker may use.
+//!
+//! `Limits` are plain numbers; their defaults are the product's. `MemoryLimiter` enforces those on memories, tables and
+//! core instances inside wasmtime. The other limits are enforced where the resource is used.
+
 use std::time::Duration;
 
 use switchboard_core::state::StateLimits;
 use wasmtime::ResourceLimiter;
 
-use super::trap::HostTrap;
+use crate::trap::HostTrap;
 
-/// Bytes that a table's element takes in wasmtime.
-const TABLE_ELEMENT: usize = size_of::<usize>();
+/// Bytes that wasmtime uses for an element of a table.
+const TABLE_ELEMENT_BYTES: usize = size_of::<usize>();
 
-/// What a message, an instance, a tenant, a worker may use. Sizes in bytes.
+/// Limits on plugins. A message that exceeds one becomes a dead letter (class `limit`, or `deadline` for CPU time).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Fuel a message, about one unit an instruction; deterministic, so that the same message fails everywhere or
-    /// nowhere. What the host does for a message is paid from a second account of the same size: 200 units a call and
-    /// one a byte.
+    /// Fuel for one message: about one unit an instruction.
+    ///
+    /// Fuel is deterministic, so the same message fails on every host or on none. A second account of the same size pays
+    /// for the host's work: 200 units a call, and one unit a byte that the call moves.
     pub fuel: u64,
-    /// CPU time of the worker's thread a message, behind the fuel: other processes' load does not count.
+    /// CPU time of the worker's thread for one message. A second limit behind the fuel; load of other processes does not
+    /// count.
     pub cpu_time: Duration,
-    /// The same two for a migration of a tenant's state.
+    /// Fuel for the migration of one tenant's state.
     pub migration_fuel: u64,
+    /// CPU time for the migration of one tenant's state.
     pub migration_cpu_time: Duration,
-    /// Memories and tables of an instance, in sum over its core instances.
-    pub memory: usize,
-    /// Core instances in an instance.
+    /// Bytes of memories and tables in one instance, summed over its core instances.
+    pub memory_bytes: usize,
+    /// Core instances in one instance.
     pub core_instances: usize,
-    /// Linear memories in an instance.
+    /// Linear memories in one instance.
     pub memories: usize,
-    /// Tables in an instance.
+    /// Tables in one instance.
     pub tables: usize,
-    /// Handed over by the guest in one call of the host, or as a message's outputs.
-    pub host_call: usize,
-    /// Handles (streams, pollables) that an instance holds at a time.
+    /// Bytes that a guest passes to the host in one call, or returns as the outputs of one message.
+    pub host_call_bytes: usize,
+    /// Handles (streams, pollables) that one instance holds at a time.
     pub handles: usize,
-    /// Log lines a second a tenant, and as many at once.
-    pub log_lines: u32,
-    /// Size of an artifact.
-    pub artifact: u64,
+    /// Log lines that one tenant writes in a second. A tenant may write as many at once.
+    pub log_lines_per_second: u32,
+    /// Bytes of an artifact.
+    pub artifact_bytes: u64,
+    /// Sizes of keys, values and the whole state of one tenant.
     pub state: StateLimits,
-    /// Tenants whose instance a worker keeps. An instance takes about four of the 65,530 memory mappings that Linux
-    /// allows a process (`vm.max_map_count`): at most 16,000 for all workers of a process.
+    /// Warm instances that one worker keeps.
+    ///
+    /// An instance uses about four memory mappings. Linux allows a process 65,530 of them (`vm.max_map_count`), so all
+    /// workers of a process together can keep 16,000 instances at most.
     pub warm_instances: usize,
-    /// By how much the memories of a worker's warm instances may have grown in all; beyond, the least recently used
-    /// ones are dropped.
-    pub warm_memory: u64,
+    /// Bytes by which the memories of one worker's warm instances may grow in all. Beyond this limit the worker drops
+    /// the least recently used instances.
+    pub warm_memory_bytes: u64,
 }
 
 impl Default for Limits {
@@ -52,92 +63,97 @@ impl Default for Limits {
             cpu_time: Duration::from_secs(1),
             migration_fuel: 2_000_000_000,
             migration_cpu_time: Duration::from_secs(5),
-            memory: 64 << 20,
+            memory_bytes: 64 << 20,
             core_instances: 32,
             memories: 4,
             tables: 8,
-            host_call: 8 << 20,
+            host_call_bytes: 8 << 20,
             handles: 1000,
-            log_lines: 100,
-            artifact: 16 << 20,
+            log_lines_per_second: 100,
+            artifact_bytes: 16 << 20,
             state: StateLimits::default(),
             warm_instances: 2000,
-            warm_memory: 1 << 30,
+            warm_memory_bytes: 1 << 30,
         }
     }
 }
 
 impl Limits {
-    /// Those of a migration, as if it were a message.
-    pub(super) fn of_a_migration(self) -> Self {
+    /// The same limits, with a migration's fuel and CPU time in place of a message's.
+    pub(crate) fn for_migration(self) -> Self {
         Self { fuel: self.migration_fuel, cpu_time: self.migration_cpu_time, ..self }
     }
 }
 
-/// Counts what an instance has of memory: wasmtime's own limits are per memory and per table.
+/// Counts the bytes of all memories and tables of an instance. wasmtime's own limits apply to each memory and table
+/// alone.
 #[derive(Debug)]
-pub(super) struct Ledger {
-    used: usize,
-    most: usize,
-    core_instances: usize,
-    memories: usize,
-    tables: usize,
+pub(crate) struct MemoryLimiter {
+    used_bytes: usize,
+    limits: Limits,
 }
 
-impl Ledger {
-    pub(super) fn new(limits: &Limits) -> Self {
-        let Limits { memory, core_instances, memories, tables, .. } = *limits;
-        Self { used: 0, most: memory, core_instances, memories, tables }
+impl MemoryLimiter {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self { used_bytes: 0, limits }
     }
 
     /// Bytes of all memories and tables.
-    pub(super) fn used(&self) -> usize {
-        self.used
+    pub(crate) fn used_bytes(&self) -> usize {
+        self.used_bytes
     }
 
-    /// Growth beyond a limit ends the call: refused, it would be the guest's allocator that aborts, and a limit would
-    /// look like a bug of the plugin. Growth beyond the guest's own declared maximum is its own affair.
-    fn grow(&mut self, current: usize, desired: usize, maximum: Option<usize>, unit: usize) -> wasmtime::Result<bool> {
+    /// Growth beyond a limit ends the call. If the host only refused, the guest's allocator would abort, and the limit
+    /// would look like a bug of the plugin. Growth beyond the maximum that the guest declares is refused: the guest
+    /// expects that.
+    fn grow(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+        unit_bytes: usize,
+    ) -> wasmtime::Result<bool> {
         if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }
-        let more = desired.saturating_sub(current).saturating_mul(unit);
-        let used = self.used.saturating_add(more);
-        if used > self.most {
-            return Err(HostTrap::Memory { most: self.most }.into());
+        let max_bytes = self.limits.memory_bytes;
+        let growth_bytes = desired.saturating_sub(current).saturating_mul(unit_bytes);
+        let used_bytes = self.used_bytes.saturating_add(growth_bytes);
+        if used_bytes > max_bytes {
+            return Err(HostTrap::Memory { max_bytes }.into());
         }
-        self.used = used;
+        self.used_bytes = used_bytes;
         Ok(true)
     }
 }
 
-impl ResourceLimiter for Ledger {
+impl ResourceLimiter for MemoryLimiter {
     fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
         self.grow(current, desired, maximum, 1)
     }
 
-    /// Reached when the machine has no memory, or a memory cannot grow beyond 4 GiB: over a limit either way.
+    /// wasmtime calls this when the machine has no memory, or when a memory would exceed 4 GiB. Both are limits.
     fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
-        Err(HostTrap::NoMemory(error.to_string()).into())
+        Err(HostTrap::OutOfMemory(error.to_string()).into())
     }
 
     fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
-        self.grow(current, desired, maximum, TABLE_ELEMENT)
+        self.grow(current, desired, maximum, TABLE_ELEMENT_BYTES)
     }
 
     fn table_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
-        Err(HostTrap::NoMemory(error.to_string()).into())
+        Err(HostTrap::OutOfMemory(error.to_string()).into())
     }
 
     fn instances(&self) -> usize {
-        self.core_instances
+        self.limits.core_instances
     }
 
     fn memories(&self) -> usize {
-        self.memories
+        self.limits.memories
     }
 
     fn tables(&self) -> usize {
-        self.tables
+        self.limits.tables
     }
 }

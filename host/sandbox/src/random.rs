@@ -1,21 +1,27 @@
+//! Random numbers of a guest: a function of the record's coordinates and of nothing else.
+//!
+//! The same message gets the same numbers on every host and at every attempt. This file never reads the host's random
+//! numbers.
+
 use std::hash::Hasher;
 
 use siphasher::sip::SipHasher13;
 use siphasher::sip128::{Hasher128, SipHasher13 as SipHasher128};
 use switchboard_core::record::Coordinates;
 
-/// A message's random numbers: a function of its record's coordinates, and of nothing else.
+/// A generator in counter mode: number `n` is the keyed hash of `n`.
 #[derive(Debug)]
-pub(super) struct Random {
+pub(crate) struct Random {
     key: (u64, u64),
     next: u64,
 }
 
 impl Random {
-    pub(super) fn of(source: &Coordinates) -> Self {
+    /// The numbers of the message with these coordinates.
+    pub(crate) fn of(source: &Coordinates) -> Self {
         let mut hasher = SipHasher128::new();
         hasher.write(source.topic.as_bytes());
-        // No topic's alias has this byte.
+        // A topic alias cannot contain this byte, so the name's end is unambiguous.
         hasher.write_u8(0);
         hasher.write(&source.partition.get().to_le_bytes());
         hasher.write(&source.offset.get().to_le_bytes());
@@ -23,19 +29,19 @@ impl Random {
         Self { key: (hash.h1, hash.h2), next: 0 }
     }
 
-    /// What an instance is given before its first message.
-    pub(super) fn constant() -> Self {
+    /// The numbers of an instance before its first message, and of a migration.
+    pub(crate) fn constant() -> Self {
         Self { key: (0, 0), next: 0 }
     }
 
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         let mut hasher = SipHasher13::new_with_keys(self.key.0, self.key.1);
         hasher.write(&self.next.to_le_bytes());
         self.next += 1;
         hasher.finish()
     }
 
-    pub(super) fn bytes(&mut self, length: usize) -> Vec<u8> {
+    pub(crate) fn bytes(&mut self, length: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(length.next_multiple_of(8));
         while bytes.len() < length {
             bytes.extend_from_slice(&self.next().to_le_bytes());
@@ -54,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn coordinates_make_the_numbers_and_each_of_them_counts() {
+    fn each_coordinate_changes_the_numbers() {
         let first = |source: &Coordinates| Random::of(source).bytes(16);
         let base = coordinates("T", 1, 2);
         assert_eq!(first(&base), first(&base.clone()));
@@ -66,9 +72,9 @@ mod tests {
         assert_ne!(random.next(), random.next());
     }
 
-    /// A plugin's ids are made of these: they must not change with a version of the host.
+    /// Plugins make ids of these numbers, so no version of the host may change them.
     #[test]
-    fn the_numbers_stay_what_they_are() {
+    fn the_numbers_never_change() {
         assert_eq!(Random::of(&coordinates("COMMAND_TOPIC", 3, 1_000_000)).next(), 6_646_751_390_253_227_516);
     }
 }

@@ -1,91 +1,112 @@
+//! Hands the newest routing to all workers of a process.
+//!
+//! The release controller publishes a `RoutingSnapshot`; each worker has a `RoutingSubscriber` and takes the newest one
+//! between transactions. `RoutingWatch::applied_by_all` says which snapshot every worker has applied. Nobody waits here:
+//! a worker that takes nothing keeps its old snapshot.
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use switchboard_core::routing::{Digest, Routing};
 
-use crate::Artifact;
+use crate::artifact::Artifact;
 
-/// A routing, and the artifacts of those of its releases that are ready.
+/// A routing, with the artifacts of those of its releases that are ready.
 #[derive(Clone)]
 pub struct RoutingSnapshot {
+    /// Which release runs which tenant.
     pub routing: Arc<Routing>,
+    /// The artifact of each ready release, by its digest.
     pub artifacts: BTreeMap<Digest, Arc<Artifact>>,
 }
 
 impl RoutingSnapshot {
-    /// One artifact for all tenants.
+    /// A routing that never changes: one artifact for all tenants.
     pub fn fixed(artifact: Arc<Artifact>) -> Self {
         let routing = Arc::new(Routing::fixed(Arc::clone(artifact.release())));
-        Self { artifacts: [(artifact.release().digest, artifact)].into(), routing }
+        Self { artifacts: [(artifact.digest(), artifact)].into(), routing }
     }
 }
 
-/// The newest publication, for all workers of a process.
+/// Holds the newest snapshot, for all workers of a process. A clone is another handle to the same watch.
 #[derive(Clone)]
 pub struct RoutingWatch(Arc<Shared>);
 
 struct Shared {
-    newest: Mutex<(u64, Arc<RoutingSnapshot>)>,
-    /// The number of the publication that each worker goes by.
+    newest: Mutex<Numbered>,
+    /// For each worker, the number of the snapshot that it has applied.
     applied: Mutex<Vec<Weak<AtomicU64>>>,
 }
 
+struct Numbered {
+    number: u64,
+    snapshot: Arc<RoutingSnapshot>,
+}
+
+/// A poisoned lock is taken too: each critical section leaves the value consistent.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl RoutingWatch {
+    /// A watch whose first snapshot has the number 1.
     pub fn new(first: RoutingSnapshot) -> Self {
-        Self(Arc::new(Shared { newest: Mutex::new((1, Arc::new(first))), applied: Mutex::default() }))
+        let newest = Numbered { number: 1, snapshot: Arc::new(first) };
+        Self(Arc::new(Shared { newest: Mutex::new(newest), applied: Mutex::default() }))
     }
 
-    /// Gives the publication's number: they count up.
-    pub fn publish(&self, publication: RoutingSnapshot) -> u64 {
-        let newest = &mut *lock(&self.0.newest);
-        *newest = (newest.0 + 1, Arc::new(publication));
-        newest.0
+    /// Makes this the newest snapshot. Returns its number; numbers count up.
+    pub fn publish(&self, snapshot: RoutingSnapshot) -> u64 {
+        let mut newest = lock(&self.0.newest);
+        newest.number += 1;
+        newest.snapshot = Arc::new(snapshot);
+        newest.number
     }
 
-    pub fn newest(&self) -> (u64, Arc<RoutingSnapshot>) {
-        lock(&self.0.newest).clone()
+    /// The newest snapshot.
+    pub fn newest(&self) -> Arc<RoutingSnapshot> {
+        Arc::clone(&lock(&self.0.newest).snapshot)
     }
 
-    /// A worker's view, which has taken nothing yet.
-    pub fn follow(&self) -> RoutingSubscriber {
+    /// A subscriber for one worker. It has applied nothing yet.
+    pub fn subscribe(&self) -> RoutingSubscriber {
         let applied = Arc::new(AtomicU64::new(0));
         lock(&self.0.applied).push(Arc::downgrade(&applied));
-        RoutingSubscriber { board: self.clone(), taken: 0, applied }
+        RoutingSubscriber { watch: self.clone(), taken: 0, applied }
     }
 
-    /// The number of the newest publication that all workers go by, or a later one.
-    pub fn taken_by_all(&self) -> u64 {
-        let mut followers = lock(&self.0.applied);
-        followers.retain(|applied| applied.strong_count() > 0);
-        let numbers = followers.iter().filter_map(Weak::upgrade).map(|applied| applied.load(Ordering::Acquire));
+    /// The number of the oldest snapshot that some worker has applied last: every worker has applied this one or a newer
+    /// one. Workers that ended do not count; without any worker the number is 0.
+    pub fn applied_by_all(&self) -> u64 {
+        let mut applied = lock(&self.0.applied);
+        applied.retain(|number| number.strong_count() > 0);
+        let numbers = applied.iter().filter_map(Weak::upgrade).map(|number| number.load(Ordering::Acquire));
         numbers.min().unwrap_or(0)
     }
 }
 
-/// One worker's view of the board.
+/// One worker's end of a `RoutingWatch`.
 pub struct RoutingSubscriber {
-    board: RoutingWatch,
-    /// The number of what was given to it last.
+    watch: RoutingWatch,
+    /// The number of the snapshot taken last.
     taken: u64,
     applied: Arc<AtomicU64>,
 }
 
 impl RoutingSubscriber {
-    /// The newest publication, when it is another one than last time. That the worker goes by it is known when it asks again:
-    /// all that it tells of its tenants is about this one by then, and no more about the one before.
-    pub fn take(&mut self) -> Option<Arc<RoutingSnapshot>> {
-        let (number, newest) = &*lock(&self.board.0.newest);
+    /// The newest snapshot, if it is not the one taken last.
+    ///
+    /// Each call also confirms that the worker has applied the snapshot taken before: from then on, nothing that the
+    /// worker reports about its tenants refers to an older one.
+    pub fn take_newest(&mut self) -> Option<Arc<RoutingSnapshot>> {
+        let newest = lock(&self.watch.0.newest);
         self.applied.store(self.taken, Ordering::Release);
-        if self.taken == *number {
+        if self.taken == newest.number {
             return None;
         }
-        self.taken = *number;
-        Some(Arc::clone(newest))
+        self.taken = newest.number;
+        Some(Arc::clone(&newest.snapshot))
     }
 }
 
@@ -93,26 +114,27 @@ impl RoutingSubscriber {
 mod tests {
     use super::*;
 
-    fn publication() -> RoutingSnapshot {
+    fn snapshot() -> RoutingSnapshot {
         RoutingSnapshot { routing: Arc::default(), artifacts: BTreeMap::new() }
     }
 
     #[test]
     fn each_worker_takes_the_newest_once() {
-        let board = RoutingWatch::new(publication());
-        let (mut one, mut two) = (board.follow(), board.follow());
-        assert_eq!(board.taken_by_all(), 0);
-        assert!(one.take().is_some() && one.take().is_none());
-        assert_eq!(board.taken_by_all(), 0, "the other one has none yet");
-        assert!(two.take().is_some());
-        assert_eq!(board.taken_by_all(), 0, "it has not come back yet");
-        assert!(two.take().is_none());
-        assert_eq!(board.taken_by_all(), 1);
-        assert_eq!((board.publish(publication()), board.publish(publication())), (2, 3));
-        let newest = two.take().unwrap();
-        assert!(Arc::ptr_eq(&newest, &board.newest().1) && two.take().is_none());
-        assert_eq!(board.taken_by_all(), 1, "the first one goes by the former");
+        let watch = RoutingWatch::new(snapshot());
+        let mut one = watch.subscribe();
+        let mut two = watch.subscribe();
+        assert_eq!(watch.applied_by_all(), 0);
+        assert!(one.take_newest().is_some() && one.take_newest().is_none());
+        assert_eq!(watch.applied_by_all(), 0, "the other one has taken none");
+        assert!(two.take_newest().is_some());
+        assert_eq!(watch.applied_by_all(), 0, "it has not confirmed yet");
+        assert!(two.take_newest().is_none());
+        assert_eq!(watch.applied_by_all(), 1);
+        assert_eq!((watch.publish(snapshot()), watch.publish(snapshot())), (2, 3));
+        let newest = two.take_newest().unwrap();
+        assert!(Arc::ptr_eq(&newest, &watch.newest()) && two.take_newest().is_none());
+        assert_eq!(watch.applied_by_all(), 1, "the first one still runs the old one");
         drop(one);
-        assert_eq!(board.taken_by_all(), 3, "who has ended goes by nothing");
+        assert_eq!(watch.applied_by_all(), 3, "a worker that ended does not count");
     }
 }

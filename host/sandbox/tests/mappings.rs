@@ -1,5 +1,6 @@
-//! Linux allows a process 65,530 memory mappings, and a warm instance takes four. Alone in its process: allocations of other
-//! tests would fail meanwhile. Takes about a gigabyte.
+//! Linux allows a process 65,530 memory mappings, and a warm instance uses four.
+//!
+//! This test has a process of its own, because it makes allocations of other tests fail. It uses about a gigabyte.
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use switchboard_sandbox::{InstancePool, Limits, Sandbox};
 mod handmade;
 
 #[test]
-fn more_tenants_than_the_machine_has_room_for_are_all_served() {
+fn more_tenants_than_fit_into_memory_are_all_served() {
     let limits = Limits { warm_instances: 100_000, ..Limits::default() };
     let component = handmade::Handmade::default().build();
     let artifact = Arc::new(Sandbox::new(limits).unwrap().load(&component).unwrap());
@@ -25,5 +26,5 @@ fn more_tenants_than_the_machine_has_room_for_are_all_served() {
         let outcome = instances.handle(artifact.release(), call, &mut TenantState::default(), &Answers::default());
         assert!(matches!(outcome, Outcome::Outputs(_)), "tenant {number}: {outcome:?}");
     }
-    assert!(instances.warm() > 1000, "{} instances are warm in the end", instances.warm());
+    assert!(instances.warm() > 1000, "{} instances are warm at the end", instances.warm());
 }

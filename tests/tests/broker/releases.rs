@@ -5,14 +5,15 @@ mod rollout;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use switchboard_tests::app::{Answer, App, Asked, LONG};
+use switchboard_core::routing::control::CHUNK_BYTES;
+use switchboard_tests::app::{Answer, App, Asked};
 use switchboard_tests::client::Record;
 use switchboard_tests::host::{hostile, ledger};
+use switchboard_tests::progress::Stall;
 use tempfile::TempDir;
 
 /// Artifacts to deploy.
@@ -198,21 +199,24 @@ fn deployments_at_once_are_ordered_and_none_is_torn() -> Result<()> {
     Ok(())
 }
 
-/// Begins deployments of a large artifact until one is stopped (SIGSTOP) in the middle of its transaction.
+/// Begins deployments of a large artifact until one is stopped (SIGSTOP) in the middle of its transaction: before the brokers
+/// had all chunks, so that its commit cannot be under way.
 fn stopped(app: &App, shelf: &Shelf) -> Result<(Asked, usize)> {
     let transactions = app.client.transactions(&control(app))?;
+    let size = 15_000_000;
+    let chunks = i64::try_from(size / CHUNK_BYTES)?;
     for tried in 0..20_u8 {
-        let large = shelf.ledger(10 + tried, 15_000_000)?;
+        let large = shelf.ledger(10 + tried, size)?;
         let mut deployment = app.begin(&["deploy", &text(&large)], &["--json"])?;
-        let deadline = Instant::now() + LONG;
+        let mut stall = Stall::new(0);
         while deployment.process.ended()?.is_none() {
-            ensure!(Instant::now() < deadline, "it neither ends nor writes");
-            if transactions.is_open()? {
+            let open = transactions.open_records()?;
+            stall.check(open).context("it neither ends nor writes")?;
+            if open > 0 {
                 deployment.process.signal(Signal::STOP);
-                // Its commit may have been under way.
-                let settled = Instant::now() + Duration::from_millis(200);
-                while Instant::now() < settled && transactions.is_open()? {}
-                if transactions.is_open()? {
+                // In this order: none of its chunks that came in between is missed.
+                let written = transactions.open_records()?;
+                if (1..chunks).contains(&written) {
                     return Ok((deployment, usize::from(tried)));
                 }
                 deployment.process.signal(Signal::CONT);

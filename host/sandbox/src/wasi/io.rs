@@ -1,58 +1,63 @@
-//! `wasi:io`: stdin, stdout, stderr, and pollables that are ready. No function of this file waits, whatever its name.
+//! `wasi:io`: stdin, stdout, stderr, and pollables that are always ready.
+//!
+//! No function waits, also not those named `block` or `blocking-...`. A handle's number says which stream it is, so there
+//! is no table of resources. `Limits::handles` bounds how many handles a guest holds.
 
 use wasmtime::component::Resource;
 use wasmtime::{Result, bail};
-use wasmtime_wasi::p2::bindings::sync::io::streams::StreamError as Failure;
-use wasmtime_wasi::p2::bindings::sync::io::{error, poll, streams};
-use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, DynPollable, IoError, StreamError, StreamResult};
 
+use crate::bindings::wasi::wasi::io::error::{self, Error};
+use crate::bindings::wasi::wasi::io::poll::{self, Pollable};
+use crate::bindings::wasi::wasi::io::streams::{self, InputStream, OutputStream, StreamError};
 use crate::guest::Guest;
 use crate::guest_log::Stream;
 use crate::trap::HostTrap;
 
 /// How many bytes a guest may write to a stream in one call.
-const MAX_WRITE: u64 = 64 << 10;
-const STDOUT: u32 = 1;
-const STDERR: u32 = 2;
+const MAX_WRITE_BYTES: u64 = 64 << 10;
 
-pub(super) fn stdin() -> Resource<DynInputStream> {
-    Resource::new_own(0)
+/// The number of handles that need no distinction: stdin, pollables.
+const ANY_HANDLE: u32 = 0;
+const STDOUT_HANDLE: u32 = 1;
+const STDERR_HANDLE: u32 = 2;
+
+/// The result of a stream operation; the outer error is a trap.
+type StreamResult<T> = Result<std::result::Result<T, StreamError>>;
+
+pub(super) fn stdin() -> Resource<InputStream> {
+    Resource::new_own(ANY_HANDLE)
 }
 
-pub(super) fn stdout() -> Resource<DynOutputStream> {
-    Resource::new_own(STDOUT)
+pub(super) fn stdout() -> Resource<OutputStream> {
+    Resource::new_own(STDOUT_HANDLE)
 }
 
-pub(super) fn stderr() -> Resource<DynOutputStream> {
-    Resource::new_own(STDERR)
+pub(super) fn stderr() -> Resource<OutputStream> {
+    Resource::new_own(STDERR_HANDLE)
 }
 
-/// Clocks that have not passed yet are the only thing to wait for, and nobody gets a pollable of these.
-pub(super) fn ready() -> Resource<DynPollable> {
-    Resource::new_own(0)
-}
-
-fn pay(guest: &mut Guest, bytes: usize) -> StreamResult<()> {
-    guest.pay(bytes).map_err(StreamError::Trap)
+/// A pollable that is ready. There are no others: waiting for a clock traps before a guest gets a pollable.
+pub(super) fn ready() -> Resource<Pollable> {
+    Resource::new_own(ANY_HANDLE)
 }
 
 impl error::Host for Guest {}
 
-/// No operation fails, so nobody has an error.
+/// No stream operation fails, so a guest never has such an error.
 impl error::HostError for Guest {
-    fn to_debug_string(&mut self, _: Resource<IoError>) -> Result<String> {
-        self.pay(0)?;
+    fn to_debug_string(&mut self, _: Resource<Error>) -> Result<String> {
+        self.charge_fuel(0)?;
         Ok(String::new())
     }
 
-    fn drop(&mut self, _: Resource<IoError>) -> Result<()> {
+    fn drop(&mut self, _: Resource<Error>) -> Result<()> {
         Ok(())
     }
 }
 
 impl poll::Host for Guest {
-    fn poll(&mut self, pollables: Vec<Resource<DynPollable>>) -> Result<Vec<u32>> {
-        self.pay(pollables.len() * size_of::<u32>())?;
+    fn poll(&mut self, pollables: Vec<Resource<Pollable>>) -> Result<Vec<u32>> {
+        self.charge_fuel(pollables.len() * size_of::<u32>())?;
         if pollables.is_empty() {
             bail!(HostTrap::Misuse("poll of nothing"));
         }
@@ -61,118 +66,113 @@ impl poll::Host for Guest {
 }
 
 impl poll::HostPollable for Guest {
-    fn ready(&mut self, _: Resource<DynPollable>) -> Result<bool> {
-        self.pay(0)?;
+    fn ready(&mut self, _: Resource<Pollable>) -> Result<bool> {
+        self.charge_fuel(0)?;
         Ok(true)
     }
 
-    fn block(&mut self, _: Resource<DynPollable>) -> Result<()> {
-        self.pay(0)
+    fn block(&mut self, _: Resource<Pollable>) -> Result<()> {
+        self.charge_fuel(0)
     }
 
-    fn drop(&mut self, _: Resource<DynPollable>) -> Result<()> {
+    fn drop(&mut self, _: Resource<Pollable>) -> Result<()> {
         Ok(())
     }
 }
 
-impl streams::Host for Guest {
-    fn convert_stream_error(&mut self, error: StreamError) -> Result<Failure> {
-        match error {
-            StreamError::Closed => Ok(Failure::Closed),
-            StreamError::LastOperationFailed(error) | StreamError::Trap(error) => Err(error),
-        }
-    }
-}
+impl streams::Host for Guest {}
 
-/// Stdin, at its end.
+/// Stdin, which is always at its end.
 impl streams::HostInputStream for Guest {
-    fn read(&mut self, _: Resource<DynInputStream>, _: u64) -> StreamResult<Vec<u8>> {
-        pay(self, 0)?;
-        Err(StreamError::Closed)
+    fn read(&mut self, _: Resource<InputStream>, _: u64) -> StreamResult<Vec<u8>> {
+        self.charge_fuel(0)?;
+        Ok(Err(StreamError::Closed))
     }
 
-    fn blocking_read(&mut self, stream: Resource<DynInputStream>, length: u64) -> StreamResult<Vec<u8>> {
+    fn blocking_read(&mut self, stream: Resource<InputStream>, length: u64) -> StreamResult<Vec<u8>> {
         self.read(stream, length)
     }
 
-    fn skip(&mut self, _: Resource<DynInputStream>, _: u64) -> StreamResult<u64> {
-        pay(self, 0)?;
-        Err(StreamError::Closed)
+    fn skip(&mut self, _: Resource<InputStream>, _: u64) -> StreamResult<u64> {
+        self.charge_fuel(0)?;
+        Ok(Err(StreamError::Closed))
     }
 
-    fn blocking_skip(&mut self, stream: Resource<DynInputStream>, length: u64) -> StreamResult<u64> {
+    fn blocking_skip(&mut self, stream: Resource<InputStream>, length: u64) -> StreamResult<u64> {
         self.skip(stream, length)
     }
 
-    fn subscribe(&mut self, _: Resource<DynInputStream>) -> Result<Resource<DynPollable>> {
-        self.pay(0)?;
+    fn subscribe(&mut self, _: Resource<InputStream>) -> Result<Resource<Pollable>> {
+        self.charge_fuel(0)?;
         Ok(ready())
     }
 
-    fn drop(&mut self, _: Resource<DynInputStream>) -> Result<()> {
+    fn drop(&mut self, _: Resource<InputStream>) -> Result<()> {
         Ok(())
     }
 }
 
 /// Stdout and stderr.
 impl streams::HostOutputStream for Guest {
-    fn check_write(&mut self, _: Resource<DynOutputStream>) -> StreamResult<u64> {
-        pay(self, 0)?;
-        Ok(MAX_WRITE)
+    fn check_write(&mut self, _: Resource<OutputStream>) -> StreamResult<u64> {
+        self.charge_fuel(0)?;
+        Ok(Ok(MAX_WRITE_BYTES))
     }
 
-    fn write(&mut self, stream: Resource<DynOutputStream>, bytes: Vec<u8>) -> StreamResult<()> {
-        pay(self, bytes.len())?;
-        if bytes.len() as u64 > MAX_WRITE {
-            return Err(StreamError::trap("a write of more than check-write allowed"));
+    fn write(&mut self, stream: Resource<OutputStream>, bytes: Vec<u8>) -> StreamResult<()> {
+        self.charge_fuel(bytes.len())?;
+        if bytes.len() as u64 > MAX_WRITE_BYTES {
+            bail!(HostTrap::Misuse("a write of more than check-write allowed"));
         }
-        let stream = if stream.rep() == STDERR { Stream::Stderr } else { Stream::Stdout };
+        let stream = if stream.rep() == STDERR_HANDLE { Stream::Stderr } else { Stream::Stdout };
         self.print(stream, &bytes);
-        Ok(())
+        Ok(Ok(()))
     }
 
-    fn blocking_write_and_flush(&mut self, stream: Resource<DynOutputStream>, bytes: Vec<u8>) -> StreamResult<()> {
+    fn blocking_write_and_flush(&mut self, stream: Resource<OutputStream>, bytes: Vec<u8>) -> StreamResult<()> {
         self.write(stream, bytes)
     }
 
-    fn flush(&mut self, _: Resource<DynOutputStream>) -> StreamResult<()> {
-        pay(self, 0)
+    fn flush(&mut self, _: Resource<OutputStream>) -> StreamResult<()> {
+        self.charge_fuel(0)?;
+        Ok(Ok(()))
     }
 
-    fn blocking_flush(&mut self, stream: Resource<DynOutputStream>) -> StreamResult<()> {
+    fn blocking_flush(&mut self, stream: Resource<OutputStream>) -> StreamResult<()> {
         self.flush(stream)
     }
 
-    fn subscribe(&mut self, _: Resource<DynOutputStream>) -> Result<Resource<DynPollable>> {
-        self.pay(0)?;
+    fn subscribe(&mut self, _: Resource<OutputStream>) -> Result<Resource<Pollable>> {
+        self.charge_fuel(0)?;
         Ok(ready())
     }
 
-    fn write_zeroes(&mut self, stream: Resource<DynOutputStream>, length: u64) -> StreamResult<()> {
-        let length = usize::try_from(length.min(MAX_WRITE + 1)).map_err(|error| StreamError::Trap(error.into()))?;
+    fn write_zeroes(&mut self, stream: Resource<OutputStream>, length: u64) -> StreamResult<()> {
+        // One byte more than allowed is enough for `write` to refuse.
+        let length = usize::try_from(length.min(MAX_WRITE_BYTES + 1))?;
         self.write(stream, vec![0; length])
     }
 
-    fn blocking_write_zeroes_and_flush(&mut self, stream: Resource<DynOutputStream>, length: u64) -> StreamResult<()> {
+    fn blocking_write_zeroes_and_flush(&mut self, stream: Resource<OutputStream>, length: u64) -> StreamResult<()> {
         self.write_zeroes(stream, length)
     }
 
-    /// Stdin, the only input, is at its end.
-    fn splice(&mut self, _: Resource<DynOutputStream>, _: Resource<DynInputStream>, _: u64) -> StreamResult<u64> {
-        pay(self, 0)?;
-        Err(StreamError::Closed)
+    /// Stdin is the only input stream, and it is at its end.
+    fn splice(&mut self, _: Resource<OutputStream>, _: Resource<InputStream>, _: u64) -> StreamResult<u64> {
+        self.charge_fuel(0)?;
+        Ok(Err(StreamError::Closed))
     }
 
     fn blocking_splice(
         &mut self,
-        stream: Resource<DynOutputStream>,
-        from: Resource<DynInputStream>,
+        stream: Resource<OutputStream>,
+        from: Resource<InputStream>,
         length: u64,
     ) -> StreamResult<u64> {
         self.splice(stream, from, length)
     }
 
-    fn drop(&mut self, _: Resource<DynOutputStream>) -> Result<()> {
+    fn drop(&mut self, _: Resource<OutputStream>) -> Result<()> {
         Ok(())
     }
 }

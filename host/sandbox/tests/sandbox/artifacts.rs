@@ -1,3 +1,5 @@
+//! Which artifacts load, and why the others are refused.
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,7 +10,7 @@ use switchboard_core::worker::{Answers, Call, Outcome, Plugins as _};
 use switchboard_sandbox::{InstancePool, Limits, LoadError, Sandbox};
 
 use crate::handmade::{Handmade, Migration};
-use crate::support::{hostile_path, log_of};
+use crate::support::hostile_path;
 
 fn sandbox() -> Sandbox {
     Sandbox::new(Limits::default()).unwrap()
@@ -26,13 +28,13 @@ fn refused(plugin: &Handmade) -> String {
 }
 
 #[test]
-fn a_plugin_says_what_it_is() {
+fn an_artifact_has_its_manifest_imports_and_digest() {
     let artifact = sandbox().load(&Handmade::default().build()).unwrap();
     let manifest = artifact.manifest();
     assert_eq!((manifest.name.as_str(), manifest.version.as_str()), ("handmade", "1.0.0"));
     assert_eq!((&manifest.consumes[..], manifest.state_version), (&["IN".to_owned()][..], 1));
     assert_eq!(artifact.imports(), [""; 0]);
-    // As `sha256sum` says it.
+    // The same digest that `sha256sum` prints.
     assert_eq!(artifact.digest().bytes()[..], Sha256::digest(Handmade::default().build())[..]);
 
     let hostile = sandbox().load_file(&hostile_path()).unwrap();
@@ -41,7 +43,7 @@ fn a_plugin_says_what_it_is() {
 }
 
 #[test]
-fn what_is_no_plugin_is_refused_with_what_to_do() {
+fn bytes_that_are_no_plugin_are_refused_with_a_remedy() {
     for (bytes, expected) in [
         (&b""[..], "not WebAssembly: give the .wasm file"),
         (b"#!/bin/sh", "not WebAssembly"),
@@ -60,30 +62,6 @@ fn what_is_no_plugin_is_refused_with_what_to_do() {
 }
 
 #[test]
-fn a_look_at_an_artifact_says_what_loading_it_does() {
-    let check = |bytes: &[u8]| {
-        let mut checked = None;
-        let log = log_of(|| checked = Some(sandbox().check(bytes)));
-        (checked.unwrap(), log.iter().any(|line| line.contains("it is compiled in earnest")))
-    };
-    let hostile = std::fs::read(hostile_path()).unwrap();
-    // Of what the baseline compiler does not know.
-    let tail = Handmade { items: "(func $tail return_call $tail)".into(), ..Handmade::default() };
-    for (bytes, twice) in [(&hostile, false), (&Handmade::default().build(), false), (&tail.build(), true)] {
-        let (checked, compiled_twice) = check(bytes);
-        let (checked, loaded) = (checked.unwrap(), sandbox().load(bytes).unwrap());
-        assert_eq!((checked.release(), checked.imports()), (loaded.release(), loaded.imports()));
-        assert_eq!((checked.size(), compiled_twice), (loaded.size(), twice));
-    }
-    let trapping = Handmade { describe: "unreachable", ..Handmade::default() };
-    for bytes in [&b"no plugin"[..], &trapping.build(), &hostile[..hostile.len() / 2]] {
-        assert_eq!(check(bytes).0.err().map(|error| error.to_string()), Some(refusal(bytes)));
-    }
-    let allowing_nothing = sandbox().with_allowed_topics(vec![]);
-    assert!(matches!(allowing_nothing.check(&hostile), Err(LoadError::NotAllowed { .. })));
-}
-
-#[test]
 fn an_import_that_is_not_granted_is_named() {
     let imports = r#"(import "wasi:http/outgoing-handler@0.2.0" (instance))
         (import "switchboard:plugin/state@0.2.0" (instance)) (import "launch" (func))"#;
@@ -91,6 +69,23 @@ fn an_import_that_is_not_granted_is_named() {
     let expected = "it imports wasi:http/outgoing-handler@0.2.0, switchboard:plugin/state@0.2.0, launch, which the host \
                     does not grant to plugins";
     assert_eq!(error, expected);
+}
+
+#[test]
+fn wasi_is_granted_in_any_version_0_2() {
+    for version in ["0.2.0", "0.2.6", "0.2.12", "0.2.99"] {
+        // Granted, granted with fewer functions than the host has, and denied: an import of each kind.
+        let imports = format!(
+            r#"(import "wasi:random/insecure-seed@{version}" (instance (export "insecure-seed" (func (result (tuple u64 u64))))))
+            (import "wasi:cli/exit@{version}" (instance (export "exit" (func (param "status" (result))))))
+            (import "wasi:sockets/instance-network@{version}" (instance (export "instance-network" (func (result u32)))))"#
+        );
+        let artifact = sandbox().load(&Handmade { imports, ..Handmade::default() }.build()).unwrap();
+        assert_eq!(artifact.imports().len(), 3, "{version}");
+    }
+    let imports = r#"(import "wasi:random/insecure-seed@0.3.0" (instance))"#;
+    let error = refused(&Handmade { imports: imports.into(), ..Handmade::default() });
+    assert_eq!(error, "it imports wasi:random/insecure-seed@0.3.0, which the host does not grant to plugins");
 }
 
 #[test]
@@ -131,7 +126,7 @@ fn an_interface_of_another_shape_is_named() {
 }
 
 #[test]
-fn a_plugin_that_cannot_say_what_it_is_is_refused() {
+fn a_plugin_without_a_usable_manifest_is_refused() {
     for (describe, expected) in [
         ("unreachable", "(describe): trap: wasm trap: wasm `unreachable` instruction executed"),
         ("(loop (br 0))", "(describe): limit: more than 200000000 units of fuel"),
@@ -173,7 +168,7 @@ fn memories_and_tables_count_in_sum_over_core_instances() {
     assert!(sandbox().load(&fits.build()).is_ok());
     let beyond = Handmade { cores: memory("a", 600) + &memory("b", 600), ..Handmade::default() };
     assert!(refused(&beyond).contains("limit: more than 67108864 bytes of memory"), "{}", refused(&beyond));
-    // 8 MiB of elements are 64 MiB.
+    // 8 Mi elements of 8 bytes are 64 MiB.
     let table = Handmade { items: "(table 8388608 funcref)".into(), ..Handmade::default() };
     assert!(refused(&table).contains("limit: more than 67108864 bytes of memory"), "{}", refused(&table));
     let grows = Handmade {
@@ -185,7 +180,7 @@ fn memories_and_tables_count_in_sum_over_core_instances() {
 }
 
 #[test]
-fn core_instances_memories_and_tables_are_few() {
+fn the_numbers_of_core_instances_memories_and_tables_are_limited() {
     let many = |items: &str, count: usize| {
         let cores = format!("(core module $x {items})") + &"(core instance (instantiate $x))".repeat(count);
         refused(&Handmade { cores, ..Handmade::default() })
@@ -201,7 +196,7 @@ fn core_instances_memories_and_tables_are_few() {
 }
 
 #[test]
-fn growth_beyond_a_tables_own_maximum_is_the_guests_affair() {
+fn growth_beyond_a_tables_declared_maximum_is_refused_and_does_not_end_the_call() {
     let plugin = Handmade {
         items: "(table $t 1 2 funcref)".into(),
         describe: "(if (i32.ne (table.grow $t (ref.null func) (i32.const 5)) (i32.const -1)) (then unreachable))
@@ -212,7 +207,7 @@ fn growth_beyond_a_tables_own_maximum_is_the_guests_affair() {
 }
 
 #[test]
-fn the_epochs_end_with_the_engine() {
+fn the_epoch_thread_ends_with_the_sandbox() {
     let epochs = || {
         let tasks = std::fs::read_dir("/proc/self/task").unwrap();
         let name =
@@ -226,15 +221,15 @@ fn the_epochs_end_with_the_engine() {
             std::thread::yield_now();
         }
     };
-    // Other tests start and end theirs meanwhile, but not so many.
+    // Other tests start and end such threads meanwhile, but far fewer than 50.
     let sandboxes: Vec<_> = (0..50).map(|_| sandbox()).collect();
-    wait("50 and more", &|threads| threads >= 50);
+    wait("at least 50", &|threads| threads >= 50);
     drop(sandboxes);
-    wait("less than 50", &|threads| threads < 50);
+    wait("fewer than 50", &|threads| threads < 50);
 }
 
 #[test]
-fn a_handmade_plugin_handles_messages_and_its_loop_is_ended() {
+fn a_handmade_plugin_handles_messages_and_its_endless_loop_fails() {
     let run = |handle: &'static str| {
         let limits = Limits { fuel: 1_000_000, ..Limits::default() };
         let artifact = Arc::new(sandbox().load(&Handmade { handle, ..Handmade::default() }.build()).unwrap());

@@ -1,3 +1,5 @@
+//! The cache of compiled code: what it keeps, and that nothing wrong in it is ever run.
+
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -9,11 +11,11 @@ use tempfile::TempDir;
 use crate::handmade::Handmade;
 use crate::support::{hostile_path, log_of};
 
-const HIT: &str = "its code was read from";
-const MISS: &str = "there is no code of it";
-const UNUSED: &str = "is not used, its plugin is compiled again: ";
+const HIT: &str = "compiled code was read from the cache";
+const MISS: &str = "the cache has no code of it";
+const UNUSED: &str = "its cached code cannot be used";
 
-/// A cache's directory, and the file of its only entry.
+/// A cache with one entry: its folder, the entry's path and bytes.
 fn filled(plugin: &[u8]) -> (TempDir, PathBuf, Vec<u8>) {
     let folder = tempfile::tempdir().unwrap();
     assert!(load(&folder.path().join("code"), plugin).contains(MISS));
@@ -27,7 +29,7 @@ fn entries(directory: &Path) -> Vec<PathBuf> {
     fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect()
 }
 
-/// Loads the plugin, which always succeeds; gives what the log says of it.
+/// Loads the plugin, which always succeeds. Returns the log.
 fn load(directory: &Path, plugin: &[u8]) -> String {
     let lines = log_of(|| {
         let sandbox = Sandbox::new(Limits::default()).unwrap().with_cache(directory);
@@ -35,6 +37,11 @@ fn load(directory: &Path, plugin: &[u8]) -> String {
         assert_eq!(artifact.manifest().consumes, ["IN"]);
     });
     lines.join("\n")
+}
+
+/// Whether the log says that the entry was not used, for this reason.
+fn is_unused(log: &str, reason: &str) -> bool {
+    log.contains(UNUSED) && log.contains(&format!("error={reason}"))
 }
 
 fn plugin(number: usize) -> Vec<u8> {
@@ -53,7 +60,7 @@ fn a_plugin_is_compiled_once() {
 }
 
 #[test]
-fn whatever_bit_is_wrong_the_plugin_is_compiled_again_and_the_entry_replaced() {
+fn after_any_flipped_bit_the_plugin_is_compiled_again_and_the_entry_replaced() {
     let plugin = plugin(0);
     let (folder, entry, bytes) = filled(&plugin);
     let step = (bytes.len() / 150).max(1);
@@ -63,13 +70,13 @@ fn whatever_bit_is_wrong_the_plugin_is_compiled_again_and_the_entry_replaced() {
         damaged[place] ^= 1 << bit;
         fs::write(&entry, damaged).unwrap();
         let log = load(&folder.path().join("code"), &plugin);
-        assert!(log.contains(&format!("{UNUSED}it is damaged")), "bit {bit} of {place}: {log}");
+        assert!(is_unused(&log, "it is damaged"), "bit {bit} of {place}: {log}");
         assert!(load(&folder.path().join("code"), &plugin).contains(HIT), "bit {bit} of {place}");
     }
 }
 
 #[test]
-fn an_entry_that_is_short_or_long_or_anothers_is_replaced() {
+fn an_entry_that_is_too_short_too_long_or_of_another_plugin_is_replaced() {
     let plugin_bytes = plugin(0);
     let (folder, entry, bytes) = filled(&plugin_bytes);
     let other = filled(&plugin(1)).2;
@@ -79,23 +86,23 @@ fn an_entry_that_is_short_or_long_or_anothers_is_replaced() {
     for damaged in short.into_iter().chain([long, other]) {
         fs::write(&entry, &damaged).unwrap();
         let log = load(&folder.path().join("code"), &plugin_bytes);
-        assert!(log.contains(&format!("{UNUSED}it is damaged")), "{} bytes: {log}", damaged.len());
+        assert!(is_unused(&log, "it is damaged"), "{} bytes: {log}", damaged.len());
         assert!(load(&folder.path().join("code"), &plugin_bytes).contains(HIT));
     }
 }
 
 #[test]
-fn what_others_could_have_written_is_not_run() {
+fn code_that_others_could_have_written_is_not_run() {
     let plugin = plugin(0);
     let (folder, entry, _) = filled(&plugin);
     let directory = folder.path().join("code");
     fs::set_permissions(&entry, Permissions::from_mode(0o666)).unwrap();
     let log = load(&directory, &plugin);
-    assert!(log.contains(&format!("{UNUSED}it belongs to another user, or others may write to it")), "{log}");
+    assert!(is_unused(&log, "it belongs to another user, or others may write to it"), "{log}");
     assert!(load(&directory, &plugin).contains(HIT), "it was replaced");
     fs::set_permissions(&directory, Permissions::from_mode(0o770)).unwrap();
     let log = load(&directory, &plugin);
-    assert!(log.contains("compiled code is not kept in") && log.contains("chmod 700"), "{log}");
+    assert!(log.contains("compiled code is not kept") && log.contains("chmod 700"), "{log}");
 }
 
 #[test]
@@ -105,27 +112,27 @@ fn a_directory_that_cannot_be_used_is_a_warning() {
     fs::write(&file, "").unwrap();
     for directory in [&file, &file.join("below")] {
         let log = load(directory, &plugin(0));
-        assert!(log.contains("WARN") && log.contains("compiled code is not kept in"), "{log}");
+        assert!(log.contains("WARN") && log.contains("compiled code is not kept"), "{log}");
     }
-    // An entry that can be neither read nor replaced.
+    // A directory in the place of the entry: it can be neither read nor replaced.
     let plugin = plugin(0);
     let (folder, entry, _) = filled(&plugin);
     fs::remove_file(&entry).unwrap();
     fs::create_dir(&entry).unwrap();
     let log = load(&folder.path().join("code"), &plugin);
-    assert!(log.contains(UNUSED) && log.contains("cannot be written, its plugin will be compiled again"), "{log}");
-    // A directory that goes away.
+    assert!(log.contains(UNUSED) && log.contains("compiled code cannot be cached"), "{log}");
+    // A directory that disappears.
     let log = log_of(|| {
         let folder = tempfile::tempdir().unwrap();
         let sandbox = Sandbox::new(Limits::default()).unwrap().with_cache(&folder.path().join("code"));
         drop(folder);
         sandbox.load(&plugin).unwrap();
     });
-    assert!(log.concat().contains("cannot be written"), "{log:?}");
+    assert!(log.concat().contains("compiled code cannot be cached"), "{log:?}");
 }
 
 #[test]
-fn those_that_were_not_used_for_longest_go_and_so_does_what_a_killed_writer_left() {
+fn the_least_recently_used_entries_and_abandoned_files_are_removed() {
     let folder = tempfile::tempdir().unwrap();
     let directory = folder.path().join("code");
     let age = |path: &Path, seconds| {
@@ -151,7 +158,7 @@ fn those_that_were_not_used_for_longest_go_and_so_does_what_a_killed_writer_left
 }
 
 #[test]
-fn writers_at_the_same_time_never_see_half_an_entry() {
+fn concurrent_writers_never_see_half_an_entry() {
     let plugin = plugin(0);
     let (folder, entry, _) = filled(&plugin);
     let directory = folder.path().join("code");
@@ -162,7 +169,7 @@ fn writers_at_the_same_time_never_see_half_an_entry() {
                     let log = load(&directory, &plugin);
                     assert!(log.contains(HIT) || log.contains(MISS), "{log}");
                     assert!(!log.contains("WARN"), "{log}");
-                    // Whoever comes next writes it again.
+                    // The next one to load writes the entry again.
                     let _ = fs::remove_file(&entry);
                 }
             });

@@ -1,4 +1,4 @@
-//! Components written by hand, for what Rust does not write.
+//! Components written by hand, for what no Rust program compiles to.
 
 use std::fmt::Write as _;
 
@@ -16,16 +16,16 @@ pub(crate) struct Handmade {
     pub(crate) describe: &'static str,
     /// Instructions before `handle` returns no outputs.
     pub(crate) handle: &'static str,
-    /// The further interface of the world `migrating-plugin`. Without it this is a component of the contract's first form.
+    /// The interface that the world `migrating-plugin` adds. `None`: a component of the world `plugin`.
     pub(crate) migration: Option<Migration>,
 }
 
-/// Parts of `migration`.
+/// The interface `migration`.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Migration {
     /// What `migrates-from` returns.
     pub(crate) versions: &'static [usize],
-    /// Instructions before it does.
+    /// Instructions before it returns.
     pub(crate) before: &'static str,
 }
 
@@ -49,10 +49,10 @@ impl Handmade {
         wat::parse_str(self.text()).unwrap()
     }
 
-    /// With a part of its text replaced.
+    /// The component with a part of its text replaced.
     pub(crate) fn build_with(&self, part: &str, other: &str) -> Vec<u8> {
         let text = self.text();
-        assert!(text.contains(part), "{part} is not there");
+        assert!(text.contains(part), "the text has no {part}");
         wat::parse_str(text.replace(part, other)).unwrap()
     }
 
@@ -81,7 +81,7 @@ impl Handmade {
                 (func (export "handle")
                   (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i64) (result i32)
                   {handle}
-                  ;; There is no more memory than the messages of a test need.
+                  ;; Frees all: the memory has room for one message.
                   (global.set $heap (i32.const 4096))
                   i32.const 2048)
                 (func (export "migrates-from") (result i32) {before}
@@ -131,7 +131,7 @@ const MIGRATION: &str = r#"
     (instance $migration (export "migrates-from" (func $migrates-from)) (export "migrate" (func $migrate)))
     (export "switchboard:plugin/migration@0.1.0" (instance $migration))"#;
 
-/// Little-endian words as the text format writes bytes.
+/// Little-endian 32-bit words, as the text format writes bytes.
 fn words(numbers: &[usize]) -> String {
     let mut text = String::new();
     for byte in numbers.iter().flat_map(|number| u32::try_from(*number).unwrap().to_le_bytes()) {

@@ -1,3 +1,5 @@
+//! What an instance keeps from message to message, and when it is replaced.
+
 use std::sync::Arc;
 
 use switchboard_core::record::Record;
@@ -8,7 +10,7 @@ use switchboard_sandbox::{InstancePool, Limits, Sandbox};
 use crate::support::{Bench, hostile_path};
 
 #[test]
-fn a_message_arrives_as_it_is() {
+fn a_message_arrives_unchanged() {
     let record = Record {
         key: Some(vec![0, 0xff]),
         value: Some(b"message".to_vec()),
@@ -41,7 +43,7 @@ fn an_instance_stays_warm_after_outputs_and_is_replaced_after_anything_else() {
 }
 
 #[test]
-fn a_lookup_is_answered_from_what_the_message_was_given() {
+fn a_lookup_is_answered_from_the_answers_of_the_message() {
     let mut bench = Bench::new();
     let query = |source: &str, key: &str| Query { source: source.into(), key: key.into() };
     bench.answers.insert(query("names", "1"), Some(b"Ann".to_vec()));
@@ -49,12 +51,12 @@ fn a_lookup_is_answered_from_what_the_message_was_given() {
     assert_eq!(bench.says("t", "lookup names 1"), "Some(\"Ann\")");
     assert_eq!(bench.says("t", "lookup names 2"), "None");
     assert_eq!(bench.handle("t", "lookup names 3"), Outcome::Missing(query("names", "3")));
-    // That it is not declared is the worker's to say.
+    // The worker, not the sandbox, checks that the manifest declares the source.
     assert_eq!(bench.handle("t", "lookup else 1"), Outcome::Missing(query("else", "1")));
 }
 
 #[test]
-fn state_is_the_tenants_and_a_fresh_instance_finds_it() {
+fn state_belongs_to_a_tenant_and_survives_its_instance() {
     let mut bench = Bench::new();
     bench.says("t", "state a=1 b=2 c=3");
     bench.says("t", "state b d=4");
@@ -65,7 +67,7 @@ fn state_is_the_tenants_and_a_fresh_instance_finds_it() {
 }
 
 #[test]
-fn the_least_recently_used_tenant_loses_its_instance_and_nothing_else() {
+fn the_least_recently_used_tenant_loses_its_instance_but_no_state() {
     let mut bench = Bench::with(|limits| limits.warm_instances = 2);
     let calls: Vec<_> = ["a", "b", "a", "c", "a", "b", "c"].map(|tenant| bench.says(tenant, "calls")).into();
     assert_eq!(calls, ["0", "0", "1", "0", "2", "0", "0"]);
@@ -75,8 +77,8 @@ fn the_least_recently_used_tenant_loses_its_instance_and_nothing_else() {
 }
 
 #[test]
-fn grown_instances_are_dropped_before_they_fill_the_machine() {
-    let mut bench = Bench::with(|limits| limits.warm_memory = 100 << 20);
+fn instances_are_dropped_when_their_memories_have_grown_too_much() {
+    let mut bench = Bench::with(|limits| limits.warm_memory_bytes = 100 << 20);
     for tenant in ["a", "b", "c"] {
         bench.says(tenant, "leak 30");
     }
@@ -87,11 +89,11 @@ fn grown_instances_are_dropped_before_they_fill_the_machine() {
     bench.fails("d", "trap");
     bench.discard("c");
     bench.says("e", "leak 30");
-    assert_eq!(bench.instances.warm(), 4, "what was dropped does not count any more");
+    assert_eq!(bench.instances.warm(), 4, "dropped instances no longer count");
 }
 
 #[test]
-fn a_failed_message_leaves_no_state_behind_and_warm_or_fresh_is_all_the_same() {
+fn a_failed_message_leaves_no_state_behind_in_warm_and_in_fresh_instances() {
     let step = |tenant: &str, value: &str, output: Option<&str>| {
         let (out, letter) = match output {
             Some(text) => (format!(r#"{{"topic": "OUT", "value": {{"text": "{text}"}}}}"#), ""),

@@ -1,3 +1,5 @@
+//! Limits and traps: each ends one call, with a class and a reason, and nothing else.
+
 use std::time::Duration;
 
 use switchboard_core::record::Class;
@@ -6,7 +8,7 @@ use switchboard_core::worker::Outcome;
 use crate::support::Bench;
 
 #[test]
-fn an_endless_loop_runs_out_of_fuel_the_same_each_time() {
+fn an_endless_loop_runs_out_of_fuel_with_the_same_result_each_time() {
     let mut bench = Bench::with(|limits| limits.fuel = 10_000_000);
     let first = bench.fails("t", "loop");
     assert_eq!(first, (Class::Limit, "more than 10000000 units of fuel".into()));
@@ -14,7 +16,7 @@ fn an_endless_loop_runs_out_of_fuel_the_same_each_time() {
 }
 
 #[test]
-fn an_endless_loop_with_endless_fuel_runs_out_of_cpu_time() {
+fn an_endless_loop_with_unlimited_fuel_runs_out_of_cpu_time() {
     let mut bench = Bench::with(|limits| {
         limits.fuel = u64::MAX;
         limits.cpu_time = Duration::from_millis(30);
@@ -23,11 +25,11 @@ fn an_endless_loop_with_endless_fuel_runs_out_of_cpu_time() {
 }
 
 #[test]
-fn calls_of_the_host_are_paid_for_and_so_are_the_bytes_that_they_move() {
+fn host_calls_and_the_bytes_that_they_move_cost_fuel() {
     for work in ["host-calls", "host-work"] {
         let mut bench = Bench::with(|limits| {
             limits.cpu_time = Duration::MAX;
-            // What the guest itself does costs next to nothing here.
+            // The guest itself does almost nothing here.
             limits.fuel = 100_000_000;
         });
         let first = bench.fails("t", work);
@@ -44,15 +46,15 @@ fn memory_beyond_the_limit_is_a_limit_not_an_abort() {
     assert_eq!(bench.says("t", "grow 40"), (40 << 20).to_string());
     let beyond = (Class::Limit, "more than 67108864 bytes of memory".into());
     assert_eq!(bench.fails("t", "grow 70"), beyond);
-    // A message for which the guest has no room.
+    // A message that is larger than the memory that the guest may have.
     let Outcome::Failed(letter) = bench.handle("t", &"x".repeat(65 << 20)) else { panic!("it fits") };
     assert_eq!((letter.class, letter.reason), beyond);
-    // Beyond what a 32-bit memory can ever have.
+    // More than a 32-bit memory can have.
     assert_eq!(bench.fails("t", "grow 2047"), beyond);
 }
 
 #[test]
-fn what_earlier_messages_left_in_memory_fails_no_message() {
+fn memory_left_by_earlier_messages_fails_no_message() {
     let mut bench = Bench::new();
     for _ in 0..5 {
         assert_eq!(bench.says("t", "leak 25"), "");
@@ -97,7 +99,7 @@ fn state_is_limited() {
 }
 
 #[test]
-fn every_trap_says_what_it_was() {
+fn every_trap_has_its_reason() {
     let mut bench = Bench::new();
     for (trap, expected) in [
         (
@@ -118,7 +120,7 @@ fn every_trap_says_what_it_was() {
 }
 
 #[test]
-fn a_trap_is_nobody_elses() {
+fn a_trap_affects_no_other_tenant() {
     let mut bench = Bench::new();
     assert_eq!(bench.says("other", "calls"), "0");
     for trap in ["trap", "loop", "grow 70", "panic", "fill"] {

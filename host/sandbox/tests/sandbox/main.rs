@@ -1,5 +1,5 @@
-//! The sandbox against guests that mean harm: `tests/guests/hostile`, which does what its message says, and components
-//! written by hand.
+//! The sandbox against hostile plugins: `tests/guests/hostile`, which does what each message says, and components written
+//! by hand.
 
 mod artifacts;
 mod code_cache;

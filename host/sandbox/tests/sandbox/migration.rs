@@ -1,3 +1,5 @@
+//! Migrations of a tenant's state: what they see, what limits them, and that a failed one leaves nothing behind.
+
 use std::time::Duration;
 
 use switchboard_sandbox::{Limits, Sandbox};
@@ -12,14 +14,14 @@ fn migrates(migration: Option<Migration>) -> Result<Vec<u32>, String> {
 }
 
 #[test]
-fn a_component_of_either_world_loads_and_says_what_it_takes_over() {
+fn a_component_of_either_world_loads_with_its_list_of_versions() {
     assert_eq!(migrates(None), Ok(vec![]));
     assert_eq!(migrates(Some(Migration::default())), Ok(vec![]));
     assert_eq!(migrates(Some(Migration { versions: &[7, 0, 2], before: "" })), Ok(vec![7, 0, 2]));
 }
 
 #[test]
-fn a_list_that_makes_no_sense_is_refused_and_so_is_one_that_never_comes() {
+fn a_list_of_versions_that_is_unusable_or_never_returned_is_refused() {
     for (versions, before, expected) in [
         (&[2, 1][..], "", "its list of state versions that it takes over (migrates-from) has its own state version, 1"),
         (&[2, 3, 2], "", "its list of state versions that it takes over (migrates-from) has version 2 twice"),
@@ -48,7 +50,7 @@ fn a_version_that_the_plugin_does_not_list_is_not_migrated() {
 }
 
 #[test]
-fn whatever_ends_a_migration_leaves_nothing_staged_and_the_tenant_served() {
+fn a_failed_migration_leaves_nothing_staged_and_the_tenant_is_served() {
     let mut bench = Bench::with(|limits| limits.migration_fuel = 100_000_000);
     for (migration, expected) in [
         ("invalid no\nroom", "invalid: Invalid(\"no\\nroom\")"),
@@ -58,7 +60,7 @@ fn whatever_ends_a_migration_leaves_nothing_staged_and_the_tenant_served() {
         ("host-calls", "limit: more than 100000000 units of fuel"),
         ("grow 70", "limit: more than 67108864 bytes of memory"),
         ("fill", "limit: the tenant's state would have"),
-        ("lookup names 1", "trap: a lookup cannot be asked for"),
+        ("lookup names 1", "trap: a lookup is not available in describe()"),
         ("exit 1", "trap: left by exit(1)"),
         ("sleep 1", "trap: waits for a clock"),
     ] {
@@ -83,7 +85,7 @@ fn a_migration_has_limits_of_its_own() {
 }
 
 #[test]
-fn a_migration_is_the_same_each_time_and_its_time_stands_at_zero() {
+fn a_migration_is_deterministic_and_its_clock_shows_zero() {
     let mut bench = Bench::new();
     bench.offset = 1000.into();
     for word in ["random", "clock", "hashmap", "calls"] {
@@ -111,11 +113,12 @@ fn a_migration_does_not_touch_the_tenants_warm_instance() {
 #[test]
 fn a_migrations_log_lines_are_the_tenants_and_limited() {
     let lines = log_of(|| {
-        let mut bench = Bench::with(|limits| limits.log_lines = 10);
+        let mut bench = Bench::with(|limits| limits.log_lines_per_second = 10);
         for _ in 0..3 {
-            bench.migrate("t", 2, "log 6").unwrap();
+            bench.migrate("t", 2, "log 1000").unwrap();
         }
-        assert!(bench.instances.dropped_log_lines() >= 5, "{}", bench.instances.dropped_log_lines());
     });
+    // 3,000 without a limit. The budget fills up while the test runs: 10 lines a second.
+    assert!((10..500).contains(&lines.len()), "{}", lines.len());
     assert!(lines[0].contains("line 0 plugin=hostile 0.1.0 tenant=t"), "{}", lines[0]);
 }

@@ -1,4 +1,4 @@
-//! The further releases of `tests/guests/releases`, as components.
+//! The releases of `tests/guests/releases` as components: they take turns, migrate, and fail as they are meant to.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ fn load(name: &str) -> Result<Arc<Artifact>, LoadError> {
     Sandbox::new(Limits::default()).unwrap().load_file(&path).map(Arc::new)
 }
 
-/// A tenant, and releases that run it by turns.
+/// A tenant, and the releases that run it in turn.
 struct Bench {
     instances: InstancePool,
     artifacts: BTreeMap<&'static str, Arc<Artifact>>,
@@ -37,7 +37,7 @@ impl Bench {
         let releases = artifacts.values().map(ready).collect();
         let routing = Arc::new(Routing::new(RouteTable::default(), None, None, releases, OnFailure::Keep));
         let published = artifacts.values().map(|artifact| (artifact.digest(), Arc::clone(artifact))).collect();
-        let board = RoutingWatch::new(RoutingSnapshot { routing, artifacts: published });
+        let watch = RoutingWatch::new(RoutingSnapshot { routing, artifacts: published });
         let mut answers = Answers::default();
         for (id, name) in [("1", "Ann"), ("2", "Bob")] {
             let entry = format!(
@@ -46,7 +46,7 @@ impl Bench {
             answers.insert(Query { source: "characters".into(), key: id.into() }, Some(entry.into_bytes()));
         }
         let tenant = Tenant { id: TenantId::new("t"), headers: Headers::new(), texts: vec![] };
-        let instances = InstancePool::following(&board, Limits::default());
+        let instances = InstancePool::subscribed(&watch, Limits::default());
         Self { instances, artifacts, state: TenantState::default(), tenant, answers, offset: Offset::ZERO }
     }
 
@@ -63,7 +63,7 @@ impl Bench {
         migrated.map_err(|error| error.to_string())
     }
 
-    /// What the first output has in a header.
+    /// The value of a header of the first output.
     fn header(&mut self, release: &str, topic: &str, value: &str, name: &str) -> Option<String> {
         let Outcome::Outputs(outputs) = self.handle(release, topic, value) else { panic!("{value}") };
         let found = outputs[0].headers.iter().find(|header| header.name == name.as_bytes())?.value?.to_vec();
@@ -78,7 +78,7 @@ impl Bench {
 const MESSENGERS: [&str; 3] = ["release/messenger", "guests/examples/messenger_2", "guests/examples/messenger_back"];
 
 #[test]
-fn a_messenger_gets_its_room_and_goes_back_without_it() {
+fn a_messenger_migrates_to_rooms_with_names_and_back() {
     let [old, new, back] = MESSENGERS;
     let mut bench = Bench::new(&MESSENGERS);
     let versions = bench.artifacts.values().map(|artifact| artifact.manifest().state_version);
@@ -105,20 +105,20 @@ fn a_messenger_gets_its_room_and_goes_back_without_it() {
 }
 
 #[test]
-fn each_output_says_which_release_made_it() {
+fn each_output_names_the_release_that_made_it() {
     let (first, second) = ("guests/examples/tagged_1", "guests/examples/tagged_2");
     let mut bench = Bench::new(&[first, second]);
     for (release, version) in [(first, "1.0.0"), (second, "2.0.0"), (second, "2.0.0"), (first, "1.0.0")] {
         assert_eq!(bench.header(release, "IN", "a note", "RELEASE"), Some(version.into()));
         assert_eq!(bench.artifacts[release].manifest().version, version);
     }
-    // Of both, in one count.
+    // Both releases share one count.
     let Outcome::Outputs(outputs) = bench.handle(second, "IN", "b note") else { panic!() };
     assert!(outputs[1].value.as_ref().unwrap().starts_with(b"b 5 "));
 }
 
 #[test]
-fn bad_releases_are_bad_in_their_own_way() {
+fn each_bad_release_fails_in_its_own_way() {
     let error = load("guests/examples/looping").err().map(|error| error.to_string()).unwrap();
     assert!(
         error.ends_with("it fails when asked what it is (describe): limit: more than 200000000 units of fuel"),
@@ -129,7 +129,7 @@ fn bad_releases_are_bad_in_their_own_way() {
     let [trapping, unwilling, further] = names;
     let mut bench = Bench::new(&names);
     let mut ends = |value: &str| matches!(bench.handle(trapping, "IN", value), Outcome::Failed(_));
-    // "0 note" and "3 note" are a multiple of three.
+    // The release traps for every third id.
     let ended: Vec<_> = (0..9).map(|id| ends(&format!("{id} note"))).collect();
     assert_eq!(ended.iter().filter(|ended| **ended).count(), 3, "{ended:?}");
     assert_eq!(ended[..3], ended[3..6]);

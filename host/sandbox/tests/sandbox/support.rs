@@ -1,3 +1,5 @@
+//! A worker with the hostile plugin, and a log to read.
+
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -21,12 +23,12 @@ pub(crate) fn hostile_path() -> PathBuf {
     target.join("wasm32-wasip2/release/hostile.wasm")
 }
 
-/// A worker with the hostile plugin, which numbers its messages.
+/// A worker with the hostile plugin. It numbers its messages.
 pub(crate) struct Bench {
     pub(crate) instances: InstancePool,
     states: BTreeMap<String, TenantState>,
     pub(crate) answers: Answers,
-    /// Place of the next message in its partition, and its timestamp.
+    /// Offset of the next message, and its timestamp.
     pub(crate) offset: Offset,
 }
 
@@ -69,13 +71,13 @@ impl Bench {
         outcome
     }
 
-    /// A tenant's entries, as text.
+    /// The entries of a tenant's state, as `key=value`.
     pub(crate) fn state(&self, tenant: &str) -> Vec<String> {
         let entries = self.states.get(tenant).map_or(Vec::new(), |state| state.list("", None, usize::MAX));
         entries.iter().map(|(key, value)| format!("{key}={}", String::from_utf8_lossy(value))).collect()
     }
 
-    /// Migrates a tenant's state, which is `migration`, what the plugin is to do then, and nothing else.
+    /// Migrates a tenant's state. The state's only entry is `migration`: what the plugin does during the migration.
     pub(crate) fn migrate(&mut self, tenant: &str, from: u32, migration: &str) -> Result<(), String> {
         let mut state = TenantState::default();
         state.set("migration", migration.into(), &StateLimits::default()).unwrap();
@@ -100,7 +102,7 @@ impl Bench {
         }
     }
 
-    /// The message fails; gives its class and reason. The next one of the tenant goes well.
+    /// Asserts that the message fails and that the tenant's next one succeeds. Returns class and reason.
     pub(crate) fn fails(&mut self, tenant: &str, value: &str) -> (Class, String) {
         let letter = match self.handle(tenant, value) {
             Outcome::Failed(letter) => letter,
@@ -115,7 +117,7 @@ impl Bench {
     }
 }
 
-/// The log lines of what is run.
+/// The log lines that `run` writes.
 pub(crate) fn log_of(run: impl FnOnce()) -> Vec<String> {
     #[derive(Clone, Default)]
     struct Log(Arc<Mutex<Vec<u8>>>);

@@ -31,7 +31,7 @@ pub fn deploy(args: DeployArgs) -> anyhow::Result<bool> {
     let mut writer = application.new_writer()?;
     let artifact = thread::scope(|scope| {
         scope.spawn(|| writer.connect());
-        sandbox.check(&bytes)
+        sandbox.load(&bytes)
     });
     let artifact = artifact.with_context(|| path.display().to_string())?;
     application.check_topics(&RegistryState::default(), artifact.manifest())?;

@@ -79,7 +79,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
     let workers = workers(&settings);
     let plan =
         Plan { rules, options, topology: Arc::new(topology), lookups, workers, state_dir: settings.state_dir.clone() };
-    let host = Host::start(&plan, || InstancePool::following(&board, limits), || tally.observer(), &stop)?;
+    let host = Host::start(&plan, || InstancePool::subscribed(&board, limits), || tally.observer(), &stop)?;
     keeper.announce();
     let ended = stop.clone();
     let keeper = std::thread::Builder::new().name("releases".into()).spawn(move || {
@@ -91,8 +91,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
     let purge = std::thread::Builder::new().name("purge".into()).spawn(move || purge.run(every, &ended))?;
     let (options, topology, start_from) = (plan.options.clone(), Arc::clone(&plan.topology), plan.rules.start_from);
     // Of two aliases of one topic, which are refused at load, there would be no lag.
-    let consumed =
-        move || topology.with(board.newest().1.routing.consumed(), []).unwrap_or_else(|_| (*topology).clone());
+    let consumed = move || topology.with(board.newest().routing.consumed(), []).unwrap_or_else(|_| (*topology).clone());
     let (lag, ended) = (std::thread::Builder::new().name("lag".into()), stop.clone());
     let lag = lag.spawn(move || tell_lag(&committed, &options, consumed, start_from, &ended))?;
     tracing::info!(
@@ -173,11 +172,11 @@ pub(super) fn sandbox(settings: &Settings) -> anyhow::Result<Sandbox> {
         cpu_time: Duration::from_millis(settings.cpu_time_ms),
         migration_fuel: settings.migration_fuel,
         migration_cpu_time: Duration::from_millis(settings.migration_cpu_time_ms),
-        memory: settings.memory_bytes,
+        memory_bytes: settings.memory_bytes,
         warm_instances: settings.warm_instances.min(MOST_INSTANCES / workers(settings)).max(1),
-        warm_memory: settings.warm_memory_bytes,
-        log_lines: settings.log_lines,
-        artifact: settings.max_artifact_bytes,
+        warm_memory_bytes: settings.warm_memory_bytes,
+        log_lines_per_second: settings.log_lines,
+        artifact_bytes: settings.max_artifact_bytes,
         state: settings.state_limits(),
         ..Limits::default()
     };

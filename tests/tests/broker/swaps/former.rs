@@ -3,6 +3,7 @@
 use anyhow::Result;
 use switchboard_tests::app::LONG;
 use switchboard_tests::host::{Host, release};
+use switchboard_tests::progress;
 
 use super::{by, deploy, ledgers, lines, send, status};
 
@@ -47,10 +48,9 @@ fn what_cannot_take_over_the_state_of_a_tenant_that_stays_is_refused() -> Result
     assert!(app.ask(&["rollback"], &["--wait"])?.status.success());
     send(&app, "new", 1..2)?;
     assert_eq!(lines(&app, "new", 2)?[1..], by("4.0.0", 1..2));
-    let deadline = std::time::Instant::now() + LONG;
-    while status(&app)?["hosts"][0]["staying"][0]["tenant"] != "new" {
-        anyhow::ensure!(std::time::Instant::now() < deadline, "the status does not say so");
-    }
+    progress::wait_until("the status to say that the tenant stays", || {
+        Ok(status(&app)?["hosts"][0]["staying"][0]["tenant"] == "new")
+    })?;
     let path = release("tagged_2")?.display().to_string();
     let refused = app.ask(&["deploy", &path], &[])?;
     let why = refused.refusal()?;

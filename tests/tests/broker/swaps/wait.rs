@@ -2,19 +2,19 @@
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
-use switchboard_tests::app::{Answer, App, Asked, LONG};
+use switchboard_tests::app::{Answer, App, Asked};
 use switchboard_tests::host::release;
+use switchboard_tests::progress;
 
 use super::{by, deploy, ledgers, lines, send};
 
 /// Runs a command to its end while messages of a tenant come; `sent` counts them.
 fn meanwhile(app: &App, mut asked: Asked, tenant: &str, sent: &mut u32) -> Result<Answer> {
-    let deadline = std::time::Instant::now() + LONG;
-    while asked.process.ended()?.is_none() {
-        anyhow::ensure!(std::time::Instant::now() < deadline, "it does not end");
+    progress::wait_until("the end of the command", || {
         send(app, tenant, *sent..*sent + 1)?;
         *sent += 1;
-    }
+        Ok(asked.process.ended()?.is_some())
+    })?;
     asked.end()
 }
 

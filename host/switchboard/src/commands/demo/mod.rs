@@ -80,7 +80,7 @@ pub fn demo(plugin: &Path, file: &Path, others: &[PathBuf], script: Option<&Path
     stop_on_signals(&stop).context("handling signals")?;
     let (report, reports) = mpsc::channel();
     let plan = Plan { rules, options, topology, lookups: NamesOnly(Arc::clone(&demo)), workers: 1, state_dir: None };
-    let plugins = || InstancePool::following(stage.board(), limits);
+    let plugins = || InstancePool::subscribed(stage.board(), limits);
     let host = Host::start(&plan, plugins, || Reporter::new(report.clone()), &stop)?;
 
     let mut play = Play::new(&demo, &broker, &reports, stage, &stop);

@@ -63,7 +63,7 @@ impl Stage {
         self.table.pins.insert(tenant, slot);
         let started = Instant::now();
         let number = self.board.publish(self.publication());
-        while self.board.taken_by_all() < number {
+        while self.board.applied_by_all() < number {
             if started.elapsed() >= PATIENCE {
                 return Err("the worker does not take the new routing".into());
             }
