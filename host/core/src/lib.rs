@@ -44,6 +44,9 @@
 #![warn(missing_docs)]
 #![deny(clippy::disallowed_methods, clippy::iter_over_hash_type)]
 
+#[macro_use]
+pub mod mutation;
+
 pub mod record;
 pub mod registry;
 pub mod routing;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::digest::Digest;
 use super::manifest::Manifest;
 use super::routes::RouteTable;
-use crate::record::{ControlPosition, TenantId};
+use crate::record::{ControlPosition, Offset, TenantId};
 
 /// A release that a host has ready.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,7 +80,7 @@ pub struct Routing {
 }
 
 /// The release that a tenant shall run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target<'a> {
     /// This one, which is ready.
     Run(&'a Arc<Release>),
@@ -95,6 +95,11 @@ pub enum Target<'a> {
     },
     /// There is no route, and no release in the config file.
     Nothing,
+}
+
+/// The last offset that has been read; `None`: nothing has.
+fn before(end: Offset) -> Option<Offset> {
+    Offset::new(end.get() - 1)
 }
 
 impl Routing {
@@ -132,7 +137,11 @@ impl Routing {
         {
             add(base);
         }
-        let changed = read.and_then(|read| Some(ControlPosition { offset: table.changed()?, ..read }));
+        let changed = read.and_then(|read| {
+            let changed = table.changed();
+            let offset = if mutated!("wait-for-the-end-of-the-control-topic") { before(read.offset) } else { changed };
+            Some(ControlPosition { offset: offset?, ..read })
+        });
         Self { table, read, changed, base, releases, on_failure, consumed }
     }
 

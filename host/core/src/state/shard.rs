@@ -55,6 +55,11 @@ impl Shard {
         touched
     }
 
+    /// Whether no transaction has touched it since the last one ended.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.touched.is_empty()
+    }
+
     fn settle(&mut self, settle: impl Fn(&mut TenantState)) {
         for id in std::mem::take(&mut self.touched) {
             if let Some(tenant) = self.tenants.get_mut(&id) {

@@ -159,6 +159,10 @@ impl TenantState {
     /// Stages an entry of the host's own with the transaction; only between messages.
     pub(crate) fn set_host_entry(&mut self, key: &'static str, value: Vec<u8>) {
         debug_assert!(key.starts_with(HOST_KEY) && self.message.is_empty());
+        if mutated!("last-run-outside-the-transaction") {
+            self.committed.insert(key.to_owned(), value);
+            return;
+        }
         self.transaction.insert(key.to_owned(), Some(value));
     }
 
@@ -185,6 +189,14 @@ impl TenantState {
     pub(crate) fn accept_message(&mut self) {
         self.transaction.append(&mut self.message);
         self.transaction_bytes = self.message_bytes;
+    }
+
+    /// What a migration changed joins its transaction's changes.
+    pub(crate) fn accept_migration(&mut self) {
+        self.accept_message();
+        if mutated!("migration-outside-the-transaction") {
+            self.promote();
+        }
     }
 
     /// Drops the changes of the message. This needs no receipt: only the message itself has seen them.
