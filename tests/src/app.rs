@@ -13,9 +13,10 @@ use crate::host::{Host, binary, hostile, messenger, switchboard};
 use crate::kafka::Kafka;
 use crate::native;
 use crate::process::{Process, leashed};
+use crate::progress::NO_PROGRESS_LIMIT;
 
-/// How long what takes a moment may take on a busy machine.
-pub const LONG: Duration = Duration::from_mins(2);
+/// How long a test waits for a single step, and for the next record where several are awaited.
+pub const LONG: Duration = NO_PROGRESS_LIMIT;
 
 /// The messenger's aliases: consumed, then produced.
 pub const MESSENGER: [&str; 6] = [

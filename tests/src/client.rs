@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
@@ -17,8 +17,10 @@ use rdkafka::producer::{BaseProducer, BaseRecord, ProducerContext};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::runtime::{Builder, Runtime};
 
-/// How long a single call may take that a live broker answers at once.
-const CALL: Duration = Duration::from_secs(30);
+use crate::progress::{self, NO_PROGRESS_LIMIT, Stall};
+
+/// How long a single call may take. A live broker answers it at once.
+const CALL: Duration = NO_PROGRESS_LIMIT;
 
 /// A name for a topic, an app or a group that nobody else on this broker uses: `prefix-<process>-<number>`.
 pub fn unique(prefix: &str) -> String {
@@ -57,7 +59,7 @@ impl Record {
     }
 }
 
-/// Administers, produces and reads. Every call blocks until the broker has answered, at most 30 s.
+/// Administers, produces and reads. Every call blocks until the broker has answered, or fails after [`NO_PROGRESS_LIMIT`].
 pub struct Client {
     bootstrap: String,
     runtime: Runtime,
@@ -143,11 +145,8 @@ impl Client {
     /// Waits until the brokers show that a topic is there, or that it is gone; they do so later than the controller
     /// acknowledges it.
     pub fn wait_for_topic(&self, name: &str, there: bool) -> Result<()> {
-        let deadline = Instant::now() + CALL;
-        while partitions(self.admin.inner(), name).is_ok() != there {
-            ensure!(Instant::now() < deadline, "topic {name}: the broker does not show what was done");
-        }
-        Ok(())
+        let what = format!("the brokers to show that topic {name} is {}", if there { "there" } else { "gone" });
+        progress::wait_until(&what, || Ok(partitions(self.admin.inner(), name).is_ok() == there))
     }
 
     /// Sends records in their order, and returns partition and offset of each once all are acknowledged.
@@ -164,9 +163,10 @@ impl Client {
             outgoing.payload = record.value.as_ref();
             self.producer.send(outgoing).map_err(|(error, _)| error)?;
         }
-        let deadline = Instant::now() + CALL;
-        while places.iter().any(|place| place.get().is_none()) {
-            ensure!(Instant::now() < deadline, "records are not acknowledged after {CALL:?}");
+        let unacknowledged = || places.iter().filter(|place| place.get().is_none()).count();
+        let mut stall = Stall::new(unacknowledged());
+        while let left @ 1.. = unacknowledged() {
+            stall.check(left).with_context(|| format!("{left} records are not acknowledged"))?;
             // It blocks for all of that time, whatever arrives meanwhile.
             self.producer.poll(Duration::from_millis(1));
         }
@@ -270,45 +270,52 @@ impl Reader {
         Ok(Self { consumer, topics: topics.join(", "), partitions: assigned.count(), records: Vec::new(), error: None })
     }
 
-    /// Reads until `condition` holds for all that was read since the reader was made, and returns that. `what` names
-    /// the condition in the error when `within` has passed.
+    /// Reads until `condition` holds for all that was read since the reader was made, and returns that. Fails when nothing
+    /// further has come for `limit`; `what` names the condition in the error.
     pub fn until(
         &mut self,
         what: &str,
-        within: Duration,
+        limit: Duration,
         mut condition: impl FnMut(&[Record]) -> bool,
     ) -> Result<&[Record]> {
-        let deadline = Instant::now() + within;
+        let mut stall = Stall::with_limit(self.records.len(), limit);
         while !condition(&self.records) {
-            self.step(what, within, deadline)?;
+            self.step(&stall);
+            self.check(what, limit, &mut stall)?;
         }
         Ok(&self.records)
     }
 
-    fn read_to_end(mut self, within: Duration) -> Result<Vec<Record>> {
-        let deadline = Instant::now() + within;
+    fn read_to_end(mut self, limit: Duration) -> Result<Vec<Record>> {
+        let mut stall = Stall::with_limit(self.records.len(), limit);
         let mut ended = BTreeSet::new();
         while ended.len() < self.partitions {
-            ended.extend(self.step("the end", within, deadline)?);
+            ended.extend(self.step(&stall));
+            self.check("the end", limit, &mut stall)?;
         }
         Ok(self.records)
     }
 
-    /// Takes one record, or returns the partition whose end was reached.
-    fn step(&mut self, what: &str, within: Duration, deadline: Instant) -> Result<Option<i32>> {
-        match self.consumer.poll(deadline.saturating_duration_since(Instant::now())) {
+    /// Takes one record, or returns the partition whose end was reached; neither when nothing comes as long as it may take.
+    fn step(&mut self, stall: &Stall<usize>) -> Option<i32> {
+        match self.consumer.poll(stall.left()) {
             Some(Ok(message)) => self.records.push(Record::received(&message)),
-            Some(Err(KafkaError::PartitionEOF(partition))) => return Ok(Some(partition)),
+            Some(Err(KafkaError::PartitionEOF(partition))) => return Some(partition),
             Some(Err(error)) => self.error = Some(error),
-            None => {
-                let Self { topics, records, error, .. } = self;
-                let last = &records[records.len().saturating_sub(3)..];
-                let seen =
-                    format!("{} records in {topics}, last error: {error:?}, last records: {last:#?}", records.len());
-                bail!("{within:?} passed before {what}; {seen}");
-            }
+            None => {}
         }
-        Ok(None)
+        None
+    }
+
+    /// Fails when no further record has come for the limit.
+    fn check(&self, what: &str, limit: Duration, stall: &mut Stall<usize>) -> Result<()> {
+        let Self { topics, records, error, .. } = self;
+        if stall.check(records.len()).is_err() {
+            let last = &records[records.len().saturating_sub(3)..];
+            let seen = format!("{} records in {topics}, last error: {error:?}, last records: {last:#?}", records.len());
+            bail!("{limit:?} passed before {what}; {seen}");
+        }
+        Ok(())
     }
 }
 
@@ -323,15 +330,19 @@ pub struct Transactions {
 impl Transactions {
     /// Whether one is open: records are there that a read_committed reader is not yet shown.
     pub fn is_open(&self) -> Result<bool> {
+        Ok(self.open_records()? > 0)
+    }
+
+    /// How many records, at least, are there that a read_committed reader is not yet shown.
+    pub fn open_records(&self) -> Result<i64> {
+        let mut open = 0;
         for partition in &self.partitions {
             // In this order: what is written in between does not look like it.
             let (_, high) = self.uncommitted.fetch_watermarks(&self.topic, *partition, CALL)?;
             let (_, stable) = self.committed.fetch_watermarks(&self.topic, *partition, CALL)?;
-            if stable < high {
-                return Ok(true);
-            }
+            open += (high - stable).max(0);
         }
-        Ok(false)
+        Ok(open)
     }
 }
 

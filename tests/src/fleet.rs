@@ -1,19 +1,22 @@
 //! Several hosts, and their supervisor: one that ended by itself is started again.
 
 use std::fs::{self, File};
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 
 use crate::host::switchboard;
 use crate::process::Process;
+use crate::progress::NO_PROGRESS_LIMIT;
 
-/// How long a host may take to end after SIGTERM, with all brokers there.
-const END: Duration = Duration::from_mins(1);
 /// So many ends by itself are no consequence of faults any more.
 const TOO_MANY: usize = 200;
+/// A host logs this, with their number in front, when the group has given it partitions.
+const ASSIGNED: &str = " partitions assigned";
+/// The same for a member that waits until others have given up theirs.
+const NONE_YET: &str = " 0 partitions assigned";
 
 /// How all hosts are run.
 #[derive(Debug)]
@@ -47,6 +50,24 @@ struct Member {
     /// It was asked to end.
     leaving: bool,
     log: PathBuf,
+    /// Where the log of the running process begins.
+    begin: u64,
+    /// Whether it was seen to take part since it was started.
+    takes_part: bool,
+}
+
+impl Member {
+    fn takes_part(&mut self) -> Result<bool> {
+        if self.process.is_some() && !self.takes_part {
+            let mut log = File::open(&self.log)?;
+            log.seek(SeekFrom::Start(self.begin))?;
+            let mut bytes = Vec::new();
+            log.read_to_end(&mut bytes)?;
+            let is_assigned = |line: &str| line.contains(ASSIGNED) && !line.contains(NONE_YET);
+            self.takes_part = String::from_utf8_lossy(&bytes).lines().any(is_assigned);
+        }
+        Ok(self.process.is_none() || self.takes_part)
+    }
 }
 
 impl Fleet {
@@ -56,7 +77,8 @@ impl Fleet {
         let mut hosts = Vec::new();
         for (number, instance) in instances.iter().enumerate() {
             let log = setup.directory.join(format!("host-{number}.log"));
-            hosts.push(Member { instance: instance.map(str::to_owned), process: None, leaving: false, log });
+            let instance = instance.map(str::to_owned);
+            hosts.push(Member { instance, process: None, leaving: false, log, begin: 0, takes_part: false });
         }
         Ok(Self { setup, hosts, ended: Vec::new() })
     }
@@ -70,6 +92,16 @@ impl Fleet {
     /// Whether a host runs.
     pub fn runs(&self, host: usize) -> bool {
         self.hosts[host].process.is_some()
+    }
+
+    /// Whether all hosts that run have been assigned partitions since they were started.
+    pub fn all_take_part(&mut self) -> Result<bool> {
+        for member in &mut self.hosts {
+            if !member.takes_part()? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// A running host's resident memory, in bytes.
@@ -86,6 +118,7 @@ impl Fleet {
             return Ok(());
         }
         let log = File::options().create(true).append(true).open(&member.log)?;
+        (member.begin, member.takes_part) = (log.metadata()?.len(), false);
         let mut command = switchboard()?;
         command
             .args(["run", "--app", &setup.app, "--plugin"])
@@ -127,7 +160,7 @@ impl Fleet {
     /// just then.
     pub fn wait(&mut self, host: usize) -> Result<()> {
         if let Some(mut process) = self.hosts[host].process.take() {
-            let status = process.wait(END).with_context(|| format!("host {host} was sent SIGTERM"))?;
+            let status = process.wait(NO_PROGRESS_LIMIT).with_context(|| format!("host {host} was sent SIGTERM"))?;
             if !status.success() {
                 self.ended.push(format!("host {host} after SIGTERM, {status}: {}", last_line(&self.hosts[host].log)));
             }

@@ -1,21 +1,24 @@
-//! Sends inputs at a steady pace, and sends again until they are acknowledged.
+//! Sends inputs, and sends again until they are acknowledged: at a steady pace, or as fast as they are settled.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use rdkafka::client::ClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 
-/// While there is no room, and until the last ones are acknowledged.
+use crate::progress::Stall;
+use crate::witness::Settled;
+
+/// While the producer's queue is full, and until the last ones are acknowledged.
 const TURN: Duration = Duration::from_millis(100);
-/// How long the last ones may take to be acknowledged, with all brokers there.
-const LAST: Duration = Duration::from_mins(1);
+/// While the window is full.
+const FULL: Duration = Duration::from_millis(5);
 
 /// What is sent.
 pub trait Input: Send + 'static {
@@ -25,7 +28,7 @@ pub trait Input: Send + 'static {
     fn value(&self) -> String;
 }
 
-/// How fast.
+/// How fast; with a [`Window`] an upper bound.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
     /// Inputs in one burst ...
@@ -34,20 +37,57 @@ pub struct Pace {
     pub every: Duration,
 }
 
+/// Closes the loop: what is sent follows what is settled, so that no machine gets more than it can do.
+#[derive(Clone)]
+pub struct Window {
+    pub settled: Settled,
+    /// The most inputs that are sent and not settled.
+    pub in_flight: u64,
+}
+
+impl Window {
+    /// Whether `count` further inputs fit when `sent` are sent already.
+    fn fits(&self, sent: u64, count: u64) -> bool {
+        sent + count <= self.settled.count() + self.in_flight
+    }
+}
+
 /// A thread that sends; their ids are counted from 0.
 pub struct Generator<I> {
     sent: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<Result<Vec<I>>>,
+    /// None once it was stopped.
+    thread: Option<JoinHandle<Result<Vec<I>>>>,
 }
 
 impl<I: Input> Generator<I> {
-    /// Starts to send to `topic`.
+    /// Starts to send to `topic` at this pace, whatever becomes of the inputs; for measurements.
     pub fn start(
         bootstrap: &str,
         topic: &str,
         inputs: impl Iterator<Item = I> + Send + 'static,
         pace: Pace,
+    ) -> Result<Self> {
+        Self::start_with(bootstrap, topic, inputs, pace, None)
+    }
+
+    /// Starts to send to `topic`: at most at this pace, and never more than fits into the window.
+    pub fn start_closed(
+        bootstrap: &str,
+        topic: &str,
+        inputs: impl Iterator<Item = I> + Send + 'static,
+        pace: Pace,
+        window: Window,
+    ) -> Result<Self> {
+        Self::start_with(bootstrap, topic, inputs, pace, Some(window))
+    }
+
+    fn start_with(
+        bootstrap: &str,
+        topic: &str,
+        inputs: impl Iterator<Item = I> + Send + 'static,
+        pace: Pace,
+        window: Option<Window>,
     ) -> Result<Self> {
         let producer = ClientConfig::new()
             .set("bootstrap.servers", bootstrap)
@@ -60,7 +100,8 @@ impl<I: Input> Generator<I> {
             .create_with_context(Acknowledged::default())?;
         let (sent, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let (counter, asked, topic) = (Arc::clone(&sent), Arc::clone(&stop), topic.to_owned());
-        let thread = thread::spawn(move || generate(&producer, &topic, inputs, pace, &counter, &asked));
+        let source = Source { inputs, pace, window };
+        let thread = Some(thread::spawn(move || source.send_all(&producer, &topic, &counter, &asked)));
         Ok(Self { sent, stop, thread })
     }
 
@@ -69,10 +110,20 @@ impl<I: Input> Generator<I> {
         self.sent.load(Ordering::SeqCst)
     }
 
+    /// Fails when it has ended by itself.
+    pub fn check(&mut self) -> Result<()> {
+        if self.thread.as_ref().is_some_and(JoinHandle::is_finished) {
+            self.stop()?;
+            return Err(anyhow!("the generator has ended by itself"));
+        }
+        Ok(())
+    }
+
     /// Stops, and returns all inputs once they are acknowledged.
-    pub fn stop(self) -> Result<Vec<I>> {
+    pub fn stop(&mut self) -> Result<Vec<I>> {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().map_err(|_| anyhow!("the generator panicked"))?
+        let thread = self.thread.take().context("the generator was stopped before")?;
+        thread.join().map_err(|_| anyhow!("the generator panicked"))?
     }
 }
 
@@ -105,33 +156,52 @@ impl ProducerContext for Acknowledged {
     }
 }
 
-fn generate<I: Input>(
-    producer: &BaseProducer<Acknowledged>,
-    topic: &str,
-    mut source: impl Iterator<Item = I>,
+struct Source<S> {
+    inputs: S,
     pace: Pace,
-    sent: &AtomicU64,
-    stop: &AtomicBool,
-) -> Result<Vec<I>> {
-    let mut inputs = Vec::new();
-    let mut due = Instant::now();
-    while !stop.load(Ordering::Relaxed) {
-        sent.store((inputs.len() + pace.burst) as u64, Ordering::SeqCst);
-        for input in source.by_ref().take(pace.burst) {
-            send(producer, topic, &input)?;
-            inputs.push(input);
+    window: Option<Window>,
+}
+
+impl<I: Input, S: Iterator<Item = I>> Source<S> {
+    /// Sends until it is to stop, and returns all inputs once they are acknowledged.
+    fn send_all(
+        mut self,
+        producer: &BaseProducer<Acknowledged>,
+        topic: &str,
+        sent: &AtomicU64,
+        stop: &AtomicBool,
+    ) -> Result<Vec<I>> {
+        let Pace { burst, every } = self.pace;
+        let mut inputs = Vec::new();
+        let mut due = Instant::now();
+        while !stop.load(Ordering::Relaxed) {
+            ensure!(!producer.context().failed.load(Ordering::Relaxed), "an input could not be sent, see above");
+            if let Some(window) = &self.window
+                && !window.fits(inputs.len() as u64, burst as u64)
+            {
+                producer.poll(FULL);
+                // The pace is an upper bound: what was held back is not made up for.
+                due = Instant::now();
+                continue;
+            }
+            sent.store((inputs.len() + burst) as u64, Ordering::SeqCst);
+            for input in self.inputs.by_ref().take(burst) {
+                send(producer, topic, &input)?;
+                inputs.push(input);
+            }
+            due += every;
+            // It takes all of that time.
+            producer.poll(due.saturating_duration_since(Instant::now()));
         }
-        due += pace.every;
-        // It takes all of that time.
-        producer.poll(due.saturating_duration_since(Instant::now()));
+        let acknowledged = || producer.context().count.load(Ordering::Relaxed);
+        let mut stall = Stall::new(acknowledged());
+        while acknowledged() < inputs.len() as u64 {
+            ensure!(!producer.context().failed.load(Ordering::Relaxed), "an input could not be sent, see above");
+            stall.check(acknowledged()).context("the last inputs are not acknowledged")?;
+            producer.poll(TURN);
+        }
+        Ok(inputs)
     }
-    let deadline = Instant::now() + LAST;
-    while producer.context().count.load(Ordering::Relaxed) < inputs.len() as u64 {
-        ensure!(!producer.context().failed.load(Ordering::Relaxed), "an input could not be sent, see above");
-        ensure!(Instant::now() < deadline, "inputs are not acknowledged after {LAST:?}");
-        producer.poll(TURN);
-    }
-    Ok(inputs)
 }
 
 fn send(producer: &BaseProducer<Acknowledged>, topic: &str, input: &impl Input) -> Result<()> {
@@ -147,5 +217,20 @@ fn send(producer: &BaseProducer<Acknowledged>, topic: &str, input: &impl Input) 
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => producer.poll(TURN),
             Err((error, _)) => return Err(error.into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_is_full_until_something_is_settled() {
+        let window = Window { settled: Settled::default(), in_flight: 30 };
+        assert!(window.fits(10, 20));
+        assert!(!window.fits(11, 20));
+        window.settled.settle(7);
+        assert!(window.fits(11, 20));
+        assert!(!window.fits(12, 20));
     }
 }

@@ -23,12 +23,15 @@ pub fn binary() -> Result<PathBuf> {
     built("release/switchboard")
 }
 
-/// Builds the binary with a mutation: a patch of `tests/mutations`, by its name. Takes half a minute.
-pub fn mutant(name: &str) -> Result<PathBuf> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tools/mutant");
-    let output = Command::new(&script).args([name, "switchboard", "switchboard"]).stderr(Stdio::inherit()).output()?;
-    ensure!(output.status.success(), "{} {name} failed; it says why above", script.display());
-    Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim_end()))
+/// The environment variable that names the mutation of a mutant.
+const MUTATION: &str = "SWITCHBOARD_MUTATION";
+
+/// A command as by [`switchboard`] for a mutant: the binary that has all mutations compiled in, with one of them switched on.
+/// Tests never build it: a compiler that runs beside them takes the processors that they need.
+pub fn mutant(name: &str) -> Result<Command> {
+    let mut command = leashed(built_by("tools/build-mutants", "release/mutant-host")?, None);
+    command.env(MUTATION, name);
+    Ok(command)
 }
 
 /// The messenger's component.
@@ -52,10 +55,15 @@ pub fn release(name: &str) -> Result<PathBuf> {
 }
 
 fn built(name: &str) -> Result<PathBuf> {
+    built_by("make build", name)
+}
+
+/// A file in the target directory, which this command makes.
+fn built_by(command: &str, name: &str) -> Result<PathBuf> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from);
     let path = workspace.join(target).join(name);
-    ensure!(path.is_file(), "{} is missing: `make build` makes it", path.display());
+    ensure!(path.is_file(), "{} is missing: run `{command}` first", path.display());
     Ok(path.canonicalize()?)
 }
 
@@ -186,8 +194,7 @@ mod tests {
     use std::os::unix::process::ExitStatusExt;
 
     use super::*;
-
-    const LONG: Duration = Duration::from_secs(20);
+    use crate::progress::NO_PROGRESS_LIMIT as LONG;
 
     /// A shell script in the host's place.
     fn script(script: &str) -> Result<Host> {

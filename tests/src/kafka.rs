@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{self, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use rdkafka::TopicPartitionList;
@@ -18,9 +18,7 @@ use tempfile::TempDir;
 
 use crate::client::Client;
 use crate::process::{Process, leashed};
-
-/// How long a broker may take to be ready or to shut down, on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(2);
+use crate::progress::{NO_PROGRESS_LIMIT, Stall};
 
 /// How often a wait for readiness looks whether the JVM still lives.
 const STEP: Duration = Duration::from_millis(500);
@@ -185,7 +183,7 @@ impl Kafka {
     pub fn shut_down(&mut self, node: usize) -> Result<()> {
         if let Some(mut process) = self.nodes[node].process.take() {
             process.signal(Signal::TERM);
-            process.wait(PATIENCE)?;
+            process.wait(NO_PROGRESS_LIMIT)?;
         }
         Ok(())
     }
@@ -219,7 +217,7 @@ impl Kafka {
         }
         for node in &mut self.nodes {
             if let Some(process) = &mut node.process {
-                process.wait(PATIENCE)?;
+                process.wait(NO_PROGRESS_LIMIT)?;
             }
         }
         Ok(())
@@ -237,7 +235,6 @@ impl Kafka {
 
     /// Asks for what tests ask for first, so that no test's time-out pays for the creation of the internal topics.
     fn wait_until_ready(&mut self) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
         let nodes = self.nodes.len();
         let mut config = ClientConfig::new();
         config
@@ -251,23 +248,25 @@ impl Kafka {
         let mut anything = TopicPartitionList::new();
         anything.add_partition("readiness", 0);
 
-        self.wait_for(deadline, "a transaction coordinator", || Ok(producer.init_transactions(STEP)?))?;
-        self.wait_for(deadline, "a group coordinator", || {
+        self.wait_for("a transaction coordinator", || Ok(producer.init_transactions(STEP)?))?;
+        self.wait_for("a group coordinator", || {
             consumer.committed_offsets(anything.clone(), STEP)?;
             Ok(())
         })?;
-        self.wait_for(deadline, "all nodes", || {
+        self.wait_for("all nodes", || {
             let found = consumer.fetch_metadata(None, STEP)?.brokers().len();
             ensure!(found == nodes, "{found} of {nodes} nodes");
             Ok(())
         })
     }
 
-    fn wait_for(&mut self, deadline: Instant, what: &str, attempt: impl Fn() -> Result<()>) -> Result<()> {
+    /// Attempts a step of the start until it succeeds.
+    fn wait_for(&mut self, what: &str, attempt: impl Fn() -> Result<()>) -> Result<()> {
+        let mut stall = Stall::new(());
         while let Err(error) = attempt() {
             self.check()?;
-            if Instant::now() >= deadline {
-                return Err(error.context(format!("{what} is not there after {PATIENCE:?}; logs: {:?}", self.logs())));
+            if let Err(stalled) = stall.check(()) {
+                return Err(error.context(format!("{what} is not there: {stalled}; logs: {:?}", self.logs())));
             }
         }
         Ok(())
@@ -288,7 +287,7 @@ impl Node {
     fn format(&self) -> Result<()> {
         let arguments = "format --ignore-formatted --cluster-id c3dpdGNoYm9hcmQtMTIzNA --config server.properties";
         let mut formatter = Process::start(self.java("kafka.tools.StorageTool")?.args(arguments.split(' ')))?;
-        let status = formatter.wait(PATIENCE)?;
+        let status = formatter.wait(NO_PROGRESS_LIMIT)?;
         ensure!(
             status.success(),
             "formatting a node's data failed ({status}); the end of its log:\n{}",

@@ -2,7 +2,8 @@
 //! clients. Nothing here knows the inside of the host; a test sees what an operator sees.
 //!
 //! Everything that is started here ends when its value is dropped, and also when the test process dies in any other
-//! way ([`process`]). Nothing sleeps: every wait is for a condition, with a deadline whose error says what was seen.
+//! way ([`process`]). Every wait is for a condition, and fails when nothing changes any more ([`progress`]); the error says what
+//! was seen. No verdict goes by total time, so a slow machine only takes longer.
 
 #![deny(unsafe_code)]
 
@@ -16,6 +17,8 @@ pub mod host;
 pub mod kafka;
 pub mod native;
 pub mod process;
+pub mod progress;
 pub mod proxy;
 pub mod soak;
+pub mod under_load;
 pub mod witness;

@@ -3,6 +3,7 @@
 
 use std::ffi::CString;
 use std::ptr;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rdkafka::TopicPartitionList;
@@ -10,7 +11,10 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka_sys as rdsys;
 
-const CALL_MS: i32 = 30_000;
+use crate::progress::NO_PROGRESS_LIMIT;
+
+/// How long a broker may take to answer a request.
+const CALL: Duration = NO_PROGRESS_LIMIT;
 
 /// What is allowed.
 #[derive(Debug, Clone, Copy)]
@@ -111,13 +115,14 @@ impl Event {
     /// # Safety
     /// The client is alive.
     unsafe fn answer(client: *mut rdsys::rd_kafka_t, send: impl FnOnce(*mut rdsys::rd_kafka_queue_t)) -> Result<Self> {
+        let call_ms = i32::try_from(CALL.as_millis())?;
         // SAFETY: the queue is ours, and destroyed once, after its last use; the event is ours, or null.
         unsafe {
             let queue = rdsys::rd_kafka_queue_new(client);
             send(queue);
-            let event = Self(rdsys::rd_kafka_queue_poll(queue, CALL_MS));
+            let event = Self(rdsys::rd_kafka_queue_poll(queue, call_ms));
             rdsys::rd_kafka_queue_destroy(queue);
-            ensure!(!event.0.is_null(), "no answer after {CALL_MS} ms");
+            ensure!(!event.0.is_null(), "no answer after {CALL:?}");
             match Code::from(rdsys::rd_kafka_event_error(event.0)) {
                 Code::NoError => Ok(event),
                 code => Err(code.into()),

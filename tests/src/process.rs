@@ -131,11 +131,9 @@ impl Drop for Process {
 mod tests {
     use std::io::Read;
     use std::os::unix::process::ExitStatusExt;
-    use std::time::Instant;
 
     use super::*;
-
-    const LONG: Duration = Duration::from_secs(20);
+    use crate::progress::{self, NO_PROGRESS_LIMIT as LONG};
 
     /// A program without end that has started, and its output: that ends when the program is gone.
     fn endless(scratch: Option<&Path>) -> Result<(Process, impl Read)> {
@@ -183,11 +181,7 @@ mod tests {
         let (mut process, mut output) = endless(Some(scratch.path()))?;
         drop(process.child.stdin.take());
         assert_eq!(output.read(&mut [0; 1])?, 0, "the program is gone");
-        let deadline = Instant::now() + LONG;
-        while scratch.path().exists() {
-            assert!(Instant::now() < deadline, "its directory is still there");
-            thread::yield_now();
-        }
+        progress::wait_until("its directory to be removed", || Ok(!scratch.path().exists()))?;
         assert_eq!(process.wait(LONG)?.signal(), Some(Signal::KILL.as_raw()));
         Ok(())
     }

@@ -18,8 +18,10 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
+use crate::progress::NO_PROGRESS_LIMIT;
+
 /// How long a broker may take to answer a request that was delivered late.
-const ANSWER: Duration = Duration::from_secs(30);
+const ANSWER: Duration = NO_PROGRESS_LIMIT;
 /// Longer than any request or response is.
 const LONGEST: u32 = 64 << 20;
 
@@ -178,11 +180,6 @@ impl Network {
         let (answer, when_answered) = channel::channel();
         *lock(&self.snare) = Some(Snare { api, caught, wishes: wished, answer });
         Held { caught: when_caught, wishes, answer: when_answered }
-    }
-
-    /// Holds back nothing that has not come yet.
-    pub fn hold_nothing(&self) {
-        lock(&self.snare).take();
     }
 }
 

@@ -1,5 +1,6 @@
 //! Reads what is committed while it comes: how far all inputs are settled, and at once whether one is settled twice.
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -18,9 +19,13 @@ const LETTER: u8 = 1 << 7;
 
 /// A reader of the ledger's lines and of the dead letters, on a thread of its own.
 pub struct Witness {
-    seen: Arc<Seen>,
+    settled: Settled,
     stop: Arc<AtomicBool>,
 }
+
+/// What a [`Witness`] has seen so far, for all who ask.
+#[derive(Clone, Default)]
+pub struct Settled(Arc<Seen>);
 
 #[derive(Default)]
 struct Seen {
@@ -34,6 +39,8 @@ struct Marks {
     by_id: Vec<u8>,
     /// All ids below are settled.
     settled: usize,
+    /// How many ids are settled.
+    count: u64,
     twice: Vec<String>,
 }
 
@@ -49,10 +56,18 @@ impl Marks {
             let what = part.map_or("a dead letter".to_owned(), |part| format!("part {part} of its line"));
             self.twice.push(format!("input {id} is settled twice: {what} came after marks {marks:#010b}"));
         }
+        self.count += u64::from(*marks == 0);
         *marks |= bit;
         while self.by_id.get(self.settled).is_some_and(|marks| *marks != 0) {
             self.settled += 1;
         }
+    }
+
+    /// Ids below `id` that are not settled.
+    fn missing(&self, id: u64) -> impl Iterator<Item = u64> {
+        let is_missing =
+            |id: &u64| usize::try_from(*id).is_ok_and(|id| self.by_id.get(id).is_none_or(|marks| *marks == 0));
+        (self.settled as u64..id).filter(is_missing)
     }
 }
 
@@ -81,8 +96,8 @@ impl Witness {
             assigned.add_partition_offset(topic, 0, Offset::Beginning)?;
         }
         consumer.assign(&assigned)?;
-        let (seen, stop) = (Arc::new(Seen::default()), Arc::new(AtomicBool::new(false)));
-        let (kept, asked) = (Arc::clone(&seen), Arc::clone(&stop));
+        let (settled, stop) = (Settled::default(), Arc::new(AtomicBool::new(false)));
+        let (kept, asked) = (settled.clone(), Arc::clone(&stop));
         let (lines, letters) = (lines.to_owned(), letters.to_owned());
         thread::spawn(move || {
             while !asked.load(Ordering::Relaxed) {
@@ -98,39 +113,72 @@ impl Witness {
                 let id = words[0].parse().unwrap_or(usize::MAX);
                 let part = is_line.then(|| words.get(3).and_then(|part| part.parse().ok()));
                 if id < usize::MAX {
-                    kept.lock().mark(id, part.map(Option::unwrap_or_default));
-                    kept.more.notify_all();
+                    kept.0.lock().mark(id, part.map(Option::unwrap_or_default));
+                    kept.0.more.notify_all();
                 }
             }
         });
-        Ok(Self { seen, stop })
+        Ok(Self { settled, stop })
+    }
+}
+
+impl Witness {
+    /// What it has seen and goes on to see, for somebody else.
+    pub fn settled(&self) -> Settled {
+        self.settled.clone()
+    }
+}
+
+impl Deref for Witness {
+    type Target = Settled;
+
+    fn deref(&self) -> &Settled {
+        &self.settled
+    }
+}
+
+impl Settled {
+    /// How many ids are settled.
+    pub fn count(&self) -> u64 {
+        self.0.lock().count
     }
 
-    /// Waits until all ids below `id` are settled; false: not `within` that time.
+    /// Looks for `within` that time whether all ids below `id` are settled.
     pub fn wait_for(&self, id: u64, within: Duration) -> bool {
         let deadline = Instant::now() + within;
-        let mut marks = self.seen.lock();
+        let mut marks = self.0.lock();
         while (marks.settled as u64) < id {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
             }
-            marks = self.seen.more.wait_timeout(marks, left).unwrap_or_else(PoisonError::into_inner).0;
+            marks = self.0.more.wait_timeout(marks, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         true
     }
 
     /// Ids below `id` that are not settled.
     pub fn missing(&self, id: u64) -> Vec<u64> {
-        let marks = self.seen.lock();
-        (0..id)
-            .filter(|id| marks.by_id.get(usize::try_from(*id).unwrap_or(0)).is_none_or(|marks| *marks == 0))
-            .collect()
+        let marks = self.0.lock();
+        marks.missing(id).collect()
+    }
+
+    /// How many ids below `id` are not settled.
+    pub fn unsettled(&self, id: u64) -> usize {
+        self.0.lock().missing(id).count()
     }
 
     /// What was settled twice.
     pub fn twice(&self) -> Vec<String> {
-        self.seen.lock().twice.clone()
+        self.0.lock().twice.clone()
+    }
+}
+
+#[cfg(test)]
+impl Settled {
+    /// As if a line of this id had been read.
+    pub(crate) fn settle(&self, id: usize) {
+        self.0.lock().mark(id, Some(0));
     }
 }
 
@@ -155,10 +203,11 @@ mod tests {
         let mut marks = Marks::default();
         marks.mark(2, Some(0));
         marks.mark(0, None);
-        assert_eq!(marks.settled, 1);
+        assert_eq!((marks.settled, marks.count), (1, 2));
+        assert_eq!(marks.missing(5).collect::<Vec<_>>(), [1, 3, 4]);
         marks.mark(1, Some(1));
         marks.mark(1, Some(0));
-        assert_eq!(marks.settled, 3);
+        assert_eq!((marks.settled, marks.count), (3, 3));
         assert_eq!(marks.twice, [""; 0]);
     }
 

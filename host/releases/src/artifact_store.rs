@@ -371,10 +371,10 @@ mod tests {
             size: artifact.len() as u64,
             chunks: ReleaseRecord::chunks_of(artifact.len()),
             signature: None,
-            by: Actor::default(),
+            actor: Actor::default(),
         };
         let deployment = Deployment { release, artifact, record, audience: Audience::Default, gate: None };
-        let request = ChangeRequest { id: "1".into(), by: Actor::default(), note: None };
+        let request = ChangeRequest { id: "1".into(), actor: Actor::default(), note: None };
         let mut registry = RegistryState::default();
         for (offset, write) in (0_u32..).zip(deploy(&registry, &deployment, request).unwrap().writes) {
             let key = write.key.to_string();
@@ -390,7 +390,7 @@ mod tests {
         let publish = |store: &mut ArtifactStore| store.snapshot(&registry, position).routing;
         assert!(store.load_routed(&registry), "the release is tried");
         let routing = publish(&mut store);
-        assert!(routing.may_come(&release) && routing.may_consume(&release, "MORE"));
+        assert!(routing.may_become_ready(&release) && routing.may_consume(&release, "MORE"));
         assert!(!routing.may_consume(&release, "OTHER"));
         assert!(!store.has_due_retry() && !store.load_routed(&registry), "no retry at once");
 
@@ -405,11 +405,11 @@ mod tests {
             }
         };
         age_by(&mut store, DOWNLOAD_RETRY_INTERVAL);
-        assert!(store.has_due_retry() && publish(&mut store).may_come(&release));
+        assert!(store.has_due_retry() && publish(&mut store).may_become_ready(&release));
         age_by(&mut store, DOWNLOAD_GRACE_PERIOD);
-        assert!(store.has_due_retry() && !publish(&mut store).may_come(&release), "the grace period is over");
+        assert!(store.has_due_retry() && !publish(&mut store).may_become_ready(&release), "the grace period is over");
         let was_tried = store.load_routed(&registry);
-        assert!(was_tried && !publish(&mut store).may_come(&release), "a retry starts no new grace period");
+        assert!(was_tried && !publish(&mut store).may_become_ready(&release), "a retry starts no new grace period");
         assert!(!store.has_due_retry());
         age_by(&mut store, DOWNLOAD_RETRY_INTERVAL);
         assert!(store.has_due_retry(), "retries go on");

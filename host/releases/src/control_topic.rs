@@ -152,7 +152,7 @@ impl RollbackWriter {
         let FailingRelease { release, offset, reason, .. } = failing;
         // Every host derives the same id, so the rollback is made once.
         let id = format!("automatic-{offset}-{}", release.short());
-        let request = || ChangeRequest { id: id.clone(), by: self.actor.clone(), note: Some(reason.clone()) };
+        let request = || ChangeRequest { id: id.clone(), actor: self.actor.clone(), note: Some(reason.clone()) };
         let mut writer = ControlWriter::new(&self.options, &self.topology)?;
         match writer.update(|registry| automatic_rollback(registry, release, *offset, request())) {
             // `Stale`: another host has rolled the route back, or an operator has changed it.

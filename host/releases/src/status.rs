@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use switchboard_core::record::Offset;
-use switchboard_core::registry::{Failures, HostStatus, Loaded, Running, State, Staying, Waiting};
+use switchboard_core::registry::{
+    Failures, FallbackTenant, HostStatus, LoadState, LoadedRelease, Running, WaitingTenant,
+};
 
 use super::artifact_store::ArtifactStore;
 use super::health::ReleaseHealth;
@@ -87,7 +89,7 @@ impl StatusReporter {
     fn status(
         &self,
         applied_end: Offset,
-        releases: Vec<Loaded>,
+        releases: Vec<LoadedRelease>,
         artifacts: &ArtifactStore,
         health: &ReleaseHealth,
     ) -> HostStatus {
@@ -104,20 +106,20 @@ impl StatusReporter {
             on_file: artifacts.base().map(|base| base.digest()),
             releases,
             tenants: running.collect(),
-            staying: on_fallback
-                .map(|(tenant, fallback)| Staying { tenant, release: fallback.release, reason: fallback.reason })
+            fallback: on_fallback
+                .map(|(tenant, fallback)| FallbackTenant { tenant, release: fallback.release, reason: fallback.reason })
                 .collect(),
-            waiting: waiting.map(|(tenant, reason)| Waiting { tenant, reason }).collect(),
+            waiting: waiting.map(|(tenant, reason)| WaitingTenant { tenant, reason }).collect(),
             failures: failures(health),
             ..self.identity.clone()
         }
     }
 }
 
-fn releases(artifacts: &ArtifactStore) -> Vec<Loaded> {
+fn releases(artifacts: &ArtifactStore) -> Vec<LoadedRelease> {
     let loaded = artifacts.availability().map(|(digest, failure)| {
-        let state = failure.map_or(State::Ready, |reason| State::Failed { reason: reason.to_owned() });
-        Loaded { digest, state }
+        let state = failure.map_or(LoadState::Ready, |reason| LoadState::Failed { reason: reason.to_owned() });
+        LoadedRelease { digest, state }
     });
     loaded.collect()
 }

@@ -1,8 +1,8 @@
-//! The control topic: which release each tenant's route leads to, by versions, and how far each process has read.
+//! The control topic: its versions, and how far each process has read it.
 //!
-//! Its content is made up when a schedule begins, and written one version after the other while inputs run. A process
-//! that starts has read to the end; from then on it reads late, some very late, and now and then cannot load a release.
-//! In the calm time everybody reads everything and can load it.
+//! The content is drawn when a schedule begins. It is written one version after the other while inputs arrive. A process
+//! that starts has read the topic to its end. Then it reads late, some processes very late, and sometimes it cannot load a
+//! release. In the time without faults all processes read everything and can load all releases.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,16 +23,16 @@ pub(crate) struct Version {
     begin: Offset,
     /// The offset after its last record.
     end: Offset,
-    /// Written once so many inputs are.
+    /// It is written when this many inputs are there.
     after: usize,
 }
 
-/// What a process was handed: routes as they are in a version, and releases that it could not load.
+/// A routing as it was handed to a process: the version that it had read, and the releases that it could not load.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Handed {
     /// How many versions it has read.
     pub(crate) read: usize,
-    /// The offset after the last record that it has read, which may be a host's status.
+    /// The offset after the last record that it has read. That record may be a status of a host.
     pub(crate) end: Offset,
     pub(crate) failed: BTreeSet<u8>,
 }
@@ -47,9 +47,9 @@ pub(crate) struct Control {
     /// The first is the empty topic.
     pub(crate) versions: Vec<Version>,
     written: usize,
-    /// All that was handed to processes, in order.
+    /// All routings that were handed to processes, in order.
     pub(crate) handed: Vec<Handed>,
-    /// What each process goes by: its place in `handed`.
+    /// The routing of each process: an index of `handed`.
     pub(crate) applied: BTreeMap<ClientId, usize>,
 }
 
@@ -57,7 +57,7 @@ impl Control {
     /// The id of the topic.
     const TOPIC: TopicId = TopicId::new(7);
 
-    /// For a schedule with so many inputs of so many tenants.
+    /// Draws the content for a schedule with this many inputs and tenants.
     pub(crate) fn new(random: &mut fastrand::Rng, logic: Logic, tenants: u32, inputs: usize) -> Self {
         let exists = random.u8(0..4) > 0;
         let base = (!exists || random.bool()).then_some(1);
@@ -73,7 +73,7 @@ impl Control {
             if random.bool() {
                 change(random, &mut table, &mut end, tenants);
             }
-            // Until then tenants without any route wait.
+            // In the end no tenant may be without a route.
             if base.is_none() && table.default.route.is_none() && place + 1 == after.len() {
                 table.default = Versioned { route: Some(route(random, None)), offset: Some(end) };
                 end = end.next();
@@ -84,7 +84,7 @@ impl Control {
         Self { logic, exists, base, on_failure, versions, written: 1, handed: Vec::new(), applied: BTreeMap::new() }
     }
 
-    /// Writes what is due when so many inputs are there.
+    /// Writes the version that is due when this many inputs are there.
     pub(crate) fn write(&mut self, inputs: usize) {
         if self.versions.get(self.written).is_some_and(|version| version.after <= inputs) {
             self.written += 1;
@@ -96,20 +96,20 @@ impl Control {
         self.written == self.versions.len()
     }
 
-    /// Up to where a process has read that has so many versions: between two there are hosts' statuses, which are
-    /// nothing to go by, so it is handed nothing for those that it reads later.
+    /// The end of what a process has read that has this many versions. Between two versions there are statuses of hosts.
+    /// They change no routes, so a process that reads more of them is handed nothing.
     fn read_up_to(&self, read: usize, random: &mut fastrand::Rng) -> Offset {
         let end = self.versions[read - 1].end;
         let next = self.versions.get(read).map_or(later(end, 3), |next| next.begin);
         Offset::new(random.i64(end.get()..=next.get())).expect("none of them is negative")
     }
 
-    /// What a process has read that another one has not.
+    /// Whether a process has read a version that another one has not.
     pub(crate) fn is_ahead(&self, one: &Handed, other: &Handed) -> bool {
         self.exists && one.read > other.read
     }
 
-    /// The place of a record.
+    /// The position of a record.
     pub(crate) fn position(&self, offset: Offset) -> ControlPosition {
         ControlPosition { topic: self.exists.then_some(Self::TOPIC), offset }
     }
@@ -138,7 +138,7 @@ impl Control {
     }
 }
 
-/// So many offsets later.
+/// This many offsets later.
 fn later(offset: Offset, by: i64) -> Offset {
     Offset::new(offset.get() + by).expect("no schedule goes back")
 }
@@ -150,7 +150,7 @@ fn route(random: &mut fastrand::Rng, replaced: Option<&Route>) -> Route {
     Route { release, previous: replaced.filter(|_| random.bool()), gate: None }
 }
 
-/// Sets or clears a route somewhere; gives the record's offset.
+/// Sets or clears a route. Returns the offset of the record.
 fn change(random: &mut fastrand::Rng, table: &mut RouteTable, end: &mut Offset, tenants: u32) -> Offset {
     let offset = later(*end, random.i64(0..3));
     *end = later(offset.next(), random.i64(0..2));
@@ -167,7 +167,7 @@ fn change(random: &mut fastrand::Rng, table: &mut RouteTable, end: &mut Offset, 
             table.share = Versioned { route: (!clears).then_some(Share { percent, route }), offset: Some(offset) };
         }
         _ => {
-            // One more than there are: a release that nobody runs is consumed for, too.
+            // One tenant more than there are: topics of a release that nobody runs are consumed too.
             let tenant = TenantId::new(format!("t{}", random.u32(..=tenants)));
             let pin = table.pins.entry(tenant).or_default();
             *pin = Versioned { route: (!clears).then(|| route(random, pin.route.as_ref())), offset: Some(offset) };
@@ -176,11 +176,11 @@ fn change(random: &mut fastrand::Rng, table: &mut RouteTable, end: &mut Offset, 
     offset
 }
 
-/// One process' reading of the control topic.
+/// How one process reads the control topic.
 #[derive(Debug)]
 pub(crate) struct Reader {
     id: ClientId,
-    /// How long it may take to see what is new.
+    /// How late it may see a new version.
     lag: Duration,
     due: Duration,
 }
@@ -191,7 +191,7 @@ impl Reader {
         Self { id, lag: Duration::from_millis(cluster.random.u64(10..lag)), due: Duration::ZERO }
     }
 
-    /// What is new, if anything is.
+    /// The next routing, if there is one.
     pub(crate) fn read(
         &mut self,
         control: &mut Control,
@@ -212,7 +212,7 @@ impl Reader {
         if known.is_some_and(|known| known.read == read && known.failed == failed) {
             return None;
         }
-        // It goes on from where it is.
+        // It never goes back.
         let end = control.read_up_to(read, &mut cluster.random).max(known.map_or(Offset::ZERO, |known| known.end));
         let handed = Handed { read, end, failed };
         tracing::trace!(client = self.id, now = ?cluster.now, ?handed, "routing");

@@ -1,4 +1,4 @@
-//! Which faults a schedule has, and how many it has had.
+//! Which faults a schedule has, and how often each occurred.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,30 +8,31 @@ use crate::kafka::Cluster;
 /// What can go wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A call says «again», or a question has no answer yet.
+    /// A call has to be repeated, or a question has no answer yet.
     Slow,
     /// A producer's request: its answer is lost, it is given up, it arrives late, it arrives twice.
     Request,
-    /// A transaction that can only be aborted, or a client that cannot be made.
+    /// A transaction that can only be aborted, or a client that cannot be created.
     Abortable,
-    /// A consumer that is of no more use.
+    /// A consumer becomes unusable.
     Consumer,
+    /// A restore makes no progress for some time.
     SlowRestore,
     /// A process dies at once.
     Crash,
     /// A process is stopped, for long enough that others may take over, and wakes up later.
     Freeze,
-    /// The successor of a stopped process is started while that still lives.
+    /// The successor of a stopped process starts while that process still lives.
     Twin,
     /// A process leaves in good order.
     Leave,
-    /// Everything is shared out anew.
+    /// All partitions are assigned again.
     Rebalance,
-    /// A member that lives is given up.
+    /// The group removes a member that lives.
     Kick,
     /// A changelog is compacted.
     Compaction,
-    /// What is consumed of a shard is deleted.
+    /// Processed records of a shard are deleted.
     Purge,
     /// A process cannot load a release.
     Load,
@@ -39,7 +40,7 @@ pub(crate) enum Kind {
     Lag,
 }
 
-/// Each kind, how many of 65,536 occasions have it where it is rare, its name.
+/// Each kind, its rate where it is rare (of 65,536 occasions), and its name.
 const KINDS: [(Kind, u16, &str); 15] = [
     (Kind::Slow, 600, "slow calls"),
     (Kind::Request, 3000, "requests lost, late or twice"),
@@ -58,11 +59,11 @@ const KINDS: [(Kind, u16, &str); 15] = [
     (Kind::Lag, 16_000, "processes late with routes"),
 ];
 
-/// Faults made, by kind.
+/// How many faults of each kind occurred.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally([u64; KINDS.len()]);
+pub struct FaultCounts([u64; KINDS.len()]);
 
-impl Tally {
+impl FaultCounts {
     /// Adds another schedule's.
     pub fn add(&mut self, other: &Self) {
         for (sum, count) in self.0.iter_mut().zip(other.0) {
@@ -76,7 +77,7 @@ impl Tally {
     }
 }
 
-impl fmt::Display for Tally {
+impl fmt::Display for FaultCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (place, ((_, _, name), count)) in KINDS.iter().zip(self.0).enumerate() {
             write!(f, "{}{count} {name}", if place == 0 { "" } else { ", " })?;
@@ -85,25 +86,25 @@ impl fmt::Display for Tally {
     }
 }
 
-/// A schedule's faults: some schedules are calm, some wild, and each ends with a calm time in which all must be
-/// settled.
+/// The faults of a schedule. Some schedules have few, some have many, and each ends with a time without faults, in which
+/// all must be settled.
 #[derive(Debug)]
 pub(crate) struct Faults {
     /// Of 65,536 occasions, how many have a fault.
     rates: [u16; KINDS.len()],
     until: Duration,
-    pub(crate) made: Tally,
+    pub(crate) made: FaultCounts,
 }
 
 impl Faults {
     pub(crate) fn new(random: &mut fastrand::Rng, until: Duration) -> Self {
-        // One fault shows more when it is not drowned by others: a schedule has some kinds, rarely or often.
+        // A fault shows more when others do not hide it. So a schedule has only some kinds, rarely or often.
         let rates = KINDS.map(|(_, rare, _)| match random.u8(0..4) {
             0 | 1 => 0,
             2 => rare,
             _ => rare.saturating_mul(4),
         });
-        Self { rates, until, made: Tally::default() }
+        Self { rates, until, made: FaultCounts::default() }
     }
 
     pub(crate) fn strikes(&mut self, kind: Kind, cluster: &mut Cluster) -> bool {
@@ -113,7 +114,7 @@ impl Faults {
         strikes
     }
 
-    /// Whether the calm time has begun.
+    /// Whether the time without faults has begun.
     pub(crate) fn are_over(&self, now: Duration) -> bool {
         now >= self.until
     }

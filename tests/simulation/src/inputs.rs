@@ -1,4 +1,4 @@
-//! What a schedule's source topics hold.
+//! The records of a schedule's source topics.
 
 use std::sync::{Arc, OnceLock};
 
@@ -28,7 +28,7 @@ impl Input {
         &sources[topic]
     }
 
-    /// As its plugin is to see it.
+    /// The message that its plugin has to see.
     pub(crate) fn message(&self, sources: &[Arc<str>]) -> Message {
         let header = |header: switchboard_core::record::Header<'_>| Header {
             name: String::from_utf8_lossy(header.name).into_owned(),
@@ -45,7 +45,7 @@ impl Input {
     }
 }
 
-/// The messenger's test vectors, as a stock of messages: topic and value.
+/// Topic and value of all messages in the messenger's test vectors.
 fn stock() -> &'static [(String, Option<Vec<u8>>)] {
     static STOCK: OnceLock<Vec<(String, Option<Vec<u8>>)>> = OnceLock::new();
     STOCK.get_or_init(|| {
@@ -56,8 +56,8 @@ fn stock() -> &'static [(String, Option<Vec<u8>>)] {
     })
 }
 
-/// Makes up as many inputs, in the order in which they are produced; the id of each is its place. The last of the
-/// sources is the one that not all releases consume.
+/// Draws this many inputs, in the order in which they are produced. An input's id is its index. Not all releases consume
+/// the last of the source topics.
 pub(crate) fn make(
     random: &mut fastrand::Rng,
     logic: Logic,

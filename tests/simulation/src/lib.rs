@@ -1,13 +1,47 @@
 //! The real worker on a simulated Kafka, from a seed.
 //!
-//! `schedule` gives turns to workers (`switchboard_core::worker::Worker`, unchanged), to the brokers (`kafka`) and to
-//! fate (`faults`); `client` stands between a worker and the brokers, as librdkafka does; `control` says which release
-//! runs; `notes` are taken of what was done; `check` knows the promise. The same seed gives the same schedule, on any
-//! machine. Nothing here is part of the product, and the product knows nothing of it: mistakes that it must find are
-//! planted by patches (`tests/mutations`).
+//! Nothing of the worker (`switchboard_core::worker::Worker`) is replaced. Everything around it is simulated, without
+//! threads, clocks or sockets, so the same seed gives the same schedule on any machine.
+//!
+//! # What a schedule draws
+//!
+//! * The plugin: the messenger with its test vectors as inputs, or a small one whose outputs depend on the order.
+//! * The sizes: shards, source partitions, tenants, inputs, records of a batch, processes.
+//! * The releases that run: changes of routes while inputs arrive, and what happens to tenants whose release fails.
+//! * The faults: slow calls, lost, late and repeated requests, aborts, crashes, stopped processes and their twins,
+//!   rebalances, lost members, compaction, deletion, releases that cannot be loaded, processes late with routes. Each kind
+//!   is off, rare or frequent in a schedule. After some simulated time there are no more faults, and all must be settled.
+//! * The order in which processes, brokers and faults take turns.
+//!
+//! # What a schedule checks
+//!
+//! * Each input is there exactly once: as outputs, as a dead letter, or as a record that its tenant's release does not
+//!   consume.
+//! * A tenant's messages are numbered without a gap, and none overtook another one of its source partition.
+//! * Each message was handled by the release that follows from the routes that its worker had read and from the entry in
+//!   the tenant's state. No tenant was run by older routes than before. A transaction uses the same routes throughout.
+//! * The same releases, run natively in that order, give the same outputs and the same state.
+//! * In the end no transaction is open, and the offsets are at the end of their logs.
+//!
+//! # Where to look
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `schedule` | processes, brokers and faults take turns |
+//! | `faults` | which faults a schedule has |
+//! | `inputs` | the records of the source topics |
+//! | `control` | the control topic, and how far each process has read it |
+//! | `plugins` | the releases that workers run, natively |
+//! | `client` | what stands between a worker and the brokers, as librdkafka does |
+//! | `kafka` | the brokers and coordinators |
+//! | `notes` | what workers did, as an observer saw it |
+//! | `check` | whether the promise was kept |
+//!
+//! `tests/mutants` shows that the simulation finds mistakes: it plants known ones into the worker, one at a time.
 #![forbid(unsafe_code)]
 
 mod check;
+mod cli;
 mod client;
 mod control;
 mod faults;
@@ -17,32 +51,49 @@ mod notes;
 mod plugins;
 mod schedule;
 
+use std::fmt;
 use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 pub use check::Swaps;
-pub use faults::Tally;
+pub use cli::main;
+pub use faults::FaultCounts;
 pub use schedule::{Outcome, Stacks, run};
 
 /// A schedule that broke the promise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Broken {
+    /// The seed that gives the schedule.
     pub seed: u64,
     /// What was broken.
     pub problem: String,
 }
 
-/// What many schedules had.
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seed, problem } = self;
+        writeln!(f, "The schedule of seed {seed} broke the promise: {problem}")?;
+        writeln!(f, "To replay it:            make simulate SCHEDULES=1 SEED={seed}")?;
+        write!(f, "To see each of its calls: make simulate SCHEDULES=1 SEED={seed} TRACE=1")
+    }
+}
+
+/// What many schedules had, in sum.
 #[derive(Debug, Clone, Default)]
 pub struct Summary {
+    /// How many schedules ran.
     pub schedules: u64,
+    /// How many inputs they had.
     pub inputs: u64,
+    /// How many turns they took.
     pub turns: u64,
-    pub faults: Tally,
+    /// The faults that were made.
+    pub faults: FaultCounts,
+    /// The changes of releases that were made.
     pub swaps: Swaps,
-    /// The one with the smallest seed among those that were found.
+    /// The schedule with the smallest seed among those that broke the promise.
     pub broken: Option<Broken>,
 }
 
@@ -58,7 +109,7 @@ pub fn run_all(seeds: Range<u64>) -> Summary {
             }
             sum.schedules += 1;
             let ended = panic::catch_unwind(AssertUnwindSafe(|| run(seed, &mut stacks)));
-            match ended.unwrap_or_else(|_| Err("a panic, as told above".into())) {
+            match ended.unwrap_or_else(|_| Err("a panic, printed above".into())) {
                 Ok(Outcome { inputs, turns, faults, swaps }) => {
                     sum.inputs += inputs as u64;
                     sum.turns += u64::from(turns);

@@ -1,6 +1,7 @@
-//! What workers did in their transactions, beside what readers of the topics see: a message may be settled without any
-//! output. Notes are records of a log that no worker knows, written and committed with the transaction that they tell
-//! of.
+//! What workers did in their transactions. The topics do not show all of it: a message may be settled without any output.
+//!
+//! A note is a record of a log that no worker knows. It is written with the transaction that it is about, and so committed
+//! or aborted with it.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -14,36 +15,36 @@ use crate::client::World;
 use crate::kafka::{ClientId, Cluster, Place};
 use crate::plugins::number;
 
-/// What was done.
+/// What a worker did.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Deed {
-    /// A message is done with; `release`: the one that it was meant for, if it came to that.
-    Settled { source: Coordinates, release: Option<u8>, dead: bool },
+pub(crate) enum Action {
+    /// A message is settled. `release`: the one that handled it, or skipped it. `dead`: it is a dead letter.
+    Settled { origin: Coordinates, release: Option<u8>, dead: bool },
     /// The tenant's entry in the changelog.
     LastRun(LastRun),
-    /// A message is in the repartition topic; what its process went by when it read it, as `Note::applied`.
-    Repartitioned { source: Coordinates, read_by: Option<usize> },
+    /// A record was sent to the repartition topic. `read_by`: the routing of its process when it was read, as `Note::applied`.
+    Repartitioned { origin: Coordinates, read_by: Option<usize> },
 }
 
 #[derive(Debug, Clone)]
 pub(crate) struct Note {
-    /// Of a client the one with this number.
+    /// The client, and the number of its transaction.
     pub(crate) transaction: (ClientId, u32),
-    /// What the process went by: its place in `Control::handed`.
+    /// The routing of the process: an index of `Control::handed`.
     pub(crate) applied: Option<usize>,
     pub(crate) tenant: Option<TenantId>,
-    pub(crate) deed: Deed,
+    pub(crate) action: Action,
 }
 
-/// All notes, of whatever became of their transactions.
+/// All notes, whether their transactions are committed or not.
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
     all: Vec<Note>,
     /// The current transaction of each client.
     transactions: BTreeMap<ClientId, u32>,
-    /// Taken since then, and not yet handed to the producer.
+    /// Notes of the current transaction that the producer does not have yet.
     staged: BTreeMap<ClientId, Vec<Note>>,
-    /// What a client went by when it read a source's record.
+    /// The routing of a client when it read a record of a source topic.
     read_by: BTreeMap<(ClientId, Partition, Offset), usize>,
     /// How often a tenant's messages had to wait for another routing.
     pub(crate) waits: u64,
@@ -55,22 +56,22 @@ impl Notes {
         self.staged.remove(&client);
     }
 
-    pub(crate) fn add(&mut self, client: ClientId, applied: Option<usize>, tenant: Option<TenantId>, deed: Deed) {
+    pub(crate) fn add(&mut self, client: ClientId, applied: Option<usize>, tenant: Option<TenantId>, action: Action) {
         let transaction = (client, self.transactions.get(&client).copied().unwrap_or(0));
-        self.staged.entry(client).or_default().push(Note { transaction, applied, tenant, deed });
+        self.staged.entry(client).or_default().push(Note { transaction, applied, tenant, action });
     }
 
-    /// A client was given a source's record.
+    /// A client read a record of a source topic.
     pub(crate) fn read(&mut self, client: ClientId, partition: Partition, offset: Offset, applied: usize) {
         self.read_by.insert((client, partition, offset), applied);
     }
 
-    /// What it went by when it was.
+    /// The routing of a client when it read this record.
     pub(crate) fn read_by(&self, client: ClientId, partition: Partition, offset: Offset) -> Option<usize> {
         self.read_by.get(&(client, partition, offset)).copied()
     }
 
-    /// As records for the log of notes.
+    /// The staged notes as records for the log of notes.
     pub(crate) fn records(&mut self, client: ClientId) -> Vec<Record> {
         let first = self.all.len();
         self.all.append(&mut self.staged.remove(&client).unwrap_or_default());
@@ -81,7 +82,7 @@ impl Notes {
         (first..self.all.len()).map(record).collect()
     }
 
-    /// Those of committed transactions, in order, a transaction at a time.
+    /// The notes of committed transactions, in order, one list for each transaction.
     pub(crate) fn committed(&self, cluster: &Cluster) -> Vec<Vec<&Note>> {
         let mut transactions: Vec<Vec<&Note>> = Vec::new();
         let mut places = BTreeMap::new();
@@ -109,8 +110,8 @@ impl Observer for Witness {
         let World { control, notes, .. } = &mut *self.world.borrow_mut();
         let release = release.map(|release| number(release.digest));
         let dead = matches!(verdict, Verdict::DeadLetter(_));
-        let deed = Deed::Settled { source: origin.clone(), release, dead };
-        notes.add(self.id, control.applied.get(&self.id).copied(), tenant.cloned(), deed);
+        let action = Action::Settled { origin: origin.clone(), release, dead };
+        notes.add(self.id, control.applied.get(&self.id).copied(), tenant.cloned(), action);
     }
 
     fn waits(&mut self, _: &TenantId, _: Option<Digest>, _: &str) {

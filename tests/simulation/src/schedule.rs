@@ -1,4 +1,4 @@
-//! One schedule: workers, faults and brokers take turns in an order that a seed gives, until all is settled.
+//! One schedule: workers, faults and brokers take turns, in an order that the seed gives, until all inputs are settled.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -16,47 +16,51 @@ use switchboard_core::worker::{BatchLimits, FatalError, Next, Partition, StartFr
 use crate::check::{self, Swaps, Truth};
 use crate::client::{Client, Turn, World};
 use crate::control::{Control, Reader};
-use crate::faults::{Faults, Kind, Tally};
+use crate::faults::{FaultCounts, Faults, Kind};
 use crate::inputs::{self, Input, TENANT};
 use crate::kafka::{ClientId, Cluster, Consumer, Place};
 use crate::notes::{Notes, Witness};
 use crate::plugins::{Directory, Loaded, Logic, MORE};
 
-/// Turns after which a schedule that is not settled never will be.
+/// A schedule that is not settled after this many turns has failed.
 const MOST_TURNS: u32 = 400_000;
-/// How long all must stay settled, so that what comes late has come.
+/// How long all must stay settled, so that late requests have arrived.
 const QUIET: Duration = Duration::from_secs(40);
-/// A coroutine's stack.
+/// The bytes of a coroutine's stack.
 const STACK: usize = 256 << 10;
 
-/// A process: one worker. It lives on a stack of its own, so that it can be stopped in the middle of a call.
+/// A process with one worker. It has a stack of its own, so that it can be stopped in the middle of a call.
 struct Process {
     id: ClientId,
     slot: usize,
     life: Coroutine<(), Turn, Option<FatalError>, DefaultStack>,
-    /// Not before.
+    /// It is not resumed before.
     due: Duration,
     frozen: bool,
     leaving: Rc<Cell<bool>>,
 }
 
-/// A place that a process runs in: it gives it its names.
+/// A slot for a process, which gives the process its identities.
 struct Slot {
     /// When its next process starts.
     due: Duration,
     instance: Option<u32>,
 }
 
-/// A schedule that ended well.
+/// A schedule that kept the promise.
 #[derive(Debug, Clone, Copy)]
 pub struct Outcome {
+    /// How many inputs it had.
     pub inputs: usize,
+    /// How many turns it took.
     pub turns: u32,
-    pub faults: Tally,
+    /// The faults that were made.
+    pub faults: FaultCounts,
+    /// The changes of releases that were made.
     pub swaps: Swaps,
 }
 
-/// Stacks to use again: a schedule takes a few hundred microseconds, and a new stack costs some of them.
+/// Stacks to use again. A schedule takes a few hundred microseconds, and a new stack costs some of them.
 #[derive(Default)]
 pub struct Stacks(Vec<DefaultStack>);
 
@@ -65,11 +69,11 @@ struct Schedule {
     rules: WorkerConfig,
     logic: Logic,
     inputs: Vec<Input>,
-    /// Of those produced so far.
+    /// The offsets of the inputs that were produced so far.
     offsets: Vec<Offset>,
-    /// The next one is not produced before.
+    /// The next input is not produced before.
     due: Duration,
-    /// The mean time between two.
+    /// The mean time between two inputs.
     pace: Duration,
     slots: Vec<Slot>,
     processes: Vec<Process>,
@@ -143,7 +147,7 @@ impl Schedule {
         let until = Duration::from_secs(random.u64(5..60));
         let faults = Faults::new(random, until);
         let control = Control::new(random, logic, tenants, count);
-        // All at once, or all the time.
+        // All inputs at once, or spread over the time with faults.
         let pace = if random.u8(0..4) == 0 { Duration::ZERO } else { until / u32::try_from(count).expect("few") };
         let cluster = Cluster::new(random.u64(..), sources, consumed, rules.shards);
         let world = Rc::new(RefCell::new(World { cluster, faults, control, notes: Notes::default() }));
@@ -190,7 +194,7 @@ impl Schedule {
         Ok(self.inputs.iter().zip(times).all(|(input, times)| times > 0 || !is_due(input)))
     }
 
-    /// Everybody may do a bit: brokers, producers of inputs, fate, a worker.
+    /// One turn: brokers, the producer of inputs, faults and one worker may each do something.
     fn turn(&mut self, stacks: &mut Stacks) -> Result<(), String> {
         self.world.borrow_mut().cluster.tick();
         self.produce();
@@ -222,7 +226,7 @@ impl Schedule {
                     return Err(format!("a worker stopped: {why}"));
                 }
                 cluster.group.clients.remove(&process.id);
-                // Its supervisor starts it again, but for one that has a successor already.
+                // Its supervisor starts it again, unless it has a successor already.
                 self.slots[process.slot].due = cluster.now + Duration::from_secs(1);
                 stacks.0.push(process.life.into_stack());
             }
@@ -230,14 +234,14 @@ impl Schedule {
         Ok(())
     }
 
-    /// Nobody has anything to do: on to the next moment at which somebody has.
+    /// No process has anything to do. Moves time towards the moment when one has.
     fn pass_time(&mut self) {
         let cluster = &mut self.world.borrow_mut().cluster;
         let waiting = self.processes.iter().map(|process| process.due);
         let empty = (0..self.slots.len()).filter(|slot| self.processes.iter().all(|process| process.slot != *slot));
         let starts = empty.map(|slot| self.slots[slot].due);
         let next = waiting.chain(starts).filter(|due| *due > cluster.now).min().unwrap_or(cluster.now);
-        // In small steps, so that the background goes on too.
+        // In small steps, so that the brokers' background work goes on too.
         cluster.now = next.min(cluster.now + Duration::from_millis(20)).max(cluster.now + Duration::from_millis(1));
     }
 
@@ -251,7 +255,7 @@ impl Schedule {
         self.due = cluster.now + self.pace.mul_f64(2.0 * cluster.random.f64());
         let log = cluster.logs.get_mut(&Place::Consumed(input.partition)).expect("all places have a log");
         if cluster.random.u8(0..8) == 0 {
-            // Another application's transaction, aborted: it only takes up offsets.
+            // An aborted transaction of another application. It only takes up offsets.
             log.append(Some(u32::MAX), input.record.clone());
             log.mark(u32::MAX, false);
         }
@@ -303,7 +307,7 @@ impl Schedule {
         self.processes.push(Process { id, slot, life, due: Duration::ZERO, frozen: false, leaving });
     }
 
-    /// Faults that befall processes and brokers as a whole.
+    /// Faults of whole processes and brokers.
     fn strike(&mut self, stacks: &mut Stacks) {
         let struck = |kind| {
             let World { cluster, faults, .. } = &mut *self.world.borrow_mut();

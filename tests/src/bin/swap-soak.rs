@@ -20,7 +20,7 @@ struct Arguments {
     /// Which swaps, and which inputs; by default others each time.
     #[arg(long)]
     seed: Option<u64>,
-    /// Messages a second.
+    /// The most messages a second; fewer come when fewer are settled.
     #[arg(long, default_value_t = 5000)]
     rate: usize,
     /// Each deployment brings an artifact that was never there before.

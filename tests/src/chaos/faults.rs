@@ -11,9 +11,6 @@ use rustix::process::Signal;
 use super::world::{BROKERS, SPARE, World};
 use crate::proxy::{Api, Direction, Held, Weather};
 
-/// How long a request of the kind that is to be held back is waited for.
-const CATCH: Duration = Duration::from_secs(3);
-
 /// Requests that are held back: those that change a transaction, its end above all.
 const APIS: [Api; 6] =
     [Api::EndTxn, Api::EndTxn, Api::TxnOffsetCommit, Api::Produce, Api::AddPartitionsToTxn, Api::AddOffsetsToTxn];
@@ -192,14 +189,14 @@ impl Fault {
     pub(super) fn begin(&self, world: &mut World) -> Result<UnderWay> {
         let target = self.target;
         match self.kind {
-            Kind::HostKilled | Kind::HostMissed => world.fleet.kill(target)?,
-            Kind::HostPaused | Kind::HostPausedLong => world.fleet.signal(target, Signal::STOP),
-            Kind::HostRestarted => world.fleet.terminate(target),
-            Kind::HostAddedOrRemoved if world.spare => world.fleet.terminate(target),
-            Kind::HostAddedOrRemoved => world.fleet.start(target)?,
-            Kind::BrokerKilled => world.kafka.kill(target)?,
-            Kind::BrokerPaused => world.kafka.pause(target),
-            Kind::BrokerRestarted => world.kafka.shut_down(target)?,
+            Kind::HostKilled | Kind::HostMissed => world.load.fleet.kill(target)?,
+            Kind::HostPaused | Kind::HostPausedLong => world.load.fleet.signal(target, Signal::STOP),
+            Kind::HostRestarted => world.load.fleet.terminate(target),
+            Kind::HostAddedOrRemoved if world.spare => world.load.fleet.terminate(target),
+            Kind::HostAddedOrRemoved => world.load.fleet.start(target)?,
+            Kind::BrokerKilled => world.load.kafka.kill(target)?,
+            Kind::BrokerPaused => world.load.kafka.pause(target),
+            Kind::BrokerRestarted => world.load.kafka.shut_down(target)?,
             Kind::Slow => self.weather(world, Weather::Slow(self.delay)),
             Kind::Cut => self.cut(world),
             Kind::HalfClosed => {
@@ -212,11 +209,9 @@ impl Fault {
             }
             Kind::LateRequest => {
                 let held = world.network.hold(self.api);
-                if held.wait(CATCH).is_ok() {
-                    held.cut();
-                    return Ok(Some(held));
-                }
-                world.network.hold_nothing();
+                world.wait_for_held(&held)?;
+                held.cut();
+                return Ok(Some(held));
             }
         }
         Ok(None)
@@ -225,20 +220,20 @@ impl Fault {
     pub(super) fn end(&self, world: &mut World, under_way: UnderWay) -> Result<()> {
         let target = self.target;
         match self.kind {
-            Kind::HostKilled | Kind::HostMissed => world.fleet.start(target)?,
-            Kind::HostPaused | Kind::HostPausedLong => world.fleet.signal(target, Signal::CONT),
+            Kind::HostKilled | Kind::HostMissed => world.load.fleet.start(target)?,
+            Kind::HostPaused | Kind::HostPausedLong => world.load.fleet.signal(target, Signal::CONT),
             Kind::HostRestarted => {
-                world.fleet.wait(target)?;
-                world.fleet.start(target)?;
+                world.load.fleet.wait(target)?;
+                world.load.fleet.start(target)?;
             }
             Kind::HostAddedOrRemoved => {
                 if world.spare {
-                    world.fleet.wait(target)?;
+                    world.load.fleet.wait(target)?;
                 }
                 world.spare = !world.spare;
             }
-            Kind::BrokerKilled | Kind::BrokerRestarted => world.kafka.restart(target)?,
-            Kind::BrokerPaused => world.kafka.resume(target),
+            Kind::BrokerKilled | Kind::BrokerRestarted => world.load.kafka.restart(target)?,
+            Kind::BrokerPaused => world.load.kafka.resume(target),
             Kind::Slow | Kind::Silent | Kind::Refused => self.weather(world, Weather::Fair),
             Kind::Cut | Kind::HalfClosed => {}
             Kind::LateRequest => {

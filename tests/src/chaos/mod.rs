@@ -3,6 +3,9 @@
 //!
 //! A cycle is a fault, or two at once, and then waiting until all that was sent is settled. Everything random comes from
 //! the seed; when things happen within a fault does not.
+//!
+//! The load follows what is settled, and each fault lasts until enough inputs were under it, so that a slow machine makes the
+//! same test. Nothing is judged by time but a hang: nothing is settled any more though no fault is left.
 
 pub mod check;
 mod faults;
@@ -11,14 +14,14 @@ mod report;
 mod world;
 
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
 pub use report::Report;
 
-use faults::Deck;
-use world::World;
+use faults::{Deck, Fault};
+use world::{UNDER_A_FAULT, World};
 
 /// What is asked for.
 #[derive(Debug)]
@@ -27,6 +30,15 @@ pub struct Options {
     pub seed: u64,
     /// For data and logs.
     pub directory: PathBuf,
+}
+
+/// What a cycle came to.
+#[derive(Debug)]
+struct Cycle {
+    /// Inputs under each fault: in flight when it began, or sent before it ended. All of them are settled.
+    under: Vec<u64>,
+    /// How long it took until all was settled, from the end of the faults on.
+    settled: Duration,
 }
 
 /// Makes faults and judges what came of it; tells each cycle in a line as it ends.
@@ -42,26 +54,37 @@ pub fn run(options: &Options) -> Result<Report> {
     for cycle in 1..=options.cycles {
         let faults = deck.deal();
         let told = faults.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
-        let settled = (|| {
-            let mut under_way = Vec::new();
-            for fault in &faults {
-                under_way.push(fault.begin(&mut world)?);
-            }
-            let longest = faults.iter().map(faults::Fault::lasts).max().unwrap_or_default();
-            world.pass(longest)?;
-            // The network first: a host that is to end may need it.
-            for (fault, under_way) in faults.iter().zip(under_way).rev() {
-                fault.end(&mut world, under_way)?;
-            }
-            world.settle()
-        })();
-        let settled = settled.with_context(|| format!("cycle {cycle}, {told}"))?;
-        println!("{cycle:>4}  {told}: settled after {:.1} s", settled.as_secs_f64());
-        report.cycle(&faults, settled);
+        let done = cycle_of(&mut world, &faults).with_context(|| format!("cycle {cycle}, {told}"))?;
+        let under = done.under.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
+        println!("{cycle:>4}  {told}: {under} inputs under it, settled after {:.1} s", done.settled.as_secs_f64());
+        report.cycle(&faults, &done);
     }
     report.late = world.late;
     let (evidence, wrong, fleet) = world.finish()?;
     report.judge(&evidence, wrong, &fleet);
     report.took = started.elapsed();
     Ok(report)
+}
+
+/// Makes these faults at once while inputs come in, and waits until all that was sent is settled and all hosts take part again.
+fn cycle_of(world: &mut World, faults: &[Fault]) -> Result<Cycle> {
+    let mut begun = Vec::new();
+    for fault in faults {
+        let settled = world.begin_under_load()?;
+        begun.push((settled, fault.begin(world)?));
+    }
+    let longest = faults.iter().map(Fault::lasts).max().unwrap_or_default();
+    world.load.pass(longest)?;
+    let last = begun.iter().map(|(settled, _)| *settled).max().unwrap_or_default();
+    world.load.wait_for_sent(last + UNDER_A_FAULT)?;
+    let mut under = Vec::new();
+    // The network first: a host that is to end may need it.
+    for (fault, (settled, under_way)) in faults.iter().zip(begun).rev() {
+        under.push(world.load.generator.sent() - settled);
+        fault.end(world, under_way)?;
+    }
+    under.reverse();
+    let settled = world.load.settle()?;
+    world.load.wait_for_hosts()?;
+    Ok(Cycle { under, settled })
 }

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use super::Cycle;
 use super::check::{Evidence, check};
 use super::faults::{Fault, Kind};
+use super::world::UNDER_A_FAULT;
 use crate::fleet::Fleet;
 
 /// What hosts say in their logs when they go on after a fault.
@@ -21,7 +23,7 @@ const SAID: [(&str, &str); 4] = [
 pub struct Report {
     seed: u64,
     cycles: usize,
-    settled: BTreeMap<Kind, Vec<Duration>>,
+    made: BTreeMap<Kind, Made>,
     /// Requests held back, and those of them that a broker answered late.
     pub(super) late: (usize, usize),
     counts: Vec<(String, usize)>,
@@ -30,12 +32,21 @@ pub struct Report {
     pub(super) took: Duration,
 }
 
+/// What came of the faults of one kind: an entry for each that was made.
+#[derive(Debug, Default)]
+struct Made {
+    /// Inputs under it.
+    under: Vec<u64>,
+    /// How long it took until all was settled.
+    settled: Vec<Duration>,
+}
+
 impl Report {
     pub(super) fn new(seed: u64, cycles: usize) -> Self {
         Self {
             seed,
             cycles,
-            settled: BTreeMap::new(),
+            made: BTreeMap::new(),
             late: (0, 0),
             counts: Vec::new(),
             ended: Vec::new(),
@@ -44,10 +55,27 @@ impl Report {
         }
     }
 
-    pub(super) fn cycle(&mut self, faults: &[Fault], settled: Duration) {
-        for fault in faults {
-            self.settled.entry(fault.kind).or_default().push(settled);
+    pub(super) fn cycle(&mut self, faults: &[Fault], cycle: &Cycle) {
+        for (fault, under) in faults.iter().zip(&cycle.under) {
+            let made = self.made.entry(fault.kind).or_default();
+            made.under.push(*under);
+            made.settled.push(cycle.settled);
         }
+    }
+
+    /// Faults that were not made as they are meant: with too few inputs under them, or without the request that is late.
+    fn toys(&self) -> Vec<String> {
+        let mut toys = Vec::new();
+        for (kind, made) in &self.made {
+            if let Some(least) = made.under.iter().min().filter(|least| **least < UNDER_A_FAULT) {
+                toys.push(format!("{}: only {least} inputs were under it, of {UNDER_A_FAULT}", kind.name()));
+            }
+        }
+        let late = self.made.get(&Kind::LateRequest).map_or(0, |made| made.under.len());
+        if self.late.0 != late {
+            toys.push(format!("{} requests were held back instead of {late}", self.late.0));
+        }
+        toys
     }
 
     pub(super) fn judge(&mut self, evidence: &Evidence, wrong: Vec<String>, fleet: &Fleet) {
@@ -70,6 +98,7 @@ impl Report {
         self.ended = fleet.ended().to_vec();
         self.wrong = violations.told();
         self.wrong.extend(wrong);
+        self.wrong.extend(self.toys());
     }
 
     /// Whether nothing is wrong.
@@ -79,7 +108,7 @@ impl Report {
 
     /// How many kinds of faults were made.
     pub fn kinds(&self) -> usize {
-        self.settled.len()
+        self.made.len()
     }
 
     pub fn wrong(&self) -> &[String] {
@@ -92,12 +121,17 @@ impl fmt::Display for Report {
         let (seed, cycles, took) = (self.seed, self.cycles, self.took.as_secs());
         writeln!(f, "Chaos: {cycles} cycles from seed {seed} in {} min {} s", took / 60, took % 60)?;
         writeln!(f)?;
-        writeln!(f, "{:<48} {:>6} {:>20} {:>8}", "fault", "times", "settled after: median", "worst")?;
-        for (kind, times) in &self.settled {
-            let mut times = times.clone();
+        writeln!(
+            f,
+            "{:<48} {:>6} {:>13} {:>7} {:>21} {:>8}",
+            "fault", "times", "inputs: least", "all", "settled after: median", "worst"
+        )?;
+        for (kind, Made { under, settled }) in &self.made {
+            let mut times = settled.clone();
             times.sort_unstable();
             let [median, worst] = [times[times.len() / 2], times[times.len() - 1]].map(|time| time.as_secs_f64());
-            writeln!(f, "{:<48} {:>6} {median:>19.1} s {worst:>6.1} s", kind.name(), times.len())?;
+            let (least, all) = (under.iter().min().copied().unwrap_or_default(), under.iter().sum::<u64>());
+            writeln!(f, "{:<48} {:>6} {least:>13} {all:>7} {median:>19.1} s {worst:>6.1} s", kind.name(), times.len())?;
         }
         writeln!(f)?;
         for (what, count) in &self.counts {

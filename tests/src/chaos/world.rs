@@ -2,19 +2,20 @@
 //! that reach it past them.
 
 use std::path::Path;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
 
 use super::check::Evidence;
 use super::mix::{Input, Mix};
 use crate::client::Client;
 use crate::fleet::{Fleet, Setup};
-use crate::generator::{Generator, Pace};
+use crate::generator::{Generator, Pace, Window};
 use crate::host::ledger;
 use crate::kafka::{Kafka, Options, free_port};
-use crate::proxy::Network;
+use crate::progress::{self, Stall};
+use crate::proxy::{Held, Network};
+use crate::under_load::UnderLoad;
 use crate::witness::Witness;
 
 pub(super) const BROKERS: usize = 3;
@@ -26,12 +27,18 @@ const INSTANCES: [Option<&str>; SPARE + 1] = [Some("left"), Some("right"), None]
 const APP: &str = "chaos";
 const PARTITIONS: i32 = 6;
 const SHARDS: i32 = 8;
-/// 200 inputs a second.
+/// At most 200 inputs a second.
 const PACE: Pace = Pace { burst: 20, every: Duration::from_millis(100) };
-/// How long everything may take to be settled once nothing is wrong any more.
-pub(super) const RECOVERY: Duration = Duration::from_mins(2);
-/// Between two looks at whether all hosts live.
+/// The most inputs that are sent and not settled: what comes in two seconds at that pace.
+const WINDOW: u64 = 400;
+/// A fault begins when at least this many inputs are in flight.
+const IN_FLIGHT: u64 = PACE.burst as u64;
+/// A fault lasts until at least this many inputs were under it: in flight when it began, or sent before it ended.
+pub(super) const UNDER_A_FAULT: u64 = 100;
+/// Between two looks at whether a request was caught.
 const LOOK: Duration = Duration::from_millis(100);
+
+const _: () = assert!(WINDOW >= UNDER_A_FAULT, "else a fault that stops everything would never end");
 
 /// Small transactions, so that many are under way; a session that ends soon; dead connections that are noticed soon.
 const ARGUMENTS: [&str; 18] = [
@@ -56,12 +63,10 @@ const ARGUMENTS: [&str; 18] = [
 ];
 
 pub(super) struct World {
-    pub(super) fleet: Fleet,
+    pub(super) load: UnderLoad<Input>,
     pub(super) network: Network,
-    pub(super) kafka: Kafka,
-    pub(super) generator: Generator<Input>,
-    pub(super) witness: Witness,
-    pub(super) client: Client,
+    _witness: Witness,
+    client: Client,
     /// Whether the spare host runs.
     pub(super) spare: bool,
     /// Requests held back, and those of them that a broker answered late.
@@ -102,65 +107,33 @@ impl World {
         (0..SPARE).try_for_each(|host| fleet.start(host))?;
         client.wait_for_topic(&letters(), true).context("waiting for the hosts to create their topics")?;
         let witness = Witness::start(kafka.bootstrap(), ("LINES", PARTITIONS), &letters(), &[], |_| ())?;
-        let generator = Generator::start(kafka.bootstrap(), "IN", Mix::new(seed, PARTITIONS), PACE)?;
-        let mut world = Self { fleet, network, kafka, generator, witness, client, spare: false, late: (0, 0) };
-        world.pass(Duration::from_millis(500))?;
-        world.settle()?;
-        Ok(world)
+        let settled = witness.settled();
+        let window = Window { settled: settled.clone(), in_flight: WINDOW };
+        let generator = Generator::start_closed(kafka.bootstrap(), "IN", Mix::new(seed, PARTITIONS), PACE, window)?;
+        let mut load = UnderLoad { fleet, kafka, generator, settled };
+        load.settle_more(UNDER_A_FAULT)?;
+        Ok(Self { load, network, _witness: witness, client, spare: false, late: (0, 0) })
     }
 
-    /// Lets time pass.
-    pub(super) fn pass(&mut self, time: Duration) -> Result<()> {
-        let end = Instant::now() + time;
-        while let Some(left) = end.checked_duration_since(Instant::now()) {
-            thread::sleep(left.min(LOOK));
-            self.look()?;
-        }
-        Ok(())
+    /// Waits until a request is held back, while all others go on.
+    pub(super) fn wait_for_held(&mut self, held: &Held) -> Result<()> {
+        progress::wait_until("the request that is to be held back", || {
+            self.load.look()?;
+            Ok(held.wait(LOOK).is_ok())
+        })
     }
 
-    /// Waits until all that was sent up to now is settled, and returns how long that took.
-    pub(super) fn settle(&mut self) -> Result<Duration> {
-        let (started, sent) = (Instant::now(), self.generator.sent());
-        while !self.witness.wait_for(sent, LOOK) {
-            self.look()?;
-            if started.elapsed() > RECOVERY {
-                let missing = self.witness.missing(sent);
-                bail!(
-                    "{} of {sent} inputs are not settled after {RECOVERY:?}: {:?} ...",
-                    missing.len(),
-                    &missing[..missing.len().min(5)]
-                );
-            }
-        }
-        Ok(started.elapsed())
-    }
-
-    fn look(&mut self) -> Result<()> {
-        self.fleet.supervise()?;
-        self.kafka.check()?;
-        let twice = self.witness.twice();
-        ensure!(twice.is_empty(), "{}", twice.join("; "));
-        Ok(())
+    /// Waits until the load is such that a fault may begin; returns how many inputs are settled.
+    pub(super) fn begin_under_load(&mut self) -> Result<u64> {
+        self.load.wait_for_in_flight(IN_FLIGHT)?;
+        Ok(self.load.settled.count())
     }
 
     /// Stops the generator, waits until all is settled, ends the hosts well, and gathers what is there. What is not as it
     /// must be beyond that is told.
     pub(super) fn finish(mut self) -> Result<(Evidence, Vec<String>, Fleet)> {
-        self.settle()?;
-        let inputs = self.generator.sent();
-        let sent = self.generator.stop()?;
-        let started = Instant::now();
-        while !self.witness.wait_for(sent.len() as u64, LOOK) {
-            self.fleet.supervise()?;
-            ensure!(started.elapsed() < RECOVERY, "the last of {inputs} inputs are not settled after {RECOVERY:?}");
-        }
-        for host in 0..self.fleet.len() {
-            self.fleet.terminate(host);
-        }
-        for host in 0..self.fleet.len() {
-            self.fleet.wait(host)?;
-        }
+        let sent = self.load.stop()?;
+        self.load.end_hosts()?;
         let mut wrong = open_transactions(&self.client)?;
         wrong.extend(offsets(&self.client)?);
         let evidence = Evidence {
@@ -171,16 +144,15 @@ impl World {
             letters: self.client.read_all(&letters())?,
             changelog: self.client.read_all(&changelog())?,
         };
-        Ok((evidence, wrong, self.fleet))
+        Ok((evidence, wrong, self.load.fleet))
     }
 }
 
-/// Partitions with an open transaction: their last stable offset does not come up to their high watermark, though all
-/// hosts are gone and a transaction ends after 10 s.
+/// Partitions with an open transaction: their last stable offset does not come up to their high watermark. All hosts are gone,
+/// and a transaction ends after 10 s, so none stays open.
 fn open_transactions(client: &Client) -> Result<Vec<String>> {
-    let deadline = Instant::now() + Duration::from_mins(1);
     let topics = ["LINES", "AUDIT", &letters(), &changelog(), &shards(), "__consumer_offsets"];
-    loop {
+    let open = || -> Result<Vec<String>> {
         let mut open = Vec::new();
         for topic in topics {
             let (stable, high) = (client.ends(topic, true)?, client.ends(topic, false)?);
@@ -190,7 +162,13 @@ fn open_transactions(client: &Client) -> Result<Vec<String>> {
                 }
             }
         }
-        if open.is_empty() || Instant::now() > deadline {
+        Ok(open)
+    };
+    // Each that ends is progress.
+    let mut stall = Stall::new(Vec::new());
+    loop {
+        let open = open()?;
+        if open.is_empty() || stall.check(open.clone()).is_err() {
             return Ok(open);
         }
     }

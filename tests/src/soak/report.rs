@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::Options;
 use super::check::{Evidence, check};
 use super::swaps::Swaps;
+use super::world::A_SWAP;
 use crate::fleet::Fleet;
 
 /// What hosts say in their logs.
@@ -27,6 +28,8 @@ pub struct Report {
     /// Each kind of swap: how many, the median of their times, and the longest.
     swaps: Vec<(&'static str, usize, Duration, Duration)>,
     counts: Vec<(&'static str, usize)>,
+    /// Messages settled between the begin of a swap and that of the next: of each swap.
+    settled: Vec<u64>,
     gap: Duration,
     /// What is not wrong, but worth to be known.
     told: Vec<String>,
@@ -42,11 +45,17 @@ impl Report {
             end: Vec::new(),
             swaps: Vec::new(),
             counts: Vec::new(),
+            settled: Vec::new(),
             gap: Duration::ZERO,
             told: Vec::new(),
             wrong: Vec::new(),
             took: Duration::ZERO,
         }
+    }
+
+    /// So many messages were settled from the begin of a swap to that of the next.
+    pub(super) fn swap(&mut self, settled: u64) {
+        self.settled.push(settled);
     }
 
     pub(super) fn judge(&mut self, evidence: &Evidence, swaps: &Swaps, fleet: &Fleet, wrong: Vec<String>) {
@@ -84,6 +93,12 @@ impl Report {
             self.wrong.push(format!("{} commands were given up", swaps.given_up.len()));
         }
         self.wrong.extend(wrong);
+        let toys = self.settled.iter().filter(|settled| **settled < A_SWAP).count();
+        if toys > 0 || self.settled.len() != self.options.swaps {
+            let swaps = self.settled.len();
+            self.wrong
+                .push(format!("too little load: {toys} of {swaps} swaps saw less than {A_SWAP} messages settled"));
+        }
     }
 
     /// Whether nothing is wrong.
@@ -115,7 +130,7 @@ impl fmt::Display for Report {
         let what = if *fresh { "each deployment a new artifact" } else { "two releases back and forth" };
         writeln!(
             f,
-            "Swaps: {swaps} from seed {seed}, {what}, {rate} messages a second, in {} min {} s",
+            "Swaps: {swaps} from seed {seed}, {what}, at most {rate} messages a second, in {} min {} s",
             took / 60,
             took % 60
         )?;
@@ -128,6 +143,8 @@ impl fmt::Display for Report {
         for (what, count) in &self.counts {
             writeln!(f, "{what:<48} {count:>9}")?;
         }
+        let least = self.settled.iter().min().copied().unwrap_or_default();
+        writeln!(f, "{:<48} {least:>9}", "messages settled during each swap, at least")?;
         writeln!(f, "{:<48} {:>6.1} s", "longest time without an output of a tenant", self.gap.as_secs_f64())?;
         writeln!(
             f,

@@ -1,7 +1,9 @@
 //! The commands that change which release tenants run, one after the other, at random from a seed.
 
 use std::collections::BTreeMap;
-use std::process::{Child, Command, Stdio};
+use std::fmt;
+use std::fs::File;
+use std::io::{Read as _, Seek as _};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -12,7 +14,8 @@ use switchboard_core::registry::RegistryState;
 
 use super::artifacts::Artifacts;
 use super::load;
-use crate::host::binary;
+use crate::host::switchboard;
+use crate::process::Process;
 
 /// Tenants of one pin.
 const PINNED: usize = 3;
@@ -79,7 +82,7 @@ pub struct Swaps {
 
 /// What a command refuses to do for good reasons, after another one was given up or undone.
 const REFUSALS: [&str; 5] =
-    ["nothing was changed", "there is no route", "there is no change", "is not there any more", "cannot try it"];
+    ["nothing was changed", "there is no route", "there is no change", "has been removed", "cannot try it"];
 /// What a command says when brokers do not answer in time.
 const GIVEN_UP: [&str; 4] = ["do not answer", "was not read to its end", "nothing was changed within", "is not known"];
 
@@ -93,13 +96,33 @@ pub enum End {
     Failed,
 }
 
-/// A command that runs.
+/// A command that runs. Dropping it kills it.
 #[derive(Debug)]
 pub struct Running {
     kind: Kind,
     line: String,
-    child: Child,
+    process: Process,
+    output: File,
+    log: File,
     started: Instant,
+    took: Option<Duration>,
+}
+
+impl Running {
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        let ended = self.process.ended()?.is_some();
+        if ended && self.took.is_none() {
+            self.took = Some(self.started.elapsed());
+        }
+        Ok(ended)
+    }
+}
+
+impl fmt::Display for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "switchboard {}", self.line)
+    }
 }
 
 impl Swaps {
@@ -129,32 +152,32 @@ impl Swaps {
     pub fn begin_with(&mut self, kind: Kind) -> Result<Running> {
         let arguments = self.arguments(kind)?;
         let line = arguments.join(" ");
-        let child = Command::new(binary()?)
+        let (output, log) = (tempfile::tempfile()?, tempfile::tempfile()?);
+        let mut command = switchboard()?;
+        command
             .args(&arguments)
             .args(["--json", "--app", &self.app, "--tenant-header", "TENANT=text"])
             .env("BOOTSTRAP_SERVERS", &self.bootstrap)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        Ok(Running { kind, line, child, started: Instant::now() })
+            .stdout(output.try_clone()?)
+            .stderr(log.try_clone()?);
+        let (started, process) = (Instant::now(), Process::start(&mut command)?);
+        Ok(Running { kind, line, process, output, log, started, took: None })
     }
 
-    /// Waits for its end.
+    /// Takes in how a command has ended.
     pub fn end(&mut self, running: Running) -> Result<End> {
-        let Running { kind, line, child, started } = running;
-        let output = child.wait_with_output()?;
-        self.times.entry(kind).or_default().push(started.elapsed());
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        let why = String::from_utf8_lossy(&output.stderr).into_owned();
+        let Running { kind, line, mut process, mut output, mut log, took, .. } = running;
+        let status = process.ended()?.with_context(|| format!("switchboard {line} still runs"))?;
+        self.times.entry(kind).or_default().extend(took);
+        let (said, why) = (read(&mut output)?, read(&mut log)?);
         let says = |texts: &[&str]| texts.iter().any(|text| why.contains(text));
-        if !output.status.success() {
+        if !status.success() {
             if says(&GIVEN_UP) || said.contains("\"time-out\"") {
                 self.given_up.push(format!("{line}: {}", why.lines().next_back().unwrap_or(&said)));
             } else if says(&REFUSALS) {
                 self.refused += 1;
             } else {
-                bail!("switchboard {line} ended with {}: {said} {why}", output.status);
+                bail!("switchboard {line} ended with {status}: {said} {why}");
             }
             return Ok(End::Failed);
         }
@@ -292,6 +315,13 @@ impl Swaps {
         let percent = now.filter(|now| *now < 90.0).unwrap_or(0.0) + f64::from(self.random.u32(500..1000)) / 100.0;
         vec!["--percent".to_owned(), format!("{percent:.2}")]
     }
+}
+
+fn read(file: &mut File) -> Result<String> {
+    let mut bytes = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn flags(scopes: &[String]) -> Vec<String> {

@@ -1,10 +1,9 @@
 //! All that swaps are made in: a broker, hosts, inputs, a reader, and who types the commands.
 
 use std::collections::BTreeMap;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
 use fastrand::Rng;
 use switchboard_core::routing::LastRun;
 
@@ -16,8 +15,10 @@ use super::swaps::{End, Kind, Running, Swaps};
 use super::watch::{Topics, Watch};
 use crate::client::Client;
 use crate::fleet::{Fleet, Setup};
-use crate::generator::{Generator, Pace};
+use crate::generator::{Generator, Pace, Window};
 use crate::kafka::{self, Kafka};
+use crate::progress;
+use crate::under_load::UnderLoad;
 
 pub(super) const APP: &str = "soak";
 /// Two have a stable name, so that a restart goes on at once; the third comes and goes, and has none.
@@ -27,20 +28,18 @@ pub(super) const STAYING: usize = 0;
 /// Is killed now and then.
 const KILLED: usize = 1;
 const GUEST: usize = 2;
-/// How long everything may take to be settled.
-const PATIENCE: Duration = Duration::from_mins(2);
-/// Between two looks at whether all hosts live.
-const LOOK: Duration = Duration::from_millis(50);
-/// Bursts of inputs.
+/// Bursts of inputs, each second at most.
 const BURSTS: usize = 100;
+/// At least this many inputs are settled between the begin of a swap and that of the next.
+pub(super) const A_SWAP: u64 = 2 * load::TENANTS as u64;
 const ARGUMENTS: [&str; 6] = ["--tenant-header", "TENANT=text", "--shards", "8", "--session-timeout-ms", "6000"];
 
 pub(super) struct World {
     random: Rng,
-    fleet: Fleet,
-    kafka: Kafka,
+    load: UnderLoad<Input>,
+    /// The most inputs a second.
+    rate: u64,
     client: Client,
-    generator: Generator<Input>,
     watch: Watch,
     swaps: Swaps,
     awaited: Vec<Awaited>,
@@ -85,13 +84,16 @@ impl World {
         let watch = Watch::start(kafka.bootstrap(), &topics)?;
         let every = Duration::from_secs(1) / u32::try_from(BURSTS)?;
         let pace = Pace { burst: options.rate / BURSTS, every };
-        let generator = Generator::start(kafka.bootstrap(), "IN", load::inputs(), pace)?;
+        let settled = watch.witness.settled();
+        let rate = options.rate as u64;
+        // What comes in half a second at that rate.
+        let window = Window { settled: settled.clone(), in_flight: rate / 2 };
+        let generator = Generator::start_closed(kafka.bootstrap(), "IN", load::inputs(), pace, window)?;
         let swaps = Swaps::new(APP, kafka.bootstrap(), artifacts, options.seed, options.fresh);
         let random = Rng::with_seed(!options.seed);
-        let mut world = Self { random, fleet, kafka, client, generator, watch, swaps, awaited: Vec::new() };
-        world.pass(Duration::from_secs(1))?;
-        world.settle()?;
-        Ok(world)
+        let mut load = UnderLoad { fleet, kafka, generator, settled };
+        load.settle_more(rate)?;
+        Ok(Self { random, load, rate, client, watch, swaps, awaited: Vec::new() })
     }
 
     /// One command.
@@ -104,7 +106,7 @@ impl World {
     pub(super) fn last_swap(&mut self) -> Result<()> {
         let running = self.swaps.begin_with(Kind::DeployAndWait)?;
         self.finish_swap(running)?;
-        self.pass(Duration::from_secs(1))?;
+        self.load.settle_more(self.rate)?;
         self.settle().map(drop)
     }
 
@@ -112,93 +114,73 @@ impl World {
     pub(super) fn swap_in_spite_of_a_kill(&mut self) -> Result<()> {
         let running = self.swaps.begin()?;
         self.pass_up_to(300)?;
-        self.fleet.kill(KILLED)?;
+        self.load.fleet.kill(KILLED)?;
         self.pass_up_to(300)?;
-        self.fleet.start(KILLED)?;
+        self.load.fleet.start(KILLED)?;
         self.finish_swap(running)
     }
 
-    fn finish_swap(&mut self, running: Running) -> Result<()> {
+    fn finish_swap(&mut self, mut running: Running) -> Result<()> {
+        progress::wait_until(&format!("the end of {running}"), || {
+            self.load.look()?;
+            running.has_ended()
+        })?;
         match self.swaps.end(running)? {
             End::Done => {}
-            End::Awaited(change) => self.awaited.push(Awaited { id: self.generator.sent(), change }),
+            End::Awaited(change) => self.awaited.push(Awaited { id: self.load.generator.sent(), change }),
             End::Failed => {
                 self.settle()?;
                 self.swaps.learn(&self.watch.seen().versions.control)?;
             }
         }
-        self.look()
+        self.load.look()
     }
 
     /// A further host starts.
     pub(super) fn join(&mut self) -> Result<()> {
-        self.fleet.start(GUEST)
+        self.load.fleet.start(GUEST)
     }
 
-    /// It ends.
+    /// It ends, once it has taken part.
     pub(super) fn leave(&mut self) -> Result<()> {
-        self.fleet.terminate(GUEST);
-        self.fleet.wait(GUEST)
+        self.load.wait_for_hosts()?;
+        self.load.fleet.terminate(GUEST);
+        self.load.fleet.wait(GUEST)
     }
 
     /// Resident memory of the two hosts that always run, in bytes.
     pub(super) fn memory(&self) -> Result<Vec<u64>> {
-        [STAYING, KILLED].iter().map(|host| self.fleet.memory(*host)).collect()
+        [STAYING, KILLED].iter().map(|host| self.load.fleet.memory(*host)).collect()
     }
 
-    /// Lets a time pass that the seed has, in milliseconds.
-    pub(super) fn pass_up_to(&mut self, most: u64) -> Result<()> {
+    /// Lets a time pass that the seed has, in milliseconds: for how long a fault lasts.
+    fn pass_up_to(&mut self, most: u64) -> Result<()> {
         let time = Duration::from_millis(self.random.u64(0..most));
-        self.pass(time)
+        self.load.pass(time)
     }
 
-    /// Lets time pass.
-    pub(super) fn pass(&mut self, time: Duration) -> Result<()> {
-        let end = Instant::now() + time;
-        while let Some(left) = end.checked_duration_since(Instant::now()) {
-            thread::sleep(left.min(LOOK));
-            self.look()?;
-        }
-        Ok(())
+    /// Inputs that are settled so far.
+    pub(super) fn settled(&self) -> u64 {
+        self.load.settled.count()
+    }
+
+    /// Waits until further inputs are settled: as many as the seed has, and [`A_SWAP`] at least since `begin` were settled.
+    pub(super) fn rest(&mut self, begin: u64) -> Result<()> {
+        let drawn = self.random.u64(0..self.rate / 5);
+        let owed = (begin + A_SWAP).saturating_sub(self.settled());
+        self.load.settle_more(drawn.max(owed))
     }
 
     /// Waits until all that was sent up to now is settled, and returns how long that took.
     pub(super) fn settle(&mut self) -> Result<Duration> {
-        let (started, sent) = (Instant::now(), self.generator.sent());
-        while !self.watch.witness.wait_for(sent, LOOK) {
-            self.look()?;
-            if started.elapsed() > PATIENCE {
-                let missing = self.watch.witness.missing(sent);
-                let (count, few) = (missing.len(), &missing[..missing.len().min(5)]);
-                bail!("{count} of {sent} inputs are not settled after {PATIENCE:?}: {few:?} ...");
-            }
-        }
-        Ok(started.elapsed())
-    }
-
-    fn look(&mut self) -> Result<()> {
-        self.fleet.supervise()?;
-        self.kafka.check()?;
-        let twice = self.watch.witness.twice();
-        ensure!(twice.is_empty(), "{}", twice.join("; "));
-        Ok(())
+        self.load.settle()
     }
 
     /// Stops the generator, waits until all is settled, ends the hosts, and gathers what is there. Told is what is not as it
     /// must be beyond that.
     pub(super) fn finish(mut self) -> Result<(Evidence, Swaps, Fleet, Vec<String>)> {
-        let sent = self.generator.stop()?.len() as u64;
-        let started = Instant::now();
-        while !self.watch.witness.wait_for(sent, LOOK) {
-            self.fleet.supervise()?;
-            ensure!(started.elapsed() < PATIENCE, "the last of {sent} inputs are not settled after {PATIENCE:?}");
-        }
-        for host in [STAYING, KILLED, GUEST] {
-            self.fleet.terminate(host);
-        }
-        for host in [STAYING, KILLED, GUEST] {
-            self.fleet.wait(host)?;
-        }
+        let sent = self.load.stop()?.len() as u64;
+        self.load.end_hosts()?;
         let ran = ran(&self.client)?;
         let mut seen = self.watch.seen();
         let wrong = std::mem::take(&mut seen.wrong);
@@ -212,7 +194,7 @@ impl World {
             ran,
         };
         drop(seen);
-        Ok((evidence, self.swaps, self.fleet, wrong))
+        Ok((evidence, self.swaps, self.load.fleet, wrong))
     }
 }
 

@@ -1,12 +1,13 @@
 //! Members come, go and take over: nobody waits for a dead one longer than need be, and nothing is lost on the way.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use switchboard_tests::app::{App, LONG, answers};
 use switchboard_tests::client::Record;
 use switchboard_tests::host::Host;
+use switchboard_tests::progress;
 
 const PARTITIONS: i32 = 4;
 
@@ -49,26 +50,21 @@ fn several_workers_share_the_tenants() -> Result<()> {
 #[test]
 fn a_member_that_is_stopped_leaves_at_once_idle_or_busy() -> Result<()> {
     let app = App::hostile("leave", &["IN"], PARTITIONS)?.topic_with("OUT", &[])?;
-    let worker = ["--workers", "1", "--batch-records", "20"];
+    // The session is longer than any wait of this test: nothing goes on here because a session has ended.
+    let worker = ["--workers", "1", "--batch-records", "20", "--session-timeout-ms", "1200000"];
     let mut idle = app.run("idle", &worker)?;
     let mut busy = app.run("busy", &worker)?;
     wait_for_partitions(&busy)?;
 
-    // Well under the session time-out of 10 s.
-    let soon = Duration::from_secs(6);
-    let stopped = Instant::now();
     assert_eq!(idle.terminate(LONG)?.code(), Some(0));
     app.client.produce(&counts(&app, 20, 1))?;
     app.wait_for("OUT", 20)?;
-    assert!(stopped.elapsed() < soon, "the idle one's partitions were back after {:?}", stopped.elapsed());
 
     let mut last = app.run("last", &worker)?;
     wait_for_partitions(&last)?;
     app.client.produce(&counts(&app, 20, 499))?;
     app.wait_for("OUT", 200)?;
-    let stopped = Instant::now();
     assert_eq!(busy.terminate(LONG)?.code(), Some(0));
-    assert!(stopped.elapsed() < soon, "the busy one took {:?}", stopped.elapsed());
     app.wait_for("OUT", 20 * 500)?;
     assert!(last.terminate(LONG)?.success());
     assert_counted(&app.client.read_all(app.topic("OUT"))?, 20, 500);
@@ -84,7 +80,7 @@ fn of_two_hosts_with_one_instance_id_the_older_ends_and_says_why() -> Result<()>
     let mut newer = app.run("newer", &["--instance", "same"])?;
     app.client.produce(&counts(&app, 10, 10))?;
 
-    let (status, log) = older.end(Duration::from_secs(30))?;
+    let (status, log) = older.end(LONG)?;
     assert_eq!(status.code(), Some(1));
     let last = log.last().map_or("", String::as_str);
     assert!(last.starts_with("switchboard: another process") && last.contains("--instance"), "{last}");
@@ -100,12 +96,11 @@ fn a_new_application_may_start_at_the_end() -> Result<()> {
     app.client.produce(&["echo early", "echo early"].map(|word| app.word("a", word)))?;
     let _host = app.run("latest", &["--start-from", "latest"])?;
     let mut reader = app.client.reader(&[app.topic("OUT")])?;
-    let deadline = Instant::now() + LONG;
-    // Nobody tells when it has found the end: until then what is sent is early too.
-    while reader.until("an output", Duration::from_millis(500), |outputs| !outputs.is_empty()).is_err() {
-        assert!(Instant::now() < deadline, "nothing is processed");
+    // No log says when it has found the end: until then what is sent is early too.
+    progress::wait_until("an output", || {
         app.client.produce(&[app.word("a", "echo late")])?;
-    }
+        Ok(reader.until("an output", Duration::from_millis(500), |outputs| !outputs.is_empty()).is_ok())
+    })?;
     let outputs = app.client.read_all(app.topic("OUT"))?;
     assert!(answers(&outputs, "a").iter().all(|answer| *answer == "late"), "{outputs:?}");
     Ok(())

@@ -14,8 +14,7 @@ use switchboard_tests::client::{Client, Record, unique};
 use switchboard_tests::host::Host;
 use switchboard_tests::kafka::Kafka;
 use switchboard_tests::process::leashed;
-
-const LONG: Duration = Duration::from_mins(1);
+use switchboard_tests::progress::NO_PROGRESS_LIMIT as LONG;
 
 fn record(topic: &str, value: &str) -> Record {
     Record { topic: topic.to_owned(), value: Some(value.into()), ..Record::default() }

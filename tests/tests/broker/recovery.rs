@@ -1,11 +1,10 @@
 //! Hosts that die and are started again, by both protocols: who takes up their partitions, and when.
 
-use std::time::{Duration, Instant};
-
 use anyhow::{Result, ensure};
 use switchboard_tests::app::{App, LONG, answers};
 use switchboard_tests::client::Record;
 use switchboard_tests::host::Host;
+use switchboard_tests::progress;
 
 const PARTITIONS: i32 = 4;
 const TENANTS: usize = 20;
@@ -60,8 +59,8 @@ impl<'a> Sent<'a> {
 #[test]
 fn a_killed_host_with_an_instance_id_goes_on_as_soon_as_it_is_started_again() -> Result<()> {
     let app = App::hostile("static", &["IN"], PARTITIONS)?.topic_with("OUT", &[])?;
-    let session = Duration::from_mins(5);
-    let flags = ["--instance", "only", "--batch-time-ms", "5000", "--session-timeout-ms", "300000"];
+    // The session is longer than any wait of this test: nothing goes on here because a session has ended.
+    let flags = ["--instance", "only", "--batch-time-ms", "5000", "--session-timeout-ms", "1200000"];
     let mut sent = Sent::nothing(&app);
     let transactions = app.client.transactions(app.topic("OUT"))?;
     let mut host = app.run("host-0", &flags)?;
@@ -71,18 +70,12 @@ fn a_killed_host_with_an_instance_id_goes_on_as_soon_as_it_is_started_again() ->
         sent.count(5)?;
         // The outputs of the counts are written, and those of the slow messages behind them are still to come.
         sent.burn()?;
-        let deadline = Instant::now() + LONG;
-        while !transactions.is_open()? {
-            ensure!(Instant::now() < deadline, "no transaction is open");
-        }
+        progress::wait_until("an open transaction", || transactions.is_open())?;
         host.kill()?;
         ensure!(transactions.is_open()?, "the transaction was over before the kill");
         sent.count(5)?;
-        let started = Instant::now();
         host = app.start(&format!("host-{kill}"), &flags)?;
         sent.check()?;
-        let took = started.elapsed();
-        ensure!(took < session / 4, "it took {took:?}, about as long as the session time-out");
     }
     assert!(host.terminate(LONG)?.success());
     Ok(())

@@ -5,14 +5,15 @@ mod rollout;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use switchboard_tests::app::{Answer, App, Asked, LONG};
+use switchboard_core::registry::CHUNK_BYTES;
+use switchboard_tests::app::{Answer, App, Asked};
 use switchboard_tests::client::Record;
 use switchboard_tests::host::{hostile, ledger};
+use switchboard_tests::progress::Stall;
 use tempfile::TempDir;
 
 /// Artifacts to deploy.
@@ -128,10 +129,10 @@ fn releases_are_deployed_shown_routed_rolled_back_and_pruned() -> Result<()> {
         (&json!(["percentage"]), &json!(1), &Value::Null)
     );
     let entries = history(&app)?;
-    let what: Vec<_> = entries.iter().map(|entry| entry["what"].as_str().unwrap_or_default()).collect();
+    let what: Vec<_> = entries.iter().map(|entry| entry["kind"].as_str().unwrap_or_default()).collect();
     assert_eq!(what, ["deploy"; 3]);
     assert_eq!(entries[0]["note"], "the first");
-    assert!(entries.iter().all(|entry| entry["by"]["user"].is_string() && entry["timestamp"].as_i64() > Some(0)));
+    assert!(entries.iter().all(|entry| entry["actor"]["user"].is_string() && entry["timestamp"].as_i64() > Some(0)));
 
     // A release by the first digits of its digest; more than one has its name.
     let ambiguous = app.ask(&["route", "set", "ledger@0.1.0"], &["--tenant", "b"])?;
@@ -141,7 +142,7 @@ fn releases_are_deployed_shown_routed_rolled_back_and_pruned() -> Result<()> {
     assert_eq!(routes(&app)?, named(&[("default", &first), ("tenant/ab", &second), ("tenant/b", &first)]));
     let back = app.ask(&["rollback"], &["--json", "--note", "no"])?.json()?;
     assert_eq!(
-        (&back["what"], &back["routes"][0]["route"], &back["note"]),
+        (&back["kind"], &back["routes"][0]["route"], &back["note"]),
         (&json!("rollback"), &json!("percentage"), &json!("no"))
     );
     app.ask(&["rollback"], &["--tenant", "b", "--json"])?.json()?;
@@ -155,7 +156,7 @@ fn releases_are_deployed_shown_routed_rolled_back_and_pruned() -> Result<()> {
     let would = app.ask(&["release", "prune"], &["--keep", "0", "--dry-run", "--json"])?.json()?;
     assert_eq!(would, json!({ "removed": [fourth], "dry-run": true, "change": null }));
     let pruned = app.ask(&["release", "prune"], &["--keep", "0", "--json"])?.json()?;
-    assert_eq!((&pruned["removed"], &pruned["change"]["what"]), (&json!([fourth]), &json!("prune")));
+    assert_eq!((&pruned["removed"], &pruned["change"]["kind"]), (&json!([fourth]), &json!("prune")));
     let gone = app.ask(&["route", "set", &fourth[..8]], &[])?;
     assert!(gone.refusal()?.contains("no release is"), "{gone:?}");
     assert!(artifact(&app.client.read_all(&control(&app))?, &fourth).is_empty());
@@ -198,21 +199,24 @@ fn deployments_at_once_are_ordered_and_none_is_torn() -> Result<()> {
     Ok(())
 }
 
-/// Begins deployments of a large artifact until one is stopped (SIGSTOP) in the middle of its transaction.
+/// Begins deployments of a large artifact until one is stopped (SIGSTOP) in the middle of its transaction: before the brokers
+/// had all chunks, so that its commit cannot be under way.
 fn stopped(app: &App, shelf: &Shelf) -> Result<(Asked, usize)> {
     let transactions = app.client.transactions(&control(app))?;
+    let size = 15_000_000;
+    let chunks = i64::try_from(size / CHUNK_BYTES)?;
     for tried in 0..20_u8 {
-        let large = shelf.ledger(10 + tried, 15_000_000)?;
+        let large = shelf.ledger(10 + tried, size)?;
         let mut deployment = app.begin(&["deploy", &text(&large)], &["--json"])?;
-        let deadline = Instant::now() + LONG;
+        let mut stall = Stall::new(0);
         while deployment.process.ended()?.is_none() {
-            ensure!(Instant::now() < deadline, "it neither ends nor writes");
-            if transactions.is_open()? {
+            let open = transactions.open_records()?;
+            stall.check(open).context("it neither ends nor writes")?;
+            if open > 0 {
                 deployment.process.signal(Signal::STOP);
-                // Its commit may have been under way.
-                let settled = Instant::now() + Duration::from_millis(200);
-                while Instant::now() < settled && transactions.is_open()? {}
-                if transactions.is_open()? {
+                // In this order: none of its chunks that came in between is missed.
+                let written = transactions.open_records()?;
+                if (1..chunks).contains(&written) {
                     return Ok((deployment, usize::from(tried)));
                 }
                 deployment.process.signal(Signal::CONT);

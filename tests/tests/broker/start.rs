@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use switchboard_tests::app::{App, LONG, answers};
@@ -176,9 +176,11 @@ fn a_broker_that_is_not_there_is_waited_for() -> Result<()> {
     let started = Instant::now();
     let mut impatient = start(&arguments)?;
     impatient.wait_for("a complaint", LONG, |line| line.contains("WARN") && line.contains(&address))?;
-    let stopping = Instant::now();
+    let before = complaints(&impatient);
     assert!(impatient.terminate(LONG)?.success());
-    assert!(stopping.elapsed() < Duration::from_secs(5), "SIGTERM took {:?}", stopping.elapsed());
+    // It complains every few seconds as long as it waits; one may have been under way.
+    let after = complaints(&impatient) - before;
+    assert!(after <= 1, "it waited on after SIGTERM: {:#?}", impatient.log());
 
     let mut patient = start(&arguments)?;
     patient.wait_for("a complaint", LONG, |line| line.contains("WARN") && line.contains(&address))?;
@@ -196,7 +198,7 @@ fn a_broker_that_is_not_there_is_waited_for() -> Result<()> {
     record.topic = "IN".to_owned();
     client.produce(&[record.clone(), record.clone()])?;
     let mut reader = client.reader(&["OUT"])?;
-    let outputs = reader.until("both outputs", Duration::from_secs(20), |outputs| outputs.len() == 2)?;
+    let outputs = reader.until("both outputs", LONG, |outputs| outputs.len() == 2)?;
     assert_eq!(answers(outputs, "a"), ["1", "2"]);
 
     let (before, gone) = (complaints(&patient), Instant::now());

@@ -1,14 +1,13 @@
 //! One application on a single broker, which hosts reach through a proxy.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::process::Command;
 
 use anyhow::Result;
 use switchboard_tests::app::LONG;
 use switchboard_tests::client::{Client, Record};
 use switchboard_tests::host::{Host, ledger};
 use switchboard_tests::kafka::{Kafka, Options, free_port};
-use switchboard_tests::process::leashed;
 use switchboard_tests::proxy::Network;
 
 /// A single broker, with a proxy between it and the hosts.
@@ -53,8 +52,7 @@ impl Stage {
     }
 
     /// Starts a host with one worker, so that one producer makes all transactions, and a session that ends after 3 s.
-    pub(crate) fn start(instance: &str, binary: &Path, broker: impl AsRef<OsStr>) -> Result<Host> {
-        let mut command = leashed(binary, None);
+    pub(crate) fn start(instance: &str, mut command: Command, broker: impl AsRef<OsStr>) -> Result<Host> {
         command
             .args(["run", "--app", "late", "--instance", instance, "--workers", "1", "--shards", "1"])
             .args(["--tenant-header", "TENANT=text", "--plugin"])

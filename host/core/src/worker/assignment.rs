@@ -1,9 +1,13 @@
-//! Which partitions are ours, and whether their tenants' state is there.
+//! Which partitions are ours, and how a shard is taken over.
 //!
-//! A shard is taken over in this order, and no other is safe: its stable committed offset (waits for a predecessor's
-//! open transaction), then the changelog's high watermark seen after that, then the last stable offset must have come
-//! up to it (the group's commit marker may be written before the changelog's), then the changelog is read to its
-//! stable end; then records are processed. Meanwhile other shards go on.
+//! A shard is taken over in these steps, while other shards go on. No other order is safe:
+//!
+//! 1. Read the stable committed offset. It waits for a predecessor's open transaction.
+//! 2. Read the changelog's high watermark.
+//! 3. Wait until the changelog's last stable offset has reached it. The group's commit marker may be written before the
+//!    changelog's, so the stable offset of step 1 does not imply this.
+//! 4. Read the changelog up to its last stable offset.
+//! 5. Process records.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -11,45 +15,51 @@ use std::time::Duration;
 
 use super::broker::{Broker, Cause, NotNow, Partition, Restored, Start};
 use super::config::{StartFrom, WorkerConfig};
+use super::transaction::Receipt;
 use crate::record::{Offset, ShardId};
 use crate::state::Shard;
 
-/// The pause before a question is asked again that could not be answered: each may hold up the worker's other work.
+/// The pause before a broker is asked again that gave no answer. Each question may hold up the worker's other work.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
-/// Restored records between two looks at the rest of the worker's duties.
+/// The most records that are restored before the worker does something else.
 const RESTORE_BURST: usize = 5000;
 
+/// Where a shard stands. It leaves `Waiting` for `Ready`, and otherwise goes through these in order.
 #[derive(Debug, PartialEq, Eq)]
 enum Phase {
-    /// The changelog's end is to be asked for.
+    /// The changelog's high watermark is not known yet.
     Assigned,
-    /// The changelog is to be read as soon as it is stable up to here.
-    Unstable {
-        end: Offset,
-    },
+    /// The changelog is read as soon as its last stable offset reaches `end`.
+    Unstable { end: Offset },
+    /// The changelog is being read.
     Restoring,
+    /// Its records are processed.
     Ready,
-    /// Its next record's tenant cannot go on.
+    /// The tenant of its next record has to wait for another routing.
     Waiting,
 }
 
 #[derive(Debug)]
 struct Owned {
     phase: Phase,
-    /// Whether the group has an offset for it: without one there must be no state.
+    /// Whether the group has a committed offset for it. Without one there must be no state.
     has_offset: bool,
     state: Shard,
 }
 
 impl Owned {
-    /// Goes on towards reading the changelog; false: an open transaction in it is waited for.
+    fn new(has_offset: bool) -> Self {
+        Self { phase: Phase::Assigned, has_offset, state: Shard::default() }
+    }
+
+    /// Takes the steps up to the reading of the changelog. Returns false while an open transaction holds that up.
     fn start_restore(&mut self, shard: ShardId, broker: &mut impl Broker) -> Result<bool, NotNow> {
         if self.phase == Phase::Assigned {
             self.phase = Phase::Unstable { end: broker.changelog_end(shard)? };
         }
         if let Phase::Unstable { end } = self.phase {
             let stable = broker.changelog_stable_bounds(shard)?;
-            if stable.end < end {
+            if stable.end < end && !mutated!("restore-to-the-stable-end") {
                 return Ok(false);
             }
             broker.start_restore(shard, stable);
@@ -62,30 +72,30 @@ impl Owned {
 /// The partitions of one worker.
 #[derive(Debug, Default)]
 pub(super) struct Assignment {
-    /// Assigned by the group; where to read them from is not known yet.
+    /// Assigned by the group. The offset to read from is not known yet.
     arriving: BTreeSet<Partition>,
-    /// Sources that begin at the log's end: the group has no offset for them yet, and what comes before it has one would be
-    /// passed over by the next owner.
+    /// Source partitions without a committed offset that are read from the log's end. The offset is committed with the next
+    /// transaction. Otherwise the next owner would start at its own log end and skip the records between the two.
     initial_offsets: BTreeMap<Partition, Offset>,
     sources: BTreeSet<Partition>,
     shards: BTreeMap<ShardId, Owned>,
     halted: BTreeMap<Partition, String>,
-    /// What the last attempt to go on is waiting for, to be told once.
+    /// Why the last attempt to go on failed. Each reason is logged once.
     waiting: Option<Cause>,
     /// When the next attempt is due.
     due: Duration,
 }
 
 impl Assignment {
-    /// The group is answered at once, and each partition is read as soon as it is known from where: until the answer
-    /// librdkafka holds back the records of all others too.
+    /// Answers the group at once: until the answer, librdkafka holds back the records of all partitions. Each partition is
+    /// read as soon as its offset is known.
     pub(super) fn assigned(&mut self, partitions: Vec<Partition>, broker: &mut impl Broker) {
         broker.assign(&[]);
         self.arriving.extend(partitions);
         self.due = Duration::ZERO;
     }
 
-    /// Nothing of these partitions is kept.
+    /// Forgets these partitions.
     pub(super) fn dropped(&mut self, partitions: &[Partition], broker: &mut impl Broker) {
         let mut taken = Vec::new();
         for partition in partitions {
@@ -106,7 +116,7 @@ impl Assignment {
         broker.unassign(&taken);
     }
 
-    /// Whether a record of this partition may be taken in.
+    /// Whether records of this partition are taken in.
     pub(super) fn takes(&self, partition: Partition) -> bool {
         match partition {
             Partition::Source { .. } => self.sources.contains(&partition),
@@ -114,7 +124,7 @@ impl Assignment {
         }
     }
 
-    /// A shard's records are not read on before `wake`, and then from this one on.
+    /// Stops reading a shard until `wake`. Reading goes on at this offset.
     pub(super) fn wait(&mut self, shard: ShardId, offset: Offset, broker: &mut impl Broker) {
         let Some(owned) = self.shards.get_mut(&shard).filter(|owned| owned.phase == Phase::Ready) else { return };
         owned.phase = Phase::Waiting;
@@ -122,7 +132,7 @@ impl Assignment {
         broker.seek(Partition::Shard(shard), offset);
     }
 
-    /// Shards that wait are read on.
+    /// Goes on with the shards that wait.
     pub(super) fn wake(&mut self, broker: &mut impl Broker) {
         let mut woken = Vec::new();
         for (shard, owned) in &mut self.shards {
@@ -147,25 +157,39 @@ impl Assignment {
         self.shards.get_mut(&shard).filter(|owned| owned.phase == Phase::Ready).map(|owned| &mut owned.state)
     }
 
-    /// Whether something is under way that wants to be looked at soon.
+    /// What a transaction staged in these shards becomes committed state.
+    pub(super) fn promote(&mut self, shards: &BTreeSet<ShardId>, receipt: &Receipt) {
+        for shard in shards {
+            if let Some(state) = self.ready(*shard) {
+                state.promote(receipt);
+            }
+        }
+    }
+
+    /// Whether no shard has staged changes.
+    pub(super) fn is_settled(&self) -> bool {
+        self.shards.values().all(|owned| owned.state.is_settled())
+    }
+
+    /// Whether partitions are being taken over, so that the worker should look again soon.
     pub(super) fn is_busy(&self) -> bool {
         !self.arriving.is_empty() || self.shards.values().any(|owned| owned.phase == Phase::Restoring)
     }
 
-    /// Where sources begin that have no offset yet: to be committed with the next transaction.
+    /// The first offsets of source partitions without a committed one. The next transaction commits them.
     pub(super) fn initial_offsets(&self) -> &BTreeMap<Partition, Offset> {
         &self.initial_offsets
     }
 
-    /// The transaction that had `initial_offsets` is committed.
-    pub(super) fn begun(&mut self) {
+    /// The transaction with the `initial_offsets` is committed.
+    pub(super) fn initial_offsets_committed(&mut self) {
         self.initial_offsets.clear();
     }
 
-    /// Goes on with taking over what has been assigned, as far as it goes without waiting.
-    pub(super) fn advance(&mut self, rules: &WorkerConfig, broker: &mut impl Broker) {
+    /// Goes on with the take-over of assigned partitions, as far as that is possible without waiting.
+    pub(super) fn advance(&mut self, config: &WorkerConfig, broker: &mut impl Broker) {
         if broker.now() >= self.due {
-            let taken = self.take_arriving(rules, broker);
+            let taken = self.take_arriving(config, broker);
             match taken.and(self.start_restores(broker)) {
                 Ok(()) => self.waiting = None,
                 Err(NotNow(why)) => {
@@ -180,48 +204,62 @@ impl Assignment {
         self.restore(broker);
     }
 
-    fn take_arriving(&mut self, rules: &WorkerConfig, broker: &mut impl Broker) -> Result<(), NotNow> {
+    fn take_arriving(&mut self, config: &WorkerConfig, broker: &mut impl Broker) -> Result<(), NotNow> {
         if self.arriving.is_empty() {
             return Ok(());
         }
         let partitions: Vec<_> = self.arriving.iter().copied().collect();
+        if mutated!("restore-before-stable-offsets") {
+            self.own_shards_early(&partitions);
+        }
         let offsets = broker.stable_offsets(&partitions)?;
         let mut result = Ok(());
         for (partition, committed) in partitions.into_iter().zip(offsets) {
             let bounds = broker.log_bounds(partition)?;
-            if let Some(why) = self.take(partition, committed, bounds, rules, broker) {
+            if let Some(why) = self.take(partition, committed, bounds, config, broker) {
                 result = Err(NotNow(why.into()));
             }
         }
         result
     }
 
-    /// Starts to read a partition; otherwise why it has to wait.
+    /// Restores shards before their stable offsets are known: a mistake that only a mutation makes.
+    fn own_shards_early(&mut self, partitions: &[Partition]) {
+        for partition in partitions {
+            if let Partition::Shard(shard) = partition {
+                self.shards.entry(*shard).or_insert_with(|| Owned::new(true));
+            }
+        }
+    }
+
+    /// Starts to read a partition. Returns why it has to wait, if it has to.
     fn take(
         &mut self,
         partition: Partition,
         committed: Option<Offset>,
         bounds: Range<Offset>,
-        rules: &WorkerConfig,
+        config: &WorkerConfig,
         broker: &mut impl Broker,
     ) -> Option<String> {
         let is_shard = matches!(partition, Partition::Shard(_));
         let (offset, problem) = match committed {
             Some(offset) if offset < bounds.start => (bounds.end, Some(below_log_start(offset, bounds.start))),
-            // A new leader may not know the end yet; a topic that was made anew never will.
+            // A new leader may not know the end yet. For a topic that was deleted and created again, this never ends.
             Some(offset) if offset > bounds.end => return Some(beyond_log_end(partition, offset, bounds.end)),
             Some(offset) => (offset, None),
-            // Only what is committed is ever deleted from it.
+            // Only records with committed offsets are ever deleted from it.
             None if is_shard && bounds.start > Offset::ZERO => {
                 (bounds.end, Some(lost_offset("processed records were deleted from it")))
             }
-            None if is_shard || rules.start_from == StartFrom::Earliest => (bounds.start, None),
+            None if is_shard || config.start_from == StartFrom::Earliest => (bounds.start, None),
             None => {
                 self.initial_offsets.insert(partition, bounds.end);
                 (bounds.end, None)
             }
         };
-        broker.assign(&[Start { partition, offset, paused: is_shard || problem.is_some() }]);
+        let restored_early = mutated!("restore-before-stable-offsets") && self.takes(partition);
+        let paused = problem.is_some() || is_shard && !restored_early;
+        broker.assign(&[Start { partition, offset, paused }]);
         self.arriving.remove(&partition);
         match (partition, problem) {
             (_, Some(problem)) => self.halt(partition, problem),
@@ -229,8 +267,11 @@ impl Assignment {
                 self.sources.insert(partition);
             }
             (Partition::Shard(shard), None) => {
-                let has_offset = committed.is_some();
-                self.shards.insert(shard, Owned { phase: Phase::Assigned, has_offset, state: Shard::default() });
+                let owned = Owned::new(committed.is_some());
+                if !mutated!("restore-before-stable-offsets") {
+                    let before = self.shards.insert(shard, owned);
+                    debug_assert!(before.is_none(), "shard {shard} is taken over while it is in the phase {before:?}");
+                }
             }
         }
         None
@@ -245,7 +286,8 @@ impl Assignment {
         self.halted.insert(partition, problem);
     }
 
-    /// Goes past a shard that waits, but not past a question without an answer: each may take its time.
+    /// Tries all shards. It goes on after one that waits, but not after a question without an answer: each such question may
+    /// take long.
     fn start_restores(&mut self, broker: &mut impl Broker) -> Result<(), NotNow> {
         let mut result = Ok(());
         for (shard, owned) in &mut self.shards {
@@ -266,7 +308,7 @@ impl Assignment {
                 Restored::Record { shard, key, value } => {
                     let Some(owned) = self.shards.get_mut(&shard) else { continue };
                     if let Err(error) = owned.state.restore(&key, value) {
-                        tracing::warn!(shard = shard.get(), "left out of the restored state: {error}");
+                        tracing::warn!(shard = shard.get(), "a changelog record is ignored: {error}");
                     }
                 }
                 Restored::End { shard } => self.restored(shard, broker),
@@ -291,20 +333,20 @@ impl Assignment {
 fn lost_offset(traces: &str) -> String {
     format!(
         "the group has no offset for it, but {traces}: its committed offsets expired or were deleted. Set the group's offset \
-         of this partition to where processing shall go on, and restart"
+         of this partition to the first record to process, and restart"
     )
 }
 
 fn below_log_start(offset: Offset, start: Offset) -> String {
     format!(
         "the group's committed offset {offset} is below the log's start {start}: records were deleted before they were \
-         processed. Set the group's offset of this partition to where processing shall go on, and restart"
+         processed. Set the group's offset of this partition to the first record to process, and restart"
     )
 }
 
 fn beyond_log_end(partition: Partition, offset: Offset, end: Offset) -> String {
     format!(
         "the group's committed offset {offset} of {partition:?} is beyond the log's end {end}. If the topic was deleted and \
-         made anew, set the group's offset of this partition to where processing shall go on"
+         created again, set the group's offset of this partition to the first record to process"
     )
 }

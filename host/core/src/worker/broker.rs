@@ -1,7 +1,8 @@
 //! Kafka, as the worker needs it.
 //!
-//! Calls return soon: what has to wait for a broker says `NotNow` or `Fault::Retriable`, and the worker asks again.
-//! No implementation retries, seeks or commits by itself, so that every order of events is the worker's own.
+//! Calls return soon. A call that would have to wait for a broker returns `NotNow` or `Fault::Retriable`, and the worker
+//! repeats it. No implementation retries, seeks or commits by itself, so the worker alone decides what happens in which
+//! order.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,96 +13,121 @@ use crate::record::{Offset, PartitionIndex, Record, ShardId};
 /// A partition that a worker consumes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Partition {
-    /// Of a source topic, by its alias's place in `Broker::subscribe`.
-    Source { topic: usize, index: PartitionIndex },
-    /// Of the repartition topic.
+    /// A partition of a source topic.
+    Source {
+        /// The index of the topic's alias in the list that `Broker::subscribe` was given.
+        topic: usize,
+        /// The partition of the topic.
+        index: PartitionIndex,
+    },
+    /// A partition of the repartition topic.
     Shard(ShardId),
 }
 
 /// Where a record is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Destination<'a> {
-    /// A topic's alias; the partition follows from the key.
+    /// The topic of this alias. The partition follows from the key.
     Output(&'a str),
+    /// This partition of the repartition topic.
     Shard(ShardId),
+    /// This partition of the changelog.
     Changelog(ShardId),
+    /// The dead-letter topic.
     DeadLetters,
 }
 
-/// A record with its place.
+/// A record as it was consumed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Consumed {
+    /// The partition that it was read from.
     pub partition: Partition,
+    /// Its offset there.
     pub offset: Offset,
+    /// The record itself.
     pub record: Record,
 }
 
-/// What the group consumer has to say.
+/// An event of the group's consumer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
+    /// A record of a partition that was assigned.
     Record(Consumed),
-    /// Partitions are ours. The group waits for an `assign`, with some, all or none of them; others may follow later.
+    /// Partitions are ours. The group waits for an `assign` with some, all or none of them. The others may be assigned in
+    /// later calls.
     Assigned(Vec<Partition>),
-    /// Partitions stay ours until we `unassign` them; until then the group waits.
+    /// Partitions have to be given back. They stay ours until `unassign`, and the group waits for that.
     Revoked(Vec<Partition>),
-    /// Partitions are somebody else's already.
+    /// Partitions are no longer ours. Other members may already read them.
     Lost(Vec<Partition>),
-    /// The consumer cannot go on: start again from what is committed.
+    /// The consumer cannot go on. The worker has to start again from what is committed.
     Failed(Cause),
     /// Another member has our static identity.
     Fenced(Cause),
-    /// Nothing came within the time given.
+    /// There was no event within the time given.
     Nothing,
 }
 
-/// Where to read an assigned partition from.
+/// Where to start reading an assigned partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Start {
+    /// The partition.
     pub partition: Partition,
+    /// The offset of the first record to read.
     pub offset: Offset,
-    /// Nothing is fetched before `resume`.
+    /// Whether nothing is fetched before `resume`.
     pub paused: bool,
 }
 
-/// What the restore consumer has to say.
+/// An event of the consumer that restores state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Restored {
+    /// A record of a shard's changelog.
     Record {
+        /// The shard.
         shard: ShardId,
+        /// The record's key.
         key: Vec<u8>,
+        /// The record's value. `None`: the key is deleted.
         value: Option<Vec<u8>>,
     },
-    /// The log's stable end, as it was when the shard's restore began or later, has been reached.
+    /// The stable end of the changelog is reached, as it was when the restore of the shard began, or later.
     End {
+        /// The shard.
         shard: ShardId,
     },
-    /// Nothing came within the time given.
+    /// There was nothing within the time given.
     Nothing,
 }
 
-/// The code of an error, as Kafka's protocol numbers them. Negative codes are a client's own.
+/// The code of an error in Kafka's protocol. Negative codes are the client library's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KafkaErrorCode(i32);
 
 impl KafkaErrorCode {
+    /// The error of this code.
     pub const fn new(code: i32) -> Self {
         Self(code)
     }
 
+    /// The code.
     pub const fn get(self) -> i32 {
         self.0
     }
 }
 
-/// Why a call failed: text for people, and the error's code for programs, where there is one.
+/// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
 pub struct Cause {
+    /// For people.
     pub text: String,
+    /// For programs, where there is one.
     pub code: Option<KafkaErrorCode>,
 }
 
 impl Cause {
+    /// A cause with this text and code.
     pub fn new(text: impl Into<String>, code: Option<KafkaErrorCode>) -> Self {
         Self { text: text.into(), code }
     }
@@ -119,33 +145,34 @@ impl From<&str> for Cause {
     }
 }
 
-/// The answer cannot be had at the moment; ask again.
+/// There is no answer at the moment. Ask again later.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct NotNow(pub Cause);
 
-/// How a transactional call failed: what may be done next, never which record to skip.
+/// How a transactional call failed. It says what to do next, never which record to skip.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// The same call again.
+    /// Repeat the same call.
     #[error("{0}")]
     Retriable(Cause),
-    /// The broker refuses a record for itself: too large, invalid, no such topic, not allowed. Abort.
+    /// The broker refuses a record as such: it is too large or invalid, its topic does not exist, or writing is not allowed.
+    /// Abort.
     #[error("the broker refuses a record: {0}")]
     Refused(Cause),
-    /// It took too long. Abort; a smaller transaction may go through.
+    /// The call took too long. Abort. A smaller transaction may succeed.
     #[error("timed out: {0}")]
     TimedOut(Cause),
     /// Abort, and run the batch again.
     #[error("{0}")]
     Abortable(Cause),
-    /// The producer is of no more use, or the outcome is unknown.
+    /// The producer is unusable, or the outcome is unknown.
     #[error("{0}")]
     Fatal(Cause),
-    /// The group does not take offsets from us: start again from what is committed.
+    /// The group does not accept our offsets. Start again from what is committed.
     #[error("not a member of the group any more: {0}")]
     NotAMember(Cause),
-    /// The producer's epoch is not valid any more: another one has our transactional id, or the coordinator ended a
+    /// The producer's epoch is no longer valid. Another producer has our transactional id, or the coordinator aborted a
     /// transaction that was open for longer than `transaction.timeout.ms`.
     #[error("fenced: {0}")]
     Fenced(Cause),
@@ -170,83 +197,89 @@ impl Fault {
     }
 }
 
-/// One worker's Kafka: a consumer in the group, a consumer for restores, a transactional producer.
+/// The Kafka clients of one worker: a consumer in the group, a consumer that restores state, a transactional producer.
 pub trait Broker {
-    /// Monotonic time since some fixed point.
+    /// The monotonic time since some fixed point.
     fn now(&self) -> Duration;
 
-    /// What the group consumer reads beside the repartition topic: `consumed`, aliases of `aliases`, which only ever grows. The first
-    /// call joins the group. Partitions of topics that are not consumed any more are revoked; their offsets stay.
+    /// Subscribes to the topics of the aliases `consumed`, and to the repartition topic. The first call joins the group.
+    /// Partitions of topics that are no longer consumed are revoked, and their committed offsets stay. `aliases` has all
+    /// aliases that were ever consumed; it only grows, and `Partition::Source` has its indices.
     fn subscribe(&mut self, aliases: &[Arc<str>], consumed: &[Arc<str>]);
 
-    /// The next event, waiting for at most `wait`.
+    /// The next event. Waits for at most `wait`.
     fn poll(&mut self, wait: Duration) -> Event;
 
-    /// Committed offsets, none pending in anybody's transaction; `None` where there is none.
+    /// The committed offsets, `None` where there is none. There is no answer while a transaction has one of them pending.
     fn stable_offsets(&mut self, partitions: &[Partition]) -> Result<Vec<Option<Offset>>, NotNow>;
 
-    /// The first offset and the one after the last.
+    /// The first offset of the log, and the offset after its last record.
     fn log_bounds(&mut self, partition: Partition) -> Result<Range<Offset>, NotNow>;
 
-    /// Answers `Event::Assigned`, and starts to read partitions that were assigned.
+    /// Answers `Event::Assigned`, and starts to read these partitions.
     fn assign(&mut self, starts: &[Start]);
 
-    /// Answers `Event::Revoked` and `Event::Lost`; those of the partitions that were never read are not listed.
-    /// What was paused is not paused any more when it comes back.
+    /// Answers `Event::Revoked` and `Event::Lost`. Partitions that were never read are not in the list. A partition that was
+    /// paused is not paused when it is assigned again.
     fn unassign(&mut self, partitions: &[Partition]);
 
-    /// Records of these do not come before `resume`, those that are fetched already included; events do.
+    /// Holds back the records of these partitions until `resume`, also those that are already fetched. Other events still
+    /// arrive.
     fn pause(&mut self, partitions: &[Partition]);
 
-    /// Records of a paused partition come from this offset on, once it is resumed.
+    /// Moves a paused partition: after `resume` its records come from this offset on.
     fn seek(&mut self, partition: Partition, offset: Offset);
 
-    /// Records of paused partitions come, from where they had come to.
+    /// Goes on with the records of paused partitions.
     fn resume(&mut self, partitions: &[Partition]);
 
-    /// The changelog's end as a read_uncommitted client is told it: the high watermark.
+    /// The high watermark of a changelog: its end for a read_uncommitted client.
     fn changelog_end(&mut self, shard: ShardId) -> Result<Offset, NotNow>;
 
-    /// The changelog's start, and its end as a read_committed client is told it: the last stable offset.
+    /// The start of a changelog and its last stable offset, which is its end for a read_committed client.
     fn changelog_stable_bounds(&mut self, shard: ShardId) -> Result<Range<Offset>, NotNow>;
 
-    /// Starts to read a shard's changelog, read_committed, between its start and its stable end: what they were just now.
-    /// What is known to be the log's beginning need not be read from it.
+    /// Starts to read a shard's changelog with read_committed. `bounds`: its start and last stable offset as just returned.
+    /// An implementation may take the beginning of the log from elsewhere, as from a checkpoint.
     fn start_restore(&mut self, shard: ShardId, bounds: Range<Offset>);
 
-    /// The next record of the changelogs being read, waiting for at most `wait`.
+    /// The next record of the changelogs that are being read. Waits for at most `wait`.
     fn poll_restore(&mut self, wait: Duration) -> Restored;
 
-    /// Ends the reading of a shard's changelog.
+    /// Stops reading a shard's changelog.
     fn stop_restore(&mut self, shard: ShardId);
 
-    /// Whether the group takes offsets from us: assignment not lost, generation >= 0, a member id. Kafka takes offsets
-    /// without these from anybody, unfenced.
+    /// Whether the group would fence our offsets: the assignment is not lost, and there is a generation and a member id.
+    /// Kafka accepts offsets without these from anybody, unfenced.
     fn is_live_member(&self) -> bool;
 
-    /// Whether the producer lost a connection or gave up a request since it was made. A request held up in the network
-    /// could end a later transaction of the same epoch (KIP-890 is about this; librdkafka does not have it).
+    /// Whether the producer lost a connection or gave up a request since it was created. A request that is held up in the
+    /// network could end a later transaction of the same epoch. KIP-890 prevents that; librdkafka does not implement it.
     fn producer_is_suspect(&self) -> bool;
 
-    /// A new producer, and with it a new epoch: whatever the former one left open is ended before this returns.
+    /// Creates a new producer with a new epoch. A transaction that the former producer left open is ended before this
+    /// returns.
     fn renew_producer(&mut self) -> Result<(), Fault>;
 
+    /// Opens a transaction.
     fn begin(&mut self) -> Result<(), Fault>;
 
-    /// Hands a record over; that it is written is known after `flush`.
+    /// Hands a record over. It is certainly written after `flush`.
     fn send(&mut self, destination: Destination<'_>, record: &Record) -> Result<(), Fault>;
 
-    /// All records sent are written.
+    /// Writes all records that were sent.
     fn flush(&mut self) -> Result<(), Fault>;
 
-    /// The offsets to go on from (last processed + 1) become part of the transaction.
+    /// Adds offsets to the transaction: for each partition, the offset of the next record to read.
     fn send_offsets(&mut self, offsets: &[(Partition, Offset)]) -> Result<(), Fault>;
 
+    /// Commits the transaction.
     fn commit(&mut self) -> Result<(), Fault>;
 
+    /// Aborts the transaction.
     fn abort(&mut self) -> Result<(), Fault>;
 
-    /// Leaves the group without a commit and joins it anew, with the same topics; the producer is dropped. The worker has
-    /// forgotten all that it read.
+    /// Leaves the group without a commit, and joins it again with the same topics. Drops the producer. The worker has
+    /// forgotten everything that it read.
     fn restart(&mut self) -> Result<(), Fault>;
 }

@@ -1,3 +1,5 @@
+//! The settings of a worker.
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -9,19 +11,21 @@ use crate::state::StateLimits;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StartFrom {
+    /// From its log's start.
     #[default]
     Earliest,
+    /// From its log's end.
     Latest,
 }
 
-/// When a transaction ends, beside at once when there is nothing more to read.
+/// When a transaction ends, apart from when there is nothing more to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchLimits {
-    /// At so many records.
+    /// The most records of a transaction.
     pub records: usize,
-    /// At so many bytes of records read.
+    /// The bytes of consumed records at which a transaction ends.
     pub bytes: usize,
-    /// After so long.
+    /// How long a transaction takes in records.
     pub time: Duration,
 }
 
@@ -31,20 +35,25 @@ impl Default for BatchLimits {
     }
 }
 
-/// What a worker goes by.
+/// The settings of a worker.
 #[derive(Debug, Clone)]
 pub struct WorkerConfig {
     /// The application's name: the group, and the prefix of internal topics.
     pub app: String,
-    /// Number of partitions of the repartition topic.
+    /// The number of partitions of the repartition topic.
     pub shards: u32,
+    /// The headers that name a record's tenant.
     pub tenants: TenantSchema,
+    /// What is added to outputs, and how large they may be.
     pub outputs: OutputRules,
+    /// How much state a tenant may have.
     pub state: StateLimits,
-    /// How many lookups a message may make.
+    /// The most lookups of a message.
     pub lookups_a_message: usize,
-    /// How long a message may wait for its lookups in all.
+    /// How long all lookups of a message may take together.
     pub lookup_time: Duration,
+    /// When a transaction ends.
     pub batch: BatchLimits,
+    /// Where a source partition without a committed offset is read from.
     pub start_from: StartFrom,
 }

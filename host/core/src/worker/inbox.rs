@@ -1,3 +1,5 @@
+//! Records that were read and are not yet committed, and what is to be done with each.
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,36 +12,49 @@ use crate::record::{
     Timestamp, from_repartitioned, shard_of, to_repartitioned,
 };
 
-/// A record that was read and is not yet committed. It stays here until its transaction is, so that an aborted batch
-/// runs again from memory, with the answers that it was given.
+/// A record that was read and is not yet committed. It stays here until its transaction is committed, so an aborted batch
+/// runs again from memory, with the same answers.
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) partition: Partition,
     pub(super) offset: Offset,
-    /// Of a source partition: already in the repartition topic's form, unless it is bound for the dead letters.
+    /// A record of a source partition already has the form of the repartition topic, unless it becomes a dead letter.
     pub(super) record: Record,
-    /// Where it was first consumed.
-    pub(super) source: Coordinates,
-    /// `None` where it could not be decoded.
+    /// The source topic, partition and offset that it comes from.
+    pub(super) origin: Coordinates,
+    /// `None`: it could not be decoded.
     pub(super) tenant: Option<TenantId>,
-    pub(super) fate: Disposition,
-    /// The newest change of a route that its router knew of when it read it.
+    pub(super) disposition: Disposition,
+    /// The newest change of a route that the worker had read which repartitions it.
     pub(super) routes: Option<ControlPosition>,
     pub(super) lookups: LookupProgress,
-    /// Its outputs are flushed one by one: the broker has refused them, or only the batch that they made together.
+    /// Its outputs are flushed one by one, because the broker refused one of them, or only their batch.
     pub(super) one_by_one: bool,
-    /// Of the source record.
+    /// The timestamp of the source record.
     timestamp: Option<Timestamp>,
-    /// Bytes, as it was read.
+    /// Its size when it was read.
     bytes: usize,
 }
 
 /// What is to be done with a record.
 #[derive(Debug)]
 pub(super) enum Disposition {
+    /// It is sent to its tenant's shard.
     Repartition { shard: ShardId },
+    /// It is handled by its tenant's release.
     Process { shard: ShardId, tenant: Arc<Tenant> },
+    /// It is sent to the dead-letter topic; `minimal`: with its coordinates only.
     DeadLetter { letter: DeadLetter, minimal: bool },
+}
+
+/// What decoding a record gave.
+struct Decoded {
+    record: Record,
+    origin: Coordinates,
+    tenant: Option<TenantId>,
+    disposition: Disposition,
+    routes: Option<ControlPosition>,
+    timestamp: Option<Timestamp>,
 }
 
 /// How far a message is with its lookups.
@@ -47,85 +62,118 @@ pub(super) enum Disposition {
 pub(super) struct LookupProgress {
     pub(super) answers: Answers,
     pub(super) need: Option<Need>,
+    /// How often the release found its answers unusable.
     pub(super) unusable: u32,
+    /// How long its lookups have taken.
     pub(super) spent: Duration,
 }
 
 impl Pending {
-    /// `aliases`: of the consumed topics, by their places in `Partition::Source`. `routes`: the newest change of a route that
-    /// this worker knows of. By the time a record is sent it may know of another, but what made it read the topic is older.
+    /// `aliases`: of the consumed topics; `Partition::Source` has their indices. `routes`: the newest change of a route
+    /// that this worker has read. It may have read newer ones by the time it sends the record, but the change that made it
+    /// consume the topic is not among those.
     pub(super) fn new(
         consumed: Consumed,
         aliases: &[Arc<str>],
-        mut routes: Option<ControlPosition>,
+        routes: Option<ControlPosition>,
         shards: u32,
         tenants: &mut Tenants,
     ) -> Self {
-        let Consumed { partition, offset, record } = consumed;
-        let bytes = record.bytes();
-        let mut tenant = None;
-        let mut decode = |record: &Record| {
-            let decoded = tenants.decode(&record.headers);
-            tenant = decoded.as_ref().ok().map(|tenant| tenant.id.clone());
-            decoded
-        };
-        let mut timestamp = record.timestamp;
-        let (record, source, fate) = match partition {
+        let bytes = consumed.record.bytes();
+        let pending = match consumed.partition {
             Partition::Source { topic, index } => {
-                let source = Coordinates { topic: Arc::clone(&aliases[topic]), partition: index, offset };
-                match decode(&record) {
-                    Ok(tenant) => {
-                        let shard = shard_of(&tenant.id, shards);
-                        (to_repartitioned(record, &source, routes), source, Disposition::Repartition { shard })
-                    }
-                    Err(letter) => (record, source, Disposition::DeadLetter { letter, minimal: false }),
-                }
+                let origin =
+                    Coordinates { topic: Arc::clone(&aliases[topic]), partition: index, offset: consumed.offset };
+                Self::from_source(consumed, origin, routes, shards, tenants)
             }
-            Partition::Shard(index) => match from_repartitioned(record, aliases) {
-                Ok(Repartitioned { record, source, routes: routers }) => {
-                    routes = routers;
-                    timestamp = record.timestamp;
-                    let fate = match decode(&record) {
-                        Ok(tenant) => Disposition::Process { shard: index, tenant },
-                        Err(letter) => Disposition::DeadLetter { letter, minimal: false },
-                    };
-                    (record, source, fate)
-                }
-                Err((record, error)) => {
-                    let source = Coordinates { topic: Arc::from("repartition"), partition: index.into(), offset };
-                    let letter = DeadLetter::new(Class::Envelope, error.to_string());
-                    (record, source, Disposition::DeadLetter { letter, minimal: false })
-                }
-            },
+            Partition::Shard(shard) => Self::from_shard(consumed, shard, aliases, routes, tenants),
         };
-        let lookups = LookupProgress::default();
-        Self { partition, offset, record, source, tenant, fate, routes, lookups, one_by_one: false, timestamp, bytes }
+        Self { bytes, ..pending }
     }
 
-    /// The broker refused what came of this record when it was alone in its transaction: its outputs are sent one by
-    /// one, then the record becomes a dead letter, and when that is refused too, a dead letter by its coordinates. Gives
-    /// false when even that was refused.
+    /// A record of a source topic: it goes to its tenant's shard.
+    fn from_source(
+        Consumed { partition, offset, record }: Consumed,
+        origin: Coordinates,
+        routes: Option<ControlPosition>,
+        shards: u32,
+        tenants: &mut Tenants,
+    ) -> Self {
+        let timestamp = record.timestamp;
+        let (record, tenant, disposition) = match tenants.decode(&record.headers) {
+            Ok(tenant) => {
+                let shard = shard_of(&tenant.id, shards);
+                let record = to_repartitioned(record, &origin, routes);
+                (record, Some(tenant.id.clone()), Disposition::Repartition { shard })
+            }
+            Err(letter) => (record, None, Disposition::DeadLetter { letter, minimal: false }),
+        };
+        let place = (partition, offset);
+        Self::at(place, Decoded { record, origin, tenant, disposition, routes, timestamp })
+    }
+
+    /// A record of the repartition topic: it is a message for its tenant's release.
+    fn from_shard(
+        Consumed { partition, offset, record }: Consumed,
+        shard: ShardId,
+        aliases: &[Arc<str>],
+        routes: Option<ControlPosition>,
+        tenants: &mut Tenants,
+    ) -> Self {
+        let timestamp = record.timestamp;
+        let decoded = match from_repartitioned(record, aliases) {
+            Ok(Repartitioned { record, source: origin, routes }) => {
+                let timestamp = record.timestamp;
+                let (tenant, disposition) = match tenants.decode(&record.headers) {
+                    Ok(tenant) => (Some(tenant.id.clone()), Disposition::Process { shard, tenant }),
+                    Err(letter) => (None, Disposition::DeadLetter { letter, minimal: false }),
+                };
+                Decoded { record, origin, tenant, disposition, routes, timestamp }
+            }
+            Err((record, error)) => {
+                let origin = Coordinates { topic: Arc::from("repartition"), partition: shard.into(), offset };
+                let letter = DeadLetter::new(Class::Envelope, error.to_string());
+                let disposition = Disposition::DeadLetter { letter, minimal: false };
+                Decoded { record, origin, tenant: None, disposition, routes, timestamp }
+            }
+        };
+        Self::at((partition, offset), decoded)
+    }
+
+    fn at((partition, offset): (Partition, Offset), decoded: Decoded) -> Self {
+        let Decoded { record, origin, tenant, disposition, routes, timestamp } = decoded;
+        let lookups = LookupProgress::default();
+        let (one_by_one, bytes) = (false, 0);
+        Self { partition, offset, record, origin, tenant, disposition, routes, lookups, one_by_one, timestamp, bytes }
+    }
+
+    /// The broker refused something that was sent for this record, and the record was alone in its transaction. Takes the
+    /// next of these steps, and returns false when there is none:
+    ///
+    /// 1. its outputs are flushed one by one;
+    /// 2. it becomes a dead letter;
+    /// 3. it becomes a dead letter with its coordinates only, without key and value.
     pub(super) fn refused(&mut self, reason: &str) -> bool {
-        match &mut self.fate {
+        match &mut self.disposition {
             Disposition::DeadLetter { minimal: true, .. } => return false,
             Disposition::DeadLetter { minimal, .. } => *minimal = true,
             Disposition::Process { .. } if !self.one_by_one => self.one_by_one = true,
             Disposition::Repartition { .. } | Disposition::Process { .. } => {
                 let letter = DeadLetter::new(Class::Output, reason);
-                if let Disposition::Repartition { .. } = self.fate {
-                    // Back to the source record's own form.
-                    if let Ok(routed) = from_repartitioned(std::mem::take(&mut self.record), &[]) {
-                        self.record = routed.record;
+                if let Disposition::Repartition { .. } = self.disposition {
+                    // Back to the form that it had in its source topic.
+                    if let Ok(repartitioned) = from_repartitioned(std::mem::take(&mut self.record), &[]) {
+                        self.record = repartitioned.record;
                     }
                 }
-                self.fate = Disposition::DeadLetter { letter, minimal: false };
+                self.disposition = Disposition::DeadLetter { letter, minimal: false };
             }
         }
         true
     }
 }
 
-/// Which verb a batch is of.
+/// What a batch does with its records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verb {
     Repartition,
@@ -141,34 +189,51 @@ impl Verb {
     }
 }
 
-/// So many batches of one verb may come one after the other while the other waits: timestamps are the producers' own.
+/// The most batches of one verb in a row while records wait for the other. Producers set the timestamps, so a verb whose
+/// records always look older must not starve the other.
 const MOST_IN_A_ROW: u32 = 4;
 
-/// What was read and is not committed, by verb, each in the order of its partitions.
+/// What was read and is not committed, by verb. Each queue has the records of a partition in the order of their offsets.
 #[derive(Debug)]
 pub(super) struct Inbox {
-    route: VecDeque<Pending>,
+    repartition: VecDeque<Pending>,
     process: VecDeque<Pending>,
     bytes: usize,
-    /// The verb of the last batches, and how many they were.
+    /// The verb of the last batches, and their number.
     last: (Verb, u32),
 }
 
 impl Inbox {
     pub(super) fn new() -> Self {
-        Self { route: VecDeque::new(), process: VecDeque::new(), bytes: 0, last: (Verb::Repartition, 0) }
+        Self { repartition: VecDeque::new(), process: VecDeque::new(), bytes: 0, last: (Verb::Repartition, 0) }
     }
 
+    /// Adds a record that follows on the others of its partition.
     pub(super) fn push(&mut self, pending: Pending) {
+        debug_assert!(
+            self.last_of(pending.partition).is_none_or(|last| last < pending.offset),
+            "offsets of a partition must increase: {:?} comes after {:?}",
+            pending.offset,
+            self.last_of(pending.partition)
+        );
         self.bytes += pending.bytes;
         match pending.partition {
-            Partition::Source { .. } => self.route.push_back(pending),
+            Partition::Source { .. } => self.repartition.push_back(pending),
             Partition::Shard(_) => self.process.push_back(pending),
         }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.route.len() + self.process.len()
+        self.repartition.len() + self.process.len()
+    }
+
+    /// The offset of the last record of a partition.
+    fn last_of(&self, partition: Partition) -> Option<Offset> {
+        let queue = match partition {
+            Partition::Source { .. } => &self.repartition,
+            Partition::Shard(_) => &self.process,
+        };
+        queue.iter().rfind(|pending| pending.partition == partition).map(|pending| pending.offset)
     }
 
     /// Bytes of all records, as they were read.
@@ -176,7 +241,7 @@ impl Inbox {
         self.bytes
     }
 
-    /// The first records of a queue are committed.
+    /// Removes the first records of a queue, as they are committed.
     pub(super) fn settled(&mut self, verb: Verb, count: usize) {
         let settled: usize = self.queue(verb).drain(..count).map(|pending| pending.bytes).sum();
         self.bytes -= settled;
@@ -186,15 +251,15 @@ impl Inbox {
         self.len() == 0
     }
 
-    /// The verb of the next batch: the one whose first record is the older, so that under backlog what has waited longest
-    /// is served first. Neither starves the other.
+    /// The verb of the next batch: the one whose first record is older, so under backlog the record that has waited longest
+    /// goes first. Neither verb starves the other.
     pub(super) fn turn(&mut self) -> Option<Verb> {
-        let verb = match (self.route.front(), self.process.front()) {
+        let verb = match (self.repartition.front(), self.process.front()) {
             (None, None) => return None,
             (Some(_), None) => Verb::Repartition,
             (None, Some(_)) => Verb::Process,
-            (Some(route), Some(process)) => {
-                let older = if route.timestamp < process.timestamp { Verb::Repartition } else { Verb::Process };
+            (Some(repartition), Some(process)) => {
+                let older = if repartition.timestamp < process.timestamp { Verb::Repartition } else { Verb::Process };
                 if self.last == (older, MOST_IN_A_ROW) { older.other() } else { older }
             }
         };
@@ -203,29 +268,31 @@ impl Inbox {
         Some(verb)
     }
 
+    /// The records that wait for a verb.
     pub(super) fn queue(&mut self, verb: Verb) -> &mut VecDeque<Pending> {
         match verb {
-            Verb::Repartition => &mut self.route,
+            Verb::Repartition => &mut self.repartition,
             Verb::Process => &mut self.process,
         }
     }
 
     /// Forgets the records of partitions that are no longer ours.
     pub(super) fn drop_partitions(&mut self, partitions: &[Partition]) {
-        for queue in [&mut self.route, &mut self.process] {
+        for queue in [&mut self.repartition, &mut self.process] {
             queue.retain(|pending| !partitions.contains(&pending.partition));
         }
-        self.bytes = self.route.iter().chain(&self.process).map(|pending| pending.bytes).sum();
+        self.bytes = self.repartition.iter().chain(&self.process).map(|pending| pending.bytes).sum();
     }
 
-    /// Forgets the records of a partition. Gives the offset of the first of them.
+    /// Forgets the records of a partition. Returns the offset of the first of them.
     pub(super) fn rewind(&mut self, partition: Partition) -> Option<Offset> {
-        let queues = self.route.iter().chain(&self.process);
+        let queues = self.repartition.iter().chain(&self.process);
         let first = queues.filter(|pending| pending.partition == partition).map(|pending| pending.offset).min();
         self.drop_partitions(&[partition]);
         first
     }
 
+    /// Forgets all records.
     pub(super) fn clear(&mut self) {
         *self = Self::new();
     }

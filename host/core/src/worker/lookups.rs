@@ -6,28 +6,29 @@ use std::time::Duration;
 use super::plugins::Query;
 use crate::record::Tenant;
 
-/// Why a lookup has no answer, for its message's dead letter.
+/// Why a lookup has no answer. The message's dead letter has the text.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct LookupError(Box<dyn Error + Send + Sync>);
 
 impl LookupError {
+    /// An error with this cause.
     pub fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self(cause.into())
     }
 }
 
-/// Where answers to lookups come from.
+/// The lookup sources of one worker.
 pub trait Lookups {
-    /// The answer as far as it is known without asking: remembered, or `Some(None)` because no such source is
-    /// configured. Does not wait.
+    /// The answer, if it is known without a request. `Some(None)`: the source has no entry, or no such source is configured.
+    /// Does not wait.
     fn known(&mut self, tenant: &Tenant, query: &Query) -> Option<Option<Vec<u8>>>;
 
-    /// Asks; `None`: the source says that there is none. Waits for at most `budget`, retries included. `attempt` counts
-    /// the answers to this question that its plugin could not use: above 0 the source is left some time to mend itself.
+    /// Asks the source. `None`: it has no entry. Waits for at most `budget`, retries included. `attempt` counts the answers to
+    /// this query that the plugin could not use; above 0 an implementation may wait before it asks.
     ///
     /// # Errors
-    /// Why no answer can be had, for the dead letter.
+    /// Why there is no answer, for the dead letter.
     fn fetch(
         &mut self,
         tenant: &Tenant,

@@ -1,14 +1,26 @@
-//! The machine that keeps the promise: for every consumed record its outputs, its state changes, its dead letter and
-//! its offset are committed in one transaction, or none of them is.
+//! The worker: it consumes, decides and commits.
 //!
-//! `Worker::step` does one bounded piece of work: it takes in events, goes on with restores, and runs one batch of one
-//! of the two verbs. A source record is *routed* to its tenant's shard; a shard's record is *processed* by the plugin.
-//! The worker drives the traits `Broker`, `Plugins` and `Lookups`; it never waits but through them, and has no other
-//! view of time, so a simulation can run it from a seed. Only `transaction` orders begin, send, offsets, commit, abort.
+//! For each consumed record the worker commits the outputs, the state changes, the dead letter and the offset in one
+//! transaction, or none of them.
+//!
+//! `Worker::step` does one bounded piece of work. It takes in events, goes on with restores, and runs one batch of one of
+//! two verbs in one transaction:
+//!
+//! | verb | what a batch does |
+//! |---|---|
+//! | repartition | sends records of source topics to the shards of their tenants |
+//! | process | has the tenants' releases handle the records of shards |
+//!
+//! The worker knows Kafka, plugins and lookups only as the traits `Broker`, `Plugins` and `Lookups`. It waits only in their
+//! calls, and `Broker::now` is its only clock. So a simulation can run it from a seed. `transaction` alone orders begin,
+//! send, offsets, commit and abort.
+//!
+//! `mutated!("name")` marks the place of a known mistake; see [`crate::mutation`].
 
 mod assignment;
 mod broker;
 mod config;
+mod handle;
 mod inbox;
 mod lookups;
 mod observer;
@@ -17,6 +29,7 @@ mod process;
 mod releases;
 mod resolve_lookups;
 mod step;
+mod throttled_warn;
 mod transaction;
 
 pub use broker::{

@@ -1,3 +1,5 @@
+//! What a worker reports: for metrics, logs and tests.
+
 use super::process::Verdict;
 use crate::record::{Coordinates, TenantId};
 use crate::routing::{Digest, Release};
@@ -5,39 +7,41 @@ use crate::routing::{Digest, Release};
 /// A message that has its verdict.
 #[derive(Debug, Clone, Copy)]
 pub struct Settled<'a> {
-    /// Where its record was first consumed.
+    /// The source topic, partition and offset that its record comes from.
     pub origin: &'a Coordinates,
-    /// `None`: it could not be decoded.
+    /// `None`: the record could not be decoded.
     pub tenant: Option<&'a TenantId>,
     /// `None`: no release was called.
     pub release: Option<&'a Release>,
+    /// What follows from the message.
     pub verdict: &'a Verdict,
 }
 
-/// Told of what a worker does; changes nothing. The default does not look.
+/// Learns what a worker does, and changes nothing. By default it ignores everything.
 pub trait Observer {
-    /// A message has its verdict, in the transaction that is open.
+    /// A message has its verdict, in the open transaction.
     fn settled(&mut self, _message: Settled<'_>) {}
 
-    /// A tenant does not run the release that its route says, but stays on the one that it ran last.
+    /// A tenant runs the fallback release `on` instead of the release that its route names.
     fn stays(&mut self, _tenant: &TenantId, _wanted: Digest, _on: Digest, _why: &str) {}
 
-    /// A release cannot take a tenant's state over, and why: its own fault.
+    /// A release could not take over a tenant's state, by a fault of its own.
     fn refused(&mut self, _tenant: &TenantId, _release: &Release, _why: &str) {}
 
-    /// A tenant's messages wait, and its shard with them, until another routing is taken. It could stay on the release that it
-    /// `missing_release`, if that were ready.
-    fn waits(&mut self, _tenant: &TenantId, _lacks: Option<Digest>, _why: &str) {}
+    /// A tenant's messages wait until another routing is taken, and its shard with them. The tenant could run
+    /// `missing_release` if that were ready here.
+    fn waits(&mut self, _tenant: &TenantId, _missing_release: Option<Digest>, _why: &str) {}
 
-    /// Another routing has been taken, or partitions have gone: who runs what, who stays and who waits will be told anew.
+    /// Another routing was taken, or partitions were revoked. For each tenant, `stays` and `waits` will be reported again
+    /// where they still hold.
     fn rerouted(&mut self) {}
 
-    /// All that was settled since the last end of a transaction is committed.
+    /// Everything that was settled since the last end of a transaction is committed.
     fn committed(&mut self) {}
 
-    /// All that was settled since the last end of a transaction is undone.
+    /// Everything that was settled since the last end of a transaction is undone.
     fn aborted(&mut self) {}
 }
 
-/// Does not look.
+/// Ignores everything.
 impl Observer for () {}

@@ -1,4 +1,4 @@
-//! Plugins, as the worker needs them.
+//! Plugins, as the worker needs them: which release handles whose messages, and the calls.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,34 +7,39 @@ use crate::record::{Coordinates, DeadLetter, Outbound, Record, Tenant, TenantId}
 use crate::routing::{Release, Routing};
 use crate::state::TenantState;
 
-/// One message for a plugin. It is shown header names that are not UTF-8 with U+FFFD in the place of what is wrong.
+/// One message for a plugin. In header names, U+FFFD replaces bytes that are not UTF-8.
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'a> {
+    /// The message's tenant.
     pub tenant: &'a Tenant,
+    /// The message.
     pub record: &'a Record,
-    /// Its topic is the alias that the plugin sees; together they seed its random numbers.
+    /// The message's origin. Its topic is the alias that the plugin sees. The plugin's random numbers are seeded with it.
     pub source: &'a Coordinates,
 }
 
-/// A question to a lookup source.
+/// A query to a lookup source.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Query {
+    /// The name of the lookup source.
     pub source: String,
+    /// What is looked up.
     pub key: String,
 }
 
-/// The answers that a message has been given: part of its input until it is settled.
+/// The answers that a message has. They are part of its input until it is settled.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Answers {
     answers: BTreeMap<Query, Option<Vec<u8>>>,
 }
 
 impl Answers {
-    /// `None`: not asked yet. `Some(None)`: there is none.
+    /// The answer to a query. `None`: it is not known yet. `Some(None)`: the source has no entry.
     pub fn get(&self, query: &Query) -> Option<Option<&[u8]>> {
         self.answers.get(query).map(Option::as_deref)
     }
 
+    /// Adds the answer to a query. `None`: the source has no entry.
     pub fn insert(&mut self, query: Query, answer: Option<Vec<u8>>) {
         self.answers.insert(query, answer);
     }
@@ -51,46 +56,53 @@ impl Answers {
 /// How a call ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
+    /// The message is handled. These are its outputs, in order.
     Outputs(Vec<Outbound>),
-    /// The plugin says that the message never can be handled.
+    /// The plugin says that the message can never be handled.
     Rejected(String),
-    /// The plugin says that an answer cannot be used.
+    /// The plugin says that it cannot use an answer.
     UnusableAnswer(String),
-    /// The call went over a limit or trapped.
+    /// The call exceeded a limit or trapped.
     Failed(DeadLetter),
-    /// An answer is needed that is not there yet; the call was dropped.
+    /// The call was dropped, as it needs an answer that is not known yet.
     Missing(Query),
 }
 
 /// Why a release did not migrate a tenant's state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MigrateError {
+    /// The release cannot migrate state of that version.
     #[error("{release} does not take over state of version {from}")]
-    Version { release: String, from: u32 },
-    /// The plugin says that it cannot.
+    Version {
+        /// The release, for people.
+        release: String,
+        /// The version of the tenant's state.
+        from: u32,
+    },
+    /// The plugin says that it cannot migrate this state.
     #[error("{0}")]
     Rejected(String),
-    /// The call went over a limit or trapped.
+    /// The call exceeded a limit or trapped.
     #[error("{0}")]
     Failed(DeadLetter),
 }
 
-/// The plugins of one worker. Whatever a call does to `state` is the message's staged layer; the caller drops it unless
-/// the outcome is `Outputs`. After any other outcome the next call of the tenant runs in a fresh instance.
+/// The plugins of one worker. A call's changes to `state` are staged with the message, and the caller drops them unless
+/// the outcome is `Outputs`. After any other outcome the tenant's next call runs in a fresh wasm instance.
 pub trait Plugins {
-    /// Which release handles whose messages from now on, when that has changed since the last call. Asked between
-    /// transactions, so that all messages of one go by the same routing. All its releases that are ready can be called.
+    /// The routing to use from now on, if it has changed since the last call. The worker calls this between transactions, so
+    /// all messages of a transaction use the same routing. All releases that are ready in the routing can be called.
     fn routing(&mut self) -> Option<Arc<Routing>>;
 
-    /// Runs one message. A pure function of its arguments.
+    /// Has a release handle a message. A pure function of its arguments.
     fn handle(&mut self, release: &Arc<Release>, call: Call<'_>, state: &mut TenantState, answers: &Answers)
     -> Outcome;
 
-    /// Has the release take over a tenant's state from another version of its layout, one of `Release::migrates`. As with
-    /// a message, what it changes is staged.
+    /// Has a release migrate a tenant's state from version `from`, one of `Release::migrates`. The changes are staged, as
+    /// those of a message.
     ///
     /// # Errors
-    /// Why it could not; what it staged is to be dropped.
+    /// Why it could not. The caller drops what it staged.
     fn migrate(
         &mut self,
         release: &Arc<Release>,
@@ -99,6 +111,6 @@ pub trait Plugins {
         state: &mut TenantState,
     ) -> Result<(), MigrateError>;
 
-    /// The tenant's next call runs in a fresh instance: its transaction was aborted.
+    /// The tenant's next call has to run in a fresh wasm instance, as its transaction was aborted.
     fn discard(&mut self, tenant: &TenantId);
 }

@@ -1,4 +1,4 @@
-//! The verb *process*: one message, one verdict. Pure: nothing is sent here.
+//! One message, one verdict. Nothing is sent here.
 
 use std::sync::Arc;
 
@@ -8,29 +8,29 @@ use crate::record::{Class, DeadLetter, Outgoing, Trace};
 use crate::routing::Release;
 use crate::state::TenantState;
 
-/// What becomes of a message.
+/// What follows from a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Its outputs, in order; its state changes are staged in the transaction's layer.
+    /// Its outputs, in order. Its state changes are staged with the transaction.
     Outputs(Vec<Outgoing>),
-    /// Nothing is applied.
+    /// A dead letter. None of its state changes are staged.
     DeadLetter(DeadLetter),
-    /// Nothing is applied; it is to be processed again once it has what it waits for.
+    /// It is processed again when it has what it needs. None of its state changes are staged.
     Waits(Need),
 }
 
 /// What a message waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Need {
-    /// An answer that it has not been given.
+    /// An answer that it does not have yet.
     Answer(Query),
-    /// Better answers than those it has been given; the text says what is wrong with them.
+    /// Better answers than it has. The text says what is wrong with those.
     BetterAnswers(String),
 }
 
 /// Runs one message on its tenant's state.
 pub(crate) fn process(
-    rules: &WorkerConfig,
+    config: &WorkerConfig,
     plugins: &mut impl Plugins,
     release: &Arc<Release>,
     state: &mut TenantState,
@@ -38,16 +38,18 @@ pub(crate) fn process(
     answers: &Answers,
 ) -> Verdict {
     let outcome = plugins.handle(release, call, state, answers);
-    let verdict = judge(rules, release, outcome, call, answers);
+    let verdict = judge(config, release, outcome, call, answers);
     match verdict {
         Verdict::Outputs(_) => state.accept_message(),
+        Verdict::DeadLetter(_) if mutated!("keep-the-state-of-a-rejected-message") => state.accept_message(),
         Verdict::DeadLetter(_) | Verdict::Waits(_) => state.reject_message(),
     }
     verdict
 }
 
+/// The verdict that follows from the outcome of a call.
 fn judge(
-    rules: &WorkerConfig,
+    config: &WorkerConfig,
     release: &Release,
     outcome: Outcome,
     Call { tenant, record, source }: Call<'_>,
@@ -56,15 +58,15 @@ fn judge(
     let declared = &release.manifest.lookups;
     let letter = match outcome {
         Outcome::Outputs(outputs) => {
-            let trace = Trace::of(&record.headers, &rules.app, source);
-            match rules.outputs.address(&release.produces, outputs, record, tenant, &trace) {
+            let trace = Trace::of(&record.headers, &config.app, source);
+            match config.outputs.address(&release.produces, outputs, record, tenant, &trace) {
                 Ok(outgoing) => return Verdict::Outputs(outgoing),
                 Err(letter) => letter,
             }
         }
-        // Each further question is a further call.
-        Outcome::Missing(_) if answers.len() >= rules.lookups_a_message => {
-            DeadLetter::new(Class::Limit, format!("more than {} lookups", rules.lookups_a_message))
+        // Each further query costs a further call.
+        Outcome::Missing(_) if answers.len() >= config.lookups_a_message => {
+            DeadLetter::new(Class::Limit, format!("more than {} lookups", config.lookups_a_message))
         }
         Outcome::Missing(query) if declared.contains(&query.source) => {
             return Verdict::Waits(Need::Answer(query));

@@ -1,4 +1,4 @@
-//! Gets a message what it waits for, or its dead letter. No transaction is open meanwhile.
+//! Fetches the answers that a message waits for, or makes it a dead letter. No transaction is open meanwhile.
 
 use std::time::Duration;
 
@@ -8,17 +8,17 @@ use super::lookups::Lookups;
 use super::process::Need;
 use crate::record::{Class, DeadLetter};
 
-/// How many answers a plugin may find unusable before its message is given up.
+/// How often a release may find the answers of a message unusable. Then the message becomes a dead letter.
 const UNUSABLE_ANSWERS: u32 = 6;
 
-/// Fetches the answers that a message needs, within what is left of its time.
+/// Fetches the answers that a message needs, within the rest of its lookup time.
 pub(super) fn answer(
     pending: &mut Pending,
-    rules: &WorkerConfig,
+    config: &WorkerConfig,
     lookups: &mut impl Lookups,
     now: impl Fn() -> Duration,
 ) {
-    let Disposition::Process { tenant, .. } = &pending.fate else { return };
+    let Disposition::Process { tenant, .. } = &pending.disposition else { return };
     let progress = &mut pending.lookups;
     let (queries, complaint) = match progress.need.take() {
         None => return,
@@ -35,7 +35,7 @@ pub(super) fn answer(
             break;
         }
         let spent = progress.spent + now().saturating_sub(started);
-        let budget = rules.lookup_time.saturating_sub(spent);
+        let budget = config.lookup_time.saturating_sub(spent);
         let known = if progress.unusable == 0 { lookups.known(tenant, &query) } else { None };
         match known.map_or_else(|| lookups.fetch(tenant, &query, progress.unusable, budget), Ok) {
             Ok(answer) => progress.answers.insert(query, answer),
@@ -44,6 +44,7 @@ pub(super) fn answer(
     }
     progress.spent += now().saturating_sub(started);
     if let Some(reason) = problem {
-        pending.fate = Disposition::DeadLetter { letter: DeadLetter::new(Class::Lookup, reason), minimal: false };
+        pending.disposition =
+            Disposition::DeadLetter { letter: DeadLetter::new(Class::Lookup, reason), minimal: false };
     }
 }

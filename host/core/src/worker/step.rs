@@ -1,3 +1,5 @@
+//! `Worker::step`: events, restores, one transaction, and what follows from its end.
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -5,88 +7,96 @@ use std::time::Duration;
 use super::assignment::Assignment;
 use super::broker::{Broker, Cause, Consumed, Destination, Event, Fault, Partition};
 use super::config::{BatchLimits, WorkerConfig};
-use super::inbox::{Disposition, Inbox, Pending, Verb};
+use super::handle::{Handled, Handler};
+use super::inbox::{Inbox, Pending, Verb};
 use super::lookups::Lookups;
-use super::observer::{Observer, Settled};
-use super::plugins::{Call, Plugins};
-use super::process::{Need, Verdict, process};
-use super::releases::{ChosenRelease, MessageOrigin, Releases};
+use super::observer::Observer;
+use super::plugins::Plugins;
+use super::releases::Releases;
 use super::resolve_lookups::answer;
+use super::throttled_warn::ThrottledWarn;
 use super::transaction::{Failure, Receipt, Transaction, again};
-use crate::record::{DeadLetter, Record, ShardId, Tenants};
+use crate::record::{Record, ShardId, Tenants};
+use crate::routing::Routing;
 use crate::state::Shard;
 
 /// How long an idle worker waits for events before it returns to its driver.
 const IDLE_WAIT: Duration = Duration::from_millis(100);
-/// How long it waits while a restore is under way.
-const BUSY_WAIT: Duration = Duration::from_millis(1);
-/// The pause before a failed batch runs again: doubled from the first to the last.
+/// How long a worker waits for events while a restore is under way.
+const RESTORE_WAIT: Duration = Duration::from_millis(1);
+/// The pause before a failed batch runs again: the shortest and the longest. Each failure doubles it.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
-/// How often trouble that lasts is told.
-const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// When to call `step` again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
+    /// At once.
     Now,
+    /// After a pause, because something failed or nothing is to be done.
     After(Duration),
 }
 
-/// Why a worker cannot go on. Nothing is lost: what was not committed will be read again.
+/// Why a worker cannot go on. Nothing is lost: what is not committed is read again by the next owner.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FatalError {
+    /// Another process has this process instance's identity.
     #[error(
         "another process took over this instance's identity ({0}). Two processes with the same instance id fence each \
          other: give each its own (--instance)"
     )]
     Fenced(Cause),
+    /// The dead-letter topic refused a record that had to be settled.
     #[error("the dead-letter topic refuses even a record without key and value, so nothing can be settled: {0}")]
     DeadLettersRefused(Cause),
 }
 
 /// One worker: one consumer, one transactional producer, the source partitions and shards assigned to it.
 pub struct Worker<B, P, L, O = ()> {
-    rules: WorkerConfig,
+    config: WorkerConfig,
     broker: B,
     plugins: P,
     lookups: L,
     observer: O,
     releases: Releases,
-    /// Aliases that releases have consumed, by their places in `Partition::Source`.
+    /// Aliases of all topics consumed so far; `Partition::Source` has their indices.
     aliases: Vec<Arc<str>>,
-    /// Those that are consumed now; `None`: the group has not been joined.
+    /// The aliases consumed now. `None`: the group has not been joined.
     consumed: Option<Vec<Arc<str>>>,
-    ownership: Assignment,
+    assignment: Assignment,
     tenants: Tenants,
     inbox: Inbox,
-    /// The most records of the next transaction, by verb: halved after a time-out or a refusal, doubled after a commit.
-    /// The commits of one verb must not undo the search for the other's refused record.
-    batch: [usize; 2],
-    /// The next transaction begins on a new producer.
+    /// The most records of the next transaction, by verb. Halved after a time-out or a refusal, doubled after a commit.
+    /// Each verb has its own, so that commits of one do not undo the search for the refused record of the other.
+    batch_size: [usize; 2],
+    /// The next transaction needs a new producer.
     renew_producer: bool,
-    /// Everything starts again from what is committed.
+    /// Why everything has to start again from what is committed.
     restart: Option<String>,
-    /// All that is read is paused, so that events come though there is no room for records.
+    /// All partitions are paused, so that events of the group arrive though there is no room for records.
     paused: bool,
+    /// The next pause after a failure.
     backoff: Duration,
-    /// What was told last, and when: trouble that lasts is told every few seconds.
-    told: Option<(Duration, String)>,
+    warnings: ThrottledWarn,
 }
 
-/// What a batch did to the records at the front of its queue.
+/// What a transaction did with the records at the front of its queue.
+#[derive(Default)]
 struct Batch {
+    /// How many records it handled.
     done: usize,
+    /// Shards whose state it may have changed.
     shards: BTreeSet<ShardId>,
-    /// The shard of the record after these, when its tenant cannot go on.
+    /// The shard of the next record, where that record's tenant has to wait for another routing.
     waits: Option<ShardId>,
 }
 
 impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
-    pub fn new(rules: WorkerConfig, broker: B, plugins: P, lookups: L, observer: O) -> Self {
+    /// A worker that has not joined its group yet.
+    pub fn new(config: WorkerConfig, broker: B, plugins: P, lookups: L, observer: O) -> Self {
         Self {
-            batch: [rules.batch.records; 2],
-            tenants: Tenants::new(rules.tenants.clone()),
-            rules,
+            batch_size: [config.batch.records; 2],
+            tenants: Tenants::new(config.tenants.clone()),
+            config,
             broker,
             plugins,
             lookups,
@@ -94,13 +104,13 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
             releases: Releases::default(),
             aliases: Vec::new(),
             consumed: None,
-            ownership: Assignment::default(),
+            assignment: Assignment::default(),
             inbox: Inbox::new(),
             renew_producer: true,
             restart: None,
             paused: false,
             backoff: BACKOFF.0,
-            told: None,
+            warnings: ThrottledWarn::default(),
         }
     }
 
@@ -112,7 +122,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         if let Some(why) = self.restart.take() {
             return self.start_again(why);
         }
-        // Nobody joins the group before it is known for which topics.
+        // Without a routing the topics to subscribe to are not known.
         if self.consumed.is_none() && !self.take_routing() {
             return Ok(Next::After(IDLE_WAIT));
         }
@@ -120,25 +130,26 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         if self.restart.is_some() {
             return Ok(Next::Now);
         }
-        // As late as can be: a message that comes after another routing is not to be handled by the former one.
+        // As late as possible: a message that was sent after a change of routes must not be handled by the old routes.
         self.take_routing();
-        // Before anything is taken over: stable offsets would wait for the transaction that a dead predecessor, or this
-        // worker before it started again, left open, and the new epoch ends it.
+        // Before any partition is taken over. A dead predecessor, or this worker before a restart, may have left a
+        // transaction open. Stable offsets would wait for it, and the new epoch ends it.
         let no_producer = if self.renew_producer { self.new_producer()? } else { None };
-        self.ownership.advance(&self.rules, &mut self.broker);
+        self.assignment.advance(&self.config, &mut self.broker);
         if let Some(next) = no_producer {
             return Ok(next);
         }
         let verb = match self.inbox.turn() {
             Some(verb) => verb,
             // A transaction of offsets alone.
-            None if !self.ownership.initial_offsets().is_empty() => Verb::Repartition,
+            None if !self.assignment.initial_offsets().is_empty() => Verb::Repartition,
             None => return Ok(Next::Now),
         };
         if let Some(head) = self.inbox.queue(verb).front_mut() {
-            answer(head, &self.rules, &mut self.lookups, || self.broker.now());
+            answer(head, &self.config, &mut self.lookups, || self.broker.now());
         }
         if self.broker.producer_is_suspect()
+            && !mutated!("no-new-epoch-after-doubt")
             && let Some(next) = self.new_producer()?
         {
             return Ok(next);
@@ -155,9 +166,16 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         }
     }
 
-    /// Takes another routing, if there is one: from here on messages are handled as it says. No transaction is open.
+    /// The next routing, if there is another one.
+    fn next_routing(&mut self) -> Option<Arc<Routing>> {
+        let early = self.releases.taken_early();
+        self.plugins.routing().or(early)
+    }
+
+    /// Takes the next routing, if there is one. From here on it says which release handles a message. No transaction is
+    /// open.
     fn take_routing(&mut self) -> bool {
-        let Some(routing) = self.plugins.routing() else { return false };
+        let Some(routing) = self.next_routing() else { return false };
         let consumed = routing.consumed();
         for alias in consumed {
             if !self.aliases.contains(alias) {
@@ -170,19 +188,21 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         }
         self.releases.take(routing);
         self.observer.rerouted();
-        self.ownership.wake(&mut self.broker);
+        self.assignment.wake(&mut self.broker);
         true
     }
 
-    /// Reads a shard again, from its first record that is not settled on, once there is another routing: its tenant cannot
-    /// go on, and one committed offset cannot say that others of the shard have.
+    /// Goes back to the first record of a shard that is not settled, and reads on when there is another routing. The
+    /// record's tenant has to wait, and the shard with it: the one committed offset of a shard cannot say that later
+    /// records of other tenants are settled.
     fn rewind(&mut self, shard: ShardId) {
         if let Some(offset) = self.inbox.rewind(Partition::Shard(shard)) {
-            self.ownership.wait(shard, offset, &mut self.broker);
+            let offset = if mutated!("rewind-one-too-far") { offset.next() } else { offset };
+            self.assignment.wait(shard, offset, &mut self.broker);
         }
     }
 
-    /// Makes a new producer; when that cannot be, says when to go on.
+    /// Makes a new producer. Returns when to try again, if that failed.
     fn new_producer(&mut self) -> Result<Option<Next>, FatalError> {
         let made = self.broker.renew_producer();
         self.renew_producer = made.is_err();
@@ -193,177 +213,134 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         }
     }
 
-    /// Takes in what the consumer has, up to two batches: records that wait here are bounded in number and bytes.
+    /// Takes in what the consumer has, up to two batches. So the records that wait here are bounded in number and bytes.
     fn take_events(&mut self) -> Result<(), FatalError> {
-        // A producer can be had while the group still forms.
-        let busy = self.ownership.is_busy() || self.renew_producer;
-        let mut wait = if busy { BUSY_WAIT } else { IDLE_WAIT };
+        if !self.make_ready_to_poll() {
+            return Ok(());
+        }
+        // A producer can be made while the group still forms.
+        let busy = self.assignment.is_busy() || self.renew_producer;
+        let mut wait = if busy { RESTORE_WAIT } else { IDLE_WAIT };
         if !self.inbox.is_empty() {
             wait = Duration::ZERO;
         }
-        let BatchLimits { records, bytes, .. } = self.rules.batch;
-        let has_room = |inbox: &Inbox| inbox.len() < 2 * records && inbox.bytes() < 2 * bytes;
-        if has_room(&self.inbox) {
-            if std::mem::take(&mut self.paused) {
-                self.broker.resume(&self.ownership.reading());
-            }
-        } else if self.failing() {
-            // The group may have an event for us that is why nothing can be committed: without hearing of it there would
-            // never be room again.
-            if !std::mem::replace(&mut self.paused, true) {
-                self.broker.pause(&self.ownership.reading());
-            }
-        } else {
-            return Ok(());
-        }
-        while self.paused || has_room(&self.inbox) {
-            match self.broker.poll(wait) {
-                Event::Nothing => return Ok(()),
-                Event::Fenced(why) => return Err(FatalError::Fenced(why)),
-                Event::Record(consumed) if self.ownership.takes(consumed.partition) => {
-                    if self.paused {
-                        // It came to us after the pause.
-                        self.broker.pause(&[consumed.partition]);
-                    }
-                    let (routes, shards) = (self.releases.routes_changed(), self.rules.shards);
-                    self.inbox.push(Pending::new(consumed, &self.aliases, routes, shards, &mut self.tenants));
-                }
-                Event::Record(Consumed { partition, offset, .. }) => {
-                    // To leave it out would be to lose it.
-                    self.restart =
-                        Some(format!("a record at offset {offset} of {partition:?}, which is not being read"));
-                    return Ok(());
-                }
-                Event::Assigned(partitions) => {
-                    if !partitions.is_empty() {
-                        tracing::info!("{} partitions assigned", partitions.len());
-                    }
-                    tracing::debug!(?partitions, "assigned");
-                    // Another rebalance may be there already, and comes before anything of its partitions is run.
-                    self.ownership.assigned(partitions, &mut self.broker);
-                }
-                // No transaction is open here: all that these partitions were part of is committed or aborted.
-                Event::Revoked(partitions) | Event::Lost(partitions) => {
-                    tracing::info!("{} partitions revoked", partitions.len());
-                    tracing::debug!(?partitions, "revoked");
-                    self.inbox.drop_partitions(&partitions);
-                    self.ownership.dropped(&partitions, &mut self.broker);
-                    self.releases.forget_all();
-                    self.observer.rerouted();
-                    return Ok(());
-                }
-                Event::Failed(why) => {
-                    self.restart = Some(why.text);
-                    return Ok(());
-                }
+        while self.paused || self.has_room() {
+            let event = self.broker.poll(wait);
+            if !self.take_event(event)? {
+                return Ok(());
             }
             wait = Duration::ZERO;
         }
         Ok(())
     }
 
-    /// Runs a batch of one verb in one transaction.
+    /// Whether there is room for another record.
+    fn has_room(&self) -> bool {
+        let BatchLimits { records, bytes, .. } = self.config.batch;
+        self.inbox.len() < 2 * records && self.inbox.bytes() < 2 * bytes
+    }
+
+    /// Whether the consumer is to be polled. Without room it is polled only when nothing can be committed: the group may
+    /// have an event that is the reason for that, and without the event there would never be room again. All partitions
+    /// are paused meanwhile.
+    fn make_ready_to_poll(&mut self) -> bool {
+        if self.has_room() {
+            if std::mem::take(&mut self.paused) {
+                self.broker.resume(&self.assignment.reading());
+            }
+            return true;
+        }
+        if self.is_failing() && !std::mem::replace(&mut self.paused, true) {
+            self.broker.pause(&self.assignment.reading());
+        }
+        self.is_failing()
+    }
+
+    /// Takes in one event. Returns whether to poll for another one.
+    fn take_event(&mut self, event: Event) -> Result<bool, FatalError> {
+        match event {
+            Event::Nothing => return Ok(false),
+            Event::Fenced(why) => return Err(FatalError::Fenced(why)),
+            Event::Record(consumed) if self.assignment.takes(consumed.partition) => {
+                if self.paused {
+                    // It was on its way before the pause, or its partition was resumed after it.
+                    self.broker.pause(&[consumed.partition]);
+                }
+                let (routes, shards) = (self.releases.routes_changed(), self.config.shards);
+                self.inbox.push(Pending::new(consumed, &self.aliases, routes, shards, &mut self.tenants));
+            }
+            Event::Record(Consumed { partition, offset, .. }) => {
+                // To skip it would be to lose it.
+                self.restart = Some(format!("a record at offset {offset} of {partition:?}, which is not being read"));
+                return Ok(false);
+            }
+            Event::Assigned(partitions) => {
+                if !partitions.is_empty() {
+                    tracing::info!("{} partitions assigned", partitions.len());
+                }
+                tracing::debug!(?partitions, "assigned");
+                // Another rebalance may follow at once. It is taken in before any of these partitions is read.
+                self.assignment.assigned(partitions, &mut self.broker);
+            }
+            Event::Revoked(partitions) | Event::Lost(partitions) => {
+                self.give_back(&partitions);
+                return Ok(false);
+            }
+            Event::Failed(why) => {
+                self.restart = Some(why.text);
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Forgets all about partitions that are no longer ours. No transaction is open here, so everything that was done for
+    /// them is committed or aborted.
+    fn give_back(&mut self, partitions: &[Partition]) {
+        tracing::info!("{} partitions revoked", partitions.len());
+        tracing::debug!(?partitions, "revoked");
+        let has_shard = partitions.iter().any(|partition| matches!(partition, Partition::Shard(_)));
+        if has_shard || !mutated!("keep-records-of-revoked-partitions") {
+            self.inbox.drop_partitions(partitions);
+        }
+        self.assignment.dropped(partitions, &mut self.broker);
+        if !mutated!("decision-remembered-over-a-move") {
+            self.releases.forget_all();
+        }
+        self.observer.rerouted();
+    }
+
+    /// Runs a batch of one verb in one transaction: begin, one record after the other, the changelog, commit.
     fn run(&mut self, verb: Verb) -> Result<(Batch, Receipt), (Batch, Failure)> {
-        let mut batch = Batch { done: 0, shards: BTreeSet::new(), waits: None };
-        let queue = self.inbox.queue(verb);
+        debug_assert!(self.assignment.is_settled(), "nothing is staged before a transaction begins");
+        let mut batch = Batch::default();
         let mut txn = match Transaction::begin(&mut self.broker) {
             Ok(txn) => txn,
             Err(failure) => return Err((batch, failure)),
         };
         let began = txn.began();
-        let deadline = began + self.rules.batch.time;
-        for (partition, offset) in self.ownership.initial_offsets() {
+        let deadline = began + self.config.batch.time;
+        for (partition, offset) in self.assignment.initial_offsets() {
             txn.starts_at(*partition, *offset);
         }
-        let mut bytes = 0;
-        for pending in queue.iter_mut().take(self.batch[verb as usize]) {
-            bytes += pending.record.bytes();
-            let (partition, offset, one_by_one) = (pending.partition, pending.offset, pending.one_by_one);
-            let sent = match &pending.fate {
-                Disposition::Repartition { shard } => txn.send(Destination::Shard(*shard), &pending.record),
-                Disposition::DeadLetter { letter, minimal } => {
-                    let verdict = Verdict::DeadLetter(letter.clone());
-                    let (origin, tenant) = (&pending.source, pending.tenant.as_ref());
-                    self.observer.settled(Settled { origin, tenant, release: None, verdict: &verdict });
-                    send_dead_letter(&mut txn, letter, *minimal, pending)
-                }
-                Disposition::Process { shard, tenant } => {
-                    let Some(state) = self.ownership.ready(*shard) else {
-                        unreachable!("a shard is paused until it is restored, and its records go with it")
-                    };
-                    let (plugins, observer) = (&mut self.plugins, &mut self.observer);
-                    batch.shards.insert(*shard);
-                    let state = state.tenant(&tenant.id);
-                    let message = MessageOrigin { alias: &pending.source.topic, routes: pending.routes };
-                    let chosen = self.releases.choose(tenant, message, state, plugins, observer);
-                    let Ok(ChosenRelease { release, not_consumed }) = chosen else {
-                        // Of what the release staged the same is true as of a message's that waits for a lookup.
-                        if state.has_staged() {
-                            txn.starts_at(partition, offset);
-                        }
-                        batch.waits = Some(*shard);
-                        break;
-                    };
-                    pending.lookups.need = None;
-                    let answers = &mut pending.lookups.answers;
-                    let (record, source) = (&pending.record, &pending.source);
-                    let verdict = loop {
-                        if let Some(verdict) = not_consumed {
-                            break verdict;
-                        }
-                        let call = Call { tenant, record, source };
-                        let verdict = process(&self.rules, plugins, &release, state, call, answers);
-                        let Verdict::Waits(Need::Answer(query)) = &verdict else { break verdict };
-                        let Some(answer) = self.lookups.known(tenant, query) else { break verdict };
-                        answers.insert(query.clone(), answer);
-                        // Calls made again take time too.
-                        if txn.now() >= deadline {
-                            break verdict;
-                        }
-                    };
-                    if let Verdict::Waits(need) = verdict {
-                        // What the release staged when it took over is committed before the message: only offsets fence
-                        // the changelog's records, and only those of their shard make its next owner wait for them.
-                        if state.has_staged() {
-                            txn.starts_at(partition, offset);
-                        }
-                        // Its order among the tenant's messages is kept, and no open transaction waits for an answer.
-                        pending.lookups.need = Some(need);
-                        break;
-                    }
-                    let (origin, tenant, verdict) = (&pending.source, Some(&tenant.id), &verdict);
-                    self.observer.settled(Settled { origin, tenant, release: Some(&release), verdict });
-                    match verdict {
-                        Verdict::Outputs(outputs) => outputs.iter().try_for_each(|output| {
-                            txn.send(Destination::Output(&output.topic), &output.record)?;
-                            if one_by_one { txn.flush() } else { Ok(()) }
-                        }),
-                        Verdict::DeadLetter(letter) => send_dead_letter(&mut txn, letter, false, pending),
-                        Verdict::Waits(_) => unreachable!("handled above"),
-                    }
-                }
-            };
-            batch.done += 1;
-            if let Err(fault) = sent {
-                return Err((batch, txn.abort(fault, false)));
-            }
-            txn.consumed(partition, offset);
-            // Processing may take long; to route a record takes as long as a look at the clock.
-            if (verb == Verb::Process || batch.done.is_multiple_of(16)) && txn.now() >= deadline {
-                break;
-            }
-            if bytes >= self.rules.batch.bytes {
-                break;
-            }
+        let mut handler = Handler {
+            config: &self.config,
+            plugins: &mut self.plugins,
+            lookups: &mut self.lookups,
+            observer: &mut self.observer,
+            releases: &mut self.releases,
+            assignment: &mut self.assignment,
+            shards: BTreeSet::new(),
+            deadline,
+        };
+        let queue = self.inbox.queue(verb).iter_mut().take(self.batch_size[verb as usize]);
+        let sent = handle_batch(verb, &mut handler, &mut txn, queue, &mut batch);
+        batch.shards = handler.shards;
+        if let Err(fault) = sent.and_then(|()| write_changelog(&mut txn, &batch.shards, &mut self.assignment)) {
+            return Err((batch, txn.abort(fault, false)));
         }
-        for shard in &batch.shards {
-            let changes = self.ownership.ready(*shard).into_iter().flat_map(|state| state.changes());
-            for (key, value) in changes {
-                let record = Record { key: Some(key), value, ..Record::default() };
-                if let Err(fault) = txn.send(Destination::Changelog(*shard), &record) {
-                    return Err((batch, txn.abort(fault, false)));
-                }
-            }
+        if let Some(receipt) = Receipt::premature() {
+            self.assignment.promote(&batch.shards, &receipt);
         }
         let ran = txn.now();
         match txn.commit() {
@@ -376,40 +353,42 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         }
     }
 
-    /// After a commit.
+    /// After a commit: what was staged becomes committed state, and its records leave the inbox.
     fn settle(&mut self, verb: Verb, batch: &Batch, receipt: &Receipt) {
-        for shard in &batch.shards {
-            if let Some(state) = self.ownership.ready(*shard) {
-                state.promote(receipt);
-            }
-        }
-        self.ownership.begun();
+        self.assignment.promote(&batch.shards, receipt);
+        self.assignment.initial_offsets_committed();
         self.inbox.settled(verb, batch.done);
         self.observer.committed();
-        let size = &mut self.batch[verb as usize];
-        *size = (*size * 2).min(self.rules.batch.records);
+        let size = &mut self.batch_size[verb as usize];
+        *size = (*size * 2).min(self.config.batch.records);
         self.backoff = BACKOFF.0;
     }
 
-    /// After anything but a commit.
+    /// After a transaction that was not committed, or may not have been: drops what it staged, and says what comes next.
     fn undo(&mut self, verb: Verb, batch: &Batch, failure: Failure) -> Result<Next, FatalError> {
         self.observer.aborted();
         for shard in &batch.shards {
-            let touched = self.ownership.ready(*shard).map(Shard::drop_staged).unwrap_or_default();
+            let touched = self.assignment.ready(*shard).map(Shard::drop_staged).unwrap_or_default();
             for tenant in touched {
                 self.plugins.discard(&tenant);
             }
         }
-        self.releases.forget();
+        if !mutated!("decision-remembered-over-an-abort") {
+            self.releases.forget();
+        }
         let (fault, renew) = match failure {
             Failure::Fenced(why) => return Err(FatalError::Fenced(why)),
+            Failure::Unclear(why) if mutated!("run-again-after-an-unclear-commit") => (Fault::Abortable(why), true),
             Failure::Unclear(why) => {
                 self.restart = Some(format!("a commit with an unknown outcome: {why}"));
                 return Ok(Next::Now);
             }
             Failure::Aborted { fault, renew } => (fault, renew),
         };
-        self.renew_producer |= renew;
+        self.renew_producer |= renew && !mutated!("no-new-epoch-after-doubt");
+        if mutated!("forget-the-aborted-batch") {
+            self.inbox.settled(verb, batch.done);
+        }
         match &fault {
             Fault::Refused(why) if batch.done <= 1 => {
                 let head = self.inbox.queue(verb).front_mut();
@@ -421,10 +400,10 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                 return Ok(Next::Now);
             }
             Fault::Refused(_) => {
-                self.batch[verb as usize] = (batch.done / 2).max(1);
+                self.batch_size[verb as usize] = (batch.done / 2).max(1);
                 return Ok(Next::Now);
             }
-            Fault::TimedOut(_) => self.batch[verb as usize] = (batch.done / 2).max(1),
+            Fault::TimedOut(_) => self.batch_size[verb as usize] = (batch.done / 2).max(1),
             Fault::NotAMember(_) => {
                 self.restart = Some(fault.to_string());
                 return Ok(Next::Now);
@@ -434,16 +413,17 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         Ok(self.wait(&format!("a transaction of {} records was aborted and runs again: {fault}", batch.done)))
     }
 
+    /// Forgets everything and joins the group again.
     fn start_again(&mut self, why: String) -> Result<Next, FatalError> {
         tracing::warn!("starting again from what is committed: {why}");
         self.inbox.clear();
         self.paused = false;
-        self.ownership = Assignment::default();
+        self.assignment = Assignment::default();
         self.releases.forget_all();
         self.observer.rerouted();
         self.renew_producer = true;
         match again(&mut self.broker, B::restart) {
-            // What made it necessary may be there still.
+            // The cause may still be there.
             Ok(()) => Ok(Next::After(self.back_off())),
             Err(Fault::Fenced(why) | Fault::FencedInstance(why)) => Err(FatalError::Fenced(why)),
             Err(fault) => {
@@ -454,21 +434,18 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         }
     }
 
+    /// Logs why nothing can be done now. Returns when to try again.
     fn wait(&mut self, why: &str) -> Next {
-        let now = self.broker.now();
-        if self.told.as_ref().is_none_or(|(at, what)| what != why || now.saturating_sub(*at) >= TELL_EVERY) {
-            tracing::warn!("{why}");
-            self.told = Some((now, why.to_owned()));
-        }
+        self.warnings.warn(self.broker.now(), why);
         Next::After(self.back_off())
     }
 
     /// Whether nothing has been committed since something went wrong.
-    fn failing(&self) -> bool {
+    fn is_failing(&self) -> bool {
         self.backoff > BACKOFF.0
     }
 
-    /// The pause before the next attempt; longer each time, until a transaction is committed.
+    /// The pause before the next attempt. It grows until a transaction is committed.
     fn back_off(&mut self) -> Duration {
         let pause = self.backoff;
         self.backoff = (pause * 2).min(BACKOFF.1);
@@ -476,16 +453,48 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
     }
 }
 
-fn send_dead_letter<B: Broker>(
+/// Handles the records of a batch until one of them, or a limit, ends it.
+fn handle_batch<'q, B: Broker, P: Plugins, L: Lookups, O: Observer>(
+    verb: Verb,
+    handler: &mut Handler<'_, P, L, O>,
     txn: &mut Transaction<'_, B>,
-    letter: &DeadLetter,
-    minimal: bool,
-    pending: &Pending,
+    queue: impl Iterator<Item = &'q mut Pending>,
+    batch: &mut Batch,
 ) -> Result<(), Fault> {
-    let record = if minimal {
-        letter.to_minimal_record(&pending.record, &pending.source)
-    } else {
-        letter.to_record(&pending.record, &pending.source)
-    };
-    txn.send(Destination::DeadLetters, &record)
+    let mut bytes = 0;
+    for pending in queue {
+        bytes += pending.record.bytes();
+        match handler.handle(txn, pending).inspect_err(|_| batch.done += 1)? {
+            Handled::Sent => {}
+            Handled::NeedsLookup => break,
+            Handled::TenantWaits(shard) => {
+                batch.waits = Some(shard);
+                break;
+            }
+        }
+        batch.done += 1;
+        txn.consumed(pending.partition, pending.offset);
+        // A message may take long. To repartition a record takes as long as to read the clock.
+        let read_clock = verb == Verb::Process || batch.done.is_multiple_of(16);
+        if bytes >= handler.config.batch.bytes || (read_clock && txn.now() >= handler.deadline) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Sends what the transaction changed in the state of its shards.
+fn write_changelog<B: Broker>(
+    txn: &mut Transaction<'_, B>,
+    shards: &BTreeSet<ShardId>,
+    assignment: &mut Assignment,
+) -> Result<(), Fault> {
+    for shard in shards {
+        let changes = assignment.ready(*shard).into_iter().flat_map(|state| state.changes());
+        for (key, value) in changes {
+            let record = Record { key: Some(key), value, ..Record::default() };
+            txn.send(Destination::Changelog(*shard), &record)?;
+        }
+    }
+    Ok(())
 }

@@ -1,7 +1,7 @@
-//! The order of begin, send, flush, offsets, commit and abort: nobody else calls these.
+//! The order of begin, send, flush, offsets, commit and abort. No other module calls these.
 //!
-//! An open transaction is a value that only `commit` and `abort` consume, and committed state can only be had for the
-//! receipt that `commit` gives.
+//! An open transaction is a value that only `commit` and `abort` consume. Staged state becomes committed state only in
+//! exchange for the receipt that `commit` returns.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,22 +9,29 @@ use std::time::Duration;
 use super::broker::{Broker, Cause, Destination, Fault, Partition};
 use crate::record::{Offset, Record};
 
-/// How long a transaction may be open (`transaction.timeout.ms`). A call that says «again» for longer has an unknown
-/// outcome.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a transaction may be open (`transaction.timeout.ms`). The outcome of a call that is retried for longer is
+/// unknown.
+pub(super) const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Proof of an acknowledged commit.
+/// The proof of an acknowledged commit.
 #[derive(Debug)]
 pub struct Receipt(());
 
-/// How a transaction ended that was not committed.
+impl Receipt {
+    /// A receipt before there is a commit: a mistake, so always `None` in the product.
+    pub(super) fn premature() -> Option<Self> {
+        mutated!("promote-before-commit").then_some(Self(()))
+    }
+}
+
+/// How a transaction ended without a commit.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// Nothing of it is visible, nor will be once the next producer has its epoch. The batch runs again.
+    /// Nothing of it is visible. The batch runs again; `renew`: on a new producer, whose epoch ends the transaction for sure.
     Aborted { fault: Fault, renew: bool },
-    /// It may be committed, or not, and others may have taken over: only what Kafka holds can tell.
+    /// It may be committed or not, and others may have taken over. Only what Kafka holds is certain.
     Unclear(Cause),
-    /// Our identity is somebody else's.
+    /// Another process has our identity.
     Fenced(Cause),
 }
 
@@ -36,6 +43,7 @@ pub(super) struct Transaction<'a, B: Broker> {
 }
 
 impl<'a, B: Broker> Transaction<'a, B> {
+    /// Opens a transaction.
     pub(super) fn begin(broker: &'a mut B) -> Result<Self, Failure> {
         match broker.begin() {
             Ok(()) => {
@@ -47,10 +55,12 @@ impl<'a, B: Broker> Transaction<'a, B> {
         }
     }
 
+    /// When it was opened.
     pub(super) fn began(&self) -> Duration {
         self.began
     }
 
+    /// The broker's clock.
     pub(super) fn now(&self) -> Duration {
         self.broker.now()
     }
@@ -65,27 +75,35 @@ impl<'a, B: Broker> Transaction<'a, B> {
         again(self.broker, B::flush)
     }
 
-    /// The record at `offset` is done with.
+    /// The record at `offset` is settled with this transaction.
     pub(super) fn consumed(&mut self, partition: Partition, offset: Offset) {
-        self.offsets.insert(partition, offset.next());
+        let before = self.offsets.insert(partition, offset.next());
+        assert!(
+            before.is_none_or(|before| before <= offset),
+            "{partition:?}: the record at {offset} is settled after those up to {before:?}"
+        );
     }
 
-    /// The partition is read from this offset on.
+    /// The partition stands at this offset: it is committed if no record of the partition is settled.
     pub(super) fn starts_at(&mut self, partition: Partition, offset: Offset) {
         self.offsets.entry(partition).or_insert(offset);
     }
 
-    /// Writes all records, then the offsets, then commits. A transaction that is not committed is aborted.
+    /// Writes all records, then the offsets, then commits. Aborts the transaction if that fails.
     pub(super) fn commit(mut self) -> Result<Receipt, Failure> {
-        // Offsets last: once they are pending the next owner waits for this transaction's end, so that all it wrote to
-        // the changelog is there to be waited for.
+        // The offsets go last. Once they are pending, the next owner of the shard waits for the end of this transaction, and
+        // by then its changelog records must be written.
         if let Err(fault) = self.flush() {
             return Err(self.abort(fault, false));
         }
-        if !self.broker.is_live_member() {
+        if !self.broker.is_live_member() && !mutated!("no-fence") {
             let fault =
                 Fault::Abortable("this member is no longer in the group; its offsets would not be fenced".into());
             return Err(self.abort(fault, false));
+        }
+        if mutated!("offsets-outside-the-transaction") {
+            let committed = again(self.broker, B::commit).and_then(|()| self.broker.begin());
+            committed.map_err(|fault| Failure::Unclear(fault.to_string().into()))?;
         }
         let offsets: Vec<_> = self.offsets.iter().map(|(partition, offset)| (*partition, *offset)).collect();
         if !offsets.is_empty()
@@ -95,7 +113,7 @@ impl<'a, B: Broker> Transaction<'a, B> {
         }
         match again(self.broker, B::commit) {
             Ok(()) => Ok(Receipt(())),
-            // The coordinator answered that it will not commit: these never leave a commit behind.
+            // The coordinator answered that it will not commit: none of these leaves a commit behind.
             Err(fault @ (Fault::Abortable(_) | Fault::Refused(_) | Fault::NotAMember(_))) => {
                 Err(self.abort(fault, true))
             }
@@ -105,7 +123,7 @@ impl<'a, B: Broker> Transaction<'a, B> {
         }
     }
 
-    /// Aborts because of `fault`; `renew`: the next transaction wants a new producer in any case.
+    /// Aborts because of `fault`. `renew`: the next transaction needs a new producer in any case.
     pub(super) fn abort(self, fault: Fault, renew: bool) -> Failure {
         match fault {
             Fault::Fenced(why) => return self.fenced(why),
@@ -113,7 +131,7 @@ impl<'a, B: Broker> Transaction<'a, B> {
             _ => {}
         }
         let broken = matches!(fault, Fault::Fatal(_));
-        // A request that was given up may still arrive.
+        // A request that timed out may still arrive.
         let renew = renew || broken || matches!(fault, Fault::TimedOut(_));
         match if broken { Ok(()) } else { again(self.broker, B::abort) } {
             Ok(()) => Failure::Aborted { fault, renew },
@@ -126,12 +144,12 @@ impl<'a, B: Broker> Transaction<'a, B> {
 }
 
 impl<B: Broker> Transaction<'_, B> {
-    /// The coordinator ends what is open for too long, with an epoch of its own: whoever was stopped in the middle of a
-    /// transaction is fenced by that, and may go on under its name. If somebody else has that name by now, one of the
-    /// two is fenced again, in a transaction that is not old.
+    /// The coordinator aborts a transaction that is open for too long, and raises the epoch. That fences a process that was
+    /// stopped in the middle of a transaction, though nobody else has its transactional id. Such a process may go on. If
+    /// another process does have the id, one of the two is fenced again, in a transaction that is not old.
     fn fenced(&self, why: Cause) -> Failure {
         let open = self.broker.now().saturating_sub(self.began);
-        if open >= PATIENCE {
+        if open >= TRANSACTION_TIMEOUT {
             let text = format!("the transaction was open for {open:.1?}, the broker ended it: {why}");
             return Failure::Unclear(Cause { text, ..why });
         }
@@ -139,7 +157,7 @@ impl<B: Broker> Transaction<'_, B> {
     }
 }
 
-/// Makes a call until it is not «again» any more, or patience ends.
+/// Repeats a call while its fault is retriable, up to `TRANSACTION_TIMEOUT`.
 pub(super) fn again<B: Broker, T>(
     broker: &mut B,
     mut call: impl FnMut(&mut B) -> Result<T, Fault>,
@@ -149,7 +167,7 @@ pub(super) fn again<B: Broker, T>(
         match call(broker) {
             Err(Fault::Retriable(why)) => {
                 let now = broker.now();
-                if now.saturating_sub(*started.get_or_insert(now)) >= PATIENCE {
+                if now.saturating_sub(*started.get_or_insert(now)) >= TRANSACTION_TIMEOUT {
                     return Err(Fault::TimedOut(why));
                 }
             }

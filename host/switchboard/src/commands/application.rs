@@ -110,7 +110,7 @@ pub(super) fn current_actor() -> Actor {
 
 /// A request for a change, with a new id.
 pub(super) fn new_request(note: Option<String>) -> ChangeRequest {
-    ChangeRequest { id: Uuid::now_v7().to_string(), by: current_actor(), note }
+    ChangeRequest { id: Uuid::now_v7().to_string(), actor: current_actor(), note }
 }
 
 /// Makes a change and prints it. `wait`: waits until all hosts have applied the change, then watches for problems for

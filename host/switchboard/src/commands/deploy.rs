@@ -42,7 +42,7 @@ pub fn deploy(args: DeployArgs) -> anyhow::Result<Outcome> {
         size: artifact.size(),
         chunks: ReleaseRecord::chunks_of(bytes.len()),
         signature,
-        by: current_actor(),
+        actor: current_actor(),
     };
     let audience = application.audience(&assignment)?;
     let release = artifact.digest();

@@ -22,7 +22,7 @@ pub(super) fn print_change(registry: &RegistryState, entry: &Entry) {
 /// What a change did, and to which releases.
 pub(super) fn change_title(registry: &RegistryState, entry: &Entry) -> String {
     let releases: Vec<_> = entry.change.releases.iter().map(|release| registry.title(release)).collect();
-    format!("{} {}", entry.change.what, releases.join(", ")).trim_end().to_owned()
+    format!("{} {}", entry.change.kind, releases.join(", ")).trim_end().to_owned()
 }
 
 /// One line for each route that a change touched.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use switchboard_core::registry::{Deployed, HostRecord, RegistryState, Running, State};
+use switchboard_core::registry::{Deployed, HostRecord, LoadState, RegistryState, Running};
 use switchboard_core::routing::Digest;
 
 use super::Outcome;
@@ -41,8 +41,8 @@ fn hosts_of<'a>(registry: &'a RegistryState, release: &Digest) -> (Vec<&'a str>,
     let (mut ready, mut failed) = (Vec::new(), Vec::new());
     for HostRecord { status, .. } in registry.living(current_time(registry)) {
         match status.state_of(release) {
-            Some(State::Ready) => ready.push(status.instance.as_str()),
-            Some(State::Failed { reason }) => failed.push(json!({ "instance": status.instance, "reason": reason })),
+            Some(LoadState::Ready) => ready.push(status.instance.as_str()),
+            Some(LoadState::Failed { reason }) => failed.push(json!({ "instance": status.instance, "reason": reason })),
             None => {}
         }
     }
@@ -85,7 +85,7 @@ fn print_releases(registry: &RegistryState) {
             record.size.to_string(),
             if record.signature.is_some() { "yes" } else { "no" }.to_owned(),
             format_time(*timestamp),
-            record.by.to_string(),
+            record.actor.to_string(),
             format!("{} ready, {} failed", ready.len(), failed.len()),
             abbreviate(&scopes_of(registry, digest)),
         ]);
@@ -111,7 +111,7 @@ fn print_hosts(registry: &RegistryState) {
             format!("{} ago{}", humantime::format_duration(age), if record.is_alive(now) { "" } else { ", dead" }),
             format!("offset {}", status.read),
             status.tenants.iter().map(running).collect::<Vec<_>>().join(", "),
-            status.staying.len().to_string(),
+            status.fallback.len().to_string(),
             status.waiting.len().to_string(),
             status.on_file.as_ref().map(|release| registry.title(release)).unwrap_or_default(),
         ]);
@@ -119,7 +119,7 @@ fn print_hosts(registry: &RegistryState) {
     print_table(&mut table);
     for status in registry.hosts().values().map(|record| &record.status) {
         for loaded in &status.releases {
-            if let State::Failed { reason } = &loaded.state {
+            if let LoadState::Failed { reason } = &loaded.state {
                 println!("{} cannot run {}: {reason}", status.instance, registry.title(&loaded.digest));
             }
         }
@@ -129,7 +129,7 @@ fn print_hosts(registry: &RegistryState) {
 fn print_history(registry: &RegistryState) {
     for entry in registry.history() {
         let change = &entry.change;
-        println!("{}  {}  {}", format_time(entry.timestamp), change.by, change_title(registry, entry));
+        println!("{}  {}  {}", format_time(entry.timestamp), change.actor, change_title(registry, entry));
         for line in route_changes(registry, &change.routes) {
             println!("    {line}");
         }

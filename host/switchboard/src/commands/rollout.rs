@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use switchboard_core::registry::{Entry, Failures, HostProgress, Rollout, Running, Stage, Verdict, Watch};
+use switchboard_core::registry::{
+    Entry, Failures, HostProgress, Rollout, RolloutStage, RolloutVerdict, RolloutWatch, Running,
+};
 use switchboard_kafka::control::ControlWriter;
 
 use super::Outcome;
@@ -31,7 +33,7 @@ pub(super) fn follow(
     is_quiet: bool,
 ) -> anyhow::Result<RolloutEnd> {
     let started = Instant::now();
-    let mut watch = Watch::new(MIN_APPLY_TIMEOUT.max(watch_time), watch_time);
+    let mut watch = RolloutWatch::new(MIN_APPLY_TIMEOUT.max(watch_time), watch_time);
     // Without a terminal the bar is not drawn.
     let style = ProgressStyle::with_template("{bar:30} {pos} of {len} hosts {wide_msg}")?;
     let bar = ProgressBar::new(0).with_style(style);
@@ -51,10 +53,10 @@ pub(super) fn follow(
                 print_result(&rollout, &problems, &reason);
             }
             let mut json = json!({ "result": verdict, "troubles": problems, "hosts": rollout.hosts });
-            if verdict != Verdict::Done {
+            if verdict != RolloutVerdict::Done {
                 json["reason"] = reason.into();
             }
-            return Ok(RolloutEnd { outcome: Outcome::from_success(verdict == Verdict::Done), json });
+            return Ok(RolloutEnd { outcome: Outcome::from_success(verdict == RolloutVerdict::Done), json });
         }
         // Apply all records that have arrived before the next look.
         let mut has_more = writer.follow(POLL_TIMEOUT)?;
@@ -66,7 +68,7 @@ pub(super) fn follow(
 
 /// Shows how many hosts have applied the change, and how many tenants run its releases there.
 fn show_progress(bar: &ProgressBar, rollout: &Rollout<'_>, time_left: Option<Duration>) {
-    let ready: Vec<_> = rollout.hosts.iter().filter(|host| host.stage == Stage::Ready).collect();
+    let ready: Vec<_> = rollout.hosts.iter().filter(|host| host.stage == RolloutStage::Ready).collect();
     bar.set_length(rollout.hosts.len() as u64);
     bar.set_position(ready.len() as u64);
     let hosts = ready.iter().map(|host| format!("{} ({} tenants)", host.instance, tenant_count(host)));
@@ -81,18 +83,18 @@ fn tenant_count(host: &HostProgress<'_>) -> u64 {
 }
 
 /// A verdict for people. `next`: the change after the followed one.
-fn describe(verdict: Verdict, next: Option<&Entry>) -> String {
+fn describe(verdict: RolloutVerdict, next: Option<&Entry>) -> String {
     let next = next.map_or(String::new(), |Entry { change, .. }| {
         let note = change.note.as_deref().map(|note| format!(": {note}")).unwrap_or_default();
-        format!("{} by {}{note}", change.what, change.by)
+        format!("{} by {}{note}", change.kind, change.actor)
     });
     match verdict {
-        Verdict::Done => "all running hosts have applied the change".into(),
-        Verdict::Failed => "problem found; the change stays in effect. `switchboard rollback` undoes it".into(),
-        Verdict::RolledBack => format!("the change was rolled back: {next}"),
-        Verdict::Replaced => format!("a later change replaced this one: {next}"),
-        Verdict::NoHosts => "no host is running; hosts apply the change when they start".into(),
-        Verdict::TimeOut => "not all running hosts have applied the change yet; they continue to do so".into(),
+        RolloutVerdict::Done => "all running hosts have applied the change".into(),
+        RolloutVerdict::Failed => "problem found; the change stays in effect. `switchboard rollback` undoes it".into(),
+        RolloutVerdict::RolledBack => format!("the change was rolled back: {next}"),
+        RolloutVerdict::Replaced => format!("a later change replaced this one: {next}"),
+        RolloutVerdict::NoHosts => "no host is running; hosts apply the change when they start".into(),
+        RolloutVerdict::TimeOut => "not all running hosts have applied the change yet; they continue to do so".into(),
     }
 }
 
@@ -101,9 +103,9 @@ fn print_result(rollout: &Rollout<'_>, problems: &[String], reason: &str) {
         let mut hosts = new_table(&["HOST", "STATE", "TENANTS", "FAILURES"]);
         for host in &rollout.hosts {
             let state = match &host.stage {
-                Stage::Behind => "pending",
-                Stage::Ready => "applied",
-                Stage::Failed { .. } => "failed",
+                RolloutStage::Behind => "pending",
+                RolloutStage::Ready => "applied",
+                RolloutStage::Failed { .. } => "failed",
             };
             let names = host.tenants.iter().flat_map(|Running { names, .. }| names).map(ToString::to_string);
             let names: Vec<_> = names.collect();

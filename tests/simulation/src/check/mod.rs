@@ -1,5 +1,5 @@
-//! Whether the promise was kept: every input's outputs, state changes, dead letter and offset exactly once, in order,
-//! by the release that its tenant's route led to.
+//! Whether the promise was kept: the outputs, state changes, dead letter and offset of each input exactly once, in order,
+//! by the release that its tenant's route names.
 
 mod swaps;
 
@@ -19,19 +19,19 @@ use swaps::{History, Step};
 
 pub use swaps::Swaps;
 
-/// What a schedule set out with.
+/// What a schedule was given.
 pub(crate) struct Truth<'a> {
     pub(crate) logic: Logic,
     /// By id.
     pub(crate) inputs: &'a [Input],
-    /// Where each was produced, by id.
+    /// The offset of each, by id.
     pub(crate) offsets: &'a [Offset],
 }
 
 impl Truth<'_> {
-    /// The input at this place.
-    fn find(&self, cluster: &Cluster, source: &Coordinates) -> Option<usize> {
-        let wanted = (cluster.source(source)?, source.offset);
+    /// The input with this origin.
+    fn find(&self, cluster: &Cluster, origin: &Coordinates) -> Option<usize> {
+        let wanted = (cluster.source(origin)?, origin.offset);
         self.inputs.iter().zip(self.offsets).position(|(input, offset)| (input.partition, *offset) == wanted)
     }
 }
@@ -39,8 +39,8 @@ impl Truth<'_> {
 /// An output as a reader sees it: topic and value.
 type Seen = (String, Option<Vec<u8>>);
 
-/// How often each input is accounted for, in the outputs and dead letters that a read_committed reader is shown or as
-/// one that its tenant's release does not consume.
+/// How often each input is settled: as outputs or a dead letter that a read_committed reader sees, or as a record that its
+/// tenant's release does not consume.
 pub(crate) fn settled(world: &World, truth: &Truth<'_>) -> Result<Vec<u32>, String> {
     let World { cluster, .. } = world;
     let mut times = vec![0; truth.inputs.len()];
@@ -50,9 +50,9 @@ pub(crate) fn settled(world: &World, truth: &Truth<'_>) -> Result<Vec<u32>, Stri
         }
     }
     for (_, record) in cluster.logs[&Place::DeadLetters].committed() {
-        times[buried(record, cluster, truth)?] += 1;
+        times[input_of_dead_letter(record, cluster, truth)?] += 1;
     }
-    for id in swaps::left_out(world, truth) {
+    for id in swaps::skipped(world, truth) {
         times[id] += 1;
     }
     Ok(times)
@@ -64,7 +64,7 @@ pub(crate) fn check(world: &World, truth: &Truth<'_>) -> Result<Swaps, String> {
     let World { cluster, .. } = world;
     for (id, times) in settled(world, truth)?.into_iter().enumerate() {
         let Input { partition, tenant, .. } = &truth.inputs[id];
-        // Of a topic that no release consumes any more some may be left.
+        // Inputs of a topic that no release consumes any more may be left.
         let consumed = cluster.group.committed.get(partition).copied().unwrap_or_default() > truth.offsets[id];
         if times != u32::from(consumed) {
             return Err(format!("input {id} of {tenant:?}, {partition:?}, is there {times} times"));
@@ -103,7 +103,7 @@ pub(crate) fn check(world: &World, truth: &Truth<'_>) -> Result<Swaps, String> {
         let handled = history.steps.iter().copied().filter(|step| matches!(step, Step::Handled { .. }));
         let (handled, order) = (handled.collect::<Vec<_>>(), orders.remove(tenant).unwrap_or_default());
         if handled != order {
-            return Err(format!("{tenant}: {order:?} is told, and it was {handled:?}"));
+            return Err(format!("{tenant}: the outputs say {order:?}, and it was {handled:?}"));
         }
         let mut last = BTreeMap::new();
         for id in &history.called {
@@ -127,8 +127,8 @@ pub(crate) fn check(world: &World, truth: &Truth<'_>) -> Result<Swaps, String> {
     Ok(swaps)
 }
 
-/// Runs a tenant's messages natively, in the order in which they were handled and by the same releases: the same
-/// outputs, the same state.
+/// Runs a tenant's messages natively, in the order in which they were handled, by the same releases. Outputs and state must
+/// be the same.
 fn replay(
     cluster: &Cluster,
     truth: &Truth<'_>,
@@ -169,7 +169,7 @@ fn replay(
     Ok(())
 }
 
-/// The offsets are at the ends, and nothing is left open.
+/// The offsets are at the ends of the logs, and no transaction is open.
 fn check_ends(World { cluster, control, .. }: &World) -> Result<(), String> {
     let still = control.consumed_at_last();
     for (place, log) in &cluster.logs {
@@ -202,7 +202,7 @@ fn header<'a>(record: &'a Record, name: &str) -> Option<&'a str> {
     std::str::from_utf8(record.headers.last(name)?.value?).ok()
 }
 
-/// What an output tells of a handled message.
+/// What an output says about a handled message.
 struct Order {
     /// Among its tenant's, from 1.
     number: usize,
@@ -220,14 +220,14 @@ fn order(record: &Record) -> Result<Order, String> {
     order().ok_or_else(|| format!("{text:?} is no number, id and release"))
 }
 
-/// The input that a dead letter is of, by its coordinates.
-fn buried(letter: &Record, cluster: &Cluster, truth: &Truth<'_>) -> Result<usize, String> {
+/// The input that became this dead letter, by its coordinates.
+fn input_of_dead_letter(letter: &Record, cluster: &Cluster, truth: &Truth<'_>) -> Result<usize, String> {
     let field = |name: &str| header(letter, &format!("{HEADER_PREFIX}{name}")).unwrap_or_default();
-    let source = || {
+    let origin = || {
         let (partition, offset) = (field("partition").parse::<i32>().ok()?, field("offset").parse::<i64>().ok()?);
         let (partition, offset) = (partition.try_into().ok()?, offset.try_into().ok()?);
         Some(Coordinates { topic: field("topic").into(), partition, offset })
     };
-    let source = source().ok_or("a dead letter without coordinates")?;
-    truth.find(cluster, &source).ok_or_else(|| format!("a dead letter of {source}, where no input is"))
+    let origin = origin().ok_or("a dead letter without coordinates")?;
+    truth.find(cluster, &origin).ok_or_else(|| format!("a dead letter of {origin}, where no input is"))
 }

@@ -1,12 +1,12 @@
-//! Which release each message was to run on, by the routes that its process went by and by what its tenant ran under
-//! before.
+//! Which release each message had to be handled by: a second implementation of the rules, to judge the worker by.
 //!
-//! The rules: a process that has not read the control topic up to the record that last changed the
-//! tenant's route elsewhere does not run it, so that routes only ever grow newer; all of a transaction go by one
-//! routing; the entry in the changelog says what ran, and changes with the first message. A message of a topic that its
-//! tenant's release does not consume is settled unseen only where its process has read as many changes of routes as the one
-//! that routed it had when it read it, and where the tenant stays on another release than its route's, that one does not
-//! consume the topic either; else it is a dead letter.
+//! * A tenant waits where its process has not read the control record that last changed its route elsewhere. So its routes
+//!   only grow newer.
+//! * All messages of a transaction use one routing.
+//! * The entry in the changelog says what ran. It changes with the first message of a run.
+//! * A message of a topic that its tenant's release does not consume waits where its process has read fewer changes of
+//!   routes than the process that repartitioned it. Otherwise it is skipped, with one exception: it is a dead letter where
+//!   the tenant runs the fallback release and the wanted release consumes the topic.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,10 +16,10 @@ use switchboard_core::routing::{LastRun, OnFailure};
 
 use super::{Truth, World};
 use crate::control::{Control, Handed};
-use crate::notes::{Deed, Note};
+use crate::notes::{Action, Note};
 use crate::plugins::{Logic, digest, fails, number};
 
-/// What was to change a tenant's state, in order.
+/// What changed a tenant's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     Migrated {
@@ -36,35 +36,35 @@ pub(super) enum Step {
 #[derive(Debug, Default)]
 pub(super) struct History {
     pub(super) steps: Vec<Step>,
-    /// All messages that came to a release, also those rejected and those that it does not consume: by ids.
+    /// The ids of all messages that a release got, also of those that it rejected or that were skipped.
     pub(super) called: Vec<usize>,
     pub(super) ran: Option<LastRun>,
 }
 
-/// What a tenant is to run, and its entry in the changelog from then on.
+/// What a tenant has to run, and its entry in the changelog then.
 struct Decision {
     release: u8,
     ran: LastRun,
-    /// The release of its route, when it is not that.
+    /// The release of its route, where it runs the fallback release instead.
     instead_of: Option<u8>,
 }
 
-/// How often tenants changed over, in what was committed, and did not.
+/// How often tenants changed to another release in committed transactions, and how often they could not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Swaps {
-    /// From one release to another.
+    /// Changes from one release to another.
     pub swaps: u64,
-    /// With state of another layout.
+    /// Migrations of state.
     pub migrations: u64,
-    /// Transactions in which a tenant stayed on a release that is not its route's.
-    pub stays: u64,
-    /// Entries, also a tenant's first, that were committed before their message, which waited for an answer.
-    pub ahead: u64,
-    /// Messages settled unseen: no release that their tenant was to run consumes them.
-    pub left_out: u64,
-    /// Messages that became dead letters since their tenant did not run the release that consumes them.
+    /// Transactions in which a tenant ran the fallback release.
+    pub fallbacks: u64,
+    /// Take-overs, also a tenant's first, that were committed before their message.
+    pub early_take_overs: u64,
+    /// Messages that were skipped: no release that their tenant had to run consumes them.
+    pub skipped: u64,
+    /// Messages that became dead letters, as their tenant did not run the release that consumes them.
     pub missed: u64,
-    /// Messages put back until another routing.
+    /// How often a shard was rewound until another routing.
     pub waits: u64,
 }
 
@@ -73,9 +73,9 @@ impl Swaps {
     pub fn add(&mut self, other: &Self) {
         self.swaps += other.swaps;
         self.migrations += other.migrations;
-        self.stays += other.stays;
-        self.ahead += other.ahead;
-        self.left_out += other.left_out;
+        self.fallbacks += other.fallbacks;
+        self.early_take_overs += other.early_take_overs;
+        self.skipped += other.skipped;
         self.missed += other.missed;
         self.waits += other.waits;
     }
@@ -83,11 +83,11 @@ impl Swaps {
 
 impl fmt::Display for Swaps {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { swaps, migrations, stays, ahead, left_out, missed, waits } = self;
+        let Self { swaps, migrations, fallbacks, early_take_overs, skipped, missed, waits } = self;
         write!(
             f,
-            "{swaps} swaps, {migrations} migrations, {ahead} take-overs before their messages, {stays} transactions on an \
-             older release, {left_out} messages settled unseen, {missed} for a release that did not run, {waits} put back"
+            "{swaps} swaps, {migrations} migrations, {early_take_overs} take-overs before their messages, {fallbacks} transactions of a \
+             fallback release, {skipped} messages skipped, {missed} for a release that did not run, {waits} rewinds"
         )
     }
 }
@@ -131,39 +131,40 @@ fn decide(
     Ok(Decision { release: old, ran: ran.unwrap_or_else(|| now(old)), instead_of: Some(wanted) })
 }
 
-/// What was done to each tenant, from the notes of committed transactions.
+/// What happened to each tenant, by the notes of committed transactions.
 ///
 /// # Errors
-/// What was not to be.
+/// What should not have happened.
 pub(super) fn history(
     world: &World,
     truth: &Truth<'_>,
     swaps: &mut Swaps,
 ) -> Result<BTreeMap<TenantId, History>, String> {
     let mut histories: BTreeMap<TenantId, History> = BTreeMap::new();
-    let mut known = Known { world, truth, routed: BTreeMap::new() };
+    let mut known = Known { world, truth, repartitioned: BTreeMap::new() };
     for transaction in world.notes.committed(&world.cluster) {
         let Note { transaction: (client, _), applied, .. } = transaction[0];
         if let Some(note) = transaction.iter().find(|note| note.applied != *applied) {
             return Err(format!("client {client}: a transaction by the routings {applied:?} and {:?}", note.applied));
         }
-        let mut tenants: BTreeMap<&TenantId, Vec<&Deed>> = BTreeMap::new();
-        for Note { tenant, deed, .. } in transaction {
-            if let Deed::Repartitioned { source, read_by } = deed {
-                let id = truth.find(&world.cluster, source).ok_or_else(|| format!("there is no input at {source}"))?;
-                let read_by = read_by.ok_or_else(|| format!("input {id} was routed unread by client {client}"))?;
-                known.routed.insert(id, &world.control.handed[read_by]);
+        let mut tenants: BTreeMap<&TenantId, Vec<&Action>> = BTreeMap::new();
+        for Note { tenant, action, .. } in transaction {
+            if let Action::Repartitioned { origin, read_by } = action {
+                let id = truth.find(&world.cluster, origin).ok_or_else(|| format!("there is no input at {origin}"))?;
+                let read_by =
+                    read_by.ok_or_else(|| format!("input {id} was repartitioned, but not read, by client {client}"))?;
+                known.repartitioned.insert(id, &world.control.handed[read_by]);
             }
             if let Some(tenant) = tenant
-                && !matches!(deed, Deed::Settled { release: None, .. })
+                && !matches!(action, Action::Settled { release: None, .. })
             {
-                tenants.entry(tenant).or_default().push(deed);
+                tenants.entry(tenant).or_default().push(action);
             }
         }
-        for (tenant, deeds) in tenants {
+        for (tenant, actions) in tenants {
             let handed = &world.control.handed[applied.expect("a worker that runs messages has a routing")];
             let history = histories.entry(tenant.clone()).or_default();
-            add(&known, handed, tenant, &deeds, history, swaps)
+            add(&known, handed, tenant, &actions, history, swaps)
                 .map_err(|problem| format!("{tenant}: client {client}, that goes by {handed:?}: {problem}"))?;
         }
     }
@@ -174,76 +175,80 @@ pub(super) fn history(
 struct Known<'a> {
     world: &'a World,
     truth: &'a Truth<'a>,
-    /// What the routers of inputs went by when they read them, by ids.
-    routed: BTreeMap<usize, &'a Handed>,
+    /// By input id: the routing of the process that repartitioned the input, when it read the input.
+    repartitioned: BTreeMap<usize, &'a Handed>,
 }
 
-/// Adds what a transaction did to a tenant.
+/// Adds what a transaction did for a tenant.
 fn add(
-    Known { world, truth, routed }: &Known<'_>,
+    Known { world, truth, repartitioned }: &Known<'_>,
     handed: &Handed,
     tenant: &TenantId,
-    deeds: &[&Deed],
+    actions: &[&Action],
     history: &mut History,
     swaps: &mut Swaps,
 ) -> Result<(), String> {
     let before = history.ran;
     let decision = decide(&world.control, truth.logic, handed, tenant, before);
-    let Decision { release: expected, ran, instead_of } = decision.map_err(|why| format!("it was to wait: {why}"))?;
+    let Decision { release: expected, ran, instead_of } = decision.map_err(|why| format!("it had to wait: {why}"))?;
     let mut written = Vec::new();
     if let Some(from) = before.map(|ran| ran.state_version).filter(|from| *from != ran.state_version) {
         history.steps.push(Step::Migrated { from, release: expected });
         swaps.migrations += 1;
     }
     swaps.swaps += u64::from(before.is_some_and(|before| before.release != ran.release));
-    swaps.stays += u64::from(instead_of.is_some());
-    swaps.ahead += u64::from(deeds.iter().all(|deed| matches!(deed, Deed::LastRun(_))));
-    for deed in deeds {
-        match deed {
-            Deed::LastRun(ran) => written.push(*ran),
-            Deed::Repartitioned { .. } => return Err("to route a message is no tenant's deed".into()),
-            Deed::Settled { source, release, dead } => {
-                let id = truth.find(&world.cluster, source).ok_or_else(|| format!("there is no input at {source}"))?;
+    swaps.fallbacks += u64::from(instead_of.is_some());
+    swaps.early_take_overs += u64::from(actions.iter().all(|action| matches!(action, Action::LastRun(_))));
+    for action in actions {
+        match action {
+            Action::LastRun(ran) => written.push(*ran),
+            Action::Repartitioned { .. } => return Err("to repartition a record is no tenant's action".into()),
+            Action::Settled { origin, release, dead } => {
+                let id = truth.find(&world.cluster, origin).ok_or_else(|| format!("there is no input at {origin}"))?;
                 if *release != Some(expected) {
                     return Err(format!("input {id} was run by release {release:?}, not {expected}"));
                 }
                 history.called.push(id);
-                if truth.logic.release(expected).consumes(&source.topic) {
+                if truth.logic.release(expected).consumes(&origin.topic) {
                     history.steps.extend((!dead).then_some(Step::Handled { id, release: expected }));
                     continue;
                 }
-                let router = routed.get(&id).ok_or_else(|| format!("input {id} was not routed"))?;
-                if world.control.is_ahead(router, handed) {
-                    return Err(format!("input {id} was to wait: its router went by {router:?}"));
+                let earlier = repartitioned.get(&id).ok_or_else(|| format!("input {id} was not repartitioned"))?;
+                if world.control.is_ahead(earlier, handed) {
+                    return Err(format!("input {id} had to wait: it was repartitioned by {earlier:?}"));
                 }
-                let missed = instead_of.is_some_and(|wanted| truth.logic.release(wanted).consumes(&source.topic));
+                let missed = instead_of.is_some_and(|wanted| truth.logic.release(wanted).consumes(&origin.topic));
                 match (missed, dead) {
-                    (false, false) => swaps.left_out += 1,
+                    (false, false) => swaps.skipped += 1,
                     (true, true) => swaps.missed += 1,
                     (true, false) => {
-                        return Err(format!("input {id} was settled unseen, and release {instead_of:?} consumes it"));
+                        return Err(format!("input {id} was skipped, and release {instead_of:?} consumes it"));
                     }
-                    (false, true) => return Err(format!("input {id} is a dead letter, and no release was to have it")),
+                    (false, true) => {
+                        return Err(format!(
+                            "input {id} is a dead letter, and no release that its tenant had to run consumes it"
+                        ));
+                    }
                 }
             }
         }
     }
     let wanted: Vec<_> = (before != Some(ran)).then_some(ran).into_iter().collect();
     if written != wanted {
-        return Err(format!("its changelog was told {written:?}, not {wanted:?}"));
+        return Err(format!("its changelog got {written:?}, not {wanted:?}"));
     }
     history.ran = Some(ran);
     Ok(())
 }
 
-/// The messages that were settled without a trace, since the tenant's release does not consume their topic: by ids.
-pub(super) fn left_out(world: &World, truth: &Truth<'_>) -> Vec<usize> {
-    let left_out = |note: &Note| match &note.deed {
-        Deed::Settled { source, release: Some(release), dead: false } => {
-            let consumed = truth.logic.release(*release).consumes(&source.topic);
-            truth.find(&world.cluster, source).filter(|_| !consumed)
+/// The ids of messages that were skipped, as their tenant's release does not consume their topic.
+pub(super) fn skipped(world: &World, truth: &Truth<'_>) -> Vec<usize> {
+    let skipped = |note: &Note| match &note.action {
+        Action::Settled { origin, release: Some(release), dead: false } => {
+            let consumed = truth.logic.release(*release).consumes(&origin.topic);
+            truth.find(&world.cluster, origin).filter(|_| !consumed)
         }
         _ => None,
     };
-    world.notes.committed(&world.cluster).into_iter().flatten().filter_map(left_out).collect()
+    world.notes.committed(&world.cluster).into_iter().flatten().filter_map(skipped).collect()
 }

@@ -1,3 +1,5 @@
+//! The consumers: the one in the group, and the one that restores state.
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use crate::kafka::{Cluster, Consumer, Metadata, Place};
 /// The group's consumer, and the one that restores state.
 pub(super) struct Consuming<'a> {
     line: Line<'a>,
-    /// Numbers of the source topics, by their places in `Broker::subscribe`.
+    /// The brokers' numbers of source topics, in the order of the aliases in `Broker::subscribe`.
     topics: Vec<usize>,
     /// Shard -> position in its changelog.
     restoring: BTreeMap<ShardId, Offset>,
@@ -61,7 +63,7 @@ impl<'a> Consuming<'a> {
     }
 
     pub(super) fn subscribe(&mut self, aliases: &[Arc<str>], consumed: &[Arc<str>]) {
-        self.line.tell("subscribe", &consumed);
+        self.line.trace("subscribe", &consumed);
         let topics = self.line.on(|cluster| {
             let number = |alias: &Arc<str>| cluster.sources.iter().position(|source| source == alias);
             let numbers = |aliases: &[Arc<str>]| aliases.iter().map(|alias| number(alias).expect("a topic")).collect();
@@ -80,7 +82,7 @@ impl<'a> Consuming<'a> {
     pub(super) fn poll(&mut self, wait: Duration) -> Event {
         for last in [false, true] {
             if self.line.strikes(Kind::Consumer) {
-                self.on_consumer(|consumer| consumer.fail("the consumer is of no more use"));
+                self.on_consumer(|consumer| consumer.fail("the consumer is unusable"));
             }
             let event = self.event(self.line.on(|cluster| {
                 let consumer = cluster.group.client(self.line.id);
@@ -88,7 +90,7 @@ impl<'a> Consuming<'a> {
                     return event;
                 }
                 let reading: Vec<_> = consumer.reading().collect();
-                // What is there does not always come at once.
+                // A record that is there does not always arrive at once.
                 if cluster.random.u8(0..6) == 0 {
                     return Event::Nothing;
                 }
@@ -105,7 +107,7 @@ impl<'a> Consuming<'a> {
             }));
             if event != Event::Nothing || wait.is_zero() || last {
                 if event != Event::Nothing {
-                    self.line.tell("poll", &event);
+                    self.line.trace("poll", &event);
                 }
                 return event;
             }
@@ -124,7 +126,7 @@ impl<'a> Consuming<'a> {
         }
         let partitions = self.all_at_brokers(partitions);
         let offsets = self.line.on(|cluster| cluster.group.stable_offsets(&partitions));
-        self.line.tell("stable_offsets", &(partitions, &offsets));
+        self.line.trace("stable_offsets", &(partitions, &offsets));
         self.line.suspend(Turn::Call);
         match offsets {
             Some(offsets) => Ok(offsets),
@@ -147,7 +149,7 @@ impl<'a> Consuming<'a> {
     }
 
     pub(super) fn unassign(&mut self, partitions: &[Partition]) {
-        self.line.tell("unassign", &partitions);
+        self.line.trace("unassign", &partitions);
         let partitions = self.all_at_brokers(partitions);
         self.line.on(|cluster| cluster.group.answer_revoked(self.line.id, &partitions));
     }
@@ -158,7 +160,7 @@ impl<'a> Consuming<'a> {
     }
 
     pub(super) fn seek(&mut self, partition: Partition, offset: Offset) {
-        self.line.tell("seek", &(partition, offset));
+        self.line.trace("seek", &(partition, offset));
         self.on_consumer(|consumer| consumer.seek(self.at_brokers(partition), offset));
     }
 
@@ -204,7 +206,7 @@ impl<'a> Consuming<'a> {
                 Restored::Record { shard, key: record.key.unwrap_or_default(), value: record.value }
             }
             None => {
-                self.line.tell("restored", &(shard, position));
+                self.line.trace("restored", &(shard, position));
                 Restored::End { shard }
             }
         }
@@ -223,7 +225,7 @@ impl<'a> Consuming<'a> {
         self.on_consumer(|consumer| consumer.metadata())
     }
 
-    /// Leaves the group and is made anew.
+    /// Leaves the group and is created again.
     pub(super) fn restart(&mut self) {
         self.restoring.clear();
         self.line.on(|cluster| {

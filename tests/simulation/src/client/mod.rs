@@ -1,9 +1,9 @@
-//! The worker's Kafka client: what librdkafka does between a call and the brokers, and all that can go wrong there.
+//! The worker's Kafka client: what librdkafka does between a call and the brokers, and what can fail there.
 //!
-//! Before a call takes effect, and before its answer is there, others go on: `suspend` gives the turn back to the
-//! schedule, which may never give it again (a crash), or late (a stopped process).
+//! Other processes run before a call takes effect, and before it returns. `suspend` gives the turn back to the schedule. The
+//! schedule may never resume the process (a crash), or resume it late (a stopped process).
 //!
-//! `consumer` is the half that reads, `producer` the one that writes in transactions.
+//! `consumer` is the half that reads, `producer` the half that writes in transactions.
 
 mod consumer;
 mod producer;
@@ -36,10 +36,10 @@ pub(crate) enum Turn {
     Wait(Duration),
 }
 
-/// How long a call waits before it says «again».
+/// How long a call takes before it returns `Fault::Retriable`.
 const CALL: Duration = Duration::from_secs(1);
 
-/// What all workers of a schedule share.
+/// Everything that the workers of a schedule share.
 pub(crate) struct World {
     pub(crate) cluster: Cluster,
     pub(crate) faults: Faults,
@@ -47,7 +47,7 @@ pub(crate) struct World {
     pub(crate) notes: Notes,
 }
 
-/// A process' way to the brokers, and its turns.
+/// How a process reaches the brokers, and gives its turn back.
 #[derive(Clone)]
 struct Line<'a> {
     world: Rc<RefCell<World>>,
@@ -57,7 +57,7 @@ struct Line<'a> {
 
 impl Line<'_> {
     /// For `--trace`.
-    fn tell(&self, call: &str, what: &dyn std::fmt::Debug) {
+    fn trace(&self, call: &str, what: &dyn std::fmt::Debug) {
         tracing::trace!(client = self.id, now = ?self.on(|cluster| cluster.now), "{call} {what:?}");
     }
 
@@ -75,7 +75,7 @@ impl Line<'_> {
         faults.strikes(kind, cluster)
     }
 
-    /// The call takes its time and says «again».
+    /// The call takes some time and has to be repeated.
     fn again<T>(&self, what: &str) -> Result<T, Fault> {
         self.suspend(Turn::Wait(CALL));
         Err(Fault::Retriable(what.into()))
@@ -122,7 +122,7 @@ impl Broker for Client<'_> {
         if let Event::Record(Consumed { partition: partition @ Partition::Source { .. }, offset, .. }) = event {
             let partition = self.consuming.at_brokers(partition);
             let World { control, notes, .. } = &mut *self.line.world.borrow_mut();
-            let applied = control.applied.get(&self.line.id).expect("who has no routing has not subscribed");
+            let applied = control.applied.get(&self.line.id).expect("a worker without a routing has not subscribed");
             notes.read(self.line.id, partition, offset, *applied);
         }
         event
@@ -219,7 +219,7 @@ impl Broker for Client<'_> {
         if self.line.strikes(Kind::Abortable) {
             return Err(Fault::Fatal("no consumer can be made".into()));
         }
-        self.line.tell("restart", &());
+        self.line.trace("restart", &());
         self.producing.close();
         self.consuming.restart();
         Ok(())

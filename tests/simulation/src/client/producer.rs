@@ -1,3 +1,5 @@
+//! The transactional producer.
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -9,7 +11,7 @@ use switchboard_core::worker::{Destination, Fault, Partition};
 use super::{Line, Turn, World};
 use crate::faults::Kind;
 use crate::kafka::{Cluster, Error, Metadata, NotTaken, Place, ProducerId, Refusal, Request};
-use crate::notes::Deed;
+use crate::notes::Action;
 
 /// Values that contain this are refused by the broker in output topics.
 pub(crate) const POISON: &str = "poison";
@@ -27,23 +29,23 @@ struct Producer {
     begun: bool,
 }
 
-/// How a request of the producer fares.
-enum Fare {
+/// What happens to a request of the producer.
+enum Delivery {
     Arrives,
     /// It arrives, and the answer is lost.
     Unanswered,
-    /// The client gives it up; it arrives some time later, or never.
+    /// The client gives up. The request arrives some time later, or never.
     GivenUp {
         late: bool,
     },
-    /// A first copy is held up on a connection that broke; the client's retry on a new one arrives.
+    /// The first copy is held up on a connection that broke. The client's retry on a new connection arrives.
     Twice,
 }
 
 /// The transactional producer.
 pub(super) struct Producing<'a> {
     line: Line<'a>,
-    /// Stands for the transactional id: one a slot, and all that ever run in it.
+    /// The transactional id: one for each slot, and the same for all processes that run there.
     transactional_id: ProducerId,
     producer: Option<Producer>,
 }
@@ -61,7 +63,7 @@ impl<'a> Producing<'a> {
         self.producer().map(|producer| producer.epoch)
     }
 
-    /// Writes the first of what is queued.
+    /// Writes the first record of the queue.
     fn write(&mut self) {
         let id = self.transactional_id;
         let Some(producer) = &mut self.producer else { return };
@@ -73,7 +75,7 @@ impl<'a> Producing<'a> {
         }
         match self.line.world.borrow_mut().cluster.produce(id, producer.epoch, place, &record) {
             Ok(()) => producer.begun = true,
-            // librdkafka asks again by itself.
+            // librdkafka repeats the request by itself.
             Err(Error::Transaction(Refusal::Concurrent)) => producer.queue.push_front((place, record)),
             Err(error) => {
                 tracing::trace!(client = self.line.id, "produce {error:?}");
@@ -82,39 +84,39 @@ impl<'a> Producing<'a> {
         }
     }
 
-    fn fare(&self) -> Fare {
+    fn delivery(&self) -> Delivery {
         if !self.line.strikes(Kind::Request) {
-            return Fare::Arrives;
+            return Delivery::Arrives;
         }
         let dice = self.line.on(|cluster| cluster.random.u8(0..5));
         match dice {
-            0 => Fare::Unanswered,
-            1 => Fare::GivenUp { late: false },
-            2 => Fare::GivenUp { late: true },
-            _ => Fare::Twice,
+            0 => Delivery::Unanswered,
+            1 => Delivery::GivenUp { late: false },
+            2 => Delivery::GivenUp { late: true },
+            _ => Delivery::Twice,
         }
     }
 
-    /// Sends a request of the producer; what becomes of it the schedule says.
+    /// Sends a request. The schedule decides what happens to it.
     fn request(
         &mut self,
         request: Request,
         send: impl Fn(&mut Cluster, i32) -> Result<(), Error>,
     ) -> Result<(), Fault> {
         let (id, epoch) = (self.transactional_id, self.epoch()?);
-        match self.fare() {
-            Fare::Arrives => self.line.on(|cluster| send(cluster, epoch)).map_err(fault),
-            Fare::Unanswered => {
+        match self.delivery() {
+            Delivery::Arrives => self.line.on(|cluster| send(cluster, epoch)).map_err(fault),
+            Delivery::Unanswered => {
                 let _ = self.line.on(|cluster| send(cluster, epoch));
                 Err(self.given_up())
             }
-            Fare::GivenUp { late } => {
+            Delivery::GivenUp { late } => {
                 if late {
                     self.line.on(|cluster| cluster.hold(id, epoch, request));
                 }
                 Err(self.given_up())
             }
-            Fare::Twice => {
+            Delivery::Twice => {
                 self.line.on(|cluster| cluster.hold(id, epoch, request));
                 self.producer()?.suspect = true;
                 self.line.on(|cluster| send(cluster, epoch)).map_err(fault)
@@ -122,7 +124,7 @@ impl<'a> Producing<'a> {
         }
     }
 
-    /// The ways in which librdkafka tells that it does not know.
+    /// The faults by which librdkafka says that the outcome is unknown.
     fn given_up(&self) -> Fault {
         let text = "no answer".into();
         if self.line.on(|cluster| cluster.random.bool()) { Fault::Fatal(text) } else { Fault::TimedOut(text) }
@@ -134,7 +136,7 @@ impl<'a> Producing<'a> {
             return self.line.again("EndTxn is under way");
         }
         if !self.producer()?.begun {
-            // Nothing was written: the coordinator is not asked.
+            // Nothing was written, so the coordinator gets no request.
             self.producer()?.failed = None;
             return Ok(());
         }
@@ -145,10 +147,10 @@ impl<'a> Producing<'a> {
         let ended = self.request(Request::End { commit }, |cluster, epoch| {
             cluster.transactions.end(id, epoch, commit).map_err(Error::from)
         });
-        self.line.tell(if commit { "commit" } else { "abort" }, &ended);
+        self.line.trace(if commit { "commit" } else { "abort" }, &ended);
         self.line.suspend(Turn::Call);
         match ended {
-            // The decision is made, and librdkafka's own retry is told so.
+            // The transaction is decided. librdkafka's own retry gets that answer.
             Err(Fault::Retriable(_)) | Ok(()) => {
                 let producer = self.producer()?;
                 (producer.begun, producer.failed) = (false, None);
@@ -170,7 +172,7 @@ impl<'a> Producing<'a> {
         }
         match self.line.on(|cluster| cluster.transactions.init(self.transactional_id)) {
             Ok(epoch) => {
-                self.line.tell("epoch", &epoch);
+                self.line.trace("epoch", &epoch);
                 self.line.suspend(Turn::Call);
                 let queue = VecDeque::new();
                 self.producer = Some(Producer { epoch, suspect: false, queue, failed: None, begun: false });
@@ -185,7 +187,7 @@ impl<'a> Producing<'a> {
 
     pub(super) fn begin(&mut self) -> Result<(), Fault> {
         if self.line.strikes(Kind::Abortable) {
-            return Err(Fault::Fatal("the producer is of no more use".into()));
+            return Err(Fault::Fatal("the producer is unusable".into()));
         }
         self.line.world.borrow_mut().notes.begin(self.line.id);
         self.producer().map(|producer| producer.failed = None)
@@ -205,16 +207,16 @@ impl<'a> Producing<'a> {
             record.clone(),
         );
         match destination {
-            Destination::Changelog(_) => self.note_what_ran(&record),
-            Destination::Shard(_) => self.note_what_is_routed(&record),
+            Destination::Changelog(_) => self.note_last_run(&record),
+            Destination::Shard(_) => self.note_repartitioned(&record),
             Destination::Output(_) | Destination::DeadLetters => {}
         }
         if let Destination::Output(alias) = destination {
-            // One log for all outputs: each says of which topic it is.
+            // All outputs are in one log, so each has a header with its topic.
             record.headers.add("topic", alias);
         }
         self.producer()?.queue.push_back((place, record));
-        // Batches leave when they like.
+        // librdkafka sends batches at any time.
         if self.line.on(|cluster| cluster.random.u8(0..4)) == 0 {
             self.write();
             self.line.suspend(Turn::Call);
@@ -222,21 +224,21 @@ impl<'a> Producing<'a> {
         Ok(())
     }
 
-    fn note_what_ran(&self, Record { key, value, .. }: &Record) {
+    fn note_last_run(&self, Record { key, value, .. }: &Record) {
         let Ok((tenant, LastRun::KEY)) = decode_key(key.as_deref().unwrap_or_default()) else { return };
         let ran = LastRun::decode(value.as_deref().unwrap_or_default()).expect("as it was encoded");
         let World { control, notes, .. } = &mut *self.line.world.borrow_mut();
         let applied = control.applied.get(&self.line.id).copied();
-        notes.add(self.line.id, applied, Some(TenantId::new(tenant)), Deed::LastRun(ran));
+        notes.add(self.line.id, applied, Some(TenantId::new(tenant)), Action::LastRun(ran));
     }
 
-    fn note_what_is_routed(&self, record: &Record) {
-        let Ok(Repartitioned { source, .. }) = from_repartitioned(record.clone(), &[]) else { return };
+    fn note_repartitioned(&self, record: &Record) {
+        let Ok(Repartitioned { source: origin, .. }) = from_repartitioned(record.clone(), &[]) else { return };
         let World { cluster, control, notes, .. } = &mut *self.line.world.borrow_mut();
-        let Some(partition) = cluster.source(&source) else { return };
+        let Some(partition) = cluster.source(&origin) else { return };
         let applied = control.applied.get(&self.line.id).copied();
-        let read_by = notes.read_by(self.line.id, partition, source.offset);
-        notes.add(self.line.id, applied, None, Deed::Repartitioned { source, read_by });
+        let read_by = notes.read_by(self.line.id, partition, origin.offset);
+        notes.add(self.line.id, applied, None, Action::Repartitioned { origin, read_by });
     }
 
     pub(super) fn flush(&mut self) -> Result<(), Fault> {
@@ -277,16 +279,16 @@ impl<'a> Producing<'a> {
         if self.line.strikes(Kind::Slow) {
             return self.line.again("TxnOffsetCommit is under way");
         }
-        // Kafka takes offsets without a member's id and generation from anybody: a client must not send such.
+        // Kafka accepts offsets without a member id and a generation from anybody, so a client must not send them.
         let metadata = metadata();
-        if metadata.is_none() {
+        if metadata.is_none() && !switchboard_core::mutated!("no-fence") {
             return Err(Fault::NotAMember("no member id or generation".into()));
         }
         let id = self.transactional_id;
         let sent = self.request(Request::Offsets { metadata, offsets: offsets.to_vec() }, |cluster, epoch| {
             cluster.add_offsets(id, epoch, metadata, offsets)
         });
-        self.line.tell("send_offsets", &(offsets, &sent));
+        self.line.trace("send_offsets", &(offsets, &sent));
         self.producer()?.begun = true;
         self.line.suspend(Turn::Call);
         sent
@@ -301,7 +303,7 @@ impl<'a> Producing<'a> {
         self.end(false)
     }
 
-    /// Its producer is given up.
+    /// Drops the producer.
     pub(super) fn close(&mut self) {
         self.producer = None;
     }
@@ -311,7 +313,7 @@ fn contains(value: &[u8], word: &str) -> bool {
     value.windows(word.len()).any(|window| window == word.as_bytes())
 }
 
-/// What librdkafka makes of an answer.
+/// The fault that librdkafka reports for an answer.
 fn fault(error: Error) -> Fault {
     match error {
         Error::Transaction(Refusal::Concurrent) => Fault::Retriable("CONCURRENT_TRANSACTIONS".into()),

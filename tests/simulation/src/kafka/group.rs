@@ -1,3 +1,5 @@
+//! The group coordinator and the clients' side of it: members, generations, assignments, committed and pending offsets.
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -6,19 +8,19 @@ use switchboard_core::worker::{Event, Partition};
 
 use super::log::ProducerId;
 
-/// A running process' worker: it dies, and its successor is another one.
+/// The worker of a process. The successor of a process that died has another id.
 pub(crate) type ClientId = u32;
 type MemberId = u32;
 
 /// `session.timeout.ms`.
 const SESSION: Duration = Duration::from_secs(10);
 
-/// Why the coordinator of the group does not take offsets.
+/// Why the group coordinator does not accept offsets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NotTaken {
     /// ILLEGAL_GENERATION or UNKNOWN_MEMBER_ID.
     Stale,
-    /// FENCED_INSTANCE_ID: the static identity is a newer member's.
+    /// FENCED_INSTANCE_ID: a newer member has the static identity.
     Fenced,
 }
 
@@ -28,14 +30,14 @@ struct Member {
     client: ClientId,
     /// Its static identity.
     instance: Option<u32>,
-    /// Source topics that it wants partitions of.
+    /// The source topics that it subscribed to.
     subscription: BTreeSet<usize>,
     heard_of: Duration,
-    /// Handed to it, and not given back yet.
+    /// Assigned to it and not given back yet.
     owned: BTreeSet<Partition>,
 }
 
-/// What a member sends with offsets, so that they are fenced.
+/// What a member sends with its offsets, so that the coordinator can fence them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Metadata {
     member: MemberId,
@@ -43,23 +45,23 @@ pub(crate) struct Metadata {
     instance: Option<u32>,
 }
 
-/// The membership, as a client's library sees it: it may be late.
+/// The membership as the client library knows it. It may be out of date.
 #[derive(Debug, Default)]
 pub(crate) struct Consumer {
     instance: Option<u32>,
-    /// Source topics to be read; `None`: the group is not to be joined yet.
+    /// The source topics to read. `None`: it does not join the group yet.
     subscription: Option<BTreeSet<usize>>,
     member: Option<MemberId>,
     generation: i32,
-    /// The coordinator has given it up, and it knows: until the worker has answered it does not join anew.
+    /// It knows that the coordinator removed it. It joins again when the worker has answered.
     lost: bool,
     events: VecDeque<Event>,
     unanswered: Option<Event>,
-    /// Given to the worker and not taken back.
+    /// Assigned to the worker and not revoked.
     assigned: BTreeSet<Partition>,
-    /// Where reading goes on, and whether it is paused.
+    /// The offset to read next, and whether the partition is paused.
     positions: BTreeMap<Partition, (Offset, bool)>,
-    /// The process is stopped: nothing is sent, nothing is heard.
+    /// The process is stopped: it sends and receives nothing.
     pub(crate) frozen: bool,
 }
 
@@ -68,12 +70,12 @@ impl Consumer {
         Self { instance, ..Self::default() }
     }
 
-    /// The next one of the same process, with the same subscription.
+    /// The next consumer of the same process, with the same subscription.
     pub(crate) fn again(&self) -> Self {
         Self { instance: self.instance, subscription: self.subscription.clone(), ..Self::default() }
     }
 
-    /// Partitions follow by rebalances, those of the repartition topic in any case.
+    /// Rebalances follow. Members always get partitions of the repartition topic.
     pub(crate) fn subscribe(&mut self, topics: BTreeSet<usize>) {
         self.subscription = Some(topics);
     }
@@ -113,7 +115,7 @@ impl Consumer {
         }
     }
 
-    /// Partitions that are read, and from where.
+    /// The partitions that are read, each with its next offset.
     pub(crate) fn reading(&self) -> impl Iterator<Item = (Partition, Offset)> {
         self.positions.iter().filter(|(_, (_, paused))| !paused).map(|(partition, (offset, _))| (*partition, *offset))
     }
@@ -218,7 +220,7 @@ impl Group {
         self.pending.is_empty()
     }
 
-    /// Where everything is shared out anew.
+    /// Assigns all partitions again, at random.
     pub(crate) fn rebalance(&mut self, random: &mut fastrand::Rng) {
         self.generation += 1;
         let mut members: Vec<_> = self.members.keys().copied().collect();
@@ -235,14 +237,14 @@ impl Group {
         }
     }
 
-    /// Removes a member; what it had is free at once, whether it knows or not.
+    /// Removes a member. Its partitions are free at once, whether it knows or not.
     fn remove(&mut self, member: MemberId, random: &mut fastrand::Rng) {
         if self.members.remove(&member).is_some() {
             self.rebalance(random);
         }
     }
 
-    /// LeaveGroup; a static member does not send it, and so keeps its partitions until its session is over.
+    /// LeaveGroup. A static member does not send it, so it keeps its partitions until its session ends.
     pub(crate) fn leave(&mut self, client: ClientId, random: &mut fastrand::Rng) {
         let consumer = self.client(client);
         if let (Some(member), None) = (consumer.member, consumer.instance) {
@@ -250,7 +252,7 @@ impl Group {
         }
     }
 
-    /// The coordinator gives up a member that is alive: its heartbeats did not come through.
+    /// Removes a member that is alive, because its heartbeats were lost.
     pub(crate) fn kick(&mut self, random: &mut fastrand::Rng) {
         let members: Vec<_> = self.members.keys().copied().collect();
         if let Some(member) = random.choice(members) {
@@ -258,7 +260,7 @@ impl Group {
         }
     }
 
-    /// What the worker's answer to a revocation gives back.
+    /// The worker answers a revocation or the loss of its partitions.
     pub(crate) fn answer_revoked(&mut self, client: ClientId, partitions: &[Partition]) {
         let consumer = self.clients.get_mut(&client).expect("it runs");
         for partition in partitions {
@@ -279,7 +281,7 @@ impl Group {
         }
     }
 
-    /// One exchange between a client's library and the coordinator, as heartbeats bring it about.
+    /// One exchange between a client library and the coordinator, as by a heartbeat.
     pub(crate) fn exchange(&mut self, id: ClientId, now: Duration, random: &mut fastrand::Rng) {
         let Some(consumer) = self.clients.get_mut(&id) else { return };
         if consumer.frozen || consumer.unanswered.is_some() || !consumer.events.is_empty() {
@@ -293,7 +295,7 @@ impl Group {
         let Some(member) = self.members.get_mut(&member_id) else {
             let fenced = consumer.instance.is_some_and(|own| self.members.values().any(|m| m.instance == Some(own)));
             if fenced {
-                consumer.events.push_back(Event::Fenced("the static identity is a newer member's".into()));
+                consumer.events.push_back(Event::Fenced("a newer member has the static identity".into()));
             } else if !consumer.lost {
                 consumer.lost = true;
                 consumer.events.push_back(Event::Lost(consumer.assigned.iter().copied().collect()));
@@ -333,9 +335,9 @@ impl Group {
         let known =
             instance.and_then(|own| self.members.iter().find(|(_, m)| m.instance == Some(own)).map(|(m, _)| *m));
         if let Some(old) = known {
-            // A known static identity gets what it had, in the same generation; the old member id is fenced.
-            // Kafka does not rebalance for it, whatever it subscribes to by now (so on 4.2): it is for the client to see to
-            // that by another join, and here its next heartbeat does.
+            // A known static identity gets the partitions that it had, in the same generation. The old member id is fenced.
+            // Kafka 4.2 does not rebalance for it, even if its subscription is another one. The client has to join again for
+            // that. Here its next heartbeat does.
             let Member { mut owned, subscription: former, .. } = self.members.remove(&old).expect("found above");
             owned.retain(|partition| wants(&subscription, *partition));
             for member in self.target.values_mut().filter(|member| **member == old) {
@@ -355,7 +357,7 @@ impl Group {
         }
     }
 
-    /// Gives up members that have not been heard of for the session time-out.
+    /// Removes members without a heartbeat within the session time-out.
     pub(crate) fn expire(&mut self, now: Duration, random: &mut fastrand::Rng) {
         let mut silent = Vec::new();
         for (id, member) in &mut self.members {

@@ -1,3 +1,5 @@
+//! A partition's log, as read_committed readers see it.
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -7,7 +9,7 @@ use switchboard_core::record::{Offset, Record};
 pub(crate) type ProducerId = u32;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+enum Status {
     Open(ProducerId),
     Committed,
     Aborted,
@@ -16,7 +18,7 @@ enum Fate {
 #[derive(Debug)]
 struct Entry {
     offset: Offset,
-    fate: Fate,
+    status: Status,
     record: Record,
 }
 
@@ -27,18 +29,18 @@ pub(crate) struct Log {
     /// The high watermark: the offset after the last record, open transactions included.
     end: Offset,
     entries: Vec<Entry>,
-    /// First offset of each transaction that has no marker here yet.
+    /// The first offset of each transaction without a marker here.
     open: BTreeMap<ProducerId, Offset>,
 }
 
 impl Log {
-    /// Appends a record, of an open transaction or of none; returns its offset.
+    /// Appends a record, of a transaction or of none. Returns its offset.
     pub(crate) fn append(&mut self, producer: Option<ProducerId>, record: Record) -> Offset {
-        let (offset, fate) = (self.end, producer.map_or(Fate::Committed, Fate::Open));
+        let (offset, status) = (self.end, producer.map_or(Status::Committed, Status::Open));
         if let Some(producer) = producer {
             self.open.entry(producer).or_insert(offset);
         }
-        self.entries.push(Entry { offset, fate, record });
+        self.entries.push(Entry { offset, status, record });
         self.end = self.end.next();
         offset
     }
@@ -48,8 +50,8 @@ impl Log {
         let Some(first) = self.open.remove(&producer) else { return };
         let from = self.entries.partition_point(|entry| entry.offset < first);
         for entry in &mut self.entries[from..] {
-            if entry.fate == Fate::Open(producer) {
-                entry.fate = if commit { Fate::Committed } else { Fate::Aborted };
+            if entry.status == Status::Open(producer) {
+                entry.status = if commit { Status::Committed } else { Status::Aborted };
             }
         }
         self.end = self.end.next();
@@ -68,33 +70,33 @@ impl Log {
         self.start..self.stable_end()
     }
 
-    /// The next record at or after an offset that a read_committed reader is shown, with its offset.
+    /// The next record for a read_committed reader at or after an offset.
     pub(crate) fn read(&self, offset: Offset) -> Option<(Offset, &Record)> {
         let from = self.entries.partition_point(|entry| entry.offset < offset);
         let stable = self.stable_end();
         let shown = self.entries[from..].iter().take_while(|entry| entry.offset < stable);
-        shown.into_iter().find(|entry| entry.fate == Fate::Committed).map(|entry| (entry.offset, &entry.record))
+        shown.into_iter().find(|entry| entry.status == Status::Committed).map(|entry| (entry.offset, &entry.record))
     }
 
-    /// All that a read_committed reader is shown.
+    /// All records that a read_committed reader sees.
     pub(crate) fn committed(&self) -> impl Iterator<Item = (Offset, &Record)> {
         let stable = self.stable_end();
-        let shown = self.entries.iter().filter(move |entry| entry.offset < stable && entry.fate == Fate::Committed);
+        let shown = self.entries.iter().filter(move |entry| entry.offset < stable && entry.status == Status::Committed);
         shown.map(|entry| (entry.offset, &entry.record))
     }
 
-    /// Compaction: of the stable part, aborted records go, and committed ones that a later one of the same key
-    /// replaces. Tombstones stay: they are kept for days, and no schedule is that long.
+    /// Compaction: removes aborted records from the stable part, and committed ones with a later record of the same key.
+    /// Tombstones stay: brokers keep them for a day, and no schedule is that long.
     pub(crate) fn compact(&mut self) {
         let stable = self.stable_end();
         let last: BTreeMap<_, _> = self.committed().map(|(offset, record)| (record.key.clone(), offset)).collect();
         self.entries.retain(|entry| {
             entry.offset >= stable
-                || entry.fate == Fate::Committed && last.get(&entry.record.key) == Some(&entry.offset)
+                || entry.status == Status::Committed && last.get(&entry.record.key) == Some(&entry.offset)
         });
     }
 
-    /// DeleteRecords: all before this offset.
+    /// DeleteRecords: removes all records before this offset.
     pub(crate) fn delete_before(&mut self, offset: Offset) {
         self.entries.retain(|entry| entry.offset >= offset);
         self.start = self.start.max(offset);

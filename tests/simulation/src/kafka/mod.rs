@@ -1,9 +1,13 @@
-//! A Kafka in memory: the servers' side of what the worker's promise rests on.
+//! A Kafka in memory: the brokers and coordinators that the worker's promise rests on.
 //!
-//! `log` shows read_committed readers what Kafka's would be shown; `transactions` knows epochs and how transactions
-//! end; `group` knows members, generations and offsets. Requests may be held up here and arrive late. Nothing in this
-//! room knows what a worker does with it; nothing happens by itself: `Cluster::tick` does what brokers do in the
-//! background, one bit at a time, in an order that the seed gives.
+//! | module | what it knows |
+//! |---|---|
+//! | `log` | records, and which of them a read_committed reader sees |
+//! | `transactions` | producer epochs, and how transactions end |
+//! | `group` | members, generations and offsets |
+//!
+//! Requests may be held up here and arrive late. Nothing here knows the worker, and nothing happens by itself:
+//! `Cluster::tick` does the background work of brokers in small steps, in an order that the seed gives.
 
 mod group;
 mod log;
@@ -23,17 +27,17 @@ pub(crate) use transactions::Refusal;
 use group::Group;
 use transactions::Transactions;
 
-/// Where something is written.
+/// A log that something is written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Place {
     Consumed(Partition),
     Changelog(ShardId),
-    /// All output topics in one, so that their order is known.
+    /// All output topics in one log, so that the order of outputs is known.
     Outputs,
     DeadLetters,
     /// The group's offsets.
     Offsets,
-    /// The simulation's own: what was done, transaction by transaction.
+    /// The simulation's own log: what workers did, in their transactions.
     Notes,
 }
 
@@ -130,7 +134,7 @@ impl Cluster {
         self.group.add_offsets(producer, metadata, offsets).map_err(Error::Group)
     }
 
-    /// A request does not arrive now, but some time later, whatever its sender has done since.
+    /// Holds a request back. It arrives some time later, whatever its sender does meanwhile.
     pub(crate) fn hold(&mut self, producer: ProducerId, epoch: i32, request: Request) {
         let due = self.now + Duration::from_millis(self.random.u64(1..3000));
         self.late.push(Late { due, producer, epoch, request });
@@ -139,7 +143,7 @@ impl Cluster {
     fn deliver(&mut self) {
         let Some(index) = self.late.iter().position(|late| late.due <= self.now) else { return };
         let Late { producer, epoch, request, .. } = self.late.swap_remove(index);
-        // Whoever sent it does not wait for the answer any more.
+        // Its sender no longer waits for an answer.
         let _ = match request {
             Request::Produce { place, record } => self.transactions.verify(producer, epoch, place).map(|()| {
                 self.log(place).append(Some(producer), record);
@@ -153,7 +157,7 @@ impl Cluster {
         };
     }
 
-    /// One bit of what goes on in the background.
+    /// One small step of the background work.
     pub(crate) fn tick(&mut self) {
         match self.random.u8(0..8) {
             0..=2 => self.mark(),
@@ -166,7 +170,7 @@ impl Cluster {
             6 => self.deliver(),
             _ => {
                 self.group.expire(self.now, &mut self.random);
-                // The broker looks for transactions that are too old every 10 s.
+                // A broker looks for transactions that are too old every 10 s.
                 if self.random.u8(0..8) == 0 {
                     self.transactions.time_out(self.now);
                 }
@@ -174,7 +178,7 @@ impl Cluster {
         }
     }
 
-    /// Writes one of the markers of transactions that have been decided, in any order: the group's may come before the
+    /// Writes one marker of a transaction that is ending. The order is random: the group's marker may be written before the
     /// changelog's.
     fn mark(&mut self) {
         if let Some((producer, place)) = self.random.choice(self.transactions.unmarked()) {
@@ -186,7 +190,7 @@ impl Cluster {
         }
     }
 
-    /// Whether nothing is under way: no request, no transaction, no pending offset.
+    /// Whether there is no request under way, no open transaction and no pending offset.
     pub(crate) fn is_quiet(&self) -> bool {
         self.late.is_empty() && self.transactions.is_quiet() && self.group.is_quiet()
     }

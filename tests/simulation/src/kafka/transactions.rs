@@ -1,3 +1,5 @@
+//! The transaction coordinator: producer epochs, and how transactions end.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -7,12 +9,12 @@ use super::log::ProducerId;
 /// `transaction.timeout.ms` of our producers.
 const TIME_OUT: Duration = Duration::from_secs(10);
 
-/// Why the coordinator of transactions says no.
+/// Why the transaction coordinator refuses a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// CONCURRENT_TRANSACTIONS: the markers of the last one are still being written. Ask again.
     Concurrent,
-    /// A newer epoch has been given out.
+    /// There is a newer epoch.
     Fenced,
     /// INVALID_TXN_STATE: there is no such transaction.
     NoTransaction,
@@ -37,24 +39,24 @@ enum State {
 struct Transaction {
     epoch: i32,
     state: State,
-    /// What is to be marked at the end.
+    /// The logs that get a marker at the end.
     places: BTreeSet<Place>,
 }
 
-/// The coordinator of transactions: producer epochs, which partitions a transaction touched, how it ended.
+/// The transaction coordinator. It knows producer epochs, which logs a transaction wrote to, and how it ended.
 #[derive(Debug, Default)]
 pub(crate) struct Transactions {
     by_producer: BTreeMap<ProducerId, Transaction>,
 }
 
 impl Transactions {
-    /// InitProducerId: a new epoch, once whatever the last one left open is aborted and marked.
+    /// InitProducerId: a new epoch, once the transaction that the last one left open is aborted and marked.
     pub(crate) fn init(&mut self, producer: ProducerId) -> Result<i32, Refusal> {
         let fresh = Transaction { epoch: -1, state: State::Idle, places: BTreeSet::new() };
         let transaction = self.by_producer.entry(producer).or_insert(fresh);
         match transaction.state {
             State::Ongoing { .. } => {
-                // The coordinator aborts with an epoch of its own, so that the old one is fenced from here on.
+                // The coordinator aborts with an epoch of its own. It fences the old one.
                 transaction.epoch += 1;
                 transaction.state = State::Ending { commit: false };
                 Err(Refusal::Concurrent)
@@ -90,14 +92,14 @@ impl Transactions {
         Ok(())
     }
 
-    /// Whether a request may still write here: brokers ask it of the coordinator (KIP-890, part 1).
+    /// Whether a request may still write here. Brokers ask the coordinator (KIP-890, part 1).
     pub(crate) fn verify(&mut self, producer: ProducerId, epoch: i32, place: Place) -> Result<(), Refusal> {
         let transaction = self.current(producer, epoch)?;
         let ongoing = matches!(transaction.state, State::Ongoing { .. });
         if ongoing && transaction.places.contains(&place) { Ok(()) } else { Err(Refusal::NoTransaction) }
     }
 
-    /// EndTxn. It knows a transaction by producer id and epoch alone.
+    /// EndTxn. It names a transaction by producer id and epoch alone.
     pub(crate) fn end(&mut self, producer: ProducerId, epoch: i32, commit: bool) -> Result<(), Refusal> {
         let transaction = self.current(producer, epoch)?;
         match transaction.state {
@@ -111,7 +113,7 @@ impl Transactions {
         }
     }
 
-    /// Aborts what has been open for too long, with an epoch of the coordinator's own.
+    /// Aborts transactions that are open for too long, with an epoch of the coordinator's own.
     pub(crate) fn time_out(&mut self, now: Duration) {
         for transaction in self.by_producer.values_mut() {
             if matches!(transaction.state, State::Ongoing { since } if now > since + TIME_OUT) {
@@ -121,13 +123,13 @@ impl Transactions {
         }
     }
 
-    /// The places whose markers are still to be written.
+    /// The logs whose markers are not written yet.
     pub(crate) fn unmarked(&self) -> Vec<(ProducerId, Place)> {
         let ending = self.by_producer.iter().filter(|(_, txn)| matches!(txn.state, State::Ending { .. }));
         ending.flat_map(|(producer, txn)| txn.places.iter().map(|place| (*producer, *place))).collect()
     }
 
-    /// The marker of a place is written; tells whether it commits.
+    /// The marker of a log is written. Returns whether it commits.
     pub(crate) fn marked(&mut self, producer: ProducerId, place: Place) -> bool {
         let transaction = self.by_producer.get_mut(&producer).expect("it is being ended");
         let State::Ending { commit } = transaction.state else { unreachable!("only these are marked") };
@@ -138,7 +140,7 @@ impl Transactions {
         commit
     }
 
-    /// Whether nothing is open and all is marked.
+    /// Whether no transaction is open and all markers are written.
     pub(crate) fn is_quiet(&self) -> bool {
         self.by_producer.values().all(|txn| matches!(txn.state, State::Idle | State::Ended { .. }))
     }

@@ -1,3 +1,5 @@
+//! The lookup source of the simulation.
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -8,7 +10,7 @@ use switchboard_sdk::testkit;
 /// An answer that no plugin can use.
 pub(super) const BROKEN: &[u8] = b"{";
 
-/// The characters that the directory knows; others it says it has not.
+/// The keys that may have an entry.
 const KNOWN: std::ops::Range<u32> = 0..20;
 
 fn answer(key: u32) -> Option<Vec<u8>> {
@@ -16,13 +18,13 @@ fn answer(key: u32) -> Option<Vec<u8>> {
     known.then(|| format!(r#"{{"data":{{"attributes":{{"name":"n{key}","worldId":{}}}}}}}"#, key % 3).into_bytes())
 }
 
-/// All that the directory would answer.
+/// All entries of the lookup source.
 pub(crate) fn directory() -> testkit::Answers {
     let known = KNOWN.filter_map(|key| Some((("characters".to_owned(), key.to_string()), answer(key)?)));
     testkit::Answers(known.collect::<BTreeMap<_, _>>())
 }
 
-/// A directory that some workers remember answers of, and that gives a broken answer now and then.
+/// The lookup source as a worker sees it: it remembers some answers, and some answers are broken.
 pub(crate) struct Directory {
     pub(crate) random: fastrand::Rng,
 }

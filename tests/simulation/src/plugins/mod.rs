@@ -1,5 +1,5 @@
-//! The logic that the workers run: releases of a plugin that tell in which order they were handed a tenant's messages,
-//! around one whose outputs and state depend on that order.
+//! The releases that workers run. Each numbers the messages of a tenant, around a plugin whose outputs and state depend on
+//! the order of messages.
 
 mod directory;
 mod numbered;
@@ -37,7 +37,7 @@ pub(crate) fn number(digest: Digest) -> u8 {
     digest.bytes()[0]
 }
 
-/// Whether a release cannot take over what other layouts this tenant has: its migration fails half way.
+/// Whether a release's migration of this tenant's state fails half-way.
 pub(crate) fn fails(release: u8, tenant: &str) -> bool {
     release == 4 && (tenant.ends_with('0') || tenant.ends_with('2'))
 }
@@ -69,12 +69,12 @@ impl Logic {
         self.plugin(release).release(digest(release))
     }
 
-    /// What a release does with a message, by itself: no worker and nothing of its state is in this.
+    /// What a release does with a message, without any worker.
     pub(crate) fn replay(self, release: u8, bench: &mut Bench, message: &Message) -> Result<Vec<Outbound>, Rejection> {
         self.plugin(release).replay(bench, message)
     }
 
-    /// The same for its taking over of another layout.
+    /// What a release's migration does, without any worker.
     pub(crate) fn replay_migration(self, release: u8, bench: &mut Bench, from: u32) -> Result<(), String> {
         self.plugin(release).replay_migration(bench, from)
     }
@@ -148,7 +148,7 @@ impl Plugins for Loaded {
         let release = number(release.digest);
         self.logic.plugin(release).migrate(from, state).map_err(MigrateError::Rejected)?;
         if fails(release, tenant.id.as_str()) {
-            // What it has staged is the caller's to drop.
+            // The caller has to drop what it staged.
             let half = state.set("~half", b"way".to_vec(), &StateLimits::default());
             return Err(MigrateError::Rejected(format!("half way: {half:?}")));
         }

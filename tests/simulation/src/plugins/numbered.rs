@@ -1,8 +1,10 @@
+//! The four releases of a plugin: they number a tenant's messages, and differ in state version and topics.
+
 use std::marker::PhantomData;
 
 use switchboard_sdk::{Context, Manifest, Message, Migrate, Outbound, Plugin, Rejection};
 
-/// The topic on which each handled message is told: its number among its tenant's, its id, and the release.
+/// The topic that gets a line for each handled message: its number among the tenant's messages, its id, the release.
 pub(crate) const ORDER: &str = "ORDER";
 /// The topic that only release 2 consumes.
 pub(crate) const MORE: &str = "MORE";
@@ -18,8 +20,8 @@ pub(crate) const ID: &str = "id";
 /// | 3 | 2 | 1 | what `P` does |
 /// | 4 | 3 | 1, 2 | what `P` does |
 ///
-/// The number stands at another key in each layout, so that to read another's is to start again from 1; each migration
-/// leaves a trace.
+/// Each state version has the number at another key. So a release that runs on another version starts again from 1. Each
+/// migration leaves a trace in the state.
 pub(crate) struct Numbered<P, const R: u8>(PhantomData<P>);
 
 /// The key of the number in a layout.

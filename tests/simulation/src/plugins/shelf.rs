@@ -1,10 +1,19 @@
+//! A small plugin whose outputs and state depend on the order of its messages.
+
 use switchboard_sdk::{Context, Manifest, Message, Outbound, Plugin, Rejection};
 
 use super::directory::BROKEN;
 use crate::client::POISON;
 
-/// Keeps three texts: `put N` sets one, `drop N` deletes one, and each answers with all that are there. `reject` is
-/// rejected, `poison` answers with what no broker takes, `look N` answers with what a lookup source knows.
+/// Keeps three texts, and sends all of them for each message.
+///
+/// | message | what it does |
+/// |---|---|
+/// | `put N` | sets a text |
+/// | `drop N` | deletes a text |
+/// | `look N` | sets a text to the answer of a lookup source |
+/// | `reject` | is rejected |
+/// | `poison` | sends a value that brokers refuse |
 pub(crate) struct Shelf;
 
 impl Plugin for Shelf {

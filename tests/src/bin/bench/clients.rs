@@ -15,7 +15,7 @@ pub(crate) const TENANTS: usize = 100;
 pub(crate) const CHARACTERS: usize = 10;
 /// Of each source topic.
 pub(crate) const PARTITIONS: i32 = 8;
-/// When a measurement is given up.
+/// When a measurement is given up in which nothing moves any more.
 pub(crate) const LONG: Duration = Duration::from_mins(10);
 
 pub(crate) fn config(kafka: &Kafka) -> ClientConfig {

@@ -13,6 +13,7 @@ use switchboard_tests::app::App;
 use switchboard_tests::client::unique;
 use switchboard_tests::host::Host;
 use switchboard_tests::kafka::{Kafka, Options};
+use switchboard_tests::progress::Stall;
 
 use crate::Args;
 use crate::clients::{LONG, PARTITIONS, TENANTS, consumer, hand_over, per_second, producer};
@@ -72,17 +73,17 @@ fn overload(load: &Load, args: &Args) -> Result<()> {
     let stop = AtomicUsize::new(usize::MAX);
     thread::scope(|scope| -> Result<()> {
         let checked = scope.spawn(|| check(&outputs, &seen, &stop));
-        let alive = |since: Instant| {
-            ensure!(since.elapsed() < LONG, "no end of it after {LONG:?}");
+        let alive = || {
             ensure!(!checked.is_finished(), "the outputs are not as they should be");
             anyhow::Ok(())
         };
         let wait_for = |count: usize, host: &Host, curve: &mut Vec<u64>| {
-            let began = Instant::now();
+            let mut stall = Stall::with_limit(0, LONG);
             while seen.load(Ordering::Relaxed) < count {
                 curve.push(host.memory()?.0 >> 20);
                 thread::sleep(SAMPLE);
-                alive(began)?;
+                alive()?;
+                stall.check(seen.load(Ordering::Relaxed)).context("no further outputs")?;
             }
             anyhow::Ok(())
         };
@@ -118,7 +119,7 @@ fn overload(load: &Load, args: &Args) -> Result<()> {
                 sampled = Instant::now();
             }
             lag = lag.max(sent - seen.load(Ordering::Relaxed));
-            alive(began)?;
+            alive()?;
         }
         let input = per_second(sent - before, began.elapsed())?;
         producer.flush(LONG)?;

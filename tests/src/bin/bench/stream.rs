@@ -14,6 +14,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use switchboard_tests::app::App;
 use switchboard_tests::client::unique;
 use switchboard_tests::kafka::Kafka;
+use switchboard_tests::progress::Stall;
 
 use crate::clients::{LONG, config, consumer, hand_over};
 
@@ -108,7 +109,7 @@ impl Stream {
 
     /// The moment at which every tenant had an output for an input from this number on, and that of the first output.
     pub(crate) fn back(&self, from: usize) -> Result<(Instant, Instant)> {
-        let began = Instant::now();
+        let mut stall = Stall::with_limit(0, LONG);
         loop {
             let seen: Vec<Seen> = lock(&self.shared.seen).iter().copied().filter(|seen| seen.number >= from).collect();
             let mut tenants = BTreeSet::new();
@@ -116,7 +117,9 @@ impl Stream {
             if let (Some(first), Some(last)) = (seen.first(), last) {
                 return Ok((first.at, last.at));
             }
-            ensure!(began.elapsed() < LONG, "{} of {TENANTS} tenants have outputs", tenants.len());
+            stall
+                .check(tenants.len())
+                .with_context(|| format!("{} of {TENANTS} tenants have outputs", tenants.len()))?;
             self.alive()?;
             thread::sleep(Duration::from_millis(20));
         }

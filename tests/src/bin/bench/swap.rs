@@ -9,6 +9,7 @@ use switchboard_tests::app::App;
 use switchboard_tests::generator::{self, Generator, Pace};
 use switchboard_tests::host::Host;
 use switchboard_tests::kafka::{Kafka, Options};
+use switchboard_tests::progress::Stall;
 use switchboard_tests::soak::artifacts::Artifacts;
 use switchboard_tests::soak::load::{self, PARTITIONS, TENANTS};
 use switchboard_tests::soak::watch::{Output, Topics, Watch};
@@ -159,7 +160,13 @@ impl Stage {
     }
 
     fn finish(mut self, sent: u64) -> Result<()> {
-        ensure!(self.watch.witness.wait_for(sent, LONG), "not all inputs are settled");
+        let witness = &self.watch.witness;
+        let mut stall = Stall::with_limit(witness.count(), LONG);
+        while !witness.wait_for(sent, SECOND) {
+            stall
+                .check(witness.count())
+                .with_context(|| format!("{} of {sent} inputs are settled", witness.count()))?;
+        }
         self.hosts.iter_mut().try_for_each(|host| host.terminate(LONG).map(drop))?;
         let twice = self.watch.witness.twice();
         let wrong = &self.watch.seen().wrong;
@@ -174,7 +181,7 @@ fn pause(kafka: &Kafka, args: &Args) -> Result<()> {
     stage.start(args)?;
     // 1,000 messages a second of the busy tenant, as many of all others.
     let pace = Pace { burst: 10, every: Duration::from_millis(5) };
-    let generator = Generator::start(kafka.bootstrap(), stage.app.topic("IN"), (0..).map(Input), pace)?;
+    let mut generator = Generator::start(kafka.bootstrap(), stage.app.topic("IN"), (0..).map(Input), pace)?;
     let tenant = load::name(BUSY);
     let two = [
         stage.deploy(&ELSEWHERE, &["--tenant", &tenant])?.release,
@@ -231,7 +238,7 @@ fn rollout(kafka: &Kafka, args: &Args) -> Result<()> {
     let mut stage = Stage::new(kafka, "rollout")?;
     stage.start(args)?;
     let pace = Pace { burst: 50, every: Duration::from_millis(10) };
-    let generator = Generator::start(kafka.bootstrap(), stage.app.topic("IN"), load::inputs(), pace)?;
+    let mut generator = Generator::start(kafka.bootstrap(), stage.app.topic("IN"), load::inputs(), pace)?;
     stage.deploy(&[], &[])?;
     thread::sleep(3 * SECOND);
     let (mut written, mut waited, mut first, mut last) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -265,7 +272,7 @@ fn rollout(kafka: &Kafka, args: &Args) -> Result<()> {
 fn saturated(kafka: &Kafka, args: &Args) -> Result<()> {
     let mut stage = Stage::new(kafka, "saturated")?;
     let pace = Pace { burst: 1000, every: Duration::from_millis(10) };
-    let generator = Generator::start(kafka.bootstrap(), stage.app.topic("IN"), load::inputs(), pace)?;
+    let mut generator = Generator::start(kafka.bootstrap(), stage.app.topic("IN"), load::inputs(), pace)?;
     while generator.sent() < args.backlog {
         thread::sleep(SECOND);
     }

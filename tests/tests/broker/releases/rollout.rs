@@ -24,7 +24,7 @@ fn say(app: &App, instance: &str, status: Option<&Value>) -> Result<()> {
 fn status(instance: &str, read: i64, releases: &Value) -> Value {
     json!({
         "instance": instance, "host": "node", "started": 1, "read": read, "releases": releases,
-        "tenants": [], "staying": [], "waiting": [], "failures": [],
+        "tenants": [], "fallback": [], "waiting": [], "failures": [],
     })
 }
 

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use switchboard_tests::app::LONG;
 use switchboard_tests::host::{Host, release};
+use switchboard_tests::progress;
 
 use super::{by, deploy, ledgers, lines, send, status};
 
@@ -24,7 +25,11 @@ fn what_tenants_ran_before_is_kept_for_them_and_loaded_again_where_it_is_not() -
     deploy(&app, &release("unwilling")?, &["--no-gate"])?;
     send(&app, "a", 3..6)?;
     assert_eq!(lines(&app, "a", 6)?[3..], by("1.0.0", 3..6));
-    assert_eq!((count(&first, "release loaded release=tagged 1.0.0"), count(&first, "messages wait")), (1, 0), "it was kept");
+    assert_eq!(
+        (count(&first, "release loaded release=tagged 1.0.0"), count(&first, "messages wait")),
+        (1, 0),
+        "it was kept"
+    );
 
     assert!(first.terminate(LONG)?.success());
     let second = app.run("second", &["--instance", "host"])?;
@@ -47,10 +52,9 @@ fn what_cannot_take_over_the_state_of_a_tenant_that_stays_is_refused() -> Result
     assert!(app.ask(&["rollback"], &["--wait"])?.status.success());
     send(&app, "new", 1..2)?;
     assert_eq!(lines(&app, "new", 2)?[1..], by("4.0.0", 1..2));
-    let deadline = std::time::Instant::now() + LONG;
-    while status(&app)?["hosts"][0]["staying"][0]["tenant"] != "new" {
-        anyhow::ensure!(std::time::Instant::now() < deadline, "the status does not say so");
-    }
+    progress::wait_until("the status to say that the tenant stays", || {
+        Ok(status(&app)?["hosts"][0]["fallback"][0]["tenant"] == "new")
+    })?;
     let path = release("tagged_2")?.display().to_string();
     let refused = app.ask(&["deploy", &path], &[])?;
     let why = refused.refusal()?;

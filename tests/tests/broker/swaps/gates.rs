@@ -1,10 +1,13 @@
 //! The health gate on a real broker: rejections, and a rollback that cannot be written at once.
 
-use anyhow::{Context as _, Result, ensure};
+use std::ops::ControlFlow;
+
+use anyhow::{Context as _, Result};
 use switchboard_tests::app::{App, LONG};
 use switchboard_tests::host::{Host, release};
 use switchboard_tests::kafka::Kafka;
 use switchboard_tests::native::{Operation, Resource, allow};
+use switchboard_tests::progress;
 
 use super::{ALIASES, deploy, ledgers, lines, send, send_to, status};
 
@@ -18,15 +21,13 @@ fn send_mixed(app: &App, tenant: &str, ids: std::ops::Range<u32>) -> Result<()> 
 
 /// Waits until the host has counted so many rejections of a release.
 fn counted(app: &App, release: &str, rejections: u64) -> Result<()> {
-    let deadline = std::time::Instant::now() + LONG;
-    loop {
+    // Each rejection that is counted is progress.
+    progress::wait_for(&format!("{rejections} rejections of {release}"), || {
         let told = status(app)?["hosts"][0]["failures"].clone();
         let mut failures = told.as_array().into_iter().flatten();
-        if failures.any(|told| told["release"] == release && told["rejections"] == rejections) {
-            return Ok(());
-        }
-        ensure!(std::time::Instant::now() < deadline, "not {rejections} rejections of {release}: {told:#}");
-    }
+        let is_counted = failures.any(|told| told["release"] == release && told["rejections"] == rejections);
+        Ok(if is_counted { ControlFlow::Break(()) } else { ControlFlow::Continue(told) })
+    })
 }
 
 fn rolled_back(host: &Host) -> Vec<String> {
@@ -54,7 +55,7 @@ fn a_release_goes_back_when_it_rejects_more_than_the_one_before_and_stays_when_n
     assert!(rolled_back(&host).iter().all(|line| line.contains("tagged 6.0.0")), "{:#?}", rolled_back(&host));
     let told = app.ask(&["releases"], &["--history", "--json"])?.json()?;
     let last = told["history"].as_array().and_then(|history| history.last()).context("no history")?;
-    assert_eq!((&last["what"], &last["routes"][0]["route"]), (&"automatic-rollback".into(), &"tenant/b".into()));
+    assert_eq!((&last["kind"], &last["routes"][0]["route"]), (&"automatic-rollback".into(), &"tenant/b".into()));
     assert!(last["note"].as_str().unwrap_or_default().contains("more rejections than usual"), "{last}");
     Ok(())
 }

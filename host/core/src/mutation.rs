@@ -1,0 +1,134 @@
+//! Known mistakes of the worker, each a named point in the sources that a test can switch on.
+//!
+//! A mutation shows that the simulation would find a mistake: without it, a simulation that finds nothing may be blind.
+//! `mutated!("name")` asks at such a point whether the process runs with that mistake. Only the cargo feature `mutations`
+//! compiles the mistakes in. Without it the macro is the constant `false`, so the product contains neither the names nor
+//! the wrong code. `docs/decisions/0006-mutation-points.md` gives the reasons.
+
+#[cfg(feature = "mutations")]
+pub use enabled::{ALL, ActivateError, Mutation, activate, is_active};
+
+/// Whether this process runs with the mutation of that name. The constant `false` without the feature `mutations`.
+#[cfg(not(feature = "mutations"))]
+#[macro_export]
+macro_rules! mutated {
+    ($name:literal) => {
+        false
+    };
+}
+
+/// Whether this process runs with the mutation of that name.
+#[cfg(feature = "mutations")]
+#[macro_export]
+macro_rules! mutated {
+    ($name:literal) => {
+        $crate::mutation::is_active($name)
+    };
+}
+
+#[cfg(feature = "mutations")]
+mod enabled {
+    use std::sync::OnceLock;
+
+    /// A known mistake.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct Mutation {
+        /// The name that its points ask for.
+        pub name: &'static str,
+        /// The mistake, in one line.
+        pub mistake: &'static str,
+        /// How many points it has in the sources.
+        pub points: usize,
+    }
+
+    const fn one(name: &'static str, mistake: &'static str) -> Mutation {
+        Mutation { name, mistake, points: 1 }
+    }
+
+    const fn spread(points: usize, name: &'static str, mistake: &'static str) -> Mutation {
+        Mutation { name, mistake, points }
+    }
+
+    /// All mutations, by name.
+    pub const ALL: &[Mutation] = &[
+        one("keep-what-a-failed-migration-staged", "what a failed migration staged is kept"),
+        one(
+            "dead-letter-for-a-topic-that-no-release-consumes",
+            "a record is a dead letter though its route's release does not consume the topic",
+        ),
+        one("decision-remembered-over-a-move", "the choice of a release outlives the loss of the tenant's shard"),
+        one("decision-remembered-over-an-abort", "the choice of a release outlives the abort of its transaction"),
+        one("forget-the-aborted-batch", "the records of an aborted transaction are not handled again"),
+        one("go-back-to-the-old-layout", "an older release runs on state of a newer version without a migration"),
+        one("keep-records-of-revoked-partitions", "records of revoked source partitions stay in the inbox"),
+        one("keep-the-state-of-a-rejected-message", "the changes of a message that became a dead letter are kept"),
+        one("last-run-not-updated", "the entry of the last run changes only with the release, not with the route"),
+        one("last-run-outside-the-transaction", "the entry of the last run is committed state before the commit"),
+        one("migration-outside-the-transaction", "migrated state is committed state before the commit"),
+        one("new-routing-within-a-transaction", "one transaction uses two routings"),
+        spread(2, "no-fence", "offsets are sent without an identity that the group can fence"),
+        spread(2, "no-new-epoch-after-doubt", "a producer whose requests may arrive late is used again"),
+        one(
+            "offsets-outside-the-transaction",
+            "offsets are committed after the records, in a transaction of their own",
+        ),
+        one("promote-before-commit", "staged state is committed state before the commit"),
+        spread(3, "restore-before-stable-offsets", "the changelog is read before the offsets are known to be stable"),
+        one("restore-to-the-stable-end", "the changelog is read while a predecessor's transaction in it is open"),
+        one("rewind-one-too-far", "a shard that had to wait goes on after the record that had to wait"),
+        one("run-again-after-an-unclear-commit", "a batch runs again though its commit may have succeeded"),
+        one("run-by-older-routes", "a tenant runs by older routes than it did before, elsewhere"),
+        one("skip-a-record-while-behind", "a worker skips a record by routes older than those that repartitioned it"),
+        one(
+            "skip-a-record-of-the-wanted-release",
+            "a record is skipped while its tenant runs the fallback release, though the wanted one consumes it",
+        ),
+        one("takeover-without-an-offset", "a take-over is committed before a lookup without the shard's offset"),
+        one(
+            "wait-for-the-end-of-the-control-topic",
+            "a record waits for an end of the control topic that others never see",
+        ),
+        one("wait-without-an-offset", "a take-over is committed before a wait for routes without the shard's offset"),
+    ];
+
+    static ACTIVE: OnceLock<&'static str> = OnceLock::new();
+
+    /// There is no mutation of this name, or another one is active.
+    #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+    pub enum ActivateError {
+        /// No mutation has this name.
+        #[error("no mutation is named {name:?}; the mutations are: {}", names())]
+        Name {
+            /// The name that was asked for.
+            name: String,
+        },
+        /// A process runs with one mutation.
+        #[error("the mutation {active:?} is active already, and a process has only one")]
+        Active {
+            /// The one that is active.
+            active: &'static str,
+        },
+    }
+
+    fn names() -> String {
+        ALL.iter().map(|mutation| mutation.name).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Switches a mutation on, for the whole process and for good.
+    ///
+    /// # Errors
+    /// When no mutation has this name, or another one is active.
+    pub fn activate(name: &str) -> Result<(), ActivateError> {
+        let known = ALL.iter().find(|mutation| mutation.name == name);
+        let Mutation { name, .. } = known.ok_or_else(|| ActivateError::Name { name: name.to_owned() })?;
+        match *ACTIVE.get_or_init(|| name) {
+            active if active == *name => Ok(()),
+            active => Err(ActivateError::Active { active }),
+        }
+    }
+
+    /// Whether this mutation is switched on. Called by `mutated!`.
+    pub fn is_active(name: &str) -> bool {
+        ACTIVE.get().is_some_and(|active| *active == name)
+    }
+}
