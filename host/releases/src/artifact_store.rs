@@ -12,7 +12,7 @@ use switchboard_core::routing::Manifest;
 use switchboard_core::routing::{Availability, Digest, OnFailure, Routing};
 
 use super::trust::TrustedKeys;
-use switchboard_kafka::control::{ArtifactReader, FetchError};
+use switchboard_kafka::control_topic::{ArtifactReader, FetchError};
 use switchboard_kafka::{Topology, TopologyError};
 use switchboard_sandbox::RoutingSnapshot;
 use switchboard_sandbox::{Artifact, Sandbox};

@@ -17,7 +17,7 @@ use super::artifact_store::ArtifactStore;
 use super::gate::{Failing, Gates};
 use super::health::ReleaseHealth;
 use switchboard_kafka::Shutdown;
-use switchboard_kafka::control::{ControlError, ControlReader, ControlWriter, StatusWriter, UpdateError};
+use switchboard_kafka::control_topic::{ControlError, ControlReader, ControlWriter, StatusWriter, UpdateError};
 use switchboard_kafka::{ClientOptions, Topology};
 use switchboard_sandbox::RoutingWatch;
 

@@ -17,7 +17,7 @@ use super::{rollout, run};
 use crate::cli::{Assignment, RunArgs};
 use crate::config::Settings;
 use crate::telemetry;
-use switchboard_kafka::control::{ControlError, ControlReader, ControlWriter, UpdateError};
+use switchboard_kafka::control_topic::{ControlError, ControlReader, ControlWriter, UpdateError};
 use switchboard_kafka::{ClientOptions, Topology, TopologyError, prepare_control};
 
 /// How long brokers are waited for.

@@ -10,7 +10,7 @@ use super::run;
 use crate::cli::RunArgs;
 use crate::config::Settings;
 use crate::telemetry;
-use switchboard_kafka::control::ControlReader;
+use switchboard_kafka::control_topic::ControlReader;
 use switchboard_kafka::{ClientOptions, Doctor, Finding, Level, Section, Topology};
 use switchboard_releases::{TrustedKeys, load_file};
 

@@ -7,7 +7,7 @@ use serde_json::json;
 use switchboard_core::registry::{Entry, Failures, HostProgress, Rollout, Running, Stage, Verdict, Watch};
 
 use super::control::{print, table};
-use switchboard_kafka::control::ControlWriter;
+use switchboard_kafka::control_topic::ControlWriter;
 
 /// One look at what hosts say.
 const LOOK: Duration = Duration::from_millis(100);

@@ -17,10 +17,10 @@ use crate::instance::ProcessInstance;
 use crate::signals::stop_on_signals;
 use crate::telemetry;
 use switchboard_kafka::Shutdown;
-use switchboard_kafka::control::ArtifactReader;
+use switchboard_kafka::control_topic::ArtifactReader;
 use switchboard_kafka::{
-    ClientOptions, Committed, GroupProtocol, HistoryError, Purge, TopicError, Topology, check_history, prepare,
-    tell_lag,
+    ClientOptions, CommittedOffsets, CommittedOffsetsError, GroupProtocol, Purge, TopicError, Topology,
+    check_committed_offsets, prepare, report_lag,
 };
 use switchboard_lookup::{HttpLookups, Source};
 use switchboard_releases::{
@@ -53,7 +53,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
     let stop = Shutdown::default();
     stop_on_signals(&stop).context("handling signals")?;
     // It connects while the topics are looked at.
-    let committed = Committed::new(&options).context("making a Kafka client")?;
+    let committed = CommittedOffsets::new(&options).context("making a Kafka client")?;
     let known = match &base {
         Some(base) => topology.with(&*aliases(&base.manifest().consumes), &base.release().produces)?,
         None => topology.clone(),
@@ -71,8 +71,8 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
         return Ok(());
     };
     let board = keeper.board().clone();
-    match check_history(&options, &topology.with(&keeper.ever_consumed(), [])?, &committed, &stop) {
-        Err(HistoryError::Stopped) => return Ok(()),
+    match check_committed_offsets(&options, &topology.with(&keeper.ever_consumed(), [])?, &committed, &stop) {
+        Err(CommittedOffsetsError::Stopped) => return Ok(()),
         result => result?,
     }
     let purge = Purge::new(&options, &topology, admin).context("making a Kafka client")?;
@@ -94,7 +94,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
     let consumed =
         move || topology.with(board.newest().1.routing.consumed(), []).unwrap_or_else(|_| (*topology).clone());
     let (lag, ended) = (std::thread::Builder::new().name("lag".into()), stop.clone());
-    let lag = lag.spawn(move || tell_lag(&committed, &options, consumed, start_from, &ended))?;
+    let lag = lag.spawn(move || report_lag(&committed, &options, consumed, start_from, &ended))?;
     tracing::info!(
         app = %settings.app,
         instance = %instance.id,
