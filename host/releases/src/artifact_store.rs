@@ -296,7 +296,7 @@ fn topic_conflicts<'a>(
 mod tests {
     use switchboard_core::record::Timestamp;
     use switchboard_core::registry::{Actor, Audience, ChangeRequest, Deployment, ReleaseRecord, deploy};
-    use switchboard_kafka::control::ArtifactReader;
+    use switchboard_kafka::control_topic::ArtifactReader;
     use switchboard_kafka::{ClientOptions, GroupProtocol};
     use switchboard_sandbox::{Limits, Sandbox};
 

@@ -188,7 +188,7 @@ fn a_broker_that_is_not_there_is_waited_for() -> Result<()> {
     let most = 1 + usize::try_from(started.elapsed().as_secs() / 4)?;
     assert!((1..=most).contains(&complaints(&patient)), "at most {most}: {:#?}", patient.log());
 
-    patient.wait_for("the missing topics", LONG, |line| line.contains("do not exist yet: IN, OUT"))?;
+    patient.wait_for("the missing topics", LONG, |line| line.contains("do not exist yet topics=IN, OUT"))?;
     patient.wait_for("it runs", LONG, |line| line.contains("host is running"))?;
     let client = kafka.client()?;
     client.create_topic("OUT", 1, &[])?;
