@@ -288,7 +288,11 @@ fn describe(error: &figment::Error, file: &str) -> ConfigError {
                 return ConfigError::Renamed(format!("{file}: the key {key:?}"), format!("{new:?}"));
             }
             let hint = nearest(key, known.iter().copied()).map(|nearest| format!("; did you mean {nearest:?}?"));
-            ConfigError::UnknownKey { file: format!("{file}{}", place(table)), key: key.clone(), hint: hint.unwrap_or_default() }
+            ConfigError::UnknownKey {
+                file: format!("{file}{}", place(table)),
+                key: key.clone(),
+                hint: hint.unwrap_or_default(),
+            }
         }
         kind => ConfigError::Invalid { file: format!("{file}{}", place(&error.path)), problem: kind.to_string() },
     }

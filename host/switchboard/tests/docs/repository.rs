@@ -110,8 +110,8 @@ fn packages(root: &Path) -> BTreeSet<String> {
                 folders.push(path);
             } else if name == "Cargo.toml" {
                 let text = fs::read_to_string(path).expect("Cargo.toml");
-                let lines = text.lines().skip_while(|line| *line != "[package]");
-                let name = lines.filter_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"')).next();
+                let mut lines = text.lines().skip_while(|line| *line != "[package]");
+                let name = lines.find_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'));
                 names.extend(name.map(str::to_owned));
             }
         }
