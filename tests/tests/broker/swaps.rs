@@ -193,7 +193,9 @@ fn a_tenant_whose_state_cannot_be_migrated_stays_and_nothing_of_the_attempt() ->
     deploy(&app, &release("unwilling")?, &["--no-gate"])?;
     send(&app, "a", 3..6)?;
     assert_eq!(lines(&app, "a", 6)?, by("1.0.0", 0..6), "its numbers go on");
-    host.wait_for("the reason", LONG, |line| line.contains("runs the fallback release tagged 1.0.0") && line.contains("as built"))?;
+    host.wait_for("the reason", LONG, |line| {
+        line.contains("runs the fallback release tagged 1.0.0") && line.contains("as built")
+    })?;
     send(&app, "new", 0..1)?;
     assert_eq!(lines(&app, "new", 1)?, by("4.0.0", 0..1), "where there is no state there is nothing to migrate");
     assert_eq!(app.client.read_all(&app.dead_letters())?, []);
@@ -205,7 +207,8 @@ fn a_tenant_whose_state_cannot_be_migrated_stays_and_nothing_of_the_attempt() ->
     let letters = reader.until("the dead letters", LONG, |all| all.len() >= 3)?;
     let told = |letter: &Record| {
         let reason = header(letter, "switchboard-reason").unwrap_or_default();
-        let is_told = ["IN2", "runs the fallback release tagged 1.0.0", "as built"].iter().all(|part| reason.contains(part));
+        let is_told =
+            ["IN2", "runs the fallback release tagged 1.0.0", "as built"].iter().all(|part| reason.contains(part));
         let header = |name| header(letter, name).map(str::to_owned);
         (header("TENANT"), header("switchboard-class"), header("switchboard-topic"), is_told)
     };

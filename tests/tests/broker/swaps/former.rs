@@ -32,7 +32,9 @@ fn what_tenants_ran_before_is_kept_for_them_and_loaded_again_where_it_is_not() -
     assert_eq!(count(&second, "loaded tagged 1.0.0"), 0, "no route names it");
     send(&app, "b", 3..6)?;
     assert_eq!(lines(&app, "b", 6)?, by("1.0.0", 0..6), "and it is loaded for the tenant that waits for it");
-    second.wait_for("the reason", LONG, |line| line.contains("runs the fallback release tagged 1.0.0") && line.contains("as built"))?;
+    second.wait_for("the reason", LONG, |line| {
+        line.contains("runs the fallback release tagged 1.0.0") && line.contains("as built")
+    })?;
     assert_eq!(count(&second, "loaded tagged 1.0.0"), 1);
     Ok(())
 }
