@@ -214,7 +214,7 @@ impl App {
     /// Starts a host and waits until it runs.
     pub fn run(&self, name: &str, arguments: &[&str]) -> Result<Host> {
         let host = self.start(name, arguments)?;
-        host.wait_for("it runs", LONG, |line| line.contains("running on"))?;
+        host.wait_for("it runs", LONG, |line| line.contains("host is running"))?;
         Ok(host)
     }
 }

@@ -1,332 +1,307 @@
-//! The releases that this host has, or has found that it cannot run: loaded as routes want them, dropped when none does.
+//! The releases that this host has loaded, or has failed to load.
+//!
+//! A release is loaded when a route names it, and evicted when no route names it and no tenant runs it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use switchboard_core::record::{ControlPosition, Offset};
 use switchboard_core::registry::RegistryState;
-use switchboard_core::routing::Manifest;
-use switchboard_core::routing::{Availability, Digest, OnFailure, Routing};
+use switchboard_core::routing::{Availability, Digest, Manifest, OnFailure, Routing};
+use switchboard_kafka::Topology;
+use switchboard_sandbox::{Artifact, RoutingSnapshot};
 
-use super::trust::TrustedKeys;
-use switchboard_kafka::control::{ArtifactReader, FetchError};
-use switchboard_kafka::{Topology, TopologyError};
-use switchboard_sandbox::RoutingSnapshot;
-use switchboard_sandbox::{Artifact, Sandbox};
+use super::loader::Loader;
 
-/// When a release is tried again whose bytes could not be had.
-const FETCH_AGAIN: Duration = Duration::from_secs(5);
-/// So many releases are kept that no route names any more: tenants whose state the new one cannot take over stay on them,
-/// also those that have had no message since.
-const FORMER: usize = 4;
-/// How long what only it consumes waits for its bytes, and the shards with it; from then on that is buried.
-const WAIT: Duration = Duration::from_mins(1);
-/// How long each chunk of a release may take to come.
-const FETCH: Duration = Duration::from_secs(5);
+/// When the download of an artifact is tried again.
+const DOWNLOAD_RETRY_INTERVAL: Duration = Duration::from_secs(5);
+/// How many releases are kept that no route names any more. A tenant whose state the new release cannot take over runs
+/// one of them, and so may a tenant that has had no message since its route changed.
+const MAX_UNROUTED_RELEASES: usize = 4;
+/// How long a shard waits for an artifact that is still downloading. After that, records that only this release
+/// consumes become dead letters.
+const DOWNLOAD_GRACE_PERIOD: Duration = Duration::from_mins(1);
 
-/// A release that was to be loaded.
-enum Loaded {
+/// The outcome of the last attempt to load a release.
+enum LoadState {
     Ready(Arc<Artifact>),
     Failed {
-        why: String,
-        /// When it is worth another attempt; `None`: with other records only.
-        again: Option<Instant>,
-        /// What it was tried with.
-        with: Records,
-        /// The first attempt with these.
-        since: Instant,
+        reason: String,
+        /// When the next attempt is due. `None`: only other records can change the outcome.
+        retry_at: Option<Instant>,
+        records: ReleaseRecords,
+        /// The first attempt with these records.
+        first_attempt: Instant,
     },
 }
 
-/// What the control topic has of a release: the signature, and where its chunks are.
-type Records = (Option<String>, Option<Vec<Offset>>);
-
-fn records(release: &Digest, control: &RegistryState) -> Records {
-    let signature = control.release(release).and_then(|record| record.signature.clone());
-    (signature, control.chunks(release))
+/// The records of the control topic that an attempt to load a release depends on.
+#[derive(PartialEq, Eq)]
+struct ReleaseRecords {
+    signature: Option<String>,
+    chunk_offsets: Option<Vec<Offset>>,
 }
 
-/// How releases are loaded and checked.
-pub struct Loader {
-    pub sandbox: Arc<Sandbox>,
-    pub trusted: TrustedKeys,
-    pub topology: Topology,
-    pub artifacts: ArtifactReader,
-    /// Names of the lookup sources that are configured.
-    pub lookups: Vec<String>,
+impl ReleaseRecords {
+    fn find(release: &Digest, registry: &RegistryState) -> Self {
+        let signature = registry.release(release).and_then(|record| record.signature.clone());
+        Self { signature, chunk_offsets: registry.chunks(release) }
+    }
 }
 
 /// All releases of this host.
 pub struct ArtifactStore {
     loader: Loader,
     on_failure: OnFailure,
-    /// The config file's artifact.
+    /// The configured plugin.
     base: Option<Arc<Artifact>>,
-    loaded: BTreeMap<Digest, Loaded>,
-    /// Those that no route names any more, the oldest first.
-    former: VecDeque<Digest>,
-    /// Of those that are loaded, the ones whose topics contradict those of others that come before them.
-    clashing: BTreeMap<Digest, String>,
+    releases: BTreeMap<Digest, LoadState>,
+    /// Ready releases that no route names any more, in the order in which they lost their last route.
+    unrouted: VecDeque<Digest>,
+    /// Ready releases whose topics contradict those of a release with precedence, and the reason.
+    topic_conflicts: BTreeMap<Digest, String>,
 }
 
 impl ArtifactStore {
+    /// A store that has only the configured plugin, `base`, if there is one.
     pub fn new(loader: Loader, on_failure: OnFailure, base: Option<Arc<Artifact>>) -> Self {
-        Self { loader, on_failure, base, loaded: BTreeMap::new(), former: VecDeque::new(), clashing: BTreeMap::new() }
+        Self {
+            loader,
+            on_failure,
+            base,
+            releases: BTreeMap::new(),
+            unrouted: VecDeque::new(),
+            topic_conflicts: BTreeMap::new(),
+        }
     }
 
+    /// The configured plugin.
     pub(super) fn base(&self) -> Option<&Arc<Artifact>> {
         self.base.as_ref()
     }
 
-    /// Takes another artifact for the base, from a file. False: it is the same one.
+    /// Replaces the configured plugin by the one in this file. False: it is the same plugin.
     ///
     /// # Errors
-    /// Why it cannot be run; the former one stays.
+    /// Why the plugin cannot be run; the store keeps the current one.
     pub(super) fn load_base(&mut self, path: &Path) -> anyhow::Result<bool> {
         let artifact = self.loader.load_file(path)?;
         if self.base.as_ref().is_some_and(|base| base.digest() == artifact.digest()) {
             return Ok(false);
         }
-        let (name, version) = (&artifact.manifest().name, &artifact.manifest().version);
-        tracing::info!("{} is {name} {version} ({}) now", path.display(), artifact.digest().short());
-        // Tenants may stay on the former one.
-        if let Some(former) = self.base.replace(Arc::new(artifact)) {
-            self.loaded.insert(former.digest(), Loaded::Ready(former));
+        let Manifest { name, version, .. } = artifact.manifest();
+        let release = format_args!("{name} {version} ({})", artifact.digest().short());
+        tracing::info!(%release, file = %path.display(), "plugin file changed; new plugin loaded");
+        // A tenant may run the replaced plugin as its fallback release.
+        if let Some(replaced) = self.base.replace(Arc::new(artifact)) {
+            self.releases.insert(replaced.digest(), LoadState::Ready(replaced));
         }
         Ok(true)
     }
 
-    /// Loads what the routes name, and what it replaced where it cannot be run. True when something was tried.
-    pub(super) fn load(&mut self, control: &RegistryState) -> bool {
-        let mut tried = false;
-        for (_, value, _) in control.routed() {
+    /// Loads the releases that routes name. Where one cannot be run, also loads the release that it replaced. True when
+    /// a release was tried.
+    pub(super) fn load_routed(&mut self, registry: &RegistryState) -> bool {
+        let mut was_tried = false;
+        for (_, value, _) in registry.routed() {
             let route = value.route();
-            tried |= self.try_load(&route.release, control);
+            was_tried |= self.try_load(&route.release, registry);
             if let (Some(previous), true) = (route.previous, self.artifact(&route.release).is_none()) {
-                tried |= self.try_load(&previous, control);
+                was_tried |= self.try_load(&previous, registry);
             }
         }
-        tried
+        was_tried
     }
 
-    /// Loads what routes replaced: where tenants stay whose state cannot be taken over, and where a rollback leads. Drops what
-    /// no route names any more and no tenant runs (`in_use`). True when something was tried.
-    pub(super) fn tidy(&mut self, control: &RegistryState, in_use: &BTreeSet<Digest>) -> bool {
-        let mut named = in_use.clone();
-        let mut tried = false;
-        for (_, value, _) in control.routed() {
+    /// Loads the releases that routes have replaced: tenants whose state cannot be taken over run them, and a rollback
+    /// leads back to them. Evicts releases that no route names and that are not `in_use`. True when a release was
+    /// tried.
+    pub(super) fn maintain(&mut self, registry: &RegistryState, in_use: &BTreeSet<Digest>) -> bool {
+        let mut needed = in_use.clone();
+        let mut was_tried = false;
+        for (_, value, _) in registry.routed() {
             let route = value.route();
-            named.insert(route.release);
+            needed.insert(route.release);
             if let Some(previous) = route.previous {
-                named.insert(previous);
-                tried |= self.try_load(&previous, control);
+                needed.insert(previous);
+                was_tried |= self.try_load(&previous, registry);
             }
         }
-        self.former.retain(|release| self.loaded.contains_key(release) && !named.contains(release));
-        for (release, loaded) in &self.loaded {
-            let is_ready = matches!(loaded, Loaded::Ready(_));
-            if is_ready && !named.contains(release) && !self.former.contains(release) {
-                self.former.push_back(*release);
-            }
-        }
-        self.former.drain(..self.former.len().saturating_sub(FORMER));
-        self.loaded.retain(|release, _| named.contains(release) || self.former.contains(release));
-        tried
+        self.evict(&needed);
+        was_tried
     }
 
-    /// Loads what tenants ran last that wait for it. True when something was tried.
-    pub(super) fn load_former(&mut self, lacking: &BTreeSet<Digest>, control: &RegistryState) -> bool {
-        lacking.iter().any(|release| self.try_load(release, control))
+    fn evict(&mut self, needed: &BTreeSet<Digest>) {
+        self.unrouted.retain(|release| self.releases.contains_key(release) && !needed.contains(release));
+        for (release, state) in &self.releases {
+            let is_ready = matches!(state, LoadState::Ready(_));
+            if is_ready && !needed.contains(release) && !self.unrouted.contains(release) {
+                self.unrouted.push_back(*release);
+            }
+        }
+        self.unrouted.drain(..self.unrouted.len().saturating_sub(MAX_UNROUTED_RELEASES));
+        self.releases.retain(|release, _| needed.contains(release) || self.unrouted.contains(release));
+    }
+
+    /// Loads all releases that tenants ran last and wait for. True when a release was tried.
+    pub(super) fn load_missing(&mut self, missing: &BTreeSet<Digest>, registry: &RegistryState) -> bool {
+        let mut was_tried = false;
+        for release in missing {
+            was_tried |= self.try_load(release, registry);
+        }
+        was_tried
     }
 
     fn artifact(&self, release: &Digest) -> Option<&Arc<Artifact>> {
         if let Some(base) = self.base.as_ref().filter(|base| base.digest() == *release) {
             return Some(base);
         }
-        match self.loaded.get(release)? {
-            Loaded::Ready(artifact) => Some(artifact),
-            Loaded::Failed { .. } => None,
+        match self.releases.get(release)? {
+            LoadState::Ready(artifact) => Some(artifact),
+            LoadState::Failed { .. } => None,
         }
     }
 
-    /// The version of the layout that a release's state has, where it is ready here.
+    /// The version of the layout of a release's state. `None`: the release is not ready here.
     pub(super) fn state_version(&self, release: &Digest) -> Option<u32> {
         self.artifact(release).map(|artifact| artifact.manifest().state_version)
     }
 
-    fn try_load(&mut self, release: &Digest, control: &RegistryState) -> bool {
+    /// Loads a release unless it is ready, or has failed and no retry is due.
+    fn try_load(&mut self, release: &Digest, registry: &RegistryState) -> bool {
         if self.base.as_ref().is_some_and(|base| base.digest() == *release) {
-            self.loaded.remove(release);
+            self.releases.remove(release);
             return false;
         }
-        let with = records(release, control);
+        let records = ReleaseRecords::find(release, registry);
         let started = Instant::now();
-        let since = match self.loaded.get(release) {
-            Some(Loaded::Ready(_)) => return false,
-            Some(Loaded::Failed { again, with: tried, since, .. }) if *tried == with => match again {
-                Some(again) if started >= *again => *since,
-                _ => return false,
-            },
-            Some(Loaded::Failed { .. }) | None => started,
+        let first_attempt = match self.releases.get(release) {
+            Some(LoadState::Ready(_)) => return false,
+            Some(LoadState::Failed { retry_at, records: tried, first_attempt, .. }) if *tried == records => {
+                match retry_at {
+                    Some(retry_at) if started >= *retry_at => *first_attempt,
+                    _ => return false,
+                }
+            }
+            Some(LoadState::Failed { .. }) | None => started,
         };
-        let loaded = match self.loader.load(release, control) {
+        let title = registry.title(release);
+        let state = match self.loader.load(release, registry) {
             Ok(artifact) => {
-                let title = control.title(release);
-                tracing::info!("loaded {title} in {} ms", started.elapsed().as_millis());
-                Loaded::Ready(Arc::new(artifact))
+                tracing::info!(release = %title, duration_ms = started.elapsed().as_millis(), "release loaded");
+                LoadState::Ready(Arc::new(artifact))
             }
-            Err(Problem { why, transient }) => {
-                tracing::error!("cannot run {}: {why}", control.title(release));
-                Loaded::Failed { why, again: transient.then(|| Instant::now() + FETCH_AGAIN), with, since }
+            Err(error) => {
+                tracing::error!(release = %title, reason = %error, "this host cannot run the release");
+                let retry_at = error.is_transient().then(|| Instant::now() + DOWNLOAD_RETRY_INTERVAL);
+                LoadState::Failed { reason: error.to_string(), retry_at, records, first_attempt }
             }
         };
-        self.loaded.insert(*release, loaded);
+        self.releases.insert(*release, state);
         true
     }
 
-    /// Whether something is to be tried again now.
-    pub(super) fn is_due(&self) -> bool {
-        let due =
-            |loaded: &Loaded| matches!(loaded, Loaded::Failed { again: Some(again), .. } if Instant::now() >= *again);
-        self.loaded.values().any(due)
+    /// Whether a release is due to be tried again.
+    pub(super) fn has_due_retry(&self) -> bool {
+        let now = Instant::now();
+        self.releases.values().any(|state| match state {
+            LoadState::Failed { retry_at: Some(retry_at), .. } => now >= *retry_at,
+            LoadState::Failed { retry_at: None, .. } | LoadState::Ready(_) => false,
+        })
     }
 
-    /// Each release that was to be loaded, and why it could not be.
-    pub(super) fn states(&self) -> impl Iterator<Item = (Digest, Option<&str>)> {
+    /// Each release of this host, and the reason if it cannot be run.
+    pub(super) fn availability(&self) -> impl Iterator<Item = (Digest, Option<&str>)> {
         let base = self.base.iter().map(|base| (base.digest(), None));
-        base.chain(self.loaded.iter().map(|(release, loaded)| match loaded {
-            Loaded::Ready(_) => (*release, self.clashing.get(release).map(String::as_str)),
-            Loaded::Failed { why, .. } => (*release, Some(why.as_str())),
+        base.chain(self.releases.iter().map(|(release, state)| match state {
+            LoadState::Ready(_) => (*release, self.topic_conflicts.get(release).map(String::as_str)),
+            LoadState::Failed { reason, .. } => (*release, Some(reason.as_str())),
         }))
     }
 
-    /// What workers are to go by, with the control topic read up to here.
-    pub(super) fn publication(&mut self, control: &RegistryState, read: ControlPosition) -> RoutingSnapshot {
-        let (mut releases, mut artifacts) = (BTreeMap::new(), BTreeMap::new());
-        for (digest, loaded) in &self.loaded {
-            match loaded {
-                Loaded::Ready(artifact) => {
-                    artifacts.insert(*digest, Arc::clone(artifact));
-                }
-                Loaded::Failed { why, again, since, .. } => {
-                    let consumes = control.release(digest).map(|record| record.manifest.consumes.clone());
-                    let transient = again.is_some() && since.elapsed() < WAIT;
-                    releases.insert(*digest, Availability::Failed { why: why.clone(), consumes, transient });
-                }
-            }
-        }
-        artifacts.extend(self.base.iter().map(|base| (base.digest(), Arc::clone(base))));
+    /// The routing that workers apply next. `position`: up to where the control topic has been read.
+    pub(super) fn snapshot(&mut self, registry: &RegistryState, position: ControlPosition) -> RoutingSnapshot {
+        let (mut artifacts, mut releases) = self.ready_and_failed(registry);
         let base = self.base.as_ref().map(|base| base.digest());
-        let order = precedence(base, control, artifacts.keys().copied());
+        let order = topic_precedence(base, registry, artifacts.keys().copied());
         let in_order = order.iter().filter_map(|digest| Some((*digest, artifacts.get(digest)?.manifest())));
-        self.clashing = clashes(&self.loader.topology, in_order);
-        for (digest, why) in &self.clashing {
+        self.topic_conflicts = topic_conflicts(&self.loader.topology, in_order);
+        for (digest, reason) in &self.topic_conflicts {
             let consumes = artifacts.remove(digest).map(|artifact| artifact.manifest().consumes.clone());
-            releases.insert(*digest, Availability::Failed { why: why.clone(), consumes, transient: false });
+            releases.insert(*digest, Availability::Failed { why: reason.clone(), consumes, transient: false });
         }
         let ready = |artifact: &Arc<Artifact>| Availability::Ready(Arc::clone(artifact.release()));
         releases.extend(artifacts.iter().map(|(digest, artifact)| (*digest, ready(artifact))));
-        let routing = Routing::new(control.routes().clone(), Some(read), base, releases, self.on_failure);
+        let routing = Routing::new(registry.routes().clone(), Some(position), base, releases, self.on_failure);
         RoutingSnapshot { routing: Arc::new(routing), artifacts }
+    }
+
+    /// The artifacts that are loaded, and the releases that are not.
+    fn ready_and_failed(
+        &self,
+        registry: &RegistryState,
+    ) -> (BTreeMap<Digest, Arc<Artifact>>, BTreeMap<Digest, Availability>) {
+        let (mut ready, mut failed) = (BTreeMap::new(), BTreeMap::new());
+        for (digest, state) in &self.releases {
+            match state {
+                LoadState::Ready(artifact) => {
+                    ready.insert(*digest, Arc::clone(artifact));
+                }
+                LoadState::Failed { reason, retry_at, first_attempt, .. } => {
+                    let consumes = registry.release(digest).map(|record| record.manifest.consumes.clone());
+                    let transient = retry_at.is_some() && first_attempt.elapsed() < DOWNLOAD_GRACE_PERIOD;
+                    failed.insert(*digest, Availability::Failed { why: reason.clone(), consumes, transient });
+                }
+            }
+        }
+        ready.extend(self.base.iter().map(|base| (base.digest(), Arc::clone(base))));
+        (ready, failed)
     }
 }
 
-/// Releases in the order in which their topics count: the base, the default, the percentage, pins, then what these replaced and
-/// what is kept.
-fn precedence(base: Option<Digest>, control: &RegistryState, all: impl IntoIterator<Item = Digest>) -> Vec<Digest> {
-    let routed = control.routed().map(|(_, value, _)| value.route().release);
+/// Releases in the order in which their topics count: the configured plugin, the default, the percentage, pins, then
+/// all others.
+fn topic_precedence(
+    base: Option<Digest>,
+    registry: &RegistryState,
+    all: impl IntoIterator<Item = Digest>,
+) -> Vec<Digest> {
+    let routed = registry.routed().map(|(_, value, _)| value.route().release);
     let mut seen = BTreeSet::new();
     base.into_iter().chain(routed).chain(all).filter(|digest| seen.insert(*digest)).collect()
 }
 
-/// Releases that name a topic by another alias than those before them do, and why that cannot be.
-fn clashes<'a>(
+/// Releases that name a topic by another alias than a release before them does, and the reason why they cannot run.
+fn topic_conflicts<'a>(
     topology: &Topology,
     in_order: impl IntoIterator<Item = (Digest, &'a Manifest)>,
 ) -> BTreeMap<Digest, String> {
-    let (mut consumed, mut clashes) = (BTreeSet::new(), BTreeMap::new());
+    let (mut consumed, mut conflicts) = (BTreeSet::new(), BTreeMap::new());
     for (digest, manifest) in in_order {
         let mut all: BTreeSet<Arc<str>> = consumed.clone();
         all.extend(manifest.consumes.iter().map(|alias| Arc::from(alias.as_str())));
         match topology.with(&all, []) {
             Ok(_) => consumed = all,
-            Err(error) => drop(clashes.insert(digest, format!("beside the other releases: {error}"))),
+            Err(error) => {
+                conflicts.insert(digest, format!("its topics conflict with those of other releases: {error}"));
+            }
         }
     }
-    clashes
-}
-
-/// A plugin's file that a trusted key has signed, where keys are set.
-///
-/// # Errors
-/// Why it cannot be run.
-pub fn load_file(sandbox: &Sandbox, trusted: &TrustedKeys, path: &Path) -> anyhow::Result<Artifact> {
-    let bytes = sandbox.read_file(path)?;
-    let told = || path.display().to_string();
-    trusted.verify_file(path, &bytes).with_context(told)?;
-    sandbox.load(&bytes).with_context(told)
-}
-
-/// Why a release cannot be run here, and whether that may pass.
-struct Problem {
-    why: String,
-    transient: bool,
-}
-
-impl Loader {
-    fn load(&self, release: &Digest, control: &RegistryState) -> Result<Artifact, Problem> {
-        let fails = |transient: bool| move |why: String| Problem { why, transient };
-        let (Some(record), Some(chunks)) = (control.release(release), control.chunks(release)) else {
-            return Err(fails(false)("its artifact is not in the control topic: deploy it again".into()));
-        };
-        let most = self.sandbox.limits().artifact_bytes;
-        if record.size > most {
-            let why = format!("{} bytes, at most {most} are allowed (--max-artifact-bytes)", record.size);
-            return Err(fails(false)(why));
-        }
-        let bytes = self.artifacts.fetch(release, &chunks, FETCH).map_err(|error| {
-            let transient = matches!(error, FetchError::Slow { .. } | FetchError::Kafka { .. });
-            fails(transient)(error.to_string())
-        })?;
-        self.trusted.verify(&bytes, record.signature.as_deref()).map_err(|error| fails(false)(error.to_string()))?;
-        let artifact = self.sandbox.load(&bytes).map_err(|error| fails(false)(error.to_string()))?;
-        self.check(&artifact).map_err(|error| fails(false)(error.to_string()))?;
-        Ok(artifact)
-    }
-
-    /// The artifact of a file.
-    ///
-    /// # Errors
-    /// Why it cannot be run.
-    pub fn load_file(&self, path: &Path) -> anyhow::Result<Artifact> {
-        let artifact = load_file(&self.sandbox, &self.trusted, path)?;
-        self.check(&artifact).with_context(|| path.display().to_string())?;
-        Ok(artifact)
-    }
-
-    /// Whether its topics make sense here; also tells of lookup sources that are not there.
-    fn check(&self, artifact: &Artifact) -> Result<(), TopologyError> {
-        let Manifest { name, lookups, .. } = artifact.manifest();
-        for source in lookups.iter().filter(|source| !self.lookups.contains(source)) {
-            tracing::info!("{name}: lookup source {source} is not configured: every answer is «not found»");
-        }
-        let consumes: Vec<_> = artifact.manifest().consumes.iter().map(|alias| Arc::from(alias.as_str())).collect();
-        self.topology.with(&consumes, &artifact.release().produces).map(drop)
-    }
+    conflicts
 }
 
 #[cfg(test)]
 mod tests {
-    use switchboard_core::registry::{Actor, Audience, ChangeRequest, Deployment, ReleaseRecord, deploy};
-
     use switchboard_core::record::Timestamp;
+    use switchboard_core::registry::{Actor, Audience, ChangeRequest, Deployment, ReleaseRecord, deploy};
+    use switchboard_kafka::control_topic::ArtifactReader;
+    use switchboard_kafka::{ClientOptions, GroupProtocol};
+    use switchboard_sandbox::{Limits, Sandbox};
 
     use super::*;
-    use switchboard_kafka::{ClientOptions, GroupProtocol};
-    use switchboard_sandbox::Limits;
+    use crate::trust::TrustedKeys;
 
     fn digest(number: u8) -> Digest {
         Digest::new([number; 32])
@@ -344,33 +319,34 @@ mod tests {
     }
 
     #[test]
-    fn of_two_releases_whose_topics_clash_the_one_that_fewer_tenants_are_routed_to_goes() {
-        let mut control = RegistryState::default();
+    fn of_two_releases_with_conflicting_topics_the_one_with_precedence_runs() {
+        let mut registry = RegistryState::default();
         let routes =
             [("route/tenant/a", 1, ""), ("route/percentage", 2, r#""percent":"5","#), ("route/default", 3, "")];
         for (offset, (key, release, share)) in (0_u32..).zip(routes) {
             let value = format!(r#"{{{share}"release":"{}"}}"#, digest(release));
-            control.apply(offset.into(), Timestamp::default(), key.as_bytes(), Some(value.as_bytes())).unwrap();
+            registry.apply(offset.into(), Timestamp::default(), key.as_bytes(), Some(value.as_bytes())).unwrap();
         }
-        let order = precedence(Some(digest(9)), &control, (0..10).map(digest));
-        assert_eq!(order, [9, 3, 2, 1, 0, 4, 5, 6, 7, 8].map(digest), "the base, default, percentage, pins, all else");
+        let order = topic_precedence(Some(digest(9)), &registry, (0..10).map(digest));
+        let expected = [9, 3, 2, 1, 0, 4, 5, 6, 7, 8].map(digest);
+        assert_eq!(order, expected, "the configured plugin, default, percentage, pins, all others");
 
         let names = [("A", "same"), ("B", "same")].map(|(alias, name)| (alias.to_owned(), name.to_owned()));
         let topology = Topology::new("app", names.into(), |_| None, 1);
         let manifests = [(1, consumes(&["A", "X"])), (2, consumes(&["B", "Y"])), (3, consumes(&["Y", "A"]))];
-        let clashing = |order: [u8; 3]| {
+        let conflicts = |order: [u8; 3]| {
             let manifest = |number: u8| (digest(number), &manifests[usize::from(number) - 1].1);
-            clashes(&topology, order.map(manifest))
+            topic_conflicts(&topology, order.map(manifest))
         };
-        let goes = |order| clashing(order).into_keys().map(|release| release.bytes()[0]).collect::<Vec<_>>();
-        assert_eq!(goes([1, 2, 3]), [2], "its other topic does not count either");
-        assert_eq!(goes([2, 3, 1]), [1, 3]);
-        let why = &clashing([1, 2, 3])[&digest(2)];
-        assert!(why.contains("A and B both name the topic \"same\""), "{why}");
+        let refused = |order| conflicts(order).into_keys().map(|release| release.bytes()[0]).collect::<Vec<_>>();
+        assert_eq!(refused([1, 2, 3]), [2], "a refused release's other topics do not count");
+        assert_eq!(refused([2, 3, 1]), [1, 3]);
+        let reason = &conflicts([1, 2, 3])[&digest(2)];
+        assert!(reason.contains("A and B both name the topic \"same\""), "{reason}");
     }
 
-    /// A shelf whose brokers do not answer, and a control topic that routes all tenants to an artifact.
-    fn out_of_reach() -> (ArtifactStore, RegistryState, Digest) {
+    /// A store whose brokers do not answer, and a control topic that routes all tenants to an artifact.
+    fn unreachable_store() -> (ArtifactStore, RegistryState, Digest) {
         let options = ClientOptions {
             bootstrap_servers: "127.0.0.1:1".into(),
             app: "app".into(),
@@ -395,46 +371,60 @@ mod tests {
             size: artifact.len() as u64,
             chunks: ReleaseRecord::chunks_of(artifact.len()),
             signature: None,
-            by: Actor::default(),
+            actor: Actor::default(),
         };
         let deployment = Deployment { release, artifact, record, audience: Audience::Default, gate: None };
-        let stamp = ChangeRequest { id: "1".into(), by: Actor::default(), note: None };
-        let mut control = RegistryState::default();
-        for (offset, write) in (0_u32..).zip(deploy(&control, &deployment, stamp).unwrap().writes) {
-            control
-                .apply(offset.into(), Timestamp::default(), write.key.to_string().as_bytes(), write.value.as_deref())
-                .unwrap();
+        let request = ChangeRequest { id: "1".into(), actor: Actor::default(), note: None };
+        let mut registry = RegistryState::default();
+        for (offset, write) in (0_u32..).zip(deploy(&registry, &deployment, request).unwrap().writes) {
+            let key = write.key.to_string();
+            registry.apply(offset.into(), Timestamp::default(), key.as_bytes(), write.value.as_deref()).unwrap();
         }
-        (ArtifactStore::new(loader, OnFailure::Keep, None), control, release)
+        (ArtifactStore::new(loader, OnFailure::Keep, None), registry, release)
     }
 
     #[test]
-    fn a_release_whose_bytes_do_not_come_may_come_for_a_minute_and_is_tried_on() {
-        let (mut shelf, control, release) = out_of_reach();
-        let publish = |shelf: &mut ArtifactStore| {
-            shelf.publication(&control, ControlPosition { topic: None, offset: 9.into() }).routing
-        };
-        assert!(shelf.load(&control), "it is tried");
-        let routing = publish(&mut shelf);
-        assert!(routing.may_come(&release) && routing.may_consume(&release, "MORE"));
+    fn records_wait_a_minute_for_a_download_and_the_download_is_retried_after_that() {
+        let (mut store, registry, release) = unreachable_store();
+        let position = ControlPosition { topic: None, offset: 9.into() };
+        let publish = |store: &mut ArtifactStore| store.snapshot(&registry, position).routing;
+        assert!(store.load_routed(&registry), "the release is tried");
+        let routing = publish(&mut store);
+        assert!(routing.may_become_ready(&release) && routing.may_consume(&release, "MORE"));
         assert!(!routing.may_consume(&release, "OTHER"));
-        assert!(!shelf.is_due() && !shelf.load(&control), "not at once again");
+        assert!(!store.has_due_retry() && !store.load_routed(&registry), "no retry at once");
 
-        let earlier = |shelf: &mut ArtifactStore, time: Duration| {
-            let Some(Loaded::Failed { again: Some(again), since, .. }) = shelf.loaded.get_mut(&release) else {
-                panic!("it is tried again")
+        let age_by = |store: &mut ArtifactStore, time: Duration| {
+            let Some(LoadState::Failed { retry_at: Some(retry_at), first_attempt, .. }) =
+                store.releases.get_mut(&release)
+            else {
+                panic!("no retry is planned")
             };
-            for moment in [again, since] {
+            for moment in [retry_at, first_attempt] {
                 *moment = moment.checked_sub(time).unwrap();
             }
         };
-        earlier(&mut shelf, FETCH_AGAIN);
-        assert!(shelf.is_due() && publish(&mut shelf).may_come(&release));
-        earlier(&mut shelf, WAIT);
-        assert!(shelf.is_due() && !publish(&mut shelf).may_come(&release), "a minute is over");
-        assert!(shelf.load(&control) && !publish(&mut shelf).may_come(&release), "another attempt is no new minute");
-        assert!(!shelf.is_due());
-        earlier(&mut shelf, FETCH_AGAIN);
-        assert!(shelf.is_due(), "it is tried on all the same");
+        age_by(&mut store, DOWNLOAD_RETRY_INTERVAL);
+        assert!(store.has_due_retry() && publish(&mut store).may_become_ready(&release));
+        age_by(&mut store, DOWNLOAD_GRACE_PERIOD);
+        assert!(store.has_due_retry() && !publish(&mut store).may_become_ready(&release), "the grace period is over");
+        let was_tried = store.load_routed(&registry);
+        assert!(was_tried && !publish(&mut store).may_become_ready(&release), "a retry starts no new grace period");
+        assert!(!store.has_due_retry());
+        age_by(&mut store, DOWNLOAD_RETRY_INTERVAL);
+        assert!(store.has_due_retry(), "retries go on");
+    }
+
+    #[test]
+    fn all_missing_releases_are_tried_in_one_pass() {
+        let (mut store, registry, _) = unreachable_store();
+        let missing = [2, 3, 4].map(digest);
+        assert!(store.load_missing(&missing.into(), &registry));
+        let tried: Vec<_> = store.availability().map(|(release, _)| release).collect();
+        assert_eq!(tried, missing);
+        assert!(
+            store.availability().all(|(_, failure)| failure.is_some_and(|reason| reason.contains("deploy it again")))
+        );
+        assert!(!store.load_missing(&missing.into(), &registry), "nothing has changed");
     }
 }

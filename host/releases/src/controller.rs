@@ -1,425 +1,233 @@
-//! The thread that keeps a host's releases: it follows the control topic, has loaded what the routes want, publishes it to
-//! the workers, watches over new releases, and tells what it has.
+//! The thread that manages a host's releases.
+//!
+//! It follows the control topic, loads the releases that routes name, publishes routing snapshots to the workers,
+//! evaluates the health gates and writes this host's status.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::Context as _;
-use switchboard_core::record::{ControlPosition, Offset, Timestamp, TopicId};
-use switchboard_core::registry::{
-    Actor, ChangeRequest, Failures, HostStatus, Loaded, Refusal, RegistryState, Running, State, Staying, Waiting,
-    automatic_rollback,
-};
-
-use super::artifact_store::ArtifactStore;
-use super::gate::{Failing, Gates};
-use super::health::ReleaseHealth;
+use switchboard_core::record::{Offset, Timestamp};
+use switchboard_core::registry::{Actor, HostStatus, RegistryState};
 use switchboard_kafka::Shutdown;
-use switchboard_kafka::control::{ControlError, ControlReader, ControlWriter, StatusWriter, UpdateError};
-use switchboard_kafka::{ClientOptions, Topology};
 use switchboard_sandbox::RoutingWatch;
 
-/// How long one look at the control topic waits.
-const LOOK: Duration = Duration::from_millis(20);
-/// How often gates, the status and the config file's artifact are looked at.
-const CHECK: Duration = Duration::from_millis(100);
-/// How often it is looked whether tenants and failures in the status have changed, for so long after a change of routes, and
-/// whenever there is new trouble: somebody may be following it. Else once in `HostStatus::EVERY` is often enough.
-const STATUS_PACE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_mins(2));
+use super::artifact_store::ArtifactStore;
+use super::control_topic::{ControlTopic, RollbackWriter};
+use super::gate::{FailingRelease, Gates};
+use super::health::ReleaseHealth;
+use super::status::StatusReporter;
+use super::watched_file::WatchedFile;
 
-/// How much of a release's first failure is told.
-const FIRST_FAILURE: usize = 300;
+/// How long one poll of the control topic waits.
+const POLL_TIMEOUT: Duration = Duration::from_millis(20);
+/// How often gates, the status, the watched file and missing releases are checked.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
+/// The number of the first snapshot of a `RoutingWatch`.
+const FIRST_SNAPSHOT: u64 = 1;
 /// The pause before a rollback that could not be written is tried again.
-const AGAIN: Duration = Duration::from_secs(5);
-/// How long the control topic may take to be read at a time; then the attempt is told, and made again.
-const READ: Duration = Duration::from_secs(10);
-/// How often trouble that lasts is told.
-const TELL_EVERY: Duration = Duration::from_secs(5);
-/// How long a stop waits until it has been told.
-const LAST_WORD: Duration = Duration::from_secs(1);
+const ROLLBACK_RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The control topic's clients.
-pub struct ControlTopic {
-    reader: ControlReader,
-    status: StatusWriter,
-    /// The id of the topic that is read; `None`: not known (yet).
-    topic_id: Option<TopicId>,
-    options: ClientOptions,
-    topology: Topology,
+/// Manages the releases of one host. See the module.
+pub struct ReleaseController {
+    topic: ControlTopic,
+    registry: RegistryState,
+    artifacts: ArtifactStore,
+    watch: RoutingWatch,
+    health: ReleaseHealth,
+    gates: Gates,
+    watched_file: Option<WatchedFile>,
+    /// `RegistryState::content_end` when the last snapshot was published.
+    published_end: Offset,
+    /// The newest snapshot that all workers have applied, and the ones after it.
+    snapshots: VecDeque<PublishedSnapshot>,
+    status: StatusReporter,
 }
 
-impl ControlTopic {
-    /// # Errors
-    /// When librdkafka refuses the configuration.
-    pub fn new(options: &ClientOptions, topology: &Topology) -> anyhow::Result<Self> {
-        let making = "making a Kafka client";
-        Ok(Self {
-            reader: ControlReader::new(options, &topology.control).context(making)?,
-            status: StatusWriter::new(options, &topology.control).context(making)?,
-            topic_id: None,
-            options: options.clone(),
-            topology: topology.clone(),
-        })
-    }
-
-    /// Reads the topic from its beginning to its end, however long it takes. `None`: a stop was asked for.
-    fn read(&mut self, stop: &Shutdown) -> Option<RegistryState> {
-        let mut control = RegistryState::default();
-        let mut told = Instant::now();
-        loop {
-            let result = self.reader.start().and_then(|()| {
-                let topic_id = self.reader.topic_id()?;
-                let is_another = self.topic_id.is_some() && self.topic_id != topic_id;
-                self.topic_id = topic_id;
-                if is_another {
-                    return Err(ControlError::Gone(self.topology.control.clone()));
-                }
-                self.reader.read_to_end(&mut control, READ)
-            });
-            match result {
-                Ok(()) => return Some(control),
-                Err(error @ ControlError::Gone(_)) => {
-                    tracing::warn!("{error}. It is read from its beginning");
-                    match Self::new(&self.options, &self.topology) {
-                        Ok(anew) => (*self, control) = (anew, RegistryState::default()),
-                        Err(error) => tracing::error!("{error:#}"),
-                    }
-                }
-                // A topic that was just made is not known to all brokers at once.
-                Err(error) if told.elapsed() >= TELL_EVERY => {
-                    tracing::warn!("{error}; trying on");
-                    told = Instant::now();
-                }
-                Err(_) => {}
-            }
-            if stop.wait(LOOK) {
-                return None;
-            }
-        }
-    }
-
-    fn tell(&self, instance: &str, status: Option<&HostStatus>) {
-        if let Err(error) = self.status.write(instance, status) {
-            tracing::warn!("this host's status cannot be told: {error}");
-        }
-    }
-}
-
-/// The config file's artifact, where it is watched.
-pub struct WatchedFile {
-    pub(super) path: PathBuf,
-    /// What it was like when it was last tried: modified when, and its size.
-    pub(super) tried: Option<(SystemTime, u64)>,
-}
-
-impl WatchedFile {
-    pub fn new(path: PathBuf) -> Self {
-        let tried = stamp(&path);
-        Self { path, tried }
-    }
-}
-
-fn stamp(path: &std::path::Path) -> Option<(SystemTime, u64)> {
-    let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
-}
-
-/// One routing that was published.
-#[derive(Debug, Clone, Copy)]
-struct Publication {
+/// A snapshot's number in the `RoutingWatch`, and `RegistryState::content_end` when it was published.
+struct PublishedSnapshot {
     number: u64,
-    /// `RegistryState::content_end` as of then.
     content_end: Offset,
 }
 
-/// See the module.
-pub struct ReleaseController {
-    topic: ControlTopic,
-    control: RegistryState,
-    shelf: ArtifactStore,
-    board: RoutingWatch,
-    tally: ReleaseHealth,
-    gates: Gates,
-    watched: Option<WatchedFile>,
-    /// `RegistryState::content_end` as of the last publication.
-    published: Offset,
-    publications: VecDeque<Publication>,
-    /// What stays the same in the status.
-    own: HostStatus,
-    told: Option<(Instant, HostStatus)>,
-    /// When there was something new to go by.
-    rerouted: Instant,
-    /// When all of the status was looked at last, and `ReleaseHealth::troubles` as of then.
-    looked: (Instant, u64),
-}
-
 impl ReleaseController {
-    /// Reads the control topic to its end and has loaded what the routes want: only then may the workers join the group. `None`:
-    /// a stop was asked for.
+    /// Reads the control topic to its end and loads the releases that routes name. Only then may the workers join the
+    /// group. `identity`: the fields of this host's status that never change. `None`: the process shuts down.
     pub fn start(
         mut topic: ControlTopic,
-        mut shelf: ArtifactStore,
-        tally: ReleaseHealth,
-        watched: Option<WatchedFile>,
-        own: HostStatus,
+        mut artifacts: ArtifactStore,
+        health: ReleaseHealth,
+        watched_file: Option<WatchedFile>,
+        identity: HostStatus,
         stop: &Shutdown,
     ) -> Option<Self> {
-        let control = topic.read(stop)?;
-        shelf.load(&control);
-        let read = topic.reader.position();
-        let board =
-            RoutingWatch::new(shelf.publication(&control, ControlPosition { topic: topic.topic_id, offset: read }));
+        let registry = topic.read_all(stop)?;
+        artifacts.load_routed(&registry);
+        let watch = RoutingWatch::new(artifacts.snapshot(&registry, topic.position()));
         let mut gates = Gates::default();
-        gates.watch(&control, &tally, shelf.base().map(|base| base.digest()), now());
-        let published = control.content_end();
-        let (publications, now) = ([Publication { number: 1, content_end: published }].into(), Instant::now());
-        let told = None;
-        let (rerouted, looked) = (now, (now, 0));
+        gates.update(&registry, &health, artifacts.base().map(|base| base.digest()), now());
+        let published_end = registry.content_end();
+        let first = PublishedSnapshot { number: FIRST_SNAPSHOT, content_end: published_end };
         Some(Self {
             topic,
-            control,
-            shelf,
-            board,
-            tally,
+            registry,
+            artifacts,
+            watch,
+            health,
             gates,
-            watched,
-            published,
-            publications,
-            own,
-            told,
-            rerouted,
-            looked,
+            watched_file,
+            published_end,
+            snapshots: [first].into(),
+            status: StatusReporter::new(identity),
         })
     }
 
-    pub fn board(&self) -> &RoutingWatch {
-        &self.board
+    /// Where workers find the newest routing snapshot.
+    pub fn routing_watch(&self) -> &RoutingWatch {
+        &self.watch
     }
 
-    pub fn control(&self) -> &RegistryState {
-        &self.control
-    }
-
-    /// Aliases that any release there is consumes, or the config file's artifact.
+    /// The aliases that any deployed release or the configured plugin consumes.
     pub fn ever_consumed(&self) -> BTreeSet<Arc<str>> {
-        let deployed = self.control.releases().values().map(|deployed| &deployed.record.manifest);
-        let base = self.shelf.base().map(|base| base.manifest());
+        let deployed = self.registry.releases().values().map(|deployed| &deployed.record.manifest);
+        let base = self.artifacts.base().map(|base| base.manifest());
         deployed.chain(base).flat_map(|manifest| &manifest.consumes).map(|alias| Arc::from(alias.as_str())).collect()
     }
 
-    /// Tells for the first time what this host has: whoever waits for a change from now on waits for it, too.
+    /// Writes this host's first status. From then on `--wait` waits for this host too.
     pub fn announce(&mut self) {
-        self.tell();
-        if let Err(error) = self.topic.status.flush(LAST_WORD) {
-            tracing::warn!("this host's status is not told yet: {error}");
+        self.report_status();
+        if let Err(error) = self.topic.flush_status() {
+            tracing::warn!(%error, "this host's status is not written yet");
         }
     }
 
-    /// Until a stop is asked for.
+    /// Runs until the process shuts down. Then removes this host's status.
     pub fn run(mut self, stop: &Shutdown) {
-        self.tidy();
-        let mut checked = Instant::now();
+        self.maintain();
+        let mut checked_at = Instant::now();
         while !stop.is_asked() {
-            if self.follow(stop) || self.shelf.is_due() {
+            if self.follow(stop) || self.artifacts.has_due_retry() {
                 self.reload();
             }
-            if checked.elapsed() >= CHECK {
-                checked = Instant::now();
-                self.look_at_the_file();
-                self.look_at_who_waits();
-                self.look_at_gates(stop);
-                self.tell();
+            if checked_at.elapsed() >= CHECK_INTERVAL {
+                checked_at = Instant::now();
+                self.check_watched_file();
+                self.load_missing_releases();
+                self.check_gates(stop);
+                self.report_status();
             }
         }
-        self.topic.tell(&self.own.instance, None);
-        if let Err(error) = self.topic.status.flush(LAST_WORD) {
-            tracing::debug!("telling the end: {error}");
+        self.topic.write_status(self.status.instance(), None);
+        if let Err(error) = self.topic.flush_status() {
+            tracing::debug!(%error, "this host's status was not removed");
         }
     }
 
-    /// Takes in what the topic has; true when there is more than hosts' statuses. That leads to a publication in any case:
-    /// messages may wait until workers go by a change of routes that another host knew of (`Routing::changed`).
+    /// Applies what is new in the control topic. True when there is more than hosts' statuses. A snapshot is published
+    /// then in any case: messages may wait until the workers apply a change of routes that another host knew of
+    /// (`Routing::changed`).
     fn follow(&mut self, stop: &Shutdown) -> bool {
-        let mut wait = LOOK;
-        loop {
-            match self.topic.reader.take(&mut self.control, wait) {
-                Ok(true) => wait = Duration::ZERO,
-                Ok(false) => return self.control.content_end() != self.published,
-                Err(error) => {
-                    tracing::error!("{error}. It is read from its beginning: routes that it does not have are gone");
-                    let topic = ControlTopic::new(&self.topic.options, &self.topic.topology);
-                    match topic.map(|mut topic| (topic.read(stop), topic)) {
-                        Ok((Some(control), topic)) => (self.control, self.topic) = (control, topic),
-                        Ok((None, _)) => {}
-                        Err(error) => tracing::error!("{error:#}"),
-                    }
-                    return true;
-                }
-            }
-        }
+        let is_new_topic = self.topic.apply_new_records(&mut self.registry, POLL_TIMEOUT, stop);
+        is_new_topic || self.registry.content_end() != self.published_end
     }
 
     fn reload(&mut self) {
-        self.shelf.load(&self.control);
+        self.artifacts.load_routed(&self.registry);
         self.publish();
-        self.tidy();
+        self.maintain();
     }
 
-    /// What is not urgent.
-    fn tidy(&mut self) {
-        if self.shelf.tidy(&self.control, &self.tally.in_use()) {
+    /// Does what no tenant waits for: loads replaced releases and evicts unused ones.
+    fn maintain(&mut self) {
+        if self.artifacts.maintain(&self.registry, &self.health.in_use()) {
             self.publish();
         }
     }
 
     fn publish(&mut self) {
-        let base = self.shelf.base().map(|base| base.digest());
-        self.tally.keep(&self.shelf.states().map(|(release, _)| release).collect());
-        self.gates.watch(&self.control, &self.tally, base, now());
-        self.begin();
-        let read = self.topic.reader.position();
-        let position = ControlPosition { topic: self.topic.topic_id, offset: read };
-        let number = self.board.publish(self.shelf.publication(&self.control, position));
-        self.published = self.control.content_end();
-        self.rerouted = Instant::now();
-        self.publications.push_back(Publication { number, content_end: self.published });
+        let base = self.artifacts.base().map(|base| base.digest());
+        self.health.retain(&self.artifacts.availability().map(|(release, _)| release).collect());
+        self.gates.update(&self.registry, &self.health, base, now());
+        self.reset_failure_reports();
+        let number = self.watch.publish(self.artifacts.snapshot(&self.registry, self.topic.position()));
+        self.published_end = self.registry.content_end();
+        self.status.routes_changed();
+        self.snapshots.push_back(PublishedSnapshot { number, content_end: self.published_end });
     }
 
-    /// Has failures told anew of releases that were deployed or routed to since the last publication.
-    fn begin(&self) {
-        let routed = self.control.routed().map(|(_, value, offset)| (value.route().release, offset));
-        let deployed = self.control.releases().iter().map(|(release, deployed)| (*release, deployed.offset));
-        for (release, _) in routed.chain(deployed).filter(|(_, offset)| *offset >= self.published) {
-            self.tally.begin(&release);
+    /// Starts the failure reports of releases over that were deployed or routed to since the last snapshot.
+    fn reset_failure_reports(&self) {
+        let routed = self.registry.routed().map(|(_, value, offset)| (value.route().release, offset));
+        let deployed = self.registry.releases().iter().map(|(release, deployed)| (*release, deployed.offset));
+        for (release, _) in routed.chain(deployed).filter(|(_, offset)| *offset >= self.published_end) {
+            self.health.reset_failures(&release);
         }
     }
 
-    fn look_at_the_file(&mut self) {
-        let Some(watched) = &mut self.watched else { return };
-        let now = stamp(&watched.path);
-        if now.is_none() || now == watched.tried {
-            return;
-        }
-        watched.tried = now;
-        let path = watched.path.clone();
-        match self.shelf.load_base(&path) {
+    fn check_watched_file(&mut self) {
+        let Some(path) = self.watched_file.as_mut().and_then(WatchedFile::take_change) else { return };
+        match self.artifacts.load_base(path) {
             Ok(true) => self.publish(),
             Ok(false) => {}
-            Err(error) => tracing::error!("the plugin changed, and cannot be run; the former one stays: {error:#}"),
+            Err(error) => {
+                tracing::error!("the changed plugin file cannot be run, so the plugin loaded before stays: {error:#}");
+            }
         }
     }
 
-    /// Tenants that cannot run what their routes say stay on what they ran last: it is loaded for those that wait for it.
-    fn look_at_who_waits(&mut self) {
-        if self.shelf.load_former(&self.tally.lacking(), &self.control) {
+    /// Loads the releases that tenants ran last and wait for: a tenant that cannot run its route's release runs its
+    /// fallback.
+    fn load_missing_releases(&mut self) {
+        if self.artifacts.load_missing(&self.health.missing_releases(), &self.registry) {
             self.publish();
         }
     }
 
-    fn look_at_gates(&mut self, stop: &Shutdown) {
-        for failing in self.gates.failing(&self.control, &self.tally, now()) {
-            let title = self.control.title(&failing.release);
-            if !failing.has_previous && self.shelf.base().is_none() {
+    fn check_gates(&mut self, stop: &Shutdown) {
+        for failing in self.gates.take_failing(&self.registry, &self.health, now()) {
+            let title = self.registry.title(&failing.release);
+            if !failing.has_previous && self.artifacts.base().is_none() {
                 tracing::error!(
-                    "{title} fails, but its tenants ran nothing before it that they could go back to: {}",
-                    failing.why
+                    release = %title,
+                    reason = failing.reason,
+                    "the health gate has failed, but there is no previous release to roll back to"
                 );
                 continue;
             }
-            tracing::error!("{title} is to be rolled back: {}", failing.why);
-            let (options, topology, by) = (self.topic.options.clone(), self.topic.topology.clone(), self.by());
-            // It reads the topic first, and may have to wait for brokers: routes go on being followed meanwhile.
-            let thread = std::thread::Builder::new().name("rollback".into());
+            tracing::error!(release = %title, reason = failing.reason, "the health gate has failed; rolling back");
+            let writer = self.topic.rollback_writer(self.actor());
             let stop = stop.clone();
-            let spawned = thread.spawn(move || {
-                while let Err(error) = roll_back(&options, &topology, &failing, &by) {
-                    tracing::error!("{title} was not rolled back: {error:#}; trying on");
-                    if stop.wait(AGAIN) {
-                        return;
-                    }
-                }
-                tracing::info!("{title} is rolled back");
-            });
-            if let Err(error) = spawned {
-                tracing::error!("a thread to roll back cannot be made: {error}. Use `switchboard rollback`");
+            // The rollback reads the topic first and may have to wait for brokers. Meanwhile this thread follows
+            // routes.
+            let thread = std::thread::Builder::new().name("rollback".into());
+            if let Err(error) = thread.spawn(move || roll_back(&writer, &failing, &title, &stop)) {
+                tracing::error!(%error, "cannot start the rollback thread: run `switchboard rollback`");
             }
         }
     }
 
-    fn by(&self) -> Actor {
-        Actor { user: format!("instance {}", self.own.instance), host: self.own.host.clone() }
+    /// This host, as the author of a rollback.
+    fn actor(&self) -> Actor {
+        Actor { user: format!("instance {}", self.status.instance()), host: self.status.host().to_owned() }
     }
 
-    /// Writes the status when it is due: what somebody may wait for at once, the rest less often.
-    fn tell(&mut self) {
-        let (read, releases) = (self.read_by_workers(), self.loaded());
-        let urgent = self.told.as_ref().is_none_or(|(_, told)| told.read != read || told.releases != releases);
-        let every = HostStatus::EVERY;
-        let (looked, troubles) = (self.looked, self.tally.troubles());
-        let is_followed = self.rerouted.elapsed() < STATUS_PACE.1 || troubles != looked.1;
-        let pace = if is_followed { STATUS_PACE.0 } else { every };
-        if !urgent && looked.0.elapsed() < pace {
-            return;
-        }
-        self.looked = (Instant::now(), troubles);
-        let status = self.status(read, releases);
-        if self.told.as_ref().is_none_or(|(at, told)| at.elapsed() >= every || *told != status) {
-            self.topic.tell(&self.own.instance, Some(&status));
-            self.told = Some((Instant::now(), status));
+    fn report_status(&mut self) {
+        let applied_end = self.applied_end();
+        if let Some(status) = self.status.take_due(applied_end, &self.artifacts, &self.health) {
+            self.topic.write_status(&status.instance, Some(&status));
         }
     }
 
-    /// Up to where all workers go by the control topic. Hosts' statuses do not count: each would call forth others.
-    fn read_by_workers(&mut self) -> Offset {
-        let taken = self.board.applied_by_all();
-        while self.publications.get(1).is_some_and(|next| next.number <= taken) {
-            self.publications.pop_front();
+    /// Up to which offset all workers have applied the control topic. Records of hosts' statuses do not count: each
+    /// status would cause the next one.
+    fn applied_end(&mut self) -> Offset {
+        let applied_by_all = self.watch.applied_by_all();
+        while self.snapshots.get(1).is_some_and(|snapshot| snapshot.number <= applied_by_all) {
+            self.snapshots.pop_front();
         }
-        let first = self.publications.front().filter(|first| first.number <= taken);
-        first.map_or(Offset::ZERO, |first| first.content_end)
-    }
-
-    fn loaded(&self) -> Vec<Loaded> {
-        let loaded = self.shelf.states().map(|(digest, why)| {
-            let state = why.map_or(State::Ready, |why| State::Failed { reason: why.to_owned() });
-            Loaded { digest, state }
-        });
-        loaded.collect()
-    }
-
-    fn status(&self, read: Offset, releases: Vec<Loaded>) -> HostStatus {
-        let running = self.tally.running().into_iter().map(|(release, names)| Running {
-            release,
-            state_version: self.shelf.state_version(&release),
-            count: names.len() as u64,
-            names: names.into_iter().take(HostStatus::NAMES).collect(),
-        });
-        let staying = self.tally.staying().into_iter().take(HostStatus::NAMES);
-        let waiting = self.tally.waiting().into_iter().take(HostStatus::NAMES);
-        HostStatus {
-            read,
-            on_file: self.shelf.base().map(|base| base.digest()),
-            releases,
-            tenants: running.collect(),
-            staying: staying.map(|(tenant, stays)| Staying { tenant, release: stays.on, reason: stays.why }).collect(),
-            waiting: waiting.map(|(tenant, reason)| Waiting { tenant, reason }).collect(),
-            failures: self.failures(),
-            ..self.own.clone()
-        }
-    }
-
-    fn failures(&self) -> Vec<Failures> {
-        let told = self.tally.failures().into_iter().filter(|(_, counts, _)| counts.failures + counts.rejections > 0);
-        told.map(|(release, counts, first)| Failures {
-            release,
-            messages: counts.messages,
-            failures: counts.failures,
-            rejections: counts.rejections,
-            first: first.map(|first| first.chars().take(FIRST_FAILURE).collect()).unwrap_or_default(),
-        })
-        .collect()
+        let applied = self.snapshots.front().filter(|snapshot| snapshot.number <= applied_by_all);
+        applied.map_or(Offset::ZERO, |snapshot| snapshot.content_end)
     }
 }
 
@@ -427,15 +235,13 @@ fn now() -> Timestamp {
     Timestamp::of_system_time(SystemTime::now())
 }
 
-fn roll_back(options: &ClientOptions, topology: &Topology, failing: &Failing, by: &Actor) -> anyhow::Result<()> {
-    let Failing { release, offset, why, .. } = failing;
-    // The same for every host that sees it: it is made once.
-    let id = format!("automatic-{offset}-{}", release.short());
-    let stamp = || ChangeRequest { id: id.clone(), by: by.clone(), note: Some(why.clone()) };
-    let mut writer = ControlWriter::new(options, topology)?;
-    match writer.update(|control| automatic_rollback(control, release, *offset, stamp())) {
-        // Another host was quicker.
-        Ok(_) | Err(UpdateError::Refused(Refusal::Stale)) => Ok(()),
-        Err(error) => Err(error.into()),
+/// Rolls a release back; tries again until it succeeds or the process shuts down.
+fn roll_back(writer: &RollbackWriter, failing: &FailingRelease, title: &str, stop: &Shutdown) {
+    while let Err(error) = writer.roll_back(failing) {
+        tracing::error!(release = title, "the rollback failed; retrying: {error:#}");
+        if stop.wait(ROLLBACK_RETRY_INTERVAL) {
+            return;
+        }
     }
+    tracing::info!(release = title, "release rolled back");
 }

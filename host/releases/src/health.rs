@@ -1,7 +1,8 @@
-//! What the workers of this host tell of releases: messages and failures, who runs what, who stays, who waits.
+//! The health of this host's releases, as its workers report it: messages, failures, and which tenant runs which
+//! release.
 //!
-//! Only what is committed counts: a batch that is aborted runs again. Tenants are those that have had a message since the
-//! worker took its routing.
+//! Only committed messages count: the messages of an aborted transaction run again. A tenant is known from its first
+//! message after the worker has taken its current routing.
 
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::collections::{BTreeSet, HashMap};
@@ -11,137 +12,155 @@ use switchboard_core::record::{Class, TenantId};
 use switchboard_core::routing::{Digest, Release};
 use switchboard_core::worker::{Observer, Settled, Verdict};
 
-/// What has become of a release's messages since the process started.
+/// The outcomes of a release's messages since the process started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) messages: u64,
-    /// Traps, limits, deadlines, outputs that may not be sent: what a sound plugin never has. Tenants whose state it could
-    /// not take over count too.
+    /// Traps, limits, deadlines and outputs that may not be sent, plus tenants whose state the release could not take
+    /// over. A sound plugin has none.
     pub(super) failures: u64,
-    /// Messages that the plugin called invalid: every plugin has them, at a rate of its input.
+    /// Messages that the plugin called invalid. Their rate depends on the input.
     pub(super) rejections: u64,
 }
 
 impl Counts {
-    /// What has come since an earlier count.
-    pub(super) fn since(&self, before: &Self) -> Self {
+    /// The difference to an earlier count.
+    pub(super) fn since(&self, earlier: &Self) -> Self {
         Self {
-            messages: self.messages - before.messages,
-            failures: self.failures - before.failures,
-            rejections: self.rejections - before.rejections,
+            messages: self.messages - earlier.messages,
+            failures: self.failures - earlier.failures,
+            rejections: self.rejections - earlier.rejections,
         }
     }
 }
 
-/// Tenants of one worker.
+/// The tenants of one worker.
 #[derive(Debug, Default)]
-struct Tenants {
+struct WorkerTenants {
     running: HashMap<TenantId, Digest>,
-    staying: BTreeMap<TenantId, Stays>,
-    /// Why, and the release that it ran last where this host does not have that.
-    waiting: BTreeMap<TenantId, (String, Option<Digest>)>,
+    on_fallback: BTreeMap<TenantId, Fallback>,
+    waiting: BTreeMap<TenantId, WaitingTenant>,
 }
 
-/// A tenant that does not run what its route says.
+/// The release that a tenant runs instead of its route's, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Stays {
-    pub(super) on: Digest,
-    pub(super) why: String,
+pub(super) struct Fallback {
+    pub(super) release: Digest,
+    pub(super) reason: String,
 }
 
-#[derive(Debug, Default)]
-struct Sums {
-    counts: BTreeMap<Digest, Counts>,
-    /// What of that was before the release was deployed or routed to last.
-    before: BTreeMap<Digest, Counts>,
-    /// The first failure of each release since then.
-    first: BTreeMap<Digest, String>,
-    workers: Vec<Tenants>,
-    /// Who was refused by which release: that counts once, however often it is tried.
-    refused: BTreeSet<(TenantId, Digest)>,
-    /// Counts up.
-    troubles: u64,
+/// Why a tenant's messages wait.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct WaitingTenant {
+    reason: String,
+    /// The release that the tenant ran last, if this host does not have it.
+    missing_release: Option<Digest>,
 }
 
-impl Sums {
-    fn failed(&mut self, release: Digest, told: impl FnOnce() -> String) {
-        if let Entry::Vacant(first) = self.first.entry(release) {
-            first.insert(told());
-            self.troubles += 1;
-        }
-    }
+/// What became of a release's messages since it was deployed or routed to last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct FailureReport {
+    pub(super) release: Digest,
+    pub(super) counts: Counts,
+    pub(super) first: Option<String>,
 }
 
 /// The sums of all workers.
+#[derive(Debug, Default)]
+struct Totals {
+    counts: BTreeMap<Digest, Counts>,
+    /// The counts of each release when it was deployed or routed to last.
+    baseline: BTreeMap<Digest, Counts>,
+    /// The first failure of each release since then.
+    first_failures: BTreeMap<Digest, String>,
+    workers: Vec<WorkerTenants>,
+    /// Tenants whose state a release could not take over. Each counts once, however often the release tries.
+    refused: BTreeSet<(TenantId, Digest)>,
+    problem_count: u64,
+}
+
+impl Totals {
+    fn record_failure(&mut self, release: Digest, describe: impl FnOnce() -> String) {
+        if let Entry::Vacant(first) = self.first_failures.entry(release) {
+            first.insert(describe());
+            self.problem_count += 1;
+        }
+    }
+}
+
+/// The health of all releases of a process. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct ReleaseHealth(Arc<Mutex<Sums>>);
+pub struct ReleaseHealth(Arc<Mutex<Totals>>);
 
 impl ReleaseHealth {
-    fn sums(&self) -> MutexGuard<'_, Sums> {
+    fn totals(&self) -> MutexGuard<'_, Totals> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A further worker's observer.
+    /// The observer of one more worker.
     pub fn observer(&self) -> HealthObserver {
-        let workers = &mut self.sums().workers;
-        workers.push(Tenants::default());
-        HealthObserver { tally: self.clone(), worker: workers.len() - 1, open: Open::default() }
+        let workers = &mut self.totals().workers;
+        workers.push(WorkerTenants::default());
+        HealthObserver { health: self.clone(), worker: workers.len() - 1, uncommitted: Uncommitted::default() }
     }
 
+    /// The outcomes of a release's messages since the process started.
     pub(super) fn counts(&self, release: &Digest) -> Counts {
-        self.sums().counts.get(release).copied().unwrap_or_default()
+        self.totals().counts.get(release).copied().unwrap_or_default()
     }
 
-    /// It is deployed or routed to anew: what is told of its failures begins here.
-    pub(super) fn begin(&self, release: &Digest) {
-        let sums = &mut *self.sums();
-        sums.first.remove(release);
-        if let Some(counts) = sums.counts.get(release) {
-            sums.before.insert(*release, *counts);
+    /// Starts the failure report of a release over: it was deployed or routed to again.
+    pub(super) fn reset_failures(&self, release: &Digest) {
+        let totals = &mut *self.totals();
+        totals.first_failures.remove(release);
+        if let Some(counts) = totals.counts.get(release) {
+            totals.baseline.insert(*release, *counts);
         }
     }
 
-    /// Another number whenever there is something new that somebody who follows a change wants to hear of at once: a release's
-    /// first failure, a tenant that stays or waits.
-    pub(super) fn troubles(&self) -> u64 {
-        self.sums().troubles
+    /// Grows with each problem that a follower of a change wants to see at once: a release's first failure, a tenant
+    /// that runs a fallback release, a tenant that waits.
+    pub(super) fn problem_count(&self) -> u64 {
+        self.totals().problem_count
     }
 
     /// Forgets all other releases.
-    pub(super) fn keep(&self, releases: &BTreeSet<Digest>) {
-        let sums = &mut *self.sums();
-        sums.counts.retain(|release, _| releases.contains(release));
-        sums.before.retain(|release, _| releases.contains(release));
-        sums.first.retain(|release, _| releases.contains(release));
-        sums.refused.retain(|(_, release)| releases.contains(release));
+    pub(super) fn retain(&self, releases: &BTreeSet<Digest>) {
+        let totals = &mut *self.totals();
+        totals.counts.retain(|release, _| releases.contains(release));
+        totals.baseline.retain(|release, _| releases.contains(release));
+        totals.first_failures.retain(|release, _| releases.contains(release));
+        totals.refused.retain(|(_, release)| releases.contains(release));
     }
 
     /// Releases that tenants of this host run.
     pub(super) fn in_use(&self) -> BTreeSet<Digest> {
-        let sums = self.sums();
-        let staying = sums.workers.iter().flat_map(|worker| worker.staying.values().map(|stays| stays.on));
-        sums.workers.iter().flat_map(|worker| worker.running.values().copied()).chain(staying).collect()
+        let totals = self.totals();
+        let running = totals.workers.iter().flat_map(|worker| worker.running.values().copied());
+        let fallbacks = totals.workers.iter().flat_map(|worker| worker.on_fallback.values().map(|it| it.release));
+        running.chain(fallbacks).collect()
     }
 
-    /// The first failure of a release.
-    pub(super) fn first(&self, release: &Digest) -> Option<String> {
-        self.sums().first.get(release).cloned()
+    /// The first failure of a release since it was deployed or routed to last.
+    pub(super) fn first_failure(&self, release: &Digest) -> Option<String> {
+        self.totals().first_failures.get(release).cloned()
     }
 
-    /// What has become of each release's messages since it was deployed or routed to last, with its first failure.
-    pub(super) fn failures(&self) -> Vec<(Digest, Counts, Option<String>)> {
-        let sums = self.sums();
-        let told = |(release, counts): (&Digest, &Counts)| {
-            let before = sums.before.get(release).copied().unwrap_or_default();
-            (*release, counts.since(&before), sums.first.get(release).cloned())
+    /// A report for each release that has had messages.
+    pub(super) fn failures(&self) -> Vec<FailureReport> {
+        let totals = self.totals();
+        let report = |(release, counts): (&Digest, &Counts)| {
+            let baseline = totals.baseline.get(release).copied().unwrap_or_default();
+            let first = totals.first_failures.get(release).cloned();
+            FailureReport { release: *release, counts: counts.since(&baseline), first }
         };
-        sums.counts.iter().map(told).collect()
+        totals.counts.iter().map(report).collect()
     }
 
-    /// Release -> its tenants, in order.
+    /// The tenants of each release, sorted.
     pub(super) fn running(&self) -> BTreeMap<Digest, Vec<TenantId>> {
         let mut running: BTreeMap<Digest, Vec<TenantId>> = BTreeMap::new();
-        for (tenant, release) in self.sums().workers.iter().flat_map(|worker| &worker.running) {
+        for (tenant, release) in self.totals().workers.iter().flat_map(|worker| &worker.running) {
             running.entry(*release).or_default().push(tenant.clone());
         }
         for tenants in running.values_mut() {
@@ -150,112 +169,117 @@ impl ReleaseHealth {
         running
     }
 
-    pub(super) fn staying(&self) -> BTreeMap<TenantId, Stays> {
-        self.sums().workers.iter().flat_map(|worker| worker.staying.clone()).collect()
+    /// Tenants that run a fallback release.
+    pub(super) fn on_fallback(&self) -> BTreeMap<TenantId, Fallback> {
+        self.totals().workers.iter().flat_map(|worker| worker.on_fallback.clone()).collect()
     }
 
+    /// Tenants whose messages wait, and the reason.
     pub(super) fn waiting(&self) -> BTreeMap<TenantId, String> {
-        let sums = self.sums();
-        let waiting = sums.workers.iter().flat_map(|worker| &worker.waiting);
-        waiting.map(|(tenant, (why, _))| (tenant.clone(), why.clone())).collect()
+        let totals = self.totals();
+        let waiting = totals.workers.iter().flat_map(|worker| &worker.waiting);
+        waiting.map(|(tenant, waiting)| (tenant.clone(), waiting.reason.clone())).collect()
     }
 
-    /// Releases that tenants ran last and wait for.
-    pub(super) fn lacking(&self) -> BTreeSet<Digest> {
-        self.sums().workers.iter().flat_map(|worker| worker.waiting.values().filter_map(|(_, lacks)| *lacks)).collect()
+    /// Releases that tenants ran last, and wait for because this host does not have them.
+    pub(super) fn missing_releases(&self) -> BTreeSet<Digest> {
+        let totals = self.totals();
+        let waiting = totals.workers.iter().flat_map(|worker| worker.waiting.values());
+        waiting.filter_map(|waiting| waiting.missing_release).collect()
     }
 }
 
-/// What one worker has told since its last commit.
+/// What one worker has reported since its last commit.
 #[derive(Debug, Default)]
-struct Open {
+struct Uncommitted {
     counts: BTreeMap<Digest, Counts>,
-    first: BTreeMap<Digest, String>,
+    first_failures: BTreeMap<Digest, String>,
     running: HashMap<TenantId, Digest>,
 }
 
-/// One worker's end of the tally.
+/// Reports what one worker does.
 pub struct HealthObserver {
-    tally: ReleaseHealth,
+    health: ReleaseHealth,
     worker: usize,
-    open: Open,
+    uncommitted: Uncommitted,
 }
 
 impl Observer for HealthObserver {
     fn settled(&mut self, message: Settled<'_>) {
         let Settled { origin, tenant: Some(tenant), release: Some(release), verdict } = message else { return };
-        // It was not called: the record's topic is another release's.
+        // The release was not called: another release consumes this topic.
         if !release.consumes(&origin.topic) {
             return;
         }
-        let counts = self.open.counts.entry(release.digest).or_default();
+        let counts = self.uncommitted.counts.entry(release.digest).or_default();
         counts.messages += 1;
         if let Verdict::DeadLetter(letter) = verdict {
             match letter.class {
                 Class::Invalid => counts.rejections += 1,
                 Class::Trap | Class::Deadline | Class::Limit | Class::Output => {
                     counts.failures += 1;
-                    let told = || format!("{letter} (tenant {tenant}, {origin})");
-                    self.open.first.entry(release.digest).or_insert_with(told);
+                    let describe = || format!("{letter} (tenant {tenant}, {origin})");
+                    self.uncommitted.first_failures.entry(release.digest).or_insert_with(describe);
                 }
-                // The sources' and the producers' doing; and what a release was not asked for is no failure of it.
+                // Lookup sources and producers cause these, not the release.
                 Class::Lookup | Class::Envelope | Class::Release => {}
             }
         }
-        if self.open.running.get(tenant) != Some(&release.digest) {
-            self.open.running.insert(tenant.clone(), release.digest);
+        if self.uncommitted.running.get(tenant) != Some(&release.digest) {
+            self.uncommitted.running.insert(tenant.clone(), release.digest);
         }
     }
 
     fn stays(&mut self, tenant: &TenantId, _: Digest, on: Digest, why: &str) {
-        let sums = &mut *self.tally.sums();
-        let stays = Stays { on, why: why.to_owned() };
-        if sums.workers[self.worker].staying.insert(tenant.clone(), stays.clone()) != Some(stays) {
-            sums.troubles += 1;
+        let totals = &mut *self.health.totals();
+        let fallback = Fallback { release: on, reason: why.to_owned() };
+        let known = totals.workers[self.worker].on_fallback.insert(tenant.clone(), fallback.clone());
+        if known != Some(fallback) {
+            totals.problem_count += 1;
         }
     }
 
     fn refused(&mut self, tenant: &TenantId, release: &Release, why: &str) {
-        let sums = &mut *self.tally.sums();
-        if !sums.refused.insert((tenant.clone(), release.digest)) {
+        let totals = &mut *self.health.totals();
+        if !totals.refused.insert((tenant.clone(), release.digest)) {
             return;
         }
-        sums.counts.entry(release.digest).or_default().failures += 1;
-        sums.failed(release.digest, || format!("{why} (tenant {tenant})"));
+        totals.counts.entry(release.digest).or_default().failures += 1;
+        totals.record_failure(release.digest, || format!("{why} (tenant {tenant})"));
     }
 
-    fn waits(&mut self, tenant: &TenantId, lacks: Option<Digest>, why: &str) {
-        let (sums, waits) = (&mut *self.tally.sums(), (why.to_owned(), lacks));
-        if sums.workers[self.worker].waiting.insert(tenant.clone(), waits.clone()) != Some(waits) {
-            sums.troubles += 1;
+    fn waits(&mut self, tenant: &TenantId, missing_release: Option<Digest>, why: &str) {
+        let totals = &mut *self.health.totals();
+        let waiting = WaitingTenant { reason: why.to_owned(), missing_release };
+        let known = totals.workers[self.worker].waiting.insert(tenant.clone(), waiting.clone());
+        if known != Some(waiting) {
+            totals.problem_count += 1;
         }
     }
 
     fn rerouted(&mut self) {
-        self.open = Open::default();
-        self.tally.sums().workers[self.worker] = Tenants::default();
+        self.uncommitted = Uncommitted::default();
+        self.health.totals().workers[self.worker] = WorkerTenants::default();
     }
 
     fn committed(&mut self) {
-        let Open { counts, first, running } = &mut self.open;
-        let sums = &mut *self.tally.sums();
-        for (release, more) in std::mem::take(counts) {
-            let sum = sums.counts.entry(release).or_default();
-            sum.messages += more.messages;
-            sum.failures += more.failures;
-            sum.rejections += more.rejections;
+        let Uncommitted { counts, first_failures, running } = &mut self.uncommitted;
+        let totals = &mut *self.health.totals();
+        for (release, added) in std::mem::take(counts) {
+            let sum = totals.counts.entry(release).or_default();
+            sum.messages += added.messages;
+            sum.failures += added.failures;
+            sum.rejections += added.rejections;
         }
-        for (release, text) in std::mem::take(first) {
-            sums.failed(release, || text);
+        for (release, failure) in std::mem::take(first_failures) {
+            totals.record_failure(release, || failure);
         }
-        let known = &mut sums.workers[self.worker].running;
-        for (tenant, release) in running.drain() {
-            known.insert(tenant, release);
-        }
+        // Drained, so that the map keeps its memory for the next transaction.
+        totals.workers[self.worker].running.extend(running.drain());
     }
 
     fn aborted(&mut self) {
-        self.open = Open::default();
+        self.uncommitted = Uncommitted::default();
     }
 }
 
@@ -290,65 +314,66 @@ mod tests {
 
     #[test]
     fn only_what_is_committed_counts() {
-        let tally = ReleaseHealth::default();
-        let (mut one, mut two, old, new) = (tally.observer(), tally.observer(), release(1), release(2));
+        let health = ReleaseHealth::default();
+        let (mut one, mut two, old, new) = (health.observer(), health.observer(), release(1), release(2));
         settle(&mut one, "a", &new, Some(Class::Trap));
         one.aborted();
-        assert_eq!(tally.counts(&new.digest), Counts::default());
-        let not_its_own = [Class::Lookup, Class::Release].map(Some);
-        for class in [None, Some(Class::Trap), Some(Class::Invalid), Some(Class::Limit)].into_iter().chain(not_its_own)
+        assert_eq!(health.counts(&new.digest), Counts::default());
+        let not_its_fault = [Class::Lookup, Class::Release].map(Some);
+        for class in
+            [None, Some(Class::Trap), Some(Class::Invalid), Some(Class::Limit)].into_iter().chain(not_its_fault)
         {
             settle(&mut one, "a", &new, class);
         }
         one.committed();
         settle(&mut two, "b", &old, None);
         two.committed();
-        assert_eq!(tally.counts(&new.digest), Counts { messages: 6, failures: 2, rejections: 1 });
-        assert_eq!(tally.first(&new.digest).unwrap(), "trap: why (tenant a, T[0]@7)");
+        assert_eq!(health.counts(&new.digest), Counts { messages: 6, failures: 2, rejections: 1 });
+        assert_eq!(health.first_failure(&new.digest).unwrap(), "trap: why (tenant a, T[0]@7)");
         let tenant = |name: &str| vec![TenantId::new(name)];
-        assert_eq!(tally.running(), [(old.digest, tenant("b")), (new.digest, tenant("a"))].into());
+        assert_eq!(health.running(), [(old.digest, tenant("b")), (new.digest, tenant("a"))].into());
         one.rerouted();
-        assert_eq!(tally.running(), [(old.digest, tenant("b"))].into(), "those of the other worker are still so");
+        assert_eq!(health.running(), [(old.digest, tenant("b"))].into(), "the other worker's tenants stay known");
     }
 
     #[test]
-    fn failures_are_told_from_the_last_deployment_on_and_gates_see_all() {
-        let tally = ReleaseHealth::default();
-        let (mut observer, new) = (tally.observer(), release(2));
-        let told = || tally.failures().pop().map(|(_, counts, first)| (counts, first.is_some())).unwrap();
+    fn a_report_starts_over_with_a_deployment_and_the_counts_go_on() {
+        let health = ReleaseHealth::default();
+        let (mut observer, new) = (health.observer(), release(2));
+        let report = || health.failures().pop().map(|report| (report.counts, report.first.is_some())).unwrap();
         let trap = |observer: &mut HealthObserver| {
             settle(observer, "a", &new, Some(Class::Trap));
             observer.committed();
         };
         trap(&mut observer);
         let one = Counts { messages: 1, failures: 1, rejections: 0 };
-        assert_eq!((told(), tally.troubles()), ((one, true), 1));
+        assert_eq!((report(), health.problem_count()), ((one, true), 1));
         trap(&mut observer);
-        assert_eq!(tally.troubles(), 1, "that it fails is no news");
-        tally.begin(&new.digest);
-        assert_eq!(told(), (Counts::default(), false));
+        assert_eq!(health.problem_count(), 1, "only the first failure is a new problem");
+        health.reset_failures(&new.digest);
+        assert_eq!(report(), (Counts::default(), false));
         trap(&mut observer);
-        assert_eq!((told(), tally.troubles()), ((one, true), 2));
-        assert_eq!(tally.counts(&new.digest), Counts { messages: 3, failures: 3, rejections: 0 });
+        assert_eq!((report(), health.problem_count()), ((one, true), 2));
+        assert_eq!(health.counts(&new.digest), Counts { messages: 3, failures: 3, rejections: 0 });
     }
 
     #[test]
-    fn who_stays_and_who_waits_is_told_until_the_next_routing() {
-        let tally = ReleaseHealth::default();
-        let (mut observer, old, new, tenant) = (tally.observer(), release(1), release(2), TenantId::new("t"));
+    fn tenants_on_a_fallback_and_waiting_tenants_are_known_until_the_next_routing() {
+        let health = ReleaseHealth::default();
+        let (mut observer, old, new, tenant) = (health.observer(), release(1), release(2), TenantId::new("t"));
         observer.refused(&tenant, &new, "no");
         observer.stays(&tenant, new.digest, old.digest, "no");
         observer.waits(&tenant, Some(old.digest), "none");
-        assert_eq!(tally.lacking(), [old.digest].into());
-        let stays = Stays { on: old.digest, why: "no".into() };
-        assert_eq!(tally.staying(), [(tenant.clone(), stays)].into());
-        assert_eq!(tally.waiting(), [(tenant.clone(), "none".into())].into());
-        assert_eq!(tally.counts(&new.digest).failures, 1, "a release that cannot take its tenants over fails");
-        let troubles = tally.troubles();
+        assert_eq!(health.missing_releases(), [old.digest].into());
+        let fallback = Fallback { release: old.digest, reason: "no".into() };
+        assert_eq!(health.on_fallback(), [(tenant.clone(), fallback)].into());
+        assert_eq!(health.waiting(), [(tenant.clone(), "none".into())].into());
+        assert_eq!(health.counts(&new.digest).failures, 1, "a release that cannot take a tenant over has failed");
+        let problems = health.problem_count();
         observer.stays(&tenant, new.digest, old.digest, "no");
         observer.waits(&tenant, Some(old.digest), "none");
-        assert_eq!(tally.troubles(), troubles, "that was known");
+        assert_eq!(health.problem_count(), problems, "both were known");
         observer.rerouted();
-        assert!(tally.staying().is_empty() && tally.waiting().is_empty());
+        assert!(health.on_fallback().is_empty() && health.waiting().is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! Whose artifacts run here: minisign's signatures, against the operator's keys.
+//! Who may sign the artifacts that this host runs: minisign signatures, verified with the operator's public keys.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use minisign_verify::{Error, PublicKey, Signature};
 
-/// The operator's keys; none: every artifact runs.
+/// The public keys that artifacts must be signed with. Without a key every artifact may run.
 #[derive(Debug, Clone, Default)]
 pub struct TrustedKeys {
     keys: Vec<TrustedKey>,
@@ -15,77 +15,78 @@ pub struct TrustedKeys {
 
 #[derive(Debug, Clone)]
 struct TrustedKey {
-    /// As minisign writes it.
+    /// In minisign's notation: 16 hexadecimal digits.
     id: String,
     key: PublicKey,
 }
 
-/// A setting that is no public key, with what to do.
+/// An entry of `trusted-keys` that is not a public key, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     #[error(
-        "trusted key {entry:?} is neither a minisign public key (the second line of minisign.pub) nor the path of a file that \
-         can be read: {error}"
+        "trusted key {entry:?} is neither a minisign public key (the second line of minisign.pub) nor the path of a \
+         readable file: {error}"
     )]
     Unreadable { entry: String, error: io::Error },
     #[error(
-        "trusted key {entry:?} is not in the format of minisign's public keys: give the .pub file that `minisign -G` makes"
+        "trusted key {entry:?} is not in the format of minisign's public keys: give the .pub file that `minisign -G` creates"
     )]
     Format { entry: String },
 }
 
-/// Why an artifact does not run here, with what to do.
+/// Why a host with trusted keys does not run an artifact, and what to do.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum TrustError {
     #[error(
-        "it is not signed, and only what a trusted key has signed runs here: sign it with `minisign -S -m PLUGIN.wasm`, which \
-         makes PLUGIN.wasm.minisig"
+        "it is not signed, but trusted-keys requires a signature: sign it with `minisign -S -m PLUGIN.wasm`, which creates \
+         PLUGIN.wasm.minisig"
     )]
     NotSigned,
     #[error("its signature {0} cannot be read: {1}")]
     Unreadable(PathBuf, String),
     #[error(
-        "its signature is not in minisign's format: give the .minisig file that `minisign -S -m PLUGIN.wasm` makes"
+        "its signature is not in minisign's format: give the .minisig file that `minisign -S -m PLUGIN.wasm` creates"
     )]
     Format,
     #[error(
-        "it is signed with the key {signed}, and trusted are {trusted}: sign it with one of these, or add that key's public \
-         half to trusted-keys on every host"
+        "it is signed with the key {signed}, which is not trusted; trusted keys: {trusted}. Sign it with a trusted key, or add \
+         the public key of {signed} to trusted-keys on every host"
     )]
     OtherKey { signed: String, trusted: String },
     #[error(
-        "its signature by {0} does not fit it: one of the two was changed, or the signature is of another build; sign this very \
-         file"
+        "its signature by the key {0} does not match: the file or the signature was changed, or the signature belongs to another \
+         build. Sign this file again"
     )]
-    DoesNotFit(String),
+    Mismatch(String),
     #[error(
-        "its signature by {0} is of minisign's legacy kind: sign it again without -l, by minisign 0.10 or newer (or with -H)"
+        "its signature by the key {0} has minisign's legacy format: sign it again without -l, with minisign 0.10 or newer (or \
+         with -H)"
     )]
     Legacy(String),
 }
 
 impl TrustedKeys {
-    /// Reads the setting: each entry is a public key's base64 line, or the path of a .pub file.
+    /// Reads the entries of `trusted-keys`: each is the base64 line of a public key, or the path of a .pub file.
     ///
     /// # Errors
-    /// Names the first entry that is neither.
+    /// The first entry that is neither.
     pub fn read(entries: &[String]) -> Result<Self, KeyError> {
         let keys = entries.iter().map(|entry| TrustedKey::read(entry)).collect::<Result<_, _>>()?;
         Ok(Self { keys })
     }
 
-    /// Every artifact runs.
+    /// Whether there is no key, so that every artifact may run.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// Whether an artifact of these bytes runs here. `signature`: the text of its .minisig file.
+    /// Verifies that a trusted key has signed an artifact. `signature`: the text of its .minisig file.
     ///
-    /// Legacy signatures, which are made over the artifact itself instead of its hash, are refused: since minisign 0.10 (2022)
-    /// none is made unasked.
+    /// A legacy signature signs the artifact itself instead of its hash. Legacy signatures are refused: minisign 0.10
+    /// (2022) and newer create one only on request.
     ///
     /// # Errors
-    /// Why it does not.
+    /// Why the artifact may not run.
     pub fn verify(&self, bytes: &[u8], signature: Option<&str>) -> Result<(), TrustError> {
         if self.is_empty() {
             return Ok(());
@@ -93,20 +94,20 @@ impl TrustedKeys {
         let text = signature.ok_or(TrustError::NotSigned)?;
         let signature = Signature::decode(text).map_err(|_| TrustError::Format)?;
         let signed = key_id(text.lines().nth(1).unwrap_or_default()).ok_or(TrustError::Format)?;
-        // Ids are picked at random by whoever makes a key: several keys may have one.
+        // A key's creator chooses its id, so several keys may have the same id.
         let mut verdict = TrustError::OtherKey { signed: signed.clone(), trusted: self.ids() };
         for trusted in &self.keys {
             match trusted.key.verify(bytes, &signature, false) {
                 Ok(()) => return Ok(()),
                 Err(Error::UnexpectedKeyId) => {}
                 Err(Error::UnexpectedAlgorithm) => verdict = TrustError::Legacy(signed.clone()),
-                Err(_) => verdict = TrustError::DoesNotFit(signed.clone()),
+                Err(_) => verdict = TrustError::Mismatch(signed.clone()),
             }
         }
         Err(verdict)
     }
 
-    /// The same for a file with its signature beside it, where minisign puts it: `PLUGIN.wasm.minisig`.
+    /// Verifies a file by the signature next to it, where minisign puts it: `PLUGIN.wasm.minisig`.
     ///
     /// # Errors
     /// As `verify`, or when the signature cannot be read.
@@ -114,11 +115,11 @@ impl TrustedKeys {
         if self.is_empty() {
             return Ok(());
         }
-        let beside = path.with_added_extension("minisig");
-        let signature = match std::fs::read_to_string(&beside) {
+        let signature_path = path.with_added_extension("minisig");
+        let signature = match std::fs::read_to_string(&signature_path) {
             Ok(text) => Some(text),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(TrustError::Unreadable(beside, error.to_string())),
+            Err(error) => return Err(TrustError::Unreadable(signature_path, error.to_string())),
         };
         self.verify(bytes, signature.as_deref())
     }
@@ -136,7 +137,7 @@ impl TrustedKey {
         }
         let text = std::fs::read_to_string(entry);
         let text = text.map_err(|error| KeyError::Unreadable { entry: entry.to_owned(), error })?;
-        // Its first line is a comment.
+        // The first line of a .pub file is a comment.
         text.lines().nth(1).and_then(Self::parse).ok_or_else(|| KeyError::Format { entry: entry.to_owned() })
     }
 
@@ -145,8 +146,8 @@ impl TrustedKey {
     }
 }
 
-/// The key's id, in a line of base64 that is a key or a signature, as minisign writes it: the first two bytes say which
-/// algorithm, the next eight are a little-endian number.
+/// The id of a key, read from the base64 line of a key or of a signature. The first two bytes name the algorithm; the
+/// next eight are the id, a little-endian number.
 fn key_id(line: &str) -> Option<String> {
     let bytes = BASE64_STANDARD.decode(line).ok()?;
     let id: [u8; 8] = bytes.get(2..10)?.try_into().ok()?;
@@ -157,7 +158,7 @@ fn key_id(line: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    // Made by minisign 0.11 itself: `minisign -G -W`, and `minisign -S` of a file of these bytes, and with -l.
+    // Created by minisign 0.11: `minisign -G -W`, then `minisign -S` of a file with these bytes, and the same with -l.
     const ARTIFACT: &[u8] = b"an artifact";
     const KEY: &str = "RWT9+h/7X9/PFEuielRD2wJB5PLgGrwheCZswhuEx5t5AxmxARfSASSP";
     const KEY_ID: &str = "14CFDF5FFB1FFAFD";
@@ -184,7 +185,7 @@ KIEGAjY59eEqpb8Uuz0GHrGMasxRALJQWZahxUDgSRycJ9gHGwI33JKb3gN/cpNcguBAc7osBJXv1NXD
     }
 
     #[test]
-    fn without_keys_everything_runs() {
+    fn without_keys_every_artifact_runs() {
         let none = trusted(&[]);
         assert_eq!(none.verify(ARTIFACT, None), Ok(()));
         assert_eq!(none.verify(ARTIFACT, Some("whatever")), Ok(()));
@@ -192,7 +193,7 @@ KIEGAjY59eEqpb8Uuz0GHrGMasxRALJQWZahxUDgSRycJ9gHGwI33JKb3gN/cpNcguBAc7osBJXv1NXD
     }
 
     #[test]
-    fn what_one_of_the_keys_has_signed_runs() {
+    fn an_artifact_that_a_trusted_key_signed_runs() {
         assert_eq!(trusted(&[KEY]).verify(ARTIFACT, Some(SIGNATURE)), Ok(()));
         assert_eq!(trusted(&[OTHER_KEY, KEY]).verify(ARTIFACT, Some(SIGNATURE)), Ok(()));
         assert_eq!(trusted(&[OTHER_KEY, KEY]).verify(ARTIFACT, Some(OTHER_SIGNATURE)), Ok(()));
@@ -200,34 +201,34 @@ KIEGAjY59eEqpb8Uuz0GHrGMasxRALJQWZahxUDgSRycJ9gHGwI33JKb3gN/cpNcguBAc7osBJXv1NXD
     }
 
     #[test]
-    fn what_none_of_them_has_signed_does_not() {
+    fn an_artifact_that_no_trusted_key_signed_does_not_run() {
         let keys = trusted(&[KEY]);
         assert_eq!(keys.verify(ARTIFACT, None), Err(TrustError::NotSigned));
-        assert_eq!(keys.verify(b"another", Some(SIGNATURE)), Err(TrustError::DoesNotFit(KEY_ID.into())));
+        assert_eq!(keys.verify(b"another", Some(SIGNATURE)), Err(TrustError::Mismatch(KEY_ID.into())));
         assert_eq!(keys.verify(ARTIFACT, Some(LEGACY)), Err(TrustError::Legacy(KEY_ID.into())));
         let error = keys.verify(ARTIFACT, Some(OTHER_SIGNATURE)).unwrap_err().to_string();
         assert!(error.contains(OTHER_ID) && error.contains(KEY_ID), "{error}");
         // The trusted comment is signed too.
         let reworded = SIGNATURE.replace("counter 1.0.0", "counter 2.0.0");
-        assert_eq!(keys.verify(ARTIFACT, Some(&reworded)), Err(TrustError::DoesNotFit(KEY_ID.into())));
+        assert_eq!(keys.verify(ARTIFACT, Some(&reworded)), Err(TrustError::Mismatch(KEY_ID.into())));
     }
 
-    /// Another key under a trusted one's id, as anybody can make it.
+    /// Anybody can create a key with the id of a trusted key.
     #[test]
     fn an_id_proves_nothing() {
         let mut bytes = BASE64_STANDARD.decode(OTHER_KEY).unwrap();
         bytes[2..10].copy_from_slice(&BASE64_STANDARD.decode(KEY).unwrap()[2..10]);
         let impostor = BASE64_STANDARD.encode(bytes);
-        let error = TrustError::DoesNotFit(KEY_ID.into());
+        let error = TrustError::Mismatch(KEY_ID.into());
         assert_eq!(trusted(&[&impostor]).verify(ARTIFACT, Some(SIGNATURE)), Err(error));
         assert_eq!(trusted(&[&impostor, KEY]).verify(ARTIFACT, Some(SIGNATURE)), Ok(()));
         assert_eq!(trusted(&[KEY, &impostor]).verify(ARTIFACT, Some(SIGNATURE)), Ok(()));
     }
 
     #[test]
-    fn no_changed_signature_is_taken() {
+    fn a_changed_signature_is_refused() {
         let keys = trusted(&[KEY]);
-        // The first line, and what says that it is a comment, are not signed.
+        // The first line and the words `trusted comment: ` are not signed.
         let start = SIGNATURE.find('\n').unwrap() + 1;
         for place in start..SIGNATURE.len() {
             let mut changed = SIGNATURE.as_bytes().to_vec();
@@ -263,14 +264,14 @@ KIEGAjY59eEqpb8Uuz0GHrGMasxRALJQWZahxUDgSRycJ9gHGwI33JKb3gN/cpNcguBAc7osBJXv1NXD
     }
 
     #[test]
-    fn a_files_signature_is_beside_it() {
+    fn a_files_signature_is_next_to_it() {
         let folder = tempfile::tempdir().unwrap();
         let artifact = folder.path().join("artifact.wasm");
-        let (keys, beside) = (trusted(&[KEY]), folder.path().join("artifact.wasm.minisig"));
+        let (keys, signature_path) = (trusted(&[KEY]), folder.path().join("artifact.wasm.minisig"));
         assert_eq!(keys.verify_file(&artifact, ARTIFACT), Err(TrustError::NotSigned));
-        std::fs::write(&beside, SIGNATURE).unwrap();
+        std::fs::write(&signature_path, SIGNATURE).unwrap();
         assert_eq!(keys.verify_file(&artifact, ARTIFACT), Ok(()));
-        std::fs::write(&beside, [0xff]).unwrap();
+        std::fs::write(&signature_path, [0xff]).unwrap();
         assert!(matches!(keys.verify_file(&artifact, ARTIFACT), Err(TrustError::Unreadable(..))));
     }
 }

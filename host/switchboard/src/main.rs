@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-/// Records are many small allocations, made on one thread and freed on another (librdkafka's too): glibc's allocator was
-/// half of a worker's time.
+/// Records are many small allocations that one thread makes and another one frees, also in librdkafka. With glibc's
+/// allocator a worker spent half of its time on them.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

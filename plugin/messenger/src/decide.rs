@@ -1,22 +1,23 @@
 //! The decision table: what a message changes, and what it causes.
 //!
-//! Each function is the rows of one message, in the table's order: the first condition that holds decides. It reads and
-//! writes characters and messengers through the [`Store`] and touches nothing else.
+//! Each function has the rows of one message in the table's order: the first condition that holds decides. It reads
+//! and writes characters and messengers through the [`Store`] and uses nothing else.
 //!
-//! After every message a messenger has one to three members with distinct slots, each the lowest that was free, and a
-//! character's messenger is m exactly when m lists it.
+//! After every message a messenger has one to three members. Their slots differ, and each was the lowest free slot
+//! when its member joined. A character's messenger is m exactly if m lists the character.
+
+use switchboard_sdk::Rejection;
 
 use crate::model::{Character, Member, Messenger};
 use crate::store::Store;
-use switchboard_sdk::Rejection;
 
-/// What a message asks for, or tells.
+/// What a message asks for or reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     Create {
         actor: u32,
     },
-    /// The command, or an accepted invite, which is the same.
+    /// The command, or an accepted invite, which has the same effect.
     Join {
         actor: u32,
         messenger: u32,
@@ -46,7 +47,7 @@ pub(crate) enum Action {
     },
 }
 
-/// What others are told. `messenger` is 0 where there is none.
+/// What a message causes. `messenger` is 0 if there is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Output {
     Created { actor: u32, world: u8, messenger: u32 },
@@ -58,21 +59,21 @@ pub(crate) enum Output {
     Invite { world: u8, originator: u32, target: u32, messenger: u32 },
 }
 
-/// Why a command was not obeyed.
+/// Why a command was not carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ErrorKind {
     Unexpected,
-    /// Who wants to create a messenger is in one.
+    /// The character that wants to create a messenger is already in one.
     CreatorHasMessenger,
-    /// Who is to join a messenger is in one.
+    /// The character that is to join a messenger is already in one.
     JoinerHasMessenger,
     Full,
 }
 
-/// Outputs in the order to send them; a rejection only where no decision is possible.
+/// The outputs in the order in which they are sent. A rejection only if no decision is possible.
 type Decision = Result<Vec<Output>, Rejection>;
 
-/// Does what the action says for the tenant whose state this is.
+/// Carries out the action for the tenant of this state.
 pub(crate) fn decide(action: Action, store: &mut Store<'_, '_>) -> Decision {
     match action {
         Action::Create { actor } => create(store, actor),
@@ -151,7 +152,7 @@ fn request_invite(store: &mut Store<'_, '_>, a: u32, t: u32) -> Decision {
     if messenger.lowest_free_slot().is_none() {
         return Ok(vec![error(ErrorKind::Full, a, messenger.id, target.world_id)]);
     }
-    // An invite holds no place: who accepts it may find the messenger full, or gone.
+    // An invite reserves no slot: when it is accepted, the messenger may be full or gone.
     outputs.push(Output::Invite { world: actor.world_id, originator: a, target: t, messenger: messenger.id });
     Ok(outputs)
 }
@@ -196,7 +197,7 @@ fn deleted(store: &mut Store<'_, '_>, c: u32) -> Decision {
     Ok(outputs)
 }
 
-/// A new messenger with the character in slot 0, and its CREATED.
+/// Creates a messenger with the character in slot 0. Also returns its CREATED.
 fn found(store: &mut Store<'_, '_>, character: &mut Character) -> Result<(Messenger, Output), Rejection> {
     let id = store.issue_messenger_id()?;
     let mut messenger = Messenger { id, members: vec![] };
@@ -205,7 +206,7 @@ fn found(store: &mut Store<'_, '_>, character: &mut Character) -> Result<(Messen
     Ok((messenger, created))
 }
 
-/// Puts the character into the slot: both sides of the membership.
+/// Puts the character into the slot. Writes both sides of the membership.
 fn enter(store: &mut Store<'_, '_>, character: &mut Character, messenger: &mut Messenger, slot: u8) {
     messenger.members.push(Member { character_id: character.id, slot });
     store.put_messenger(messenger);
@@ -213,11 +214,12 @@ fn enter(store: &mut Store<'_, '_>, character: &mut Character, messenger: &mut M
     store.put_character(character);
 }
 
-/// Takes the character out of its messenger, which ends with its last member: both sides of the membership. Its LEFT.
+/// Takes the character out of its messenger, which ends with its last member. Writes both sides of the membership, and
+/// returns the LEFT.
 fn exit(store: &mut Store<'_, '_>, character: &mut Character, mut messenger: Messenger) -> Output {
-    let place = messenger.members.iter().position(|member| member.character_id == character.id);
-    let place = place.expect("a character's messenger lists it");
-    let slot = messenger.members.remove(place).slot;
+    let position = messenger.members.iter().position(|member| member.character_id == character.id);
+    let position = position.expect("a character's messenger lists it");
+    let slot = messenger.members.remove(position).slot;
     if messenger.members.is_empty() {
         store.delete_messenger(messenger.id);
     } else {

@@ -1,8 +1,13 @@
 //! The messenger: ephemeral group chats of at most three characters, as a Switchboard plugin.
 //!
-//! A message's way: `wire` decodes it to an action or refuses it, `decide` applies the decision table to the
-//! tenant's characters and messengers in `store`, and `wire` encodes what comes out. All of it is plain Rust over the
-//! SDK's context; this file alone is the plugin.
+//! | module | question |
+//! |---|---|
+//! | `wire` | Which action does a message ask for, and what do outputs look like as bytes? |
+//! | `decide` | What does an action change, and what does it cause? |
+//! | `store` | Where are characters and messengers in the tenant's state? |
+//! | `directory` | What is the name and the world of a character that the state does not know? |
+//!
+//! Only this file implements the SDK's traits.
 
 #![forbid(unsafe_code)]
 
@@ -33,7 +38,9 @@ impl Plugin for Messenger {
         let Some(value) = &message.value else {
             return Ok(vec![]);
         };
-        let Some(request) = wire::decode(&message.topic, value).map_err(Rejection::Invalid)? else {
+        let Some(request) =
+            wire::decode(&message.topic, value).map_err(|error| Rejection::Invalid(error.to_string()))?
+        else {
             return Ok(vec![]);
         };
         let outputs = decide::decide(request.action, &mut store::Store::new(ctx))?;

@@ -1,17 +1,17 @@
-//! Characters and messengers, as the tenant's state holds them (values are their JSON).
+//! Characters and messengers as the tenant's state has them: values are their JSON.
 
 use serde::{Deserialize, Serialize};
 
-/// A character that the tenant's messengers know.
+/// A character that the tenant's state knows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Character {
     pub(crate) id: u32,
-    /// Empty when no directory told it.
+    /// Empty if the directory does not have the character.
     pub(crate) name: String,
     pub(crate) world_id: u8,
     pub(crate) channel_id: u8,
-    /// The messenger that lists the character; 0 when none does.
+    /// The messenger that lists the character; 0: none.
     pub(crate) messenger_id: u32,
     pub(crate) online: bool,
 }
@@ -32,11 +32,11 @@ impl Character {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Messenger {
     pub(crate) id: u32,
-    /// In the order they joined.
+    /// In the order in which they joined.
     pub(crate) members: Vec<Member>,
 }
 
-/// A character's place in a messenger.
+/// A character's slot in a messenger.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Member {
@@ -48,7 +48,7 @@ pub(crate) struct Member {
 impl Messenger {
     const SLOTS: u8 = 3;
 
-    /// The slot that the next one to join gets; `None` when the messenger is full.
+    /// The slot of the next member to join; `None`: the messenger is full.
     pub(crate) fn lowest_free_slot(&self) -> Option<u8> {
         (0..Self::SLOTS).find(|slot| self.members.iter().all(|member| member.slot != *slot))
     }

@@ -1,22 +1,24 @@
-//! Where a tenant's characters and messengers lie in its state.
+//! The layout of a tenant's state.
 //!
 //! | key | value |
 //! |---|---|
 //! | `character/<id>` | a [`Character`] |
 //! | `messenger/<id>` | a [`Messenger`] |
-//! | `next-messenger` | the id that the next messenger gets |
+//! | `next-messenger` | the id of the next messenger |
 //!
-//! Ids in keys have ten digits, so that listings are in their order. A character names its messenger and a messenger its
-//! members, so that each is found from the other in one read; decisions keep the two in step.
+//! Ids in keys have ten digits, so that lists are in the order of the ids. A character has the id of its messenger,
+//! and a messenger has the ids of its members. So each is found from the other in one read. The decisions keep both
+//! sides consistent.
+
+use switchboard_sdk::{Context, Rejection};
 
 use crate::directory;
 use crate::model::{Character, Messenger};
-use switchboard_sdk::{Context, Rejection};
 
 const NEXT_MESSENGER: &str = "next-messenger";
 const FIRST_MESSENGER: u32 = 1_000_000_000;
 
-/// A tenant's state, seen as characters and messengers.
+/// A tenant's state as characters and messengers.
 pub(crate) struct Store<'s, 'ctx>(&'s mut Context<'ctx>);
 
 impl<'s, 'ctx> Store<'s, 'ctx> {
@@ -24,7 +26,7 @@ impl<'s, 'ctx> Store<'s, 'ctx> {
         Self(ctx)
     }
 
-    /// The character if it is known: in state, or else in the directory, from where it comes into state.
+    /// The character, if the state or the directory knows it. A character from the directory is added to the state.
     pub(crate) fn known(&mut self, id: u32) -> Result<Option<Character>, Rejection> {
         if let Some(character) = self.character(id) {
             return Ok(Some(character));
@@ -37,7 +39,7 @@ impl<'s, 'ctx> Store<'s, 'ctx> {
         Ok(Some(character))
     }
 
-    /// The character if it is in state; else a new one of this world, named as the directory knows it, if it does.
+    /// The character from the state, or a new one of this world with its name in the directory, if there is one.
     pub(crate) fn known_or_new(&self, id: u32, world_id: u8) -> Result<Character, Rejection> {
         if let Some(character) = self.character(id) {
             return Ok(character);
@@ -71,7 +73,8 @@ impl<'s, 'ctx> Store<'s, 'ctx> {
         self.0.delete(&messenger_key(id));
     }
 
-    /// An id that no messenger of the tenant has had. The last one is never issued, so that there is always a next.
+    /// Issues an id that no messenger of the tenant has had. The last id is never issued, so that there is always a
+    /// next one.
     pub(crate) fn issue_messenger_id(&mut self) -> Result<u32, Rejection> {
         let id = self.0.get_json(NEXT_MESSENGER).unwrap_or(FIRST_MESSENGER);
         let next = id.checked_add(1).ok_or_else(|| Rejection::Invalid("the messenger ids are used up".into()))?;

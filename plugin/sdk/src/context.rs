@@ -1,44 +1,45 @@
-//! What a plugin can reach while it handles a message, as three small traits and the [`Context`] that bundles them.
-//! In the sandbox the host is behind them, in a test whatever the test needs.
+//! What a plugin can reach while it handles a message: three small traits, and the [`Context`] that bundles them. In
+//! the sandbox the host implements them, in a test the test kit does.
 
-use crate::{Entry, Level};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// The tenant's state: an ordered map of text to bytes, of the message's tenant only. Changes are staged; they are
-/// committed with the message's outputs, or dropped with them.
+use crate::{Entry, Level};
+
+/// The state of the message's tenant: an ordered map of text to bytes. Changes are staged. They are committed together
+/// with the outputs of the message, or dropped with them.
 pub trait State {
-    /// The value at `key`, changes of this call included.
+    /// The value at `key`, including the changes of this call.
     fn get(&self, key: &str) -> Option<Vec<u8>>;
 
-    /// Sets the value at `key`. A key is 1 to 512 bytes long and does not start with U+0000; a value has at most 1 MiB.
-    /// Beyond these, or the tenant's limit of state, the call traps.
+    /// Sets the value at `key`. A key has 1 to 512 bytes and does not start with U+0000; a value has at most 1 MiB.
+    /// The call traps if it exceeds these limits or the limit of the tenant's state.
     fn set(&mut self, key: &str, value: Vec<u8>);
 
-    /// Deletes `key`; that it is not there is not an error.
+    /// Deletes `key`. It is not an error if the key does not exist.
     fn delete(&mut self, key: &str);
 
-    /// Up to `limit` entries whose keys start with `prefix` and come after `after`, in the keys' byte order.
+    /// Up to `limit` entries whose keys start with `prefix` and come after `after`, in the byte order of the keys.
     fn list(&self, prefix: &str, after: Option<&str>, limit: u32) -> Vec<Entry>;
 }
 
-/// Reference data that lives elsewhere.
+/// Lookups of reference data outside Kafka.
 pub trait Lookup {
-    /// The answer of `source` for `key`. `None`: the source says that there is none, or the operator has not configured
-    /// the source. A source that the manifest does not declare traps.
+    /// The answer of `source` for `key`. `None`: the source has none, or the operator has not configured the source. A
+    /// source that the manifest does not declare makes the call trap.
     ///
-    /// The call does not return when the host has to fetch the answer: it drops the message's call, fetches, and
+    /// If the host does not know the answer yet, the call does not return: the host drops it, fetches the answer, and
     /// handles the message again.
     fn lookup(&self, source: &str, key: &str) -> Option<Vec<u8>>;
 }
 
-/// Log lines; the host adds tenant, plugin and coordinates.
+/// The log. The host adds tenant, plugin and coordinates to each line.
 pub trait Log {
     /// Writes one line.
     fn log(&self, level: Level, message: &str);
 }
 
-/// What a plugin is given with each message.
+/// What a plugin can use while it handles a message.
 pub struct Context<'a> {
     state: &'a mut dyn State,
     lookup: &'a dyn Lookup,
@@ -47,7 +48,7 @@ pub struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    /// A context over these; `timestamp` is the message's, in milliseconds since 1970.
+    /// A context over these implementations. `timestamp` is that of the message, in milliseconds since 1970.
     pub fn new(state: &'a mut dyn State, lookup: &'a dyn Lookup, log: &'a dyn Log, timestamp: u64) -> Self {
         Self { state, lookup, log, timestamp }
     }
@@ -76,8 +77,8 @@ impl<'a> Context<'a> {
     ///
     /// # Panics
     ///
-    /// When the value is no JSON of a `T`. Only the plugin writes its state, so that is an error of the plugin: a layout
-    /// that changed without a new `state_version`. The panic is a trap, which leaves the state as it is.
+    /// If the value is not the JSON of a `T`. Only the plugin writes its state, so this is an error in the plugin: the
+    /// layout changed without a new `state_version`. The panic is a trap, which leaves the state unchanged.
     pub fn get_json<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
         let value = self.state.get(key)?;
         match serde_json::from_slice(&value) {
@@ -90,7 +91,7 @@ impl<'a> Context<'a> {
     ///
     /// # Panics
     ///
-    /// When `value` has no JSON, such as a map whose keys are not text.
+    /// If `value` has no JSON form, for example a map with keys that are not text.
     pub fn set_json<T: Serialize>(&mut self, key: &str, value: &T) {
         match serde_json::to_vec(value) {
             Ok(value) => self.state.set(key, value),
@@ -108,7 +109,7 @@ impl<'a> Context<'a> {
         self.log.log(level, message);
     }
 
-    /// The time, for a plugin: the message's timestamp in milliseconds since 1970; 0 when it has none.
+    /// The time: the timestamp of the message in milliseconds since 1970; 0 if it has none.
     pub fn timestamp(&self) -> u64 {
         self.timestamp
     }

@@ -1,21 +1,24 @@
 //! The component's side of `wit/plugin.wit`: the generated bindings, and the conversions to the plain types. Only
-//! [`export!`](crate::export) uses it; it exists in builds for WebAssembly only.
+//! [`export!`](crate::export) uses it. It exists in builds for WebAssembly only.
+
+use std::marker::PhantomData;
+
+use bindings::exports::switchboard::plugin::handler;
+use bindings::switchboard::plugin::{logging, lookup, state, types};
+use migrating::exports::switchboard::plugin::migration;
 
 use crate::{
     Context, Entry, Header, Level, Log, Lookup, Manifest, Message, Migrate, Outbound, Plugin, Rejection, State,
 };
-use bindings::exports::switchboard::plugin::handler;
-use bindings::switchboard::plugin::{logging, lookup, state, types};
-use migrating::exports::switchboard::plugin::migration;
-use std::marker::PhantomData;
 
-/// The world `plugin`. Generated from `wit/plugin.wit`; `tests/bindings.rs` says how to do it again.
+/// The world `plugin`. It is generated from `wit/plugin.wit`; `tests/bindings.rs` says how to generate it again.
 #[allow(unsafe_code, missing_docs, unreachable_pub, clippy::pedantic)]
 #[rustfmt::skip]
 #[path = "bindings/plugin.rs"]
 pub mod bindings;
 
-/// The further export of the world `migrating-plugin`. The linker joins the metadata of both modules in one component.
+/// The additional export of the world `migrating-plugin`. The linker joins the metadata of both modules in one
+/// component.
 #[allow(unsafe_code, missing_docs, unreachable_pub, clippy::pedantic)]
 #[rustfmt::skip]
 #[path = "bindings/migration.rs"]
@@ -63,7 +66,7 @@ fn outbound(Outbound { topic, key, value, headers }: Outbound) -> types::Outboun
     types::Outbound { topic, key, value, headers }
 }
 
-/// The host, behind the traits of the context.
+/// The host's implementation of the context's traits.
 struct Host;
 
 impl State for Host {

@@ -1,8 +1,20 @@
-//! What an author of a Switchboard plugin imports.
+//! Everything that the author of a Switchboard plugin imports.
 //!
-//! A plugin is a type that implements [`Plugin`]: it says what it is, and turns one message of one tenant into the
-//! messages to send. It reads and writes its tenant's state through the [`Context`] and is given nothing else, so the
-//! same code runs in the host's sandbox and, natively, in a unit test. This is a whole plugin:
+//! A plugin is a type that implements [`Plugin`]. It describes itself with a [`Manifest`], and turns one message of
+//! one tenant into the messages to send. It reads and writes its tenant's state through the [`Context`] and has access
+//! to nothing else. So the same code runs in the host's sandbox and, compiled natively, in a unit test.
+//!
+//! | item | purpose |
+//! |---|---|
+//! | [`Plugin`], [`Migrate`] | what a plugin implements |
+//! | [`export!`] | makes the plugin the component of its crate |
+//! | [`Manifest`], [`Message`], [`Outbound`], [`Rejection`] | what goes in and out |
+//! | [`Context`] | state, lookups, log and time, during a call |
+//! | `testkit` (feature) | runs a plugin natively, as the host would |
+//!
+//! # Example
+//!
+//! A complete plugin:
 //!
 //! ```
 //! use switchboard_sdk::{Context, Manifest, Message, Outbound, Plugin, Rejection};
@@ -34,13 +46,19 @@
 //! }
 //!
 //! switchboard_sdk::export!(Counter);
+//! # #[cfg(feature = "testkit")]
+//! # {
+//! # let mut bench = switchboard_sdk::testkit::Bench::default();
+//! # bench.handle::<Counter>(&Message::default()).expect("it counts");
+//! # let outputs = bench.handle::<Counter>(&Message::default()).expect("it counts");
+//! # assert_eq!(outputs[0].value.as_deref(), Some(&b"2"[..]));
+//! # }
 //! ```
 //!
-//! Its crate has the type `cdylib`, and `cargo build --target wasm32-wasip2` makes the component.
-//!
-//! The feature `testkit` adds [`testkit`], which runs a plugin natively as the host would.
+//! The crate has the type `cdylib`. `cargo build --target wasm32-wasip2` builds the component.
 
 #![cfg_attr(not(target_family = "wasm"), forbid(unsafe_code))]
+#![warn(missing_docs)]
 
 mod context;
 mod types;
@@ -56,41 +74,42 @@ pub use types::{Entry, Header, Level, Manifest, Message, Outbound, Rejection};
 
 /// The logic of a plugin.
 ///
-/// It must be deterministic: the same state, the same message and the same answers to lookups give the same result.
-/// What it keeps in static variables is lost between any two calls.
+/// It must be deterministic: the same state, message and lookup answers give the same result. Values in static
+/// variables are lost between any two calls.
 pub trait Plugin {
     /// What the plugin is and what it needs.
     fn manifest() -> Manifest;
 
-    /// Handles one message; the outputs are sent in the order returned.
+    /// Handles one message. The outputs are sent in the returned order.
     ///
     /// # Errors
     ///
-    /// A rejection drops all that the call staged; see [`Rejection`] for what becomes of the message. A panic does the
-    /// same, and the message becomes a dead letter (class `trap`).
+    /// A rejection drops everything that the call staged; [`Rejection`] says what happens to the message. A panic
+    /// drops it too, and the message becomes a dead letter (class `trap`).
     fn handle(ctx: &mut Context<'_>, message: &Message) -> Result<Vec<Outbound>, Rejection>;
 }
 
-/// A plugin that takes over state which another version of it has left, in another layout.
+/// A plugin that can take over state in another layout.
 ///
-/// The host calls [`Migrate::migrate`] once a tenant, before its first message, when the version of the tenant's state is one
-/// of [`Migrate::FROM`]. A plugin is also a migrating one when it goes back: a release that can read the state of a newer
-/// one lists that.
+/// The host calls [`Migrate::migrate`] once per tenant, before the tenant's first message, if the version of the
+/// tenant's state is one of [`Migrate::FROM`]. An older release can list a newer version too, if it can read that
+/// state: then a rollback works.
 pub trait Migrate: Plugin {
-    /// Versions of the layout, other than the manifest's `state_version`, that it takes over, each once.
+    /// The state versions that it takes over, each once, without the manifest's own `state_version`.
     const FROM: &'static [u32];
 
-    /// Turns the tenant's state from the layout of version `from` into its own. Lookups are not there, the time is 0.
+    /// Converts the tenant's state from the layout of version `from` to its own. There are no lookups, and the time is
+    /// 0.
     ///
     /// # Errors
     ///
-    /// An error, for people, or a panic drops all that the call staged, and the tenant stays on the release that it ran
-    /// before.
+    /// An error (a text for people) or a panic drops everything that the call staged. The tenant then runs its
+    /// fallback release: the one that it ran before.
     fn migrate(ctx: &mut Context<'_>, from: u32) -> Result<(), String>;
 }
 
-/// Makes a [`Plugin`] the crate's exported component: `export!(Counter)`; and one that is [`Migrate`] too:
-/// `export!(Counter, migrate)`. Expands to nothing in a native build.
+/// Makes a [`Plugin`] the component that the crate exports: `export!(Counter)`. For a plugin that also implements
+/// [`Migrate`]: `export!(Counter, migrate)`. In a native build it expands to nothing.
 #[cfg(target_family = "wasm")]
 #[macro_export]
 macro_rules! export {
@@ -109,8 +128,8 @@ macro_rules! export {
     };
 }
 
-/// Makes a [`Plugin`] the crate's exported component: `export!(Counter)`; and one that is [`Migrate`] too:
-/// `export!(Counter, migrate)`. Expands to nothing in a native build.
+/// Makes a [`Plugin`] the component that the crate exports: `export!(Counter)`. For a plugin that also implements
+/// [`Migrate`]: `export!(Counter, migrate)`. In a native build it expands to nothing.
 #[cfg(not(target_family = "wasm"))]
 #[macro_export]
 macro_rules! export {

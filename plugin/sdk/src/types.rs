@@ -1,85 +1,86 @@
-//! Messages in and out: the records of `wit/plugin.wit`, as plain Rust.
+//! Messages in and out: the records of `wit/plugin.wit` as plain Rust types.
 
-/// A record header. Names repeat and keep their order.
+/// A record header. Names may repeat, and headers keep their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Case-sensitive.
+    /// The name, case-sensitive.
     pub name: String,
-    /// `None` is Kafka's null value, not an empty one.
+    /// The value; `None` is Kafka's null, not an empty value.
     pub value: Option<Vec<u8>>,
 }
 
 /// A consumed record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Message {
-    /// The topic's alias (its logical name), never the broker's name of the topic.
+    /// The alias of the topic (its logical name), never the name that the broker has for it.
     pub topic: String,
-    /// The tenant's canonical text: its headers' values in the configured order, joined by `/`.
+    /// The canonical text of the tenant: the values of its headers in the configured order, joined by `/`.
     pub tenant: String,
-    /// The record's key; `None` when it has none.
+    /// The key of the record, if it has one.
     pub key: Option<Vec<u8>>,
-    /// The record's value; `None` is a tombstone.
+    /// The value of the record; `None` is a tombstone.
     pub value: Option<Vec<u8>>,
-    /// All headers of the record, unchanged, those of the host included.
+    /// All headers of the record, unchanged, including those of the host.
     pub headers: Vec<Header>,
-    /// The record's timestamp in milliseconds since 1970; 0 when it has none.
+    /// The timestamp of the record in milliseconds since 1970; 0 if it has none.
     pub timestamp: u64,
 }
 
 /// A record to send.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outbound {
-    /// An alias that the manifest lists in `produces`.
+    /// One of the aliases that the manifest lists in `produces`.
     pub topic: String,
-    /// Decides the partition, as Java's default partitioner would (murmur2).
+    /// The key. It decides the partition, as in Java's default partitioner (murmur2).
     pub key: Option<Vec<u8>>,
-    /// `None` is a tombstone.
+    /// The value; `None` is a tombstone.
     pub value: Option<Vec<u8>>,
-    /// Further headers. The host writes the tenant's, those carried over and the trace context; to set one of them here
-    /// is the message's failure.
+    /// Additional headers. The host writes the headers of the tenant, those carried over and the trace context. An
+    /// output that sets one of these makes the message fail.
     pub headers: Vec<Header>,
 }
 
-/// Why a message cannot be handled. All that it staged is dropped.
+/// Why a message cannot be handled. Everything that it staged is dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rejection {
-    /// It never can be: the text says why. The message becomes a dead letter (class `invalid`).
+    /// The message can never be handled; the text says why. It becomes a dead letter (class `invalid`).
     Invalid(String),
-    /// A lookup's answer cannot be used: the text says why. The host asks the source again, a few times within the time that
-    /// a message may wait for its lookups, and handles the message again; in the end it becomes a dead letter (class `lookup`).
+    /// The answer to a lookup cannot be used; the text says why. The host queries the source again, a few times within
+    /// the time that a message may wait for lookups, and handles the message again. In the end the message becomes a
+    /// dead letter (class `lookup`).
     UnusableAnswer(String),
 }
 
 /// What a plugin is and what it needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
-    /// For people and metrics: `messenger`.
+    /// The name, for people and metrics: `messenger`.
     pub name: String,
-    /// The plugin's own version, semantic versioning: `0.1.0`.
+    /// The version of the plugin (semantic versioning): `0.1.0`.
     pub version: String,
-    /// Aliases of the topics that it consumes.
+    /// The aliases of the topics that it consumes.
     pub consumes: Vec<String>,
-    /// Aliases of the topics that it may produce to.
+    /// The aliases of the topics that it may produce to.
     pub produces: Vec<String>,
-    /// Names of the lookup sources that it may ask.
+    /// The names of the lookup sources that it may query.
     pub lookups: Vec<String>,
-    /// The version of the layout of its state; 1 for a first layout.
+    /// The version of its state's layout; 1 for the first layout.
     pub state_version: u32,
 }
 
-/// A key of a tenant's state and its value.
+/// An entry of a tenant's state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// 1 to 512 bytes long, not starting with U+0000.
+    /// The key: 1 to 512 bytes, not starting with U+0000.
     pub key: String,
-    /// At most 1 MiB.
+    /// The value: at most 1 MiB.
     pub value: Vec<u8>,
 }
 
-/// How much a log line matters; the levels of `wasi:logging`.
+/// The severity of a log line, as in `wasi:logging`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// A step of the code.
+    /// For tracing single steps of the code.
     Trace,
     /// For the plugin's developers.
     Debug,

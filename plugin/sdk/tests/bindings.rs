@@ -1,7 +1,7 @@
-//! The generated bindings in `src/bindings` are those of `wit/plugin.wit`.
+//! Checks that the generated bindings in `src/bindings` are those of `wit/plugin.wit`.
 //!
-//! They are files of the repository, so that building a plugin does not compile the generator. After a change of the contract,
-//! `UPDATE_BINDINGS=1 cargo test -p switchboard-sdk --test bindings` writes them again.
+//! The repository contains the generated files, so that the build of a plugin does not compile the generator. After a
+//! change of the contract, `UPDATE_BINDINGS=1 cargo test -p switchboard-sdk --test bindings` writes them again.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use wit_bindgen_core::wit_parser::Resolve;
 use wit_bindgen_core::{Files, WorldGenerator as _};
 use wit_bindgen_rust::Opts;
 
-/// The world of the further export alone: the SDK exports it only for plugins that migrate.
+/// The world of the additional export alone: the SDK exports it only for plugins that migrate.
 const MIGRATION: &str = "package switchboard:sdk; world migration { export switchboard:plugin/migration@0.1.0; }";
 
 fn manifest_dir() -> &'static Path {

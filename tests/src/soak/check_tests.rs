@@ -26,7 +26,7 @@ fn change(versions: &mut Versions, offset: u32, routes: &[(&str, Option<usize>)]
         versions.apply(at, timestamp, format!("route/{scope}").as_bytes(), value.as_deref()).unwrap();
         at = at.next();
     }
-    let entry = br#"{"what":"route-set","by":{"user":"u","host":"h"}}"#;
+    let entry = br#"{"kind":"route-set","actor":{"user":"u","host":"h"}}"#;
     versions.apply(at, timestamp, format!("change/{offset}").as_bytes(), Some(entry)).unwrap();
 }
 

@@ -11,7 +11,7 @@ use crate::fleet::Fleet;
 
 /// What hosts say in their logs.
 const SAID: [(&str, &str); 5] = [
-    ("releases loaded", "loaded ledger"),
+    ("releases loaded", "release loaded release=ledger"),
     ("transactions aborted and run again", "was aborted and runs again"),
     ("workers started again from what is committed", "starting again from what is committed"),
     ("tenants that waited for a host to read on", "messages wait"),

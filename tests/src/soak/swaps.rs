@@ -82,7 +82,7 @@ pub struct Swaps {
 
 /// What a command refuses to do for good reasons, after another one was given up or undone.
 const REFUSALS: [&str; 5] =
-    ["nothing was changed", "there is no route", "there is no change", "is not there any more", "cannot try it"];
+    ["nothing was changed", "there is no route", "there is no change", "has been removed", "cannot try it"];
 /// What a command says when brokers do not answer in time.
 const GIVEN_UP: [&str; 4] = ["do not answer", "was not read to its end", "nothing was changed within", "is not known"];
 

@@ -82,7 +82,7 @@ fn each_misdeed_is_one_dead_letter_and_harms_nobody() -> Result<()> {
 fn cpu_time_ends_what_fuel_does_not() -> Result<()> {
     let app = App::hostile("deadline", &["IN", "OUT"], 1)?;
     app.client.produce(&["count", "loop", "count"].map(|word| app.word("a", word)))?;
-    let _host = app.run("deadline", &["--cpu-time-ms", "100", "--fuel", &u64::MAX.to_string()])?;
+    let _host = app.run("deadline", &["--max-cpu-time-ms", "100", "--max-fuel", &u64::MAX.to_string()])?;
     assert_eq!(answers(&app.wait_for("OUT", 2)?, "a"), ["1", "2"]);
     let letters = app.client.read_all(&app.dead_letters())?;
     assert_eq!(letters.len(), 1);

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use switchboard_core::routing::control::CHUNK_BYTES;
+use switchboard_core::registry::CHUNK_BYTES;
 use switchboard_tests::app::{Answer, App, Asked};
 use switchboard_tests::client::Record;
 use switchboard_tests::host::{hostile, ledger};
@@ -129,10 +129,10 @@ fn releases_are_deployed_shown_routed_rolled_back_and_pruned() -> Result<()> {
         (&json!(["percentage"]), &json!(1), &Value::Null)
     );
     let entries = history(&app)?;
-    let what: Vec<_> = entries.iter().map(|entry| entry["what"].as_str().unwrap_or_default()).collect();
+    let what: Vec<_> = entries.iter().map(|entry| entry["kind"].as_str().unwrap_or_default()).collect();
     assert_eq!(what, ["deploy"; 3]);
     assert_eq!(entries[0]["note"], "the first");
-    assert!(entries.iter().all(|entry| entry["by"]["user"].is_string() && entry["timestamp"].as_i64() > Some(0)));
+    assert!(entries.iter().all(|entry| entry["actor"]["user"].is_string() && entry["timestamp"].as_i64() > Some(0)));
 
     // A release by the first digits of its digest; more than one has its name.
     let ambiguous = app.ask(&["route", "set", "ledger@0.1.0"], &["--tenant", "b"])?;
@@ -142,7 +142,7 @@ fn releases_are_deployed_shown_routed_rolled_back_and_pruned() -> Result<()> {
     assert_eq!(routes(&app)?, named(&[("default", &first), ("tenant/ab", &second), ("tenant/b", &first)]));
     let back = app.ask(&["rollback"], &["--json", "--note", "no"])?.json()?;
     assert_eq!(
-        (&back["what"], &back["routes"][0]["route"], &back["note"]),
+        (&back["kind"], &back["routes"][0]["route"], &back["note"]),
         (&json!("rollback"), &json!("percentage"), &json!("no"))
     );
     app.ask(&["rollback"], &["--tenant", "b", "--json"])?.json()?;
@@ -156,7 +156,7 @@ fn releases_are_deployed_shown_routed_rolled_back_and_pruned() -> Result<()> {
     let would = app.ask(&["release", "prune"], &["--keep", "0", "--dry-run", "--json"])?.json()?;
     assert_eq!(would, json!({ "removed": [fourth], "dry-run": true, "change": null }));
     let pruned = app.ask(&["release", "prune"], &["--keep", "0", "--json"])?.json()?;
-    assert_eq!((&pruned["removed"], &pruned["change"]["what"]), (&json!([fourth]), &json!("prune")));
+    assert_eq!((&pruned["removed"], &pruned["change"]["kind"]), (&json!([fourth]), &json!("prune")));
     let gone = app.ask(&["route", "set", &fourth[..8]], &[])?;
     assert!(gone.refusal()?.contains("no release is"), "{gone:?}");
     assert!(artifact(&app.client.read_all(&control(&app))?, &fourth).is_empty());

@@ -142,7 +142,7 @@ fn hosts_that_start_at_once_create_the_internal_topics_together() -> Result<()> 
     let app = App::hostile("together", &["IN", "OUT"], 1)?;
     let hosts: Vec<_> = (0..3).map(|number| app.start(&format!("host-{number}"), &[])).collect::<Result<_>>()?;
     for mut host in hosts {
-        host.wait_for("it runs", LONG, |line| line.contains("running on"))?;
+        host.wait_for("it runs", LONG, |line| line.contains("host is running"))?;
         assert!(host.terminate(LONG)?.success());
     }
     Ok(())
@@ -188,8 +188,8 @@ fn a_broker_that_is_not_there_is_waited_for() -> Result<()> {
     let most = 1 + usize::try_from(started.elapsed().as_secs() / 4)?;
     assert!((1..=most).contains(&complaints(&patient)), "at most {most}: {:#?}", patient.log());
 
-    patient.wait_for("the missing topics", LONG, |line| line.contains("do not exist yet: IN, OUT"))?;
-    patient.wait_for("it runs", LONG, |line| line.contains("running on"))?;
+    patient.wait_for("the missing topics", LONG, |line| line.contains("do not exist yet topics=IN, OUT"))?;
+    patient.wait_for("it runs", LONG, |line| line.contains("host is running"))?;
     let client = kafka.client()?;
     client.create_topic("OUT", 1, &[])?;
     client.create_topic("IN", 1, &[])?;

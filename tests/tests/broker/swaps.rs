@@ -132,10 +132,10 @@ fn a_release_that_fails_too_often_is_rolled_back_by_itself() -> Result<()> {
     lines(&app, "a", 5)?;
     deploy(&app, &release("trapping")?, &["--gate", "5/1000"])?;
     send(&app, "a", 5..65)?;
-    host.wait_for("the rollback", LONG, |line| line.contains("is rolled back"))?;
+    host.wait_for("the rollback", LONG, |line| line.contains("release rolled back"))?;
     let answer = app.ask(&["releases"], &["--history", "--json"])?.json()?;
     let last = answer["history"].as_array().and_then(|history| history.last()).context("no history")?;
-    assert_eq!(last["what"], "automatic-rollback", "{last}");
+    assert_eq!(last["kind"], "automatic-rollback", "{last}");
     assert!(last["note"].as_str().unwrap_or_default().contains(" failures among its first "), "{last}");
     let letters = app.client.read_all(&app.dead_letters())?;
     assert!(letters.len() >= 5 && letters.iter().all(|letter| header(letter, "switchboard-class") == Some("trap")));
@@ -157,7 +157,7 @@ fn a_release_that_fails_too_often_is_rolled_back_by_itself() -> Result<()> {
 fn tenants_of_a_release_that_a_host_refuses_stay_or_wait_as_it_is_set() -> Result<()> {
     for (how, answered) in [("keep", 6), ("stop", 3)] {
         let app = ledgers(how)?;
-        let host = app.run(how, &["--on-failure", how, "--allow-topic", "LINES", "--allow-topic", "AUDIT"])?;
+        let host = app.run(how, &["--on-release-failure", how, "--allow-topic", "LINES", "--allow-topic", "AUDIT"])?;
         deploy(&app, &release("tagged_1")?, &[])?;
         send(&app, "a", 0..3)?;
         assert_eq!(lines(&app, "a", 3)?, by("1.0.0", 0..3));
@@ -168,12 +168,14 @@ fn tenants_of_a_release_that_a_host_refuses_stay_or_wait_as_it_is_set() -> Resul
         let told: Value = serde_json::from_str(&answer.output)?;
         let told = told["rollout"]["hosts"][0].to_string();
         assert!(told.contains("failed") && told.contains("OUT"), "the reason is told: {told}");
-        host.wait_for("the reason", LONG, |line| line.contains("cannot run hostile") && line.contains("OUT"))?;
+        host.wait_for("the reason", LONG, |line| {
+            line.contains("cannot run the release release=hostile") && line.contains("OUT")
+        })?;
         send(&app, "a", 3..6)?;
         let told = if how == "keep" { "runs the fallback release tagged 1.0.0" } else { "messages wait" };
         host.wait_for(told, LONG, |line| line.contains(told) && line.contains("OUT"))?;
         assert_eq!(lines(&app, "a", answered)?.len(), answered);
-        let list = if how == "keep" { "staying" } else { "waiting" };
+        let list = if how == "keep" { "fallback" } else { "waiting" };
         progress::wait_until(&format!("the status to say that the tenant is {list}"), || {
             Ok(status(&app)?["hosts"][0][list][0]["tenant"] == "a")
         })?;
@@ -290,12 +292,12 @@ fn a_plugins_file_is_watched_and_a_bad_one_changes_nothing() -> Result<()> {
     assert_eq!(lines(&app, "a", 3)?, by("1.0.0", 0..3));
     std::fs::write(&plugin, b"not a component")?;
     host.wait_for("the refusal", LONG, |line| {
-        line.contains("the former one stays") && line.contains("not WebAssembly")
+        line.contains("the plugin loaded before stays") && line.contains("not WebAssembly")
     })?;
     send(&app, "a", 3..6)?;
     assert_eq!(lines(&app, "a", 6)?[3..], by("1.0.0", 3..6));
     std::fs::copy(release("tagged_2")?, &plugin)?;
-    host.wait_for("the other one", LONG, |line| line.contains("is tagged 2.0.0"))?;
+    host.wait_for("the other one", LONG, |line| line.contains("new plugin loaded release=tagged 2.0.0"))?;
     until(&app, 6, "2.0.0")?;
     // What is deployed comes before it.
     deploy(&app, &release("tagged_1")?, &["--tenant", "b"])?;

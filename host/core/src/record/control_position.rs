@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use super::offset::Offset;
 
-/// Which topic of a name this is: a topic that was deleted and created again has another id (KIP-516). Half of Kafka's id, which
-/// is random, so that half of it is enough to distinguish two.
+/// The identity of a topic. A topic that was deleted and created again has another id (KIP-516). This is half of
+/// Kafka's id: that one is random, so half of it is enough to distinguish two topics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TopicId(u64);
 
 impl TopicId {
-    /// The id of this number.
+    /// The id with this number.
     pub const fn new(id: u64) -> Self {
         Self(id)
     }
@@ -25,10 +25,11 @@ impl fmt::Display for TopicId {
     }
 }
 
-/// A position in the control topic.
+/// An offset in the control topic, with the identity of the topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ControlPosition {
-    /// Offsets of a topic that was deleted and created again cannot be compared. `None`: the brokers know no topic ids.
+    /// The topic's id, since offsets of two topics cannot be compared. `None`: the brokers do not support topic ids.
     pub topic: Option<TopicId>,
+    /// The offset.
     pub offset: Offset,
 }

@@ -1,37 +1,40 @@
+//! Dead letters: the messages that cannot be handled, and why.
+
 use std::fmt;
 
 use super::headers::Headers;
 use super::kafka_record::{Coordinates, Record};
 use super::timestamp::Timestamp;
 
-/// Headers of this prefix are the host's: nothing that a record brought is read from them.
+/// The prefix of the host's own headers. The host never reads such headers from a consumed record.
 pub const HEADER_PREFIX: &str = "switchboard-";
 
-/// A reason is cut at this many bytes: a plugin's text may be of any length.
+/// The longest reason in bytes. A plugin may write a text of any length; it is cut.
 const MAX_REASON: usize = 4096;
 
 /// Why a message became a dead letter, for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
-    /// The record cannot be read as a message: a tenant header is missing or malformed.
+    /// The record is not a message: a tenant header is missing or malformed.
     Envelope,
-    /// The plugin says that it can never be handled.
+    /// The plugin says that the message can never be handled.
     Invalid,
     /// The plugin trapped.
     Trap,
-    /// Over the CPU time of a message.
+    /// The message exceeded its CPU time.
     Deadline,
-    /// Over another limit: fuel, memory, state, number or size of outputs.
+    /// The message exceeded another limit: fuel, memory, state, number or size of outputs.
     Limit,
-    /// An output that may not be sent, or that the broker refuses.
+    /// An output may not be sent, or the broker refuses it.
     Output,
-    /// No answer to a lookup could be had.
+    /// A lookup got no answer.
     Lookup,
-    /// The release that its tenant's route leads to consumes its topic, the one that the tenant stays on does not.
+    /// The release of the tenant's route consumes the topic, but the tenant runs a fallback release that does not.
     Release,
 }
 
 impl Class {
+    /// The name of the class, as in the header `switchboard-class`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Envelope => "envelope",
@@ -52,15 +55,17 @@ impl fmt::Display for Class {
     }
 }
 
-/// The verdict on a message that cannot be handled.
+/// The reason why a message cannot be handled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
+    /// The class, for programs.
     pub class: Class,
-    /// For people.
+    /// The reason, for people.
     pub reason: String,
 }
 
 impl DeadLetter {
+    /// A dead letter of this class. A long reason is cut.
     pub fn new(class: Class, reason: impl Into<String>) -> Self {
         let mut reason = reason.into();
         if reason.len() > MAX_REASON {
@@ -70,30 +75,38 @@ impl DeadLetter {
         Self { class, reason }
     }
 
-    /// The record of the dead-letter topic: the original unchanged (key, value, all headers in their order) and, after
-    /// its own headers, six of the host's: `switchboard-class`, `-reason`, and the source `-topic` (alias),
-    /// `-partition`, `-offset`, `-timestamp` (milliseconds; empty when the record had none) as decimal text.
-    pub fn to_record(&self, original: &Record, source: &Coordinates) -> Record {
+    /// The record for the dead-letter topic. Key, value and all headers of the original come first, unchanged and in
+    /// their order. Six headers of the host follow:
+    ///
+    /// | header | content |
+    /// |---|---|
+    /// | `switchboard-class` | the [`Class`] |
+    /// | `switchboard-reason` | the reason |
+    /// | `switchboard-topic` | the alias of the source topic |
+    /// | `switchboard-partition` | the source partition, in decimal |
+    /// | `switchboard-offset` | the source offset, in decimal |
+    /// | `switchboard-timestamp` | the source timestamp in milliseconds; empty if the record had none |
+    pub fn to_record(&self, original: &Record, origin: &Coordinates) -> Record {
         let mut headers = original.headers.clone();
-        self.write_to(&mut headers, original.timestamp, source);
+        self.write_to(&mut headers, original.timestamp, origin);
         Record { key: original.key.clone(), value: original.value.clone(), headers, timestamp: None }
     }
 
-    /// The same without key, value and headers of the original, whose coordinates say where to find it: for an
-    /// original that the broker refuses to take as a dead letter.
-    pub fn to_minimal_record(&self, original: &Record, source: &Coordinates) -> Record {
+    /// The same record without key, value and headers of the original, for an original that the broker refuses as a
+    /// dead letter. The coordinates say where to find the original.
+    pub fn to_minimal_record(&self, original: &Record, origin: &Coordinates) -> Record {
         let mut headers = Headers::new();
-        self.write_to(&mut headers, original.timestamp, source);
+        self.write_to(&mut headers, original.timestamp, origin);
         Record { headers, ..Record::default() }
     }
 
-    fn write_to(&self, headers: &mut Headers, timestamp: Option<Timestamp>, source: &Coordinates) {
+    fn write_to(&self, headers: &mut Headers, timestamp: Option<Timestamp>, origin: &Coordinates) {
         let mut add = |name: &str, value: &str| headers.add(format!("{HEADER_PREFIX}{name}"), value);
         add("class", self.class.as_str());
         add("reason", &self.reason);
-        add("topic", &source.topic);
-        add("partition", &source.partition.to_string());
-        add("offset", &source.offset.to_string());
+        add("topic", &origin.topic);
+        add("partition", &origin.partition.to_string());
+        add("offset", &origin.offset.to_string());
         add("timestamp", &timestamp.map(|timestamp| timestamp.to_string()).unwrap_or_default());
     }
 }
@@ -109,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_original_is_unchanged_and_the_verdict_comes_after_it() {
+    fn the_original_is_unchanged_and_the_headers_of_the_host_follow() {
         let odd: [(&[u8], Option<&[u8]>); 4] = [
             (b"a", Some(b"1")),
             (b"\xc3", None),

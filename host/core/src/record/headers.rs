@@ -1,21 +1,23 @@
+//! Record headers, in one buffer.
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The headers of a record, in their order; names repeat.
+/// The headers of a record in their order. Names may repeat.
 ///
-/// Kept in one buffer: a record has a handful of short headers and is copied from hop to hop, so that one allocation for
-/// each name and value would be most of the work. Kafka says that names are UTF-8, but brokers do not check it: names
-/// are bytes here, so that nothing is lost.
+/// All names and values are in one buffer. A record has a handful of short headers and is copied at every hop, so one
+/// allocation per name and value would be most of the work. Kafka defines names as UTF-8, but brokers do not check
+/// that. Names are bytes here, so that nothing is lost.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Headers {
-    /// Names and values, one after the other.
+    /// All names and values, one after the other.
     #[serde(with = "blob")]
     bytes: Vec<u8>,
     spans: Vec<Span>,
 }
 
-/// Lengths of a name and its value; `None` is Kafka's null, not an empty value.
+/// The lengths of a name and its value; `None` is Kafka's null, not an empty value.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Span {
     name: u32,
@@ -31,17 +33,19 @@ impl Span {
 /// One header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Header<'a> {
+    /// The name.
     pub name: &'a [u8],
-    /// `None` is Kafka's null, not an empty value.
+    /// The value; `None` is Kafka's null, not an empty value.
     pub value: Option<&'a [u8]>,
 }
 
 impl Headers {
+    /// No headers.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Room for so many headers and bytes in all.
+    /// No headers, with room for this many headers and this many bytes of names and values.
     pub fn with_capacity(headers: usize, bytes: usize) -> Self {
         Self { bytes: Vec::with_capacity(bytes), spans: Vec::with_capacity(headers) }
     }
@@ -49,7 +53,7 @@ impl Headers {
     /// Appends a header.
     ///
     /// # Panics
-    /// When a name or value is longer than `u32::MAX`; Kafka has no such.
+    /// If a name or value is longer than `u32::MAX`. Kafka allows no such length.
     pub fn push(&mut self, name: impl AsRef<[u8]>, value: Option<&[u8]>) {
         let (name, length) =
             (name.as_ref(), |bytes: &[u8]| u32::try_from(bytes.len()).expect("Kafka's lengths are i32"));
@@ -63,13 +67,13 @@ impl Headers {
         self.push(name, Some(value.as_ref()));
     }
 
-    /// Appends all of `other`.
+    /// Appends all headers of `other`.
     pub fn append(&mut self, other: &Self) {
         self.bytes.extend_from_slice(&other.bytes);
         self.spans.extend_from_slice(&other.spans);
     }
 
-    /// In order.
+    /// The headers in their order.
     pub fn iter(&self) -> impl Iterator<Item = Header<'_>> + Clone {
         let mut rest = self.bytes.as_slice();
         self.spans.iter().map(move |span| {
@@ -80,25 +84,27 @@ impl Headers {
         })
     }
 
-    /// The last header of that name: of a name given twice the last counts.
+    /// The last header with this name. If a name repeats, the last header counts.
     pub fn last(&self, name: &str) -> Option<Header<'_>> {
         self.iter().filter(|header| header.name == name.as_bytes()).last()
     }
 
+    /// The number of headers.
     pub fn len(&self) -> usize {
         self.spans.len()
     }
 
+    /// Whether there are no headers.
     pub fn is_empty(&self) -> bool {
         self.spans.is_empty()
     }
 
-    /// Bytes of all names and values.
+    /// The size of all names and values in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Whether the lengths add up: to be asked of headers that were read from elsewhere.
+    /// Whether the lengths add up. Deserialized headers must be checked.
     pub(super) fn is_sound(&self) -> bool {
         self.spans.iter().map(|span| span.length()).sum::<usize>() == self.bytes.len()
     }
@@ -127,7 +133,7 @@ impl fmt::Debug for Headers {
     }
 }
 
-/// Bytes as one piece: serde's own form for `Vec<u8>` is a sequence of numbers.
+/// Serializes bytes as one piece. Serde's own form of `Vec<u8>` is a sequence of numbers.
 mod blob {
     use serde::de::{Error, Visitor};
     use serde::{Deserializer, Serializer};

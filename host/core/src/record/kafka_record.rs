@@ -1,3 +1,5 @@
+//! A Kafka record, and its coordinates.
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -6,31 +8,35 @@ use super::offset::Offset;
 use super::partition::PartitionIndex;
 use super::timestamp::Timestamp;
 
-/// What a Kafka record carries, without its place.
+/// The content of a Kafka record, without its position.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Record {
+    /// The key; `None` is Kafka's null.
     pub key: Option<Vec<u8>>,
-    /// `None` is a tombstone.
+    /// The value; `None` is Kafka's null, a tombstone.
     pub value: Option<Vec<u8>>,
+    /// The headers.
     pub headers: Headers,
-    /// `None` where the record has no timestamp.
+    /// The timestamp, if the record has one.
     pub timestamp: Option<Timestamp>,
 }
 
 impl Record {
-    /// Bytes of key, value and headers: what it weighs in a buffer or a request.
+    /// The size of key, value and headers in bytes, as buffers and requests count it.
     pub fn bytes(&self) -> usize {
         let len = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
         len(&self.key) + len(&self.value) + self.headers.bytes()
     }
 }
 
-/// Where a record was first consumed: its identity.
+/// Where a record was first consumed. The coordinates identify the record.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Coordinates {
-    /// The source topic's alias.
+    /// The alias of the source topic.
     pub topic: Arc<str>,
+    /// The source partition.
     pub partition: PartitionIndex,
+    /// The source offset.
     pub offset: Offset,
 }
 

@@ -1,8 +1,18 @@
-//! What a record means: whose it is, how it travels, what may be sent for it.
+//! Records: what they mean, how they travel, and what may be sent for them.
 //!
-//! Records become messages here and outputs become records: tenants are decoded from headers, trace contexts are
-//! continued, outputs are checked against what their plugin may send, dead letters are written. Bytes of keys, values
-//! and foreign headers are never changed. This room knows no Kafka client and no plugin.
+//! * Question: which tenant does a record belong to, and which records may be produced because of it?
+//! * May use: nothing else in this crate.
+//! * Never: knows a Kafka client or a plugin; changes the bytes of keys, values or foreign headers.
+//!
+//! | type or function | purpose |
+//! |---|---|
+//! | [`Record`], [`Headers`], [`Coordinates`] | a Kafka record, and where it was first consumed |
+//! | [`TenantSchema`], [`Tenants`], [`shard_of`] | from a record's headers to its tenant and shard |
+//! | [`to_repartitioned`], [`from_repartitioned`] | the form of a source record in the repartition topic |
+//! | [`OutputRules`] | the check of a plugin's outputs, and the headers that the host adds |
+//! | [`DeadLetter`] | why a message cannot be handled, and its record in the dead-letter topic |
+//! | [`Trace`] | W3C Trace Context |
+//! | [`Offset`], [`Timestamp`], [`PartitionIndex`], [`ShardId`], [`ControlPosition`] | numbers with a meaning |
 
 mod control_position;
 mod dead_letter;

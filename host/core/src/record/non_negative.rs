@@ -1,4 +1,4 @@
-//! The macro that defines Kafka's numbers that are never negative, and the error of their conversions.
+//! The macro that defines the numbers of Kafka that are never negative, and the error of their conversions.
 
 /// A number that is not valid as an offset, a shard or a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -9,8 +9,8 @@ pub struct OutOfRange {
     pub(super) max: i128,
 }
 
-/// Defines a newtype of a signed integer that is never negative. `From` takes the type `$small`, all of whose values are valid;
-/// `TryFrom` takes the others.
+/// Defines a newtype of a signed integer that is never negative. `From` takes the type `$small`, whose values are all
+/// valid. `TryFrom` takes the other types.
 macro_rules! non_negative {
     (
         $(#[$attribute:meta])*
@@ -22,7 +22,7 @@ macro_rules! non_negative {
         pub struct $name($int);
 
         impl $name {
-            /// `None` for a negative number.
+            /// Wraps a number; `None`: it is negative.
             pub const fn new(value: $int) -> Option<Self> {
                 if value < 0 { None } else { Some(Self(value)) }
             }
@@ -66,7 +66,7 @@ macro_rules! non_negative {
             }
         }
 
-        /// As `Display`: log fields and the `Debug` text of larger values stay short.
+        /// Writes the plain number, as `Display` does, so that log fields stay short.
         impl std::fmt::Debug for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 self.0.fmt(f)

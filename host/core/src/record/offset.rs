@@ -3,22 +3,22 @@
 use super::non_negative::non_negative;
 
 non_negative! {
-    /// The position of a record in its partition, never negative. In ranges and committed offsets it is the next one to read.
-    /// Where there may be none the type is `Option<Offset>`.
+    /// The position of a record in its partition, never negative. In ranges and committed offsets it is the position
+    /// of the next record to read. An offset that may be absent is an `Option<Offset>`.
     Offset: i64, "i64", "an offset", from u32, try_from [i64, u64, usize]
 }
 
 impl Offset {
-    /// Where every log begins.
+    /// The offset at which every log begins.
     pub const ZERO: Self = Self(0);
 
-    /// The offset after this one: a consumer that has processed this record continues there.
+    /// The offset after this one, where a consumer that has processed this record continues.
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
 
-    /// How many offsets there are from `start` up to this one; 0 where this one is before `start`.
+    /// The number of offsets from `start` up to this one; 0 if this one is before `start`.
     pub fn distance_from(self, start: Self) -> u64 {
         u64::try_from(self.0 - start.0).unwrap_or(0)
     }

@@ -1,3 +1,5 @@
+//! The outputs of a message: what a plugin may send, and the headers that the host adds.
+
 use std::sync::Arc;
 
 use super::dead_letter::{Class, DeadLetter, HEADER_PREFIX};
@@ -6,31 +8,38 @@ use super::kafka_record::Record;
 use super::tenant::Tenant;
 use super::trace::{TRACEPARENT, TRACESTATE, Trace};
 
-/// An output as its plugin made it.
+/// An output as the plugin made it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outbound {
-    /// Alias.
+    /// The alias of the topic.
     pub topic: String,
+    /// The key.
     pub key: Option<Vec<u8>>,
+    /// The value; `None` is a tombstone.
     pub value: Option<Vec<u8>>,
+    /// The plugin's own headers.
     pub headers: Headers,
 }
 
-/// An output as it will be sent.
+/// An output as the host sends it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outgoing {
-    /// Alias.
+    /// The alias of the topic.
     pub topic: Arc<str>,
+    /// The record.
     pub record: Record,
 }
 
-/// How much one message may send. Sizes in bytes.
+/// The limits on the outputs of one message. Sizes are in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutputLimits {
+    /// The number of outputs.
     pub outputs: usize,
-    /// Sum of keys, values and headers of a message's outputs.
+    /// The sum of all keys, values and headers.
     pub bytes: usize,
+    /// The key of one output.
     pub key: usize,
+    /// The value of one output.
     pub value: usize,
 }
 
@@ -40,20 +49,21 @@ impl Default for OutputLimits {
     }
 }
 
-/// What outputs may be, and which headers the host gives them.
+/// The limits on outputs, and the headers that the host adds to them.
 #[derive(Debug, Clone)]
 pub struct OutputRules {
-    /// Headers copied from the record to every output when present and not empty.
+    /// Headers that the host copies from the consumed record to every output, if present and not empty.
     pub carry_headers: Vec<String>,
+    /// The limits.
     pub limits: OutputLimits,
 }
 
 impl OutputRules {
-    /// Checks a message's outputs and gives them the host's headers: the tenant's, those carried over, the trace
-    /// context, then the plugin's own. `topics`: the aliases that it may produce to.
+    /// Checks the outputs of a message and adds the host's headers. An output has the tenant's headers first, then those
+    /// carried over, the trace context, and the plugin's own. `topics` are the aliases that the plugin may produce to.
     ///
     /// # Errors
-    /// A dead letter of class `output` for an unknown alias or a header of the host's, of class `limit` beyond a limit.
+    /// A dead letter of class `output` for an unknown alias or one of the host's headers, of class `limit` for an exceeded limit.
     pub fn address(
         &self,
         topics: &[Arc<str>],
@@ -62,54 +72,72 @@ impl OutputRules {
         tenant: &Tenant,
         trace: &Trace,
     ) -> Result<Vec<Outgoing>, DeadLetter> {
-        let limit = |what: String| Err(DeadLetter::new(Class::Limit, what));
         if outputs.len() > self.limits.outputs {
-            return limit(format!("{} outputs, at most {} are allowed", outputs.len(), self.limits.outputs));
+            return Err(over_limit(format!("{} outputs, at most {} are allowed", outputs.len(), self.limits.outputs)));
         }
         let mut bytes = 0;
         let mut outgoing = Vec::with_capacity(outputs.len());
         for output in outputs {
-            let Some(topic) = topics.iter().find(|topic| ***topic == *output.topic) else {
-                let reason = format!(
-                    "an output to {:?}, which is not among the topics this plugin may produce to ({})",
-                    output.topic,
-                    topics.join(", ")
-                );
-                return Err(DeadLetter::new(Class::Output, reason));
-            };
-            for (what, field, most) in
-                [("key", &output.key, self.limits.key), ("value", &output.value, self.limits.value)]
-            {
-                let length = field.as_ref().map_or(0, Vec::len);
-                if length > most {
-                    return limit(format!("an output's {what} of {length} bytes, at most {most} are allowed"));
-                }
-            }
-            if let Some(header) = output.headers.iter().find(|header| self.is_hosts(*header, tenant)) {
-                let name = String::from_utf8_lossy(header.name);
-                let reason = format!("an output sets the header {name:?}, which is the host's");
-                return Err(DeadLetter::new(Class::Output, reason));
-            }
-            let mut headers = Headers::with_capacity(
-                tenant.headers.len() + output.headers.len() + self.carry_headers.len() + 2,
-                tenant.headers.bytes() + output.headers.bytes() + 128,
-            );
-            headers.append(&tenant.headers);
-            for Header { name, value } in self.carry_headers.iter().filter_map(|name| record.headers.last(name)) {
-                if value.is_some_and(|value| !value.is_empty()) {
-                    headers.push(name, value);
-                }
-            }
-            trace.write_to(&mut headers);
-            headers.append(&output.headers);
-            let record = Record { key: output.key, value: output.value, headers, timestamp: None };
-            bytes += record.bytes();
+            let output = self.address_one(topics, output, record, tenant, trace)?;
+            bytes += output.record.bytes();
             if bytes > self.limits.bytes {
-                return limit(format!("outputs of more than {} bytes in all", self.limits.bytes));
+                return Err(over_limit(format!("outputs of more than {} bytes in all", self.limits.bytes)));
             }
-            outgoing.push(Outgoing { topic: Arc::clone(topic), record });
+            outgoing.push(output);
         }
         Ok(outgoing)
+    }
+
+    fn address_one(
+        &self,
+        topics: &[Arc<str>],
+        output: Outbound,
+        record: &Record,
+        tenant: &Tenant,
+        trace: &Trace,
+    ) -> Result<Outgoing, DeadLetter> {
+        let Some(topic) = topics.iter().find(|topic| ***topic == *output.topic) else {
+            let reason = format!(
+                "an output to {:?}, which is not among the topics this plugin may produce to ({})",
+                output.topic,
+                topics.join(", ")
+            );
+            return Err(DeadLetter::new(Class::Output, reason));
+        };
+        let fields = [("key", &output.key, self.limits.key), ("value", &output.value, self.limits.value)];
+        for (name, field, most) in fields {
+            let length = field.as_ref().map_or(0, Vec::len);
+            if length > most {
+                return Err(over_limit(format!("an output's {name} of {length} bytes, at most {most} are allowed")));
+            }
+        }
+        if let Some(header) = output.headers.iter().find(|header| self.is_hosts(*header, tenant)) {
+            let name = String::from_utf8_lossy(header.name);
+            return Err(DeadLetter::new(
+                Class::Output,
+                format!("an output sets the header {name:?}, which is the host's"),
+            ));
+        }
+        let headers = self.headers(&output.headers, record, tenant, trace);
+        let record = Record { key: output.key, value: output.value, headers, timestamp: None };
+        Ok(Outgoing { topic: Arc::clone(topic), record })
+    }
+
+    /// All headers of an output whose plugin gave it `own`.
+    fn headers(&self, own: &Headers, record: &Record, tenant: &Tenant, trace: &Trace) -> Headers {
+        let mut headers = Headers::with_capacity(
+            tenant.headers.len() + own.len() + self.carry_headers.len() + 2,
+            tenant.headers.bytes() + own.bytes() + 128,
+        );
+        headers.append(&tenant.headers);
+        for Header { name, value } in self.carry_headers.iter().filter_map(|name| record.headers.last(name)) {
+            if value.is_some_and(|value| !value.is_empty()) {
+                headers.push(name, value);
+            }
+        }
+        trace.write_to(&mut headers);
+        headers.append(own);
+        headers
     }
 
     fn is_hosts(&self, header: Header<'_>, tenant: &Tenant) -> bool {
@@ -119,6 +147,10 @@ impl OutputRules {
             || [TRACEPARENT, TRACESTATE].iter().any(|own| own.as_bytes() == name)
             || name.starts_with(HEADER_PREFIX.as_bytes())
     }
+}
+
+fn over_limit(reason: String) -> DeadLetter {
+    DeadLetter::new(Class::Limit, reason)
 }
 
 #[cfg(test)]

@@ -1,14 +1,14 @@
-//! Numbers of partitions: of source topics, and of the repartition topic.
+//! The numbers of source partitions and of shards.
 
 use super::non_negative::non_negative;
 
 non_negative! {
-    /// The number of a source topic's partition, as Kafka counts them.
+    /// The number of a partition of a source topic.
     PartitionIndex: i32, "i32", "a partition", from u16, try_from [i32, u32, i64, usize]
 }
 
 non_negative! {
-    /// The number of a shard: of a partition of the repartition topic, and of the same partition of the changelog.
+    /// The number of a shard: of one partition of the repartition topic and the same partition of the changelog.
     ShardId: i32, "i32", "a shard", from u16, try_from [i32, u32, i64, usize]
 }
 

@@ -1,3 +1,5 @@
+//! The form of a source record in the repartition topic.
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -9,45 +11,49 @@ use super::offset::Offset;
 use super::partition::PartitionIndex;
 use super::timestamp::Timestamp;
 
-/// The only header of a record of the repartition topic: all that its source record was beside key and value.
+/// The only header of a record in the repartition topic: everything of the source record except key and value.
 const ENVELOPE: &str = "switchboard-envelope";
 
-/// The envelope's first byte: which form it has.
+/// The first byte of the envelope: the version of its format.
 const VERSION: u8 = 3;
 
-/// A record of the repartition topic that no Switchboard wrote.
+/// A record of the repartition topic that Switchboard did not write.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
-    "the repartition topic is Switchboard's own, but this record was not written by it (no {ENVELOPE} header of a known form)"
+    "the record was not written by this version of Switchboard (it has no {ENVELOPE} header of version {VERSION}): let nothing \
+     else produce to the repartition topic"
 )]
 pub struct RepartitionError;
 
-/// In postcard's form (<https://postcard.jamesmunns.com/wire-format>). One header instead of the source record's: clients
-/// pay for each header of a record, and nobody but the host reads these.
+/// The envelope, in postcard's format (<https://postcard.jamesmunns.com/wire-format>). It is one header in place of
+/// the source record's headers: clients pay for each header, and only the host reads these.
 #[derive(Serialize, Deserialize)]
 struct Envelope<'a> {
     partition: PartitionIndex,
     offset: Offset,
-    /// In here and not the record's own: brokers refuse timestamps far off the present
-    /// (`message.timestamp.after.max.ms`), and a source record has been taken by its broker already.
+    /// The source record's timestamp. It is not the timestamp of the repartitioned record, because brokers refuse
+    /// timestamps far from the present (`message.timestamp.after.max.ms`), and the source record's broker has already
+    /// accepted it.
     timestamp: Option<Timestamp>,
-    /// 1 byte where no route was ever set, else about 13.
+    /// Takes 1 byte if no route was ever set, about 13 otherwise.
     routes: Option<ControlPosition>,
     topic: &'a str,
     headers: Headers,
 }
 
-/// A source record that came by way of the repartition topic.
+/// A source record, read from the repartition topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repartitioned {
+    /// The record as it was consumed.
     pub record: Record,
+    /// Where it was consumed.
     pub source: Coordinates,
-    /// The newest change of a route that its router knew of, as `Routing::changed` has it.
+    /// The newest change of a route that the sender knew: its [`Routing::changed`](crate::routing::Routing::changed).
     pub routes: Option<ControlPosition>,
 }
 
-/// The repartition topic's form of a source record: key and value unchanged, and one header with all else. `routes`: the newest
-/// change of a route that is known here.
+/// The form of a source record in the repartition topic: key and value unchanged, and one header with everything else.
+/// `routes` is the newest change of a route that is known here.
 pub fn to_repartitioned(record: Record, source: &Coordinates, routes: Option<ControlPosition>) -> Record {
     let Record { key, value, headers, timestamp } = record;
     let room = headers.bytes() + 8 * headers.len() + source.topic.len() + 60;
@@ -61,10 +67,10 @@ pub fn to_repartitioned(record: Record, source: &Coordinates, routes: Option<Con
     Record { key, value, headers, timestamp: None }
 }
 
-/// The source record again, with its own coordinates and timestamp. A known alias is shared, not copied.
+/// Restores a source record with its own coordinates and timestamp. The text of a known alias is shared, not copied.
 ///
 /// # Errors
-/// When the record is no such form of one.
+/// If Switchboard did not write the record. The record is returned unchanged.
 pub fn from_repartitioned(record: Record, aliases: &[Arc<str>]) -> Result<Repartitioned, (Record, RepartitionError)> {
     let Some(Envelope { partition, offset, timestamp, routes, topic, headers }) = parse(&record.headers) else {
         return Err((record, RepartitionError));
@@ -87,35 +93,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_comes_back_from_the_shard_topic_as_it_was() {
+    fn a_repartitioned_record_is_restored_unchanged() {
         let last = Offset::new(i64::MAX).unwrap();
-        let place = |topic, offset| Some(ControlPosition { topic, offset });
-        let places = [None, place(None, Offset::ZERO), place(Some(TopicId::new(u64::MAX)), last)];
+        let position = |topic, offset| Some(ControlPosition { topic, offset });
+        let positions = [None, position(None, Offset::ZERO), position(Some(TopicId::new(u64::MAX)), last)];
         let timestamps = [None, Some(-5), Some(1_700_000_000_000)].map(|millis| millis.map(Timestamp::from_millis));
-        for (timestamp, routes) in timestamps.into_iter().zip(places) {
+        for (timestamp, routes) in timestamps.into_iter().zip(positions) {
             let odd: [(&[u8], Option<&[u8]>); 3] =
                 [(b"switchboard-envelope", Some(b"of old")), (b"", None), (b"\xff", Some(b""))];
             let record = Record { key: None, value: Some(vec![1]), headers: odd.into_iter().collect(), timestamp };
             let source = Coordinates { topic: "odd/alias".into(), partition: 5.into(), offset: last };
-            let routed = to_repartitioned(record.clone(), &source, routes);
-            assert_eq!(from_repartitioned(routed, &[]), Ok(Repartitioned { record, source, routes }));
+            let repartitioned = to_repartitioned(record.clone(), &source, routes);
+            assert_eq!(from_repartitioned(repartitioned, &[]), Ok(Repartitioned { record, source, routes }));
         }
     }
 
     #[test]
-    fn the_place_in_the_control_topic_is_small() {
+    fn the_position_in_the_control_topic_is_small() {
         let source = Coordinates { topic: "T".into(), partition: 0.into(), offset: Offset::ZERO };
         let bytes = |routes| to_repartitioned(Record::default(), &source, routes).headers.bytes();
-        let place = ControlPosition { topic: Some(TopicId::new(u64::MAX)), offset: 1_000_000.into() };
-        assert!(bytes(Some(place)) - bytes(None) <= 14, "{} and {} bytes", bytes(Some(place)), bytes(None));
+        let position = ControlPosition { topic: Some(TopicId::new(u64::MAX)), offset: 1_000_000.into() };
+        assert!(bytes(Some(position)) - bytes(None) <= 14, "{} and {} bytes", bytes(Some(position)), bytes(None));
     }
 
     #[test]
-    fn a_foreign_record_is_told_apart() {
+    fn a_foreign_record_is_recognized() {
         let source = Coordinates { topic: "T".into(), partition: 0.into(), offset: Offset::ZERO };
-        let place = ControlPosition { topic: Some(TopicId::new(1)), offset: 1.into() };
-        let routed = to_repartitioned(Record::default(), &source, Some(place));
-        let good = routed.headers.iter().next().unwrap().value.unwrap().to_vec();
+        let position = ControlPosition { topic: Some(TopicId::new(1)), offset: 1.into() };
+        let repartitioned = to_repartitioned(Record::default(), &source, Some(position));
+        let good = repartitioned.headers.iter().next().unwrap().value.unwrap().to_vec();
         // Another version; cut off; lengths of headers that do not add up: one header where there are no bytes.
         let former = [&[VERSION - 1], &good[1..]].concat();
         let broken = [

@@ -1,3 +1,5 @@
+//! Tenants: from a record's headers to its tenant and shard.
+
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
@@ -10,49 +12,53 @@ use super::dead_letter::{Class, DeadLetter};
 use super::headers::Headers;
 use super::partition::ShardId;
 
-/// Everything but RFC 3986's unreserved characters, so that `/` and U+0000 separate without doubt.
+/// All characters but the unreserved ones of RFC 3986, so that `/` and U+0000 are unambiguous separators.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The longest value of a tenant header, in bytes: it becomes part of every key of the tenant's state.
+/// The longest value of a tenant header in bytes. The value becomes part of every key of the tenant's state.
 const MAX_VALUE: usize = 256;
 
-/// How a tenant header's bytes are read.
+/// The format of a tenant header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HeaderKind {
-    /// 36 ASCII characters, hyphenated; case does not distinguish tenants.
+    /// 36 ASCII characters with hyphens. Upper and lower case are the same tenant.
     Uuid,
-    /// UTF-8, may be empty.
+    /// UTF-8 text, possibly empty.
     Text,
     /// One byte.
     U8,
-    /// Two bytes, big-endian.
+    /// A number in two bytes, big-endian.
     U16,
-    /// Four bytes, big-endian.
+    /// A number in four bytes, big-endian.
     U32,
-    /// Eight bytes, big-endian.
+    /// A number in eight bytes, big-endian.
     U64,
 }
 
-/// One of the headers that make a tenant.
+/// One of the headers that identify a tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TenantHeader {
+    /// The name of the header.
     pub name: String,
+    /// Its format.
     #[serde(rename = "type")]
     pub kind: HeaderKind,
 }
 
-/// A tenant's canonical text, `uuid/region/major/minor` for a messenger: the values in the configured order, joined by
-/// `/`; UUIDs in lower case, text percent-encoded, numbers in decimal.
+/// The canonical text of a tenant, such as `uuid/region/major/minor`. It has the values in the configured order,
+/// joined by `/`: UUIDs in lower case, text percent-encoded, numbers in decimal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TenantId(Arc<str>);
 
 impl TenantId {
+    /// The tenant with this canonical text.
     pub fn new(text: impl Into<Arc<str>>) -> Self {
         Self(text.into())
     }
 
+    /// The canonical text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -82,45 +88,47 @@ impl<'de> Deserialize<'de> for TenantId {
     }
 }
 
-/// A record's tenant.
+/// The tenant of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tenant {
+    /// The canonical text.
     pub id: TenantId,
-    /// The tenant headers as they came, in the configured order: outputs carry these bytes.
+    /// The tenant headers as consumed, in the configured order. Outputs carry these bytes.
     pub headers: Headers,
-    /// The same values as text, for HTTP: text as it came, numbers in decimal.
+    /// The same values as text for HTTP: text as consumed, numbers in decimal.
     pub texts: Vec<String>,
 }
 
-/// The configured list of headers that make a tenant.
+/// The configured headers that identify a tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TenantSchema {
     headers: Vec<TenantHeader>,
 }
 
-/// Text that is no tenant's.
+/// A text that is not a tenant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is no tenant: one is {form}")]
+#[error("{text:?} is not a tenant: give {form}")]
 pub struct TenantTextError {
     text: String,
     form: String,
 }
 
 impl TenantSchema {
-    /// An empty list means a single tenant, whose canonical text is empty.
+    /// The schema with these headers. An empty list means a single tenant, whose canonical text is empty.
     pub fn new(headers: Vec<TenantHeader>) -> Self {
         Self { headers }
     }
 
+    /// The headers in the configured order.
     pub fn headers(&self) -> &[TenantHeader] {
         &self.headers
     }
 
-    /// The tenant that a person means by this text: its canonical one, or one in which UUIDs are in upper case, numbers have
-    /// leading zeros or text is not percent-encoded.
+    /// Parses a tenant that a person wrote: its canonical text, or a text with UUIDs in upper case, leading zeros, or
+    /// text that is not percent-encoded.
     ///
     /// # Errors
-    /// When no record could have that tenant; says what it looks like.
+    /// If no record can have that tenant. The error says what the text must look like.
     pub fn parse(&self, text: &str) -> Result<TenantId, TenantTextError> {
         let error = || TenantTextError { text: text.to_owned(), form: self.form() };
         let parts: Vec<_> = if self.headers.is_empty() && text.is_empty() { vec![] } else { text.split('/').collect() };
@@ -141,7 +149,7 @@ impl TenantSchema {
         self.decode(&headers).map(|tenant| tenant.id).map_err(|_| error())
     }
 
-    /// What a canonical text looks like: `TENANT_ID (uuid)/REGION (text)`.
+    /// The form of a canonical text, such as `TENANT_ID (uuid)/REGION (text)`.
     fn form(&self) -> String {
         let part =
             |TenantHeader { name, kind }: &TenantHeader| format!("{name} ({})", format!("{kind:?}").to_lowercase());
@@ -149,20 +157,21 @@ impl TenantSchema {
         if parts.is_empty() { "the empty text, as no tenant headers are set".into() } else { parts.join("/") }
     }
 
-    /// Reads the tenant of a record. Of a name given twice the last counts.
+    /// Decodes the tenant of a record. If a name repeats, the last header counts.
     ///
     /// # Errors
-    /// A dead letter of class `envelope` when a header is missing, null or malformed.
+    /// A dead letter of class `envelope` if a header is missing, null or malformed.
     pub fn decode(&self, record: &Headers) -> Result<Tenant, DeadLetter> {
         let mut id = String::with_capacity(64);
         let mut headers = Headers::with_capacity(self.headers.len(), 128);
         let mut texts = Vec::with_capacity(self.headers.len());
         for TenantHeader { name, kind } in &self.headers {
-            let failure = |what: &str| DeadLetter::new(Class::Envelope, format!("tenant header {name}: {what}"));
-            let header = record.last(name).ok_or_else(|| failure("missing"))?;
-            let value = header.value.ok_or_else(|| failure("null"))?;
+            let failure =
+                |error: HeaderError| DeadLetter::new(Class::Envelope, format!("tenant header {name}: {error}"));
+            let header = record.last(name).ok_or_else(|| failure(HeaderError::Missing))?;
+            let value = header.value.ok_or_else(|| failure(HeaderError::Null))?;
             if value.len() > MAX_VALUE {
-                return Err(failure("longer than 256 bytes"));
+                return Err(failure(HeaderError::TooLong));
             }
             if !headers.is_empty() {
                 id.push('/');
@@ -174,27 +183,28 @@ impl TenantSchema {
     }
 }
 
-/// Tenants that were decoded before: a worker meets the same ones again and again.
+/// A memory of decoded tenants, since a worker meets the same ones again and again.
 #[derive(Debug)]
 pub struct Tenants {
     schema: TenantSchema,
-    /// By the values of the tenant headers, each behind its length.
+    /// By the values of the tenant headers, each prefixed by its length.
     known: HashMap<Vec<u8>, Arc<Tenant>>,
     key: Vec<u8>,
 }
 
-/// How many tenants are remembered; beyond, all are forgotten.
+/// How many tenants are remembered. When the limit is reached, all are forgotten.
 const MOST_KNOWN: usize = 100_000;
 
 impl Tenants {
+    /// An empty memory.
     pub fn new(schema: TenantSchema) -> Self {
         Self { schema, known: HashMap::new(), key: Vec::new() }
     }
 
-    /// As `TenantSchema::decode`.
+    /// Decodes the tenant of a record, as [`TenantSchema::decode`] does.
     ///
     /// # Errors
-    /// As `TenantSchema::decode`.
+    /// As [`TenantSchema::decode`].
     pub fn decode(&mut self, record: &Headers) -> Result<Arc<Tenant>, DeadLetter> {
         self.key.clear();
         for header in &self.schema.headers {
@@ -216,35 +226,52 @@ impl Tenants {
     }
 }
 
-/// Appends the canonical form to `id`; gives the plain text.
-fn decode_value(kind: HeaderKind, value: &[u8], id: &mut String) -> Result<String, &'static str> {
-    fn number<const N: usize>(value: &[u8], what: &'static str) -> Result<[u8; N], &'static str> {
-        value.try_into().map_err(|_| what)
+/// Why the value of a tenant header cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+enum HeaderError {
+    #[error("missing")]
+    Missing,
+    #[error("null")]
+    Null,
+    #[error("longer than {MAX_VALUE} bytes")]
+    TooLong,
+    #[error("not a UUID of 36 ASCII characters")]
+    NotUuid,
+    #[error("not UTF-8")]
+    NotUtf8,
+    #[error("not {bytes} byte{} (u{}{})", if *bytes == 1 { "" } else { "s" }, 8 * bytes, if *bytes == 1 { "" } else { ", big-endian" })]
+    NotNumber { bytes: usize },
+}
+
+/// Appends the canonical form of a value to `id`, and returns its plain text.
+fn decode_value(kind: HeaderKind, value: &[u8], id: &mut String) -> Result<String, HeaderError> {
+    fn number<const N: usize>(value: &[u8]) -> Result<[u8; N], HeaderError> {
+        value.try_into().map_err(|_| HeaderError::NotNumber { bytes: N })
     }
     let text = match kind {
         HeaderKind::Uuid => {
             let text = std::str::from_utf8(value).ok().filter(|text| text.len() == 36);
-            let (text, uuid) = text
-                .and_then(|text| Some((text, Uuid::try_parse(text).ok()?)))
-                .ok_or("not a UUID of 36 ASCII characters")?;
+            let (text, uuid) =
+                text.and_then(|text| Some((text, Uuid::try_parse(text).ok()?))).ok_or(HeaderError::NotUuid)?;
             write!(id, "{}", uuid.hyphenated()).expect("writing to a String does not fail");
             return Ok(text.to_owned());
         }
         HeaderKind::Text => {
-            let text = std::str::from_utf8(value).map_err(|_| "not UTF-8")?;
+            let text = std::str::from_utf8(value).map_err(|_| HeaderError::NotUtf8)?;
             id.extend(utf8_percent_encode(text, RESERVED));
             return Ok(text.to_owned());
         }
-        HeaderKind::U8 => u8::from_be_bytes(number(value, "not 1 byte (u8)")?).to_string(),
-        HeaderKind::U16 => u16::from_be_bytes(number(value, "not 2 bytes (u16, big-endian)")?).to_string(),
-        HeaderKind::U32 => u32::from_be_bytes(number(value, "not 4 bytes (u32, big-endian)")?).to_string(),
-        HeaderKind::U64 => u64::from_be_bytes(number(value, "not 8 bytes (u64, big-endian)")?).to_string(),
+        HeaderKind::U8 => u8::from_be_bytes(number(value)?).to_string(),
+        HeaderKind::U16 => u16::from_be_bytes(number(value)?).to_string(),
+        HeaderKind::U32 => u32::from_be_bytes(number(value)?).to_string(),
+        HeaderKind::U64 => u64::from_be_bytes(number(value)?).to_string(),
     };
     id.push_str(&text);
     Ok(text)
 }
 
-/// The shard of a tenant: murmur2, as Java's default partitioner places a record with this key.
+/// The shard of a tenant. It is the murmur2 hash of the canonical text, as Java's default partitioner computes it for
+/// a record with this key.
 pub fn shard_of(tenant: &TenantId, shards: u32) -> ShardId {
     let positive = murmur2::murmur2(tenant.as_str().as_bytes(), murmur2::KAFKA_SEED) & 0x7fff_ffff;
     ShardId::try_from(positive % shards).expect("below 2^31")
@@ -285,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_person_writes_for_a_tenant_is_put_into_its_canonical_text() {
+    fn a_tenant_that_a_person_wrote_is_brought_into_its_canonical_text() {
         let canonical = messenger().decode(&record()).unwrap().id;
         for text in [canonical.as_str(), "61CC3717-e260-57fa-b286-57354c3748ff/G%2FM S/0256/1"] {
             assert_eq!(messenger().parse(text), Ok(canonical.clone()));

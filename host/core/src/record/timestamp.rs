@@ -5,14 +5,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-/// A point in time, in milliseconds since 1970-01-01 UTC: the unit of Kafka's record timestamps. It may be before 1970.
-/// Where there may be none the type is `Option<Timestamp>`.
+/// A point in time in milliseconds since 1970-01-01 UTC, the unit of Kafka's record timestamps. It may be before 1970.
+/// A time that may be absent is an `Option<Timestamp>`.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// So many milliseconds after 1970-01-01 UTC, or before it.
+    /// The time this many milliseconds after 1970-01-01 UTC, or before it if negative.
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis)
     }
@@ -22,7 +22,7 @@ impl Timestamp {
         self.0
     }
 
-    /// The same point in time as the system's clock has it. This is a conversion: no clock is read.
+    /// Converts a time of the system's clock. This reads no clock.
     pub fn of_system_time(time: SystemTime) -> Self {
         match time.duration_since(UNIX_EPOCH) {
             Ok(since) => Self(millis(since)),
@@ -30,24 +30,24 @@ impl Timestamp {
         }
     }
 
-    /// So much later, or the latest point in time that there is.
+    /// This time plus a duration, or the latest time that can be represented.
     #[must_use]
     pub fn saturating_add(self, time: Duration) -> Self {
         Self(self.0.saturating_add(millis(time)))
     }
 
-    /// So much earlier, or the earliest point in time that there is.
+    /// This time minus a duration, or the earliest time that can be represented.
     #[must_use]
     pub fn saturating_sub(self, time: Duration) -> Self {
         Self(self.0.saturating_sub(millis(time)))
     }
 
-    /// The time since `earlier`; zero where `earlier` is the later one.
+    /// The time since `earlier`; zero if `earlier` is later.
     pub fn saturating_since(self, earlier: Self) -> Duration {
         self.checked_since(earlier).unwrap_or_default()
     }
 
-    /// The time since `earlier`; `None` where `earlier` is the later one.
+    /// The time since `earlier`; `None` if `earlier` is later.
     pub fn checked_since(self, earlier: Self) -> Option<Duration> {
         u64::try_from(self.0.saturating_sub(earlier.0)).ok().map(Duration::from_millis)
     }
@@ -63,7 +63,7 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// As `Display`: the `Debug` text of larger values stays short.
+/// Writes the plain number, as `Display` does.
 impl fmt::Debug for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

@@ -11,9 +11,9 @@ use super::kafka_record::Coordinates;
 pub(super) const TRACEPARENT: &str = "traceparent";
 pub(super) const TRACESTATE: &str = "tracestate";
 
-/// The trace context of all that one record causes: the record's trace, with the host's own span as the parent.
+/// The trace context of everything that one record causes: the record's trace, with the host's span as the parent.
 ///
-/// Ids are derived from the record's coordinates, so that a second try writes the same. A missing or malformed
+/// The ids are derived from the record's coordinates, so that a retry writes the same ones. A missing or malformed
 /// `traceparent` starts a new trace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trace {
@@ -24,17 +24,18 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// `app` keeps apart the spans of two applications that consume the same record.
-    pub fn of(headers: &Headers, app: &str, source: &Coordinates) -> Self {
+    /// The trace of a record with these headers. `app` distinguishes the spans of two applications that consume the
+    /// same record.
+    pub fn of(headers: &Headers, app: &str, origin: &Coordinates) -> Self {
         let mut hasher = SipHasher13::new();
-        for text in [app, &source.topic] {
+        for text in [app, &origin.topic] {
             hasher.write(text.as_bytes());
             hasher.write_u8(0);
         }
-        hasher.write_i32(source.partition.get());
-        hasher.write_i64(source.offset.get());
+        hasher.write_i32(origin.partition.get());
+        hasher.write_i64(origin.offset.get());
         let derived = hasher.finish128();
-        // Zero is the invalid id.
+        // The specification defines 0 as the invalid id.
         let span_id = derived.h1.max(1);
 
         let value = |name| headers.last(name).and_then(|header| header.value);
@@ -47,7 +48,7 @@ impl Trace {
         }
     }
 
-    /// Appends `traceparent`, and `tracestate` where the record had one.
+    /// Appends `traceparent`, and `tracestate` if the record had one.
     pub(super) fn write_to(&self, headers: &mut Headers) {
         let mut text = String::with_capacity(55);
         write!(text, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, self.flags)
@@ -59,7 +60,7 @@ impl Trace {
     }
 }
 
-/// Trace id and flags of a `traceparent`. Of a later version's flags only those of version 00 are kept.
+/// The trace id and the flags of a `traceparent`. Of a later version only the flags of version 00 are kept.
 fn parse(value: &[u8]) -> Option<(u128, u8)> {
     let hex = |range: std::ops::Range<usize>| {
         let digits = value.get(range)?;
@@ -97,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trace_goes_on_under_a_span_of_the_record() {
+    fn a_trace_continues_under_a_span_of_the_record() {
         let out = trace(Some(PARENT), Some("a=1"), 1);
         assert!(out[0].starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-"));
         assert!(out[0].ends_with("-01") && out[0] != PARENT);

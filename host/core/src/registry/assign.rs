@@ -1,59 +1,70 @@
+//! The commands that give tenants a release: `deploy`, `set_routes` and `clear_routes`.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::decision::{ChangeRequest, Decision, Refusal};
 use super::records::{CHUNK_BYTES, ChangeKind, ControlRecord, Key, ReleaseRecord, RouteChange, RouteValue, Scope};
 use super::state::RegistryState;
-use super::status::{HostStatus, Running, Staying};
+use super::status::{FallbackTenant, HostStatus, Running};
 use super::undo::cannot_go_back;
 use crate::record::TenantId;
-use crate::routing::Digest;
-use crate::routing::{Gate, Percent, Route, Share};
+use crate::routing::{Digest, Gate, Percent, Route, Share};
 
-/// Who shall run a release.
+/// The tenants that a release is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Audience {
-    /// All tenants that no other route is for.
+    /// All tenants without a more specific route.
     Default,
-    /// A part of those.
+    /// A percentage of those tenants.
     Percent(Percent),
-    /// These, whatever other routes say.
+    /// These tenants. Their routes (pins) take precedence over all others.
     Tenants(BTreeSet<TenantId>),
 }
 
-/// An artifact to deploy, and to whom.
+/// An artifact to deploy, and the tenants that shall run it.
 #[derive(Debug, Clone)]
 pub struct Deployment<'a> {
+    /// The digest of the artifact.
     pub release: Digest,
+    /// The bytes of the artifact.
     pub artifact: &'a [u8],
+    /// The record to write for the release.
     pub record: ReleaseRecord,
+    /// The tenants that shall run it.
     pub audience: Audience,
+    /// The health gate of the new routes, if there is one.
     pub gate: Option<Gate>,
 }
 
 impl ReleaseRecord {
-    /// Number of chunks that an artifact of this size has.
+    /// The number of chunks of an artifact with `size` bytes.
     pub fn chunks_of(size: usize) -> u32 {
         u32::try_from(size.div_ceil(CHUNK_BYTES)).expect("an artifact is far below 2 PiB")
     }
 }
 
-/// Writes an artifact, unless it is there, and routes its tenants to it.
+/// Deploys a release: writes its artifact unless the topic already has it, and routes the audience to it.
 ///
 /// # Errors
-/// When its state version does not go with what these tenants run.
-pub fn deploy(control: &RegistryState, deployment: &Deployment<'_>, stamp: ChangeRequest) -> Result<Decision, Refusal> {
+/// If the release cannot take over the state of the tenants' current releases.
+pub fn deploy(
+    registry: &RegistryState,
+    deployment: &Deployment<'_>,
+    request: ChangeRequest,
+) -> Result<Decision, Refusal> {
     let Deployment { release, artifact, record, audience, gate } = deployment;
-    let routes = match assign(control, *release, record, audience, *gate) {
-        // It is deployed again: that it was is worth an entry, and makes it the newest.
+    let routes = match assign(registry, *release, record, audience, *gate) {
+        // A repeated deployment changes no route. It still gets an entry in the history and makes the release the
+        // newest.
         Err(Refusal::NothingToChange) => Vec::new(),
         routes => routes?,
     };
     let (mut record, mut writes) = (record.clone(), Vec::new());
-    match control.release(release).filter(|_| control.chunks(release).is_some()) {
-        // They may have been cut to another size.
+    match registry.release(release).filter(|_| registry.chunks(release).is_some()) {
+        // The stored chunks may have another size than `CHUNK_BYTES`.
         Some(there) => {
             record.chunks = there.chunks;
-            // Who deploys it again need not have its signature.
+            // A repeated deployment without a signature keeps the stored one.
             record.signature = record.signature.or_else(|| there.signature.clone());
         }
         None => {
@@ -64,138 +75,176 @@ pub fn deploy(control: &RegistryState, deployment: &Deployment<'_>, stamp: Chang
         }
     }
     writes.push(ControlRecord::json(Key::Release(*release), &record));
-    Ok(Decision::new(ChangeKind::Deploy, stamp, vec![*release], routes, writes))
+    Ok(Decision::new(ChangeKind::Deploy, request, vec![*release], routes, writes))
 }
 
-/// Routes tenants to a release that was deployed before.
+/// Routes tenants to a release that is already deployed.
 ///
 /// # Errors
-/// When it is not there, it is so already, or its state version does not go with what these tenants run.
+/// If the release is not there, if the routes already are as requested, or if it cannot take over the state of the
+/// tenants' current releases.
 pub fn set_routes(
-    control: &RegistryState,
+    registry: &RegistryState,
     release: Digest,
     audience: &Audience,
     gate: Option<Gate>,
-    stamp: ChangeRequest,
+    request: ChangeRequest,
 ) -> Result<Decision, Refusal> {
-    control.must_have(&release)?;
-    let record = control.release(&release).ok_or_else(|| Refusal::Gone(release.short()))?;
-    let routes = assign(control, release, record, audience, gate)?;
-    Ok(Decision::new(ChangeKind::RouteSet, stamp, Vec::new(), routes, Vec::new()))
+    registry.must_have(&release)?;
+    let record = registry.release(&release).ok_or_else(|| Refusal::Gone(release.short()))?;
+    let routes = assign(registry, release, record, audience, gate)?;
+    Ok(Decision::new(ChangeKind::RouteSet, request, Vec::new(), routes, Vec::new()))
 }
 
-/// Takes routes away: their tenants run what the remaining routes say.
+/// Removes routes. Their tenants run what the remaining routes say.
 ///
 /// # Errors
-/// When one of them is not there.
+/// If one of the routes does not exist.
 pub fn clear_routes(
-    control: &RegistryState,
+    registry: &RegistryState,
     scopes: &BTreeSet<Scope>,
-    stamp: ChangeRequest,
+    request: ChangeRequest,
 ) -> Result<Decision, Refusal> {
-    if let Some(none) = scopes.iter().find(|scope| control.route(scope).is_none()) {
-        return Err(Refusal::NoRoute(none.clone()));
+    if let Some(missing) = scopes.iter().find(|scope| registry.route(scope).is_none()) {
+        return Err(Refusal::NoRoute(missing.clone()));
     }
-    let routes: Vec<_> = scopes.iter().map(|scope| control.touch(scope.clone(), None)).collect();
-    let warnings = routes.iter().filter_map(|touched| cannot_go_back(control, touched)).collect();
-    Ok(Decision { warnings, ..Decision::new(ChangeKind::RouteClear, stamp, Vec::new(), routes, Vec::new()) })
+    let routes: Vec<_> = scopes.iter().map(|scope| registry.route_change(scope.clone(), None)).collect();
+    let warnings = routes.iter().filter_map(|touched| cannot_go_back(registry, touched)).collect();
+    Ok(Decision { warnings, ..Decision::new(ChangeKind::RouteClear, request, Vec::new(), routes, Vec::new()) })
 }
 
+/// The routes that give `release` to the audience, after the check that it can take over the state of all these tenants.
 fn assign(
-    control: &RegistryState,
+    registry: &RegistryState,
     release: Digest,
     record: &ReleaseRecord,
     audience: &Audience,
     gate: Option<Gate>,
 ) -> Result<Vec<RouteChange>, Refusal> {
-    let table = control.routes();
-    let (default, share) = (table.default.route.as_ref(), table.share.route.as_ref());
-    let route = |replaced: Option<&Route>| Route { release, previous: previous(replaced, release), gate };
-    let mut replaced: Vec<Option<&Route>> = Vec::new();
-    let mut touched = BTreeMap::new();
-    match audience {
-        Audience::Default => {
-            replaced.push(default);
-            touched.insert(Scope::Default, Some(RouteValue::Route(route(default))));
-            // All tenants run it now.
-            if share.is_some_and(|share| share.route.release == release) {
-                touched.insert(Scope::Percentage, None);
+    let Assignment { routes, replaced } = Assignment::of(registry, release, audience, gate)?;
+    check_state_versions(
+        registry,
+        &release,
+        record,
+        replaced.into_iter().chain(reported(registry, &release, audience)),
+    )?;
+    let changes = routes.into_iter().map(|(scope, after)| registry.route_change(scope, after));
+    let changes: Vec<_> = changes.filter(|change| change.before != change.after).collect();
+    if changes.is_empty() { Err(Refusal::NothingToChange) } else { Ok(changes) }
+}
+
+/// The routes of an audience, and what they replace.
+struct Assignment {
+    /// The new value of each route; `None` clears it.
+    routes: BTreeMap<Scope, Option<RouteValue>>,
+    replaced: Vec<ReplacedRelease>,
+}
+
+impl Assignment {
+    fn of(registry: &RegistryState, release: Digest, audience: &Audience, gate: Option<Gate>) -> Result<Self, Refusal> {
+        let table = registry.routes();
+        let (default, share) = (table.default.route.as_ref(), table.share.route.as_ref());
+        let route = |replaced: Option<&Route>| Route { release, previous: previous(replaced, release), gate };
+        let mut replaced: Vec<Option<&Route>> = Vec::new();
+        let mut routes = BTreeMap::new();
+        match audience {
+            Audience::Default => {
+                replaced.push(default);
+                routes.insert(Scope::Default, Some(RouteValue::Route(route(default))));
+                // The percentage that tried this release is not needed any more: all of its tenants run the default.
+                if share.is_some_and(|share| share.route.release == release) {
+                    routes.insert(Scope::Percentage, None);
+                }
+            }
+            Audience::Percent(percent) => {
+                if default.is_some_and(|default| default.release == release) {
+                    return Err(Refusal::AlreadyDefault(registry.title(&release)));
+                }
+                // Tenants of the new percentage may have been in the percentage of another release.
+                replaced.extend([default, share.map(|share| &share.route)]);
+                let share = Share { percent: *percent, route: route(default) };
+                routes.insert(Scope::Percentage, Some(RouteValue::Share(share)));
+            }
+            Audience::Tenants(tenants) => {
+                for tenant in tenants {
+                    let resolved = table.resolve(tenant).route;
+                    replaced.push(resolved);
+                    routes.insert(Scope::Tenant(tenant.clone()), Some(RouteValue::Route(route(resolved))));
+                }
             }
         }
-        Audience::Percent(percent) => {
-            if default.is_some_and(|default| default.release == release) {
-                return Err(Refusal::AlreadyDefault(control.title(&release)));
-            }
-            // Some of its tenants may have been among those of another release.
-            replaced.extend([default, share.map(|share| &share.route)]);
-            let share = Share { percent: *percent, route: route(default) };
-            touched.insert(Scope::Percentage, Some(RouteValue::Share(share)));
-        }
-        Audience::Tenants(tenants) => {
-            for tenant in tenants {
-                let resolved = table.resolve(tenant).route;
-                replaced.push(resolved);
-                touched.insert(Scope::Tenant(tenant.clone()), Some(RouteValue::Route(route(resolved))));
-            }
-        }
+        Ok(Self { routes, replaced: replaced.into_iter().flatten().map(ReplacedRelease::of_route).collect() })
     }
-    let routed = replaced.into_iter().flatten().map(|route| Former {
-        release: route.release,
-        state_version: None,
-        whose: "which it replaces".into(),
-    });
-    for Former { release: former, state_version, whose } in routed.chain(reported(control, &release, audience)) {
-        let record_of = control.release(&former).map(|record| record.manifest.state_version);
-        if let Some(version) = record_of.or(state_version).filter(|_| former != release)
+}
+
+/// A release whose tenants another release is to take over.
+struct ReplacedRelease {
+    release: Digest,
+    /// As the host reported it; `None`: only the release's record says it.
+    state_version: Option<u32>,
+    /// A relative clause for the refusal.
+    whose: String,
+}
+
+impl ReplacedRelease {
+    fn of_route(route: &Route) -> Self {
+        Self { release: route.release, state_version: None, whose: "which it replaces".into() }
+    }
+}
+
+/// Refuses a release that cannot take over the state of one of the replaced releases.
+fn check_state_versions(
+    registry: &RegistryState,
+    release: &Digest,
+    record: &ReleaseRecord,
+    replaced: impl Iterator<Item = ReplacedRelease>,
+) -> Result<(), Refusal> {
+    for ReplacedRelease { release: former, state_version, whose } in replaced.filter(|old| old.release != *release) {
+        let recorded = registry.release(&former).map(|record| record.manifest.state_version);
+        if let Some(version) = recorded.or(state_version)
             && !record.takes_over(version)
         {
             return Err(Refusal::StateVersion {
-                release: format!("{} {} ({})", record.manifest.name, record.manifest.version, release.short()),
+                release: record.manifest.title(release).to_string(),
                 version: record.manifest.state_version,
-                replaced: control.title(&former),
+                replaced: registry.title(&former),
                 whose,
                 former: version,
             });
         }
     }
-    let routes: Vec<_> = touched.into_iter().map(|(scope, after)| control.touch(scope, after)).collect();
-    let routes: Vec<_> = routes.into_iter().filter(|touched| touched.before != touched.after).collect();
-    if routes.is_empty() { Err(Refusal::NothingToChange) } else { Ok(routes) }
+    Ok(())
 }
 
-/// A release whose tenants another one is to take over.
-struct Former {
-    release: Digest,
-    state_version: Option<u32>,
-    whose: String,
-}
-
-/// What hosts say that tenants of this audience run now, whatever routes say: what they stay on, and what is on file. A host's
-/// word counts as long as it lived when the newest record was written: nobody else has run its tenants since.
-fn reported(control: &RegistryState, release: &Digest, audience: &Audience) -> Vec<Former> {
+/// The releases that living hosts report for tenants of this audience, whatever the routes say: fallback releases, and the
+/// releases of config files.
+///
+/// A host counts as living if it was alive when the newest record was written. No other host has run its tenants since.
+fn reported(registry: &RegistryState, release: &Digest, audience: &Audience) -> Vec<ReplacedRelease> {
     let includes = |tenant: &TenantId| {
-        let scope = control.scope_of(tenant);
+        let scope = registry.scope_of(tenant);
         match audience {
             Audience::Default => scope.is_none_or(|scope| scope == Scope::Default),
             Audience::Percent(percent) => !matches!(scope, Some(Scope::Tenant(_))) && percent.includes(release, tenant),
             Audience::Tenants(tenants) => tenants.contains(tenant),
         }
     };
-    let former = |release, state_version, tenant: &TenantId| {
-        includes(tenant).then(|| Former { release, state_version, whose: format!("which the tenant {tenant} runs") })
+    let replaced = |release, state_version, tenant: &TenantId| {
+        let whose = format!("which the tenant {tenant} runs");
+        includes(tenant).then_some(ReplacedRelease { release, state_version, whose })
     };
-    let living = control.newest().into_iter().flat_map(|newest| control.living(newest)).map(|seen| &seen.status);
-    let found = living.flat_map(|HostStatus { tenants, staying, .. }| {
-        let runs = |running: &Running| {
-            running.names.iter().find_map(|tenant| former(running.release, running.state_version, tenant))
+    let living = registry.newest().into_iter().flat_map(|newest| registry.living(newest)).map(|host| &host.status);
+    let found = living.flat_map(|HostStatus { tenants, fallback, .. }| {
+        let running = |running: &Running| {
+            running.names.iter().find_map(|tenant| replaced(running.release, running.state_version, tenant))
         };
-        let stays = |staying: &Staying| former(staying.release, None, &staying.tenant);
-        tenants.iter().filter_map(runs).chain(staying.iter().filter_map(stays)).collect::<Vec<_>>()
+        let on_fallback = |fallback: &FallbackTenant| replaced(fallback.release, None, &fallback.tenant);
+        tenants.iter().filter_map(running).chain(fallback.iter().filter_map(on_fallback)).collect::<Vec<_>>()
     });
     found.collect()
 }
 
-/// What tenants ran before a release, by the route that they had; `None`: the artifact of their host's config file.
+/// What the tenants of a replaced route ran before `release`; `None`: the artifact of their host's config file.
 fn previous(replaced: Option<&Route>, release: Digest) -> Option<Digest> {
     replaced.and_then(|route| if route.release == release { route.previous } else { Some(route.release) })
 }

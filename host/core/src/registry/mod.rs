@@ -1,13 +1,22 @@
-//! The control topic: what its records are, what they come to, and what may be written next.
+//! The registry: the content of the control topic, and the decisions about what to write to it next.
 //!
-//! `records` has the keys and values; `RegistryState` is the fold of all records, in order; `deploy`, `set_routes`, `clear_routes`, `rollback`,
-//! `automatic_rollback` and `prune` are the commands: from what there is to the records to write, or to a refusal that says
-//! what to do. `rollout` tells from the hosts' records how far a change has come. Whoever writes reads the topic to its end
-//! first, and is fenced when another one writes meanwhile, so a command always decides by what there is. Pure: nothing is
-//! read or written here.
+//! * Question: given all control records, which releases, routes and hosts exist, and which records does a command
+//!   write?
+//! * May use: `record` and `routing`.
+//! * Never: reads or writes a topic, reads a clock.
 //!
-//! What there is follows from the last record of each key alone, so that it is the same for a reader of the whole log
-//! and for one that comes after compaction.
+//! | type or function | purpose |
+//! |---|---|
+//! | [`Key`], [`ReleaseRecord`], [`RouteValue`], [`Change`], [`HostStatus`] | keys and values of the control topic |
+//! | [`RegistryState`] | all records up to some offset, folded in order |
+//! | [`deploy`], [`set_routes`], [`clear_routes`], [`rollback`], [`automatic_rollback`], [`prune`] | commands: from the state to a [`Decision`] or a [`Refusal`] |
+//! | [`RegistryState::rollout`], [`RolloutWatch`] | how far the living hosts have applied a change |
+//!
+//! A writer first reads the topic to its end. It is fenced when another writer writes meanwhile. So every command
+//! decides on the current state.
+//!
+//! The state depends only on the last record of each key. A reader of the whole log and a reader that starts after
+//! compaction see the same.
 
 mod assign;
 mod decision;
@@ -25,9 +34,9 @@ pub use records::{
     Actor, CHUNK_BYTES, Change, ChangeKind, ControlRecord, Key, Malformed, ReleaseRecord, RouteChange, RouteValue,
     Scope, ScopeError,
 };
-pub use rollout::{HostProgress, Rollout, Stage, Verdict, Watch};
+pub use rollout::{HostProgress, Rollout, RolloutStage, RolloutVerdict, RolloutWatch};
 pub use state::{Deployed, Entry, FindError, HostRecord, RegistryState};
-pub use status::{Failures, HostStatus, Loaded, Running, State, Staying, Waiting};
+pub use status::{Failures, FallbackTenant, HostStatus, LoadState, LoadedRelease, Running, WaitingTenant};
 pub use undo::{automatic_rollback, rollback};
 
 #[cfg(test)]

@@ -1,36 +1,41 @@
+//! Keys and values of the control topic.
+
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::record::TenantId;
-use crate::routing::Digest;
-use crate::routing::Manifest;
-use crate::routing::{Route, Share};
+use crate::routing::{Digest, Manifest, Route, Share};
 
-/// Size of an artifact's chunks in bytes; the last one may be shorter. Well below what topics take by default (1 MiB), so
-/// that no operator has to raise a limit.
+/// The size of an artifact's chunks in bytes; the last chunk may be shorter. It is well below the default
+/// `max.message.bytes` of a topic (1 MiB), so that no operator has to raise a limit.
 pub const CHUNK_BYTES: usize = 512 << 10;
 
-/// What a control record is about. Its text is the record's key.
+/// The key of a control record.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Key {
     /// `artifact/<digest>/<number>`: bytes of an artifact.
-    Chunk { release: Digest, number: u32 },
+    Chunk {
+        /// The release of the artifact.
+        release: Digest,
+        /// The position of the chunk, from 0.
+        number: u32,
+    },
     /// `release/<digest>`: a [`ReleaseRecord`].
     Release(Digest),
     /// `route/<scope>`: a [`RouteValue`]; a tombstone clears it.
     Route(Scope),
     /// `change/<id>`: a [`Change`].
     Change(String),
-    /// `host/<instance>`: a host's status; a tombstone when it has stopped.
+    /// `host/<instance>`: a [`HostStatus`](super::HostStatus); a tombstone once the host has stopped.
     Host(String),
 }
 
-/// Whom a route is for.
+/// The tenants that a route is for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
-    /// All tenants that no other route is for.
+    /// All tenants without a more specific route.
     Default,
     /// A percentage of the tenants.
     Percentage,
@@ -38,16 +43,18 @@ pub enum Scope {
     Tenant(TenantId),
 }
 
-/// Text that names no route.
+/// A text that is not the name of a route.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no route")]
+#[error("{0:?} is not a route: give `default`, `percentage` or `tenant/<tenant>`")]
 pub struct ScopeError(String);
 
-/// A record of the control topic that cannot be read: what it is about, and why.
+/// A control record that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the control record {key:?} cannot be read: {problem}")]
 pub struct Malformed {
+    /// The key of the record, cut at 200 characters if it is not one of Switchboard's.
     pub key: String,
+    /// Why it cannot be read.
     pub problem: String,
 }
 
@@ -99,10 +106,11 @@ impl fmt::Display for Key {
 }
 
 impl Key {
-    /// The inverse of its text.
+    /// Parses a record's key.
     ///
     /// # Errors
-    /// When it is no key of ours, or another spelling of one: each thing has one key, or compaction would keep two.
+    /// If it is not one of Switchboard's keys, or another spelling of one. Each thing has exactly one key, since
+    /// compaction would keep two.
     pub fn parse(key: &[u8]) -> Result<Self, Malformed> {
         let malformed = |problem: &str| Malformed {
             key: String::from_utf8_lossy(key).chars().take(200).collect(),
@@ -120,11 +128,13 @@ impl Key {
             Some(("host", instance)) => Some(Self::Host(instance.to_owned())),
             _ => None,
         };
-        parsed.filter(|parsed| parsed.to_string() == text).ok_or_else(|| malformed("its key is none of Switchboard's"))
+        parsed
+            .filter(|parsed| parsed.to_string() == text)
+            .ok_or_else(|| malformed("its key is not one of Switchboard's"))
     }
 }
 
-/// Who did something.
+/// Who made a change.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Actor {
     /// The operating system's user.
@@ -139,28 +149,29 @@ impl fmt::Display for Actor {
     }
 }
 
-/// What is known of a release beside its bytes.
+/// The record of a release: all but the bytes of its artifact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct ReleaseRecord {
+    /// The manifest of the plugin.
     #[serde(flatten)]
     pub manifest: Manifest,
-    /// Versions of the state's layout, other than its own, that it can take over.
+    /// Other state versions that the release can take over.
     #[serde(default)]
     pub migrates: Vec<u32>,
-    /// Of the artifact, in bytes.
+    /// The size of the artifact in bytes.
     pub size: u64,
-    /// Number of its chunks.
+    /// The number of the artifact's chunks.
     pub chunks: u32,
     /// The text of a minisign signature of the artifact.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<String>,
-    /// Who deployed it last.
-    pub by: Actor,
+    /// Who deployed the release last.
+    pub actor: Actor,
 }
 
 impl ReleaseRecord {
-    /// Whether it can run a tenant whose state has this version.
+    /// Whether the release can run a tenant whose state has this version.
     pub fn takes_over(&self, state_version: u32) -> bool {
         self.manifest.state_version == state_version || self.migrates.contains(&state_version)
     }
@@ -170,13 +181,14 @@ impl ReleaseRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum RouteValue {
-    /// Of the percentage. It is tried first: it has all that a route has, and the percentage.
+    /// The route of the percentage. Deserialization tries it first: it has all fields of a route and the percentage.
     Share(Share),
-    /// Of the default and of a tenant.
+    /// The route of the default or of one tenant.
     Route(Route),
 }
 
 impl RouteValue {
+    /// The route, with or without a percentage.
     pub fn route(&self) -> &Route {
         match self {
             Self::Share(share) => &share.route,
@@ -191,7 +203,7 @@ impl RouteValue {
         }
     }
 
-    /// The same without a gate.
+    /// The same route without a gate.
     #[must_use]
     pub fn ungated(mut self) -> Self {
         self.route_mut().gate = None;
@@ -199,16 +211,21 @@ impl RouteValue {
     }
 }
 
-/// What was done.
+/// What a change did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ChangeKind {
+    /// A release was deployed.
     Deploy,
+    /// Routes were set.
     RouteSet,
+    /// Routes were removed.
     RouteClear,
+    /// An operator undid a change.
     Rollback,
-    /// By a host, for a release's failures.
+    /// A host undid a change because the release failed its health gate.
     AutomaticRollback,
+    /// Releases were removed.
     Prune,
 }
 
@@ -225,51 +242,56 @@ impl fmt::Display for ChangeKind {
     }
 }
 
-/// An entry of the history. Its time is its record's.
+/// An entry of the history. Its time is that of its record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Change {
-    pub what: ChangeKind,
-    pub by: Actor,
-    /// A person's words, or why a host did it.
+    /// What was done.
+    pub kind: ChangeKind,
+    /// Who did it.
+    pub actor: Actor,
+    /// The reason: an operator's note, or the failures that a host counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
-    /// The releases that were deployed, or removed.
+    /// The releases that were deployed or removed.
     #[serde(default)]
     pub releases: Vec<Digest>,
-    /// Each route that was touched.
+    /// Every route that was changed.
     #[serde(default)]
     pub routes: Vec<RouteChange>,
 }
 
-/// What became of one route.
+/// The change of one route.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct RouteChange {
+    /// Which route.
     pub route: Scope,
-    /// `None`: there was none.
+    /// The route before; `None`: there was none.
     pub before: Option<RouteValue>,
+    /// The route after; `None`: it was removed.
     pub after: Option<RouteValue>,
-    /// The id of the change that this undoes, as far as this route goes.
+    /// The id of the change that this undoes, with regard to this route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undoes: Option<String>,
 }
 
-/// A record to be written.
+/// A control record to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ControlRecord {
+    /// What the record is about.
     pub key: Key,
     /// `None`: a tombstone.
     pub value: Option<Vec<u8>>,
 }
 
 impl ControlRecord {
-    /// A record with JSON in it.
+    /// A record whose value is JSON.
     pub fn json(key: Key, value: &impl Serialize) -> Self {
         Self { key, value: Some(serde_json::to_vec(value).expect("maps with text keys, numbers and text have JSON")) }
     }
 
-    /// A record that takes away what was there under its key.
+    /// A record that deletes the value of its key.
     pub fn tombstone(key: Key) -> Self {
         Self { key, value: None }
     }

@@ -1,3 +1,5 @@
+//! How far the living hosts have applied a change: from their status records to a verdict for `--wait`.
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -5,81 +7,94 @@ use serde::Serialize;
 
 use super::records::{Change, ChangeKind, RouteValue, Scope};
 use super::state::{Entry, RegistryState};
-use super::status::{Failures, HostStatus, Running, State, Staying, Waiting};
+use super::status::{Failures, FallbackTenant, HostStatus, LoadState, Running, WaitingTenant};
 use crate::record::{TenantId, Timestamp};
 use crate::routing::Digest;
 
-/// How far a change has come.
+/// How far a change has been applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rollout<'a> {
-    /// Of each living host.
+    /// The progress of each living host.
     pub hosts: Vec<HostProgress<'a>>,
-    /// The next change that touched one of its routes, if one did.
+    /// The next change that touched one of its routes, if there is one.
     pub next: Option<&'a Entry>,
-    /// Whether that one undid it.
+    /// Whether the next change undid this one.
     pub is_undone: bool,
 }
 
-/// How far one host has come with a change. Lists are about the change's releases and tenants alone, and empty while the
-/// host is behind.
+/// How far one host has applied a change. The lists contain only the releases and tenants of the change. They are
+/// empty while the host is behind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct HostProgress<'a> {
+    /// The process instance.
     pub instance: &'a str,
+    /// The name of its machine.
     pub host: &'a str,
+    /// How far the host is.
     #[serde(flatten)]
-    pub stage: Stage,
+    pub stage: RolloutStage,
+    /// How many tenants run each release of the change.
     pub tenants: Vec<&'a Running>,
-    pub staying: Vec<&'a Staying>,
-    pub waiting: Vec<&'a Waiting>,
+    /// Tenants that run a fallback release.
+    pub fallback: Vec<&'a FallbackTenant>,
+    /// Tenants that run nothing for now.
+    pub waiting: Vec<&'a WaitingTenant>,
+    /// How the releases of the change do.
     pub failures: Vec<&'a Failures>,
 }
 
-/// Where a host is between a change's record and its workers.
+/// How far a host has applied a change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "stage", rename_all = "kebab-case")]
-pub enum Stage {
-    /// Its workers do not go by the change yet.
+pub enum RolloutStage {
+    /// Not all of its workers have applied the change.
     Behind,
-    /// Its workers go by it.
+    /// All of its workers have applied the change.
     Ready,
     /// It cannot run a release of the change.
-    Failed { release: Digest, reason: String },
+    Failed {
+        /// The release.
+        release: Digest,
+        /// Why the host cannot run it.
+        reason: String,
+    },
 }
 
-/// How a change that was followed came out.
+/// How the rollout of a change ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Verdict {
-    /// All hosts go by it, and no trouble was seen for as long as was asked for.
+pub enum RolloutVerdict {
+    /// All living hosts have applied the change, and no trouble was seen for the requested time.
     Done,
     /// There is trouble: see [`RegistryState::troubles`].
     Failed,
+    /// A later change undid it.
     RolledBack,
     /// A later change touched its routes.
     Replaced,
-    /// Nobody is there to go by it.
+    /// No host is alive.
     NoHosts,
-    /// Not all hosts go by it yet.
+    /// Not all living hosts have applied the change in time.
     TimeOut,
 }
 
-/// Follows a change.
+/// Follows the rollout of one change to its verdict.
 #[derive(Debug, Clone)]
-pub struct Watch {
-    /// How long hosts may take to go by the change.
+pub struct RolloutWatch {
+    /// How long hosts may take to apply the change.
     patience: Duration,
-    /// How long it is looked at what becomes of it then.
+    /// How long the rollout is observed after all hosts have applied the change.
     after: Duration,
-    /// When all hosts went by it.
-    taken: Option<Duration>,
+    /// When all hosts had applied the change.
+    applied_at: Option<Duration>,
 }
 
 impl RegistryState {
-    /// How far a change has come, as of this time.
+    /// How far the living hosts have applied a change at this time.
     pub fn rollout(&self, entry: &Entry, now: Timestamp) -> Rollout<'_> {
         let releases = releases(&entry.change);
-        let hosts = self.living(now).map(|seen| self.progress(&seen.status, entry, &releases)).collect();
+        let hosts = self.living(now).map(|host| self.progress(&host.status, entry, &releases)).collect();
         let touched = &entry.change.routes;
         let touches_one = |later: &&Entry| {
             later.offset > entry.offset
@@ -90,17 +105,18 @@ impl RegistryState {
         Rollout { hosts, next, is_undone: next.is_some_and(undoes) }
     }
 
-    /// All that went wrong with a change, a line each, for people.
+    /// Everything that went wrong with a change, one line each, for people.
     pub fn troubles(&self, rollout: &Rollout<'_>) -> Vec<String> {
         let mut troubles = Vec::new();
-        for HostProgress { instance, stage, staying, waiting, failures, .. } in &rollout.hosts {
-            if let Stage::Failed { release, reason } = stage {
+        for HostProgress { instance, stage, fallback, waiting, failures, .. } in &rollout.hosts {
+            if let RolloutStage::Failed { release, reason } = stage {
                 troubles.push(format!("{instance} cannot run {}: {reason}", self.title(release)));
             }
-            for Staying { tenant, release, reason } in staying {
-                troubles.push(format!("{instance}: {tenant} stays on {}: {reason}", self.title(release)));
+            for FallbackTenant { tenant, release, reason } in fallback {
+                troubles
+                    .push(format!("{instance}: {tenant} runs the fallback release {}: {reason}", self.title(release)));
             }
-            for Waiting { tenant, reason } in waiting {
+            for WaitingTenant { tenant, reason } in waiting {
                 troubles.push(format!("{instance}: {tenant} waits: {reason}"));
             }
             for Failures { release, messages, failures, first, .. } in failures.iter().filter(|of| of.failures > 0) {
@@ -115,33 +131,35 @@ impl RegistryState {
         let mut progress = HostProgress {
             instance: &status.instance,
             host: &status.host,
-            stage: Stage::Behind,
+            stage: RolloutStage::Behind,
             tenants: Vec::new(),
-            staying: Vec::new(),
+            fallback: Vec::new(),
             waiting: Vec::new(),
             failures: Vec::new(),
         };
-        // What it said before it had read that far was about something else.
+        // A status from before the host had read the change is about something else.
         if status.read <= entry.offset {
             return progress;
         }
         let states = releases.iter().map(|release| match status.state_of(release) {
-            Some(State::Failed { reason }) => Stage::Failed { release: *release, reason: reason.clone() },
-            Some(State::Ready) => Stage::Ready,
-            None => Stage::Behind,
+            Some(LoadState::Failed { reason }) => RolloutStage::Failed { release: *release, reason: reason.clone() },
+            Some(LoadState::Ready) => RolloutStage::Ready,
+            None => RolloutStage::Behind,
         });
-        // The worst of them: a change that only takes routes away names no release.
-        let rank = |stage: &Stage| [Stage::Ready, Stage::Behind].iter().position(|known| known == stage).unwrap_or(2);
-        progress.stage = states.max_by_key(rank).unwrap_or(Stage::Ready);
+        // The worst state counts. A change that only removes routes names no release.
+        let rank = |stage: &RolloutStage| {
+            [RolloutStage::Ready, RolloutStage::Behind].iter().position(|known| known == stage).unwrap_or(2)
+        };
+        progress.stage = states.max_by_key(rank).unwrap_or(RolloutStage::Ready);
         let concerns = |tenant: &TenantId| self.concerns(&entry.change, tenant);
         progress.tenants.extend(status.tenants.iter().filter(|running| releases.contains(&running.release)));
-        progress.staying.extend(status.staying.iter().filter(|staying| concerns(&staying.tenant)));
+        progress.fallback.extend(status.fallback.iter().filter(|fallback| concerns(&fallback.tenant)));
         progress.waiting.extend(status.waiting.iter().filter(|waiting| concerns(&waiting.tenant)));
         progress.failures.extend(status.failures.iter().filter(|failures| releases.contains(&failures.release)));
         progress
     }
 
-    /// Whether it is a matter of this change what a tenant runs.
+    /// Whether the change decides which release the tenant runs.
     fn concerns(&self, change: &Change, tenant: &TenantId) -> bool {
         let (runs, scope) = (self.routes().resolve(tenant).route, self.scope_of(tenant));
         let is_pinned = matches!(scope, Some(Scope::Tenant(_)));
@@ -159,61 +177,61 @@ impl RegistryState {
 }
 
 impl Rollout<'_> {
-    /// All living hosts go by it, and there is one at least.
+    /// Whether there is a living host, and all living hosts have applied the change.
     pub fn is_done(&self) -> bool {
-        !self.hosts.is_empty() && self.hosts.iter().all(|host| host.stage == Stage::Ready)
+        !self.hosts.is_empty() && self.hosts.iter().all(|host| host.stage == RolloutStage::Ready)
     }
 
-    /// A host cannot run it, a tenant does not, or a message of one failed. Messages that a plugin calls invalid are no
-    /// trouble: a gate judges whether they are too many.
+    /// Whether a host cannot run a release of the change, a tenant does not run it, or a message of it failed.
+    /// Messages that a plugin calls invalid are not trouble: the health gate judges whether they are too many.
     pub fn has_trouble(&self) -> bool {
         self.hosts.iter().any(|host| {
-            matches!(host.stage, Stage::Failed { .. })
-                || !host.staying.is_empty()
+            matches!(host.stage, RolloutStage::Failed { .. })
+                || !host.fallback.is_empty()
                 || !host.waiting.is_empty()
                 || host.failures.iter().any(|failures| failures.failures > 0)
         })
     }
 }
 
-impl Watch {
-    /// Hosts may take so long to go by the change; then it is looked on for so long `after`.
+impl RolloutWatch {
+    /// Hosts may take as long as `patience` to apply the change. Then the rollout is observed for as long as `after`.
     pub fn new(patience: Duration, after: Duration) -> Self {
-        Self { patience, after, taken: None }
+        Self { patience, after, applied_at: None }
     }
 
-    /// What it comes to, so long after it was begun; `None`: that is not known yet. Trouble is told as soon as it is seen.
-    pub fn look(&mut self, rollout: &Rollout<'_>, elapsed: Duration) -> Option<Verdict> {
+    /// The verdict at `elapsed` since the start; `None`: not known yet. Trouble ends the rollout at once.
+    pub fn look(&mut self, rollout: &Rollout<'_>, elapsed: Duration) -> Option<RolloutVerdict> {
         if rollout.next.is_some() {
-            return Some(if rollout.is_undone { Verdict::RolledBack } else { Verdict::Replaced });
+            return Some(if rollout.is_undone { RolloutVerdict::RolledBack } else { RolloutVerdict::Replaced });
         }
         if rollout.has_trouble() {
-            return Some(Verdict::Failed);
+            return Some(RolloutVerdict::Failed);
         }
         if rollout.hosts.is_empty() {
-            return Some(Verdict::NoHosts);
+            return Some(RolloutVerdict::NoHosts);
         }
         if rollout.is_done() {
-            let taken = *self.taken.get_or_insert(elapsed);
-            return (elapsed >= taken + self.after).then_some(Verdict::Done);
+            let applied_at = *self.applied_at.get_or_insert(elapsed);
+            return (elapsed >= applied_at + self.after).then_some(RolloutVerdict::Done);
         }
-        // A host that was started meanwhile has as much time as the others had.
-        let end = self.taken.map_or(self.patience, |taken| taken + self.after + self.patience);
-        (elapsed >= end).then_some(Verdict::TimeOut)
+        // A host that was started meanwhile gets as much time as the others had.
+        let end = self.applied_at.map_or(self.patience, |applied_at| applied_at + self.after + self.patience);
+        (elapsed >= end).then_some(RolloutVerdict::TimeOut)
     }
 
-    /// How much longer it is looked on; `None`: not all hosts go by the change yet.
+    /// How much longer the rollout is observed; `None`: not all hosts have applied the change yet.
     pub fn left(&self, elapsed: Duration) -> Option<Duration> {
-        self.taken.map(|taken| (taken + self.after).saturating_sub(elapsed))
+        self.applied_at.map(|applied_at| (applied_at + self.after).saturating_sub(elapsed))
     }
 }
 
-/// Releases that a change wrote, whether or not it changed a route.
+/// The releases that a change deployed, whether or not it changed a route.
 fn deployed(change: &Change) -> &[Digest] {
-    if change.what == ChangeKind::Deploy { &change.releases } else { &[] }
+    if change.kind == ChangeKind::Deploy { &change.releases } else { &[] }
 }
 
-/// Releases that a change has tenants run.
+/// The releases that the tenants of a change shall run.
 fn releases(change: &Change) -> BTreeSet<Digest> {
     let routed = change.routes.iter().filter_map(|touched| Some(touched.after.as_ref()?.route().release));
     routed.chain(deployed(change).iter().copied()).collect()

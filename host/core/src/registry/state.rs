@@ -1,3 +1,5 @@
+//! The fold of all control records: releases, routes, history and hosts.
+
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -6,10 +8,9 @@ use serde::de::DeserializeOwned;
 use super::records::{Change, Key, Malformed, ReleaseRecord, RouteValue, Scope};
 use super::status::HostStatus;
 use crate::record::{Offset, TenantId, Timestamp};
-use crate::routing::Digest;
-use crate::routing::{Route, RouteTable, Versioned};
+use crate::routing::{Digest, Route, RouteTable, Versioned};
 
-/// All that the control topic says, up to some record. Times are those of the broker.
+/// Everything in the control topic up to some record. All times are the broker's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RegistryState {
     releases: BTreeMap<Digest, Deployed>,
@@ -20,55 +21,70 @@ pub struct RegistryState {
     newest: Option<Timestamp>,
     /// The time of each route's newest record.
     routed_at: BTreeMap<Scope, Timestamp>,
-    /// The offset after the newest record that is no host's status.
+    /// The offset after the newest record that is not a host's status.
     content_end: Offset,
 }
 
-/// A release of which there is a record.
+/// A release with a record in the topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deployed {
+    /// The record.
     pub record: ReleaseRecord,
-    /// Of the record; of two releases the one with the higher offset was deployed later.
+    /// The offset of the record. The release with the higher offset was deployed later.
     pub offset: Offset,
+    /// The time of the record.
     pub timestamp: Timestamp,
 }
 
-/// An entry of the history, with its place.
+/// An entry of the history and the position of its record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Entry {
+    /// The id of the change.
     pub id: String,
+    /// The offset of the record.
     pub offset: Offset,
+    /// The time of the record.
     pub timestamp: Timestamp,
+    /// The change.
     #[serde(flatten)]
     pub change: Change,
 }
 
-/// What a host said last, and when.
+/// The last status of a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostRecord {
+    /// The status.
     pub status: HostStatus,
+    /// The time of the record.
     pub timestamp: Timestamp,
 }
 
-/// A text that does not name one release.
+/// A text that does not name exactly one release.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FindError {
+    /// No release has this name or digest.
     #[error(
         "no release is {0:?}: give NAME@VERSION, or the first digits of its digest, at least {FEWEST_DIGITS}; `switchboard releases` lists them"
     )]
     Unknown(String),
+    /// Several releases match.
     #[error("{text:?} may be {}: give more digits of the digest", digests.join(" or "))]
-    Ambiguous { text: String, digests: Vec<String> },
+    Ambiguous {
+        /// The text.
+        text: String,
+        /// The short digests of the releases that match.
+        digests: Vec<String>,
+    },
 }
 
-/// Fewer digits of a digest name no release.
+/// The fewest digits of a digest that name a release.
 const FEWEST_DIGITS: usize = 4;
 
 impl RegistryState {
-    /// Takes in the next record. One that cannot be read takes away what was under its key: see the module `control`.
+    /// Applies the next record. A record that cannot be read removes the value of its key: see the module's page.
     ///
     /// # Errors
-    /// When it cannot be read, to be told; what follows is taken in all the same.
+    /// If the record cannot be read. The state stays usable, and later records are applied as usual.
     pub fn apply(
         &mut self,
         offset: Offset,
@@ -104,8 +120,8 @@ impl RegistryState {
                 put(&mut self.history, id, entry)
             }
             Key::Host(instance) => {
-                let seen = |status| HostRecord { status, timestamp };
-                put(&mut self.hosts, instance, read(key, value).map(|status| status.map(seen)))
+                let host = |status| HostRecord { status, timestamp };
+                put(&mut self.hosts, instance, read(key, value).map(|status| status.map(host)))
             }
             Key::Route(Scope::Default) => set(&mut self.routes.default, offset, read(key, value)),
             Key::Route(Scope::Percentage) => set(&mut self.routes.share, offset, read(key, value)),
@@ -115,12 +131,12 @@ impl RegistryState {
         }
     }
 
-    /// Which release runs where. Slots that were cleared have the offset at which that was done.
+    /// All routes. A route that was removed keeps the offset of its tombstone.
     pub fn routes(&self) -> &RouteTable {
         &self.routes
     }
 
-    /// A route as it is; `None`: there is none.
+    /// The current value of a route; `None`: there is none.
     pub fn route(&self, scope: &Scope) -> Option<RouteValue> {
         match scope {
             Scope::Default => self.routes.default.route.clone().map(RouteValue::Route),
@@ -129,19 +145,20 @@ impl RegistryState {
         }
     }
 
-    /// Every route that there is, and the offset of the record that set it.
+    /// Every route that exists, and the offset of the record that set it.
     pub fn routed(&self) -> impl Iterator<Item = (Scope, RouteValue, Offset)> {
         let RouteTable { default, share, pins } = &self.routes;
         let default = default.set().map(|(route, offset)| (Scope::Default, RouteValue::Route(route.clone()), offset));
         let share = share.set().map(|(share, offset)| (Scope::Percentage, RouteValue::Share(share.clone()), offset));
-        let pins = pins.iter().filter_map(|(tenant, slot)| {
-            let (route, offset) = slot.set()?;
+        let pins = pins.iter().filter_map(|(tenant, pin)| {
+            let (route, offset) = pin.set()?;
             Some((Scope::Tenant(tenant.clone()), RouteValue::Route(route.clone()), offset))
         });
         default.into_iter().chain(share).chain(pins)
     }
 
-    /// The route by which a tenant runs; `None`: what its host has on file.
+    /// The route that decides which release a tenant runs; `None`: there is none, so it runs the artifact of its
+    /// host's config file.
     pub fn scope_of(&self, tenant: &TenantId) -> Option<Scope> {
         let applying = self.routes.resolve(tenant).route?;
         let is = |route: &Option<Route>| route.as_ref().is_some_and(|route| std::ptr::eq(route, applying));
@@ -152,33 +169,33 @@ impl RegistryState {
         Some(if pinned { Scope::Tenant(tenant.clone()) } else { Scope::Percentage })
     }
 
-    /// When a route was set or cleared last; `None`: never.
+    /// When a route was last set or removed; `None`: never.
     pub fn routed_at(&self, scope: &Scope) -> Option<Timestamp> {
         self.routed_at.get(scope).copied()
     }
 
-    /// Releases by their digest.
+    /// All releases by digest.
     pub fn releases(&self) -> &BTreeMap<Digest, Deployed> {
         &self.releases
     }
 
-    /// A release of which there is a record.
+    /// The record of a release.
     pub fn release(&self, release: &Digest) -> Option<&ReleaseRecord> {
         self.releases.get(release).map(|deployed| &deployed.record)
     }
 
-    /// Where the chunks of an artifact are, in their order; `None` when one is missing, or there is no record of the release.
+    /// The offsets of an artifact's chunks in their order; `None`: a chunk or the release's record is missing.
     pub fn chunks(&self, release: &Digest) -> Option<Vec<Offset>> {
         let (record, chunks) = (self.release(release)?, self.chunks.get(release)?);
         (0..record.chunks).map(|number| chunks.get(&number).copied()).collect()
     }
 
-    /// All chunks that there are, whether they make a whole or not.
+    /// All chunks in the topic, also those of incomplete artifacts.
     pub(super) fn all_chunks(&self) -> &BTreeMap<Digest, BTreeMap<u32, Offset>> {
         &self.chunks
     }
 
-    /// The history, in order.
+    /// The history in the order of the offsets.
     pub fn history(&self) -> Vec<&Entry> {
         let mut entries: Vec<_> = self.history.values().collect();
         entries.sort_by_key(|entry| entry.offset);
@@ -190,30 +207,31 @@ impl RegistryState {
         self.history.get(id)
     }
 
-    /// What each host said last, by its instance: dead ones too.
+    /// The last status of each host by process instance, also of dead hosts.
     pub fn hosts(&self) -> &BTreeMap<String, HostRecord> {
         &self.hosts
     }
 
-    /// Hosts that live at this time.
+    /// The hosts that are alive at this time.
     pub fn living(&self, now: Timestamp) -> impl Iterator<Item = &HostRecord> {
-        self.hosts.values().filter(move |seen| seen.is_alive(now))
+        self.hosts.values().filter(move |host| host.is_alive(now))
     }
 
-    /// The offset after the newest record that is no host's status: as long as it is the same, all else is.
+    /// The offset after the newest record that is not a host's status. While it stays the same, everything but the
+    /// statuses does too.
     pub fn content_end(&self) -> Offset {
         self.content_end
     }
 
-    /// The time of the newest record; `None`: there was none.
+    /// The time of the newest record; `None`: there is no record.
     pub fn newest(&self) -> Option<Timestamp> {
         self.newest
     }
 
-    /// The release that a person means: `NAME@VERSION`, or the first digits of its digest.
+    /// Finds a release by `NAME@VERSION` or by the first digits of its digest.
     ///
     /// # Errors
-    /// When there is none, or more than one.
+    /// If no release or more than one matches.
     pub fn find(&self, text: &str) -> Result<Digest, FindError> {
         let named = text.rsplit_once('@');
         let is_digits = text.len() >= FEWEST_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -234,22 +252,23 @@ impl RegistryState {
         }
     }
 
-    /// Name, version and digest of a release, for people.
+    /// Name, version and digest of a release, for people. Without a record: the digest alone.
     pub fn title(&self, release: &Digest) -> String {
         match self.release(release) {
-            Some(record) => format!("{} {} ({})", record.manifest.name, record.manifest.version, release.short()),
+            Some(record) => record.manifest.title(release).to_string(),
             None => release.short(),
         }
     }
 }
 
 impl HostRecord {
+    /// Whether the host is alive: its status is younger than [`HostStatus::ALIVE`].
     pub fn is_alive(&self, now: Timestamp) -> bool {
         now.saturating_since(self.timestamp) < HostStatus::ALIVE
     }
 }
 
-/// `Ok(None)`: a tombstone.
+/// A record's value; `Ok(None)`: a tombstone.
 type Read<T> = Result<Option<T>, Malformed>;
 
 fn read<T: DeserializeOwned>(key: &[u8], value: Option<&[u8]>) -> Read<T> {
@@ -268,9 +287,9 @@ fn put<K: Ord, T>(map: &mut BTreeMap<K, T>, key: K, read: Read<T>) -> Result<(),
     result
 }
 
-fn set<R>(slot: &mut Versioned<R>, offset: Offset, read: Read<R>) -> Result<(), Malformed> {
+fn set<R>(versioned: &mut Versioned<R>, offset: Offset, read: Read<R>) -> Result<(), Malformed> {
     let (route, result) = split(read);
-    *slot = Versioned { route, offset: Some(offset) };
+    *versioned = Versioned { route, offset: Some(offset) };
     result
 }
 

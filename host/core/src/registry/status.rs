@@ -1,3 +1,5 @@
+//! The status record that each host writes about itself.
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -5,113 +7,133 @@ use serde::{Deserialize, Serialize};
 use crate::record::{Offset, TenantId, Timestamp};
 use crate::routing::Digest;
 
-/// What a host tells of itself. It writes its status when something changes, and at least every [`HostStatus::EVERY`].
+/// The status of a host. The host writes it when something changes, and at least every [`HostStatus::EVERY`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct HostStatus {
+    /// The process instance.
     pub instance: String,
-    /// The machine's name.
+    /// The name of the machine.
     pub host: String,
+    /// When the host was started.
     pub started: Timestamp,
-    /// Up to where all of its workers go by the control topic: the offset after the last record.
+    /// The position in the control topic that all of its workers have applied: the offset after the last record.
     pub read: Offset,
-    /// The artifact of its config file: what tenants without a route run there.
+    /// The release of its config file, which tenants without a route run there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_file: Option<Digest>,
+    /// The releases that it has loaded or tried to load.
     #[serde(default)]
-    pub releases: Vec<Loaded>,
+    pub releases: Vec<LoadedRelease>,
+    /// How many tenants run each release.
     #[serde(default)]
     pub tenants: Vec<Running>,
-    /// Tenants that stay on a former release; the first [`HostStatus::NAMES`].
+    /// Tenants that run a fallback release instead of their route's; the first [`HostStatus::NAMES`].
     #[serde(default)]
-    pub staying: Vec<Staying>,
+    pub fallback: Vec<FallbackTenant>,
     /// Tenants that run nothing for now; the first [`HostStatus::NAMES`].
     #[serde(default)]
-    pub waiting: Vec<Waiting>,
+    pub waiting: Vec<WaitingTenant>,
+    /// How each release does.
     #[serde(default)]
     pub failures: Vec<Failures>,
 }
 
 impl HostStatus {
-    /// A living host's status is at most so old, unless it was lost on its way.
+    /// The longest time between two status records of a living host, unless one is lost.
     pub const EVERY: Duration = Duration::from_secs(10);
-    /// A host whose status is older is taken for dead.
+    /// A host with an older status counts as dead.
     pub const ALIVE: Duration = Duration::from_secs(30);
-    /// How many tenants a list names.
+    /// How many tenants a list names at most.
     pub const NAMES: usize = 20;
 
-    /// Whether it can run this release; `None`: it has not said yet.
-    pub fn state_of(&self, release: &Digest) -> Option<&State> {
+    /// Whether the host can run this release; `None`: it has not reported that yet.
+    pub fn state_of(&self, release: &Digest) -> Option<&LoadState> {
         self.releases.iter().find(|loaded| loaded.digest == *release).map(|loaded| &loaded.state)
     }
 
-    /// Whether it has anything to do with this release: has it, or has tenants that run it.
+    /// Whether the host has loaded this release or has tenants that run it.
     pub fn uses(&self, release: &Digest) -> bool {
         self.on_file == Some(*release)
             || self.releases.iter().any(|loaded| loaded.digest == *release)
             || self.tenants.iter().any(|running| running.release == *release && running.count > 0)
-            || self.staying.iter().any(|staying| staying.release == *release)
+            || self.fallback.iter().any(|fallback| fallback.release == *release)
     }
 }
 
-/// A release that a host was told to load.
+/// A release that a host has loaded or tried to load.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Loaded {
+pub struct LoadedRelease {
+    /// The release.
     pub digest: Digest,
+    /// Whether the host can run it.
     #[serde(flatten)]
-    pub state: State,
+    pub state: LoadState,
 }
 
 /// Whether a host can run a release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
-pub enum State {
+pub enum LoadState {
+    /// It can.
     Ready,
-    Failed { reason: String },
+    /// It cannot.
+    Failed {
+        /// Why not, for people.
+        reason: String,
+    },
 }
 
 /// How many tenants of a host run a release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Running {
+    /// The release.
     pub release: Digest,
-    /// Of the release, and so of the state of these tenants.
+    /// The state version of the release, and so of the state of these tenants.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_version: Option<u32>,
+    /// The number of tenants.
     pub count: u64,
-    /// The first [`HostStatus::NAMES`] of them.
+    /// The first [`HostStatus::NAMES`] of these tenants.
     #[serde(default)]
     pub names: Vec<TenantId>,
 }
 
-/// A tenant that the release of its route cannot take over.
+/// A tenant that runs a fallback release, because its route's release cannot run here or cannot take over its state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Staying {
+pub struct FallbackTenant {
+    /// The tenant.
     pub tenant: TenantId,
-    /// What it runs on.
+    /// The fallback release.
     pub release: Digest,
+    /// Why it does not run the release of its route.
     pub reason: String,
 }
 
-/// A tenant whose messages wait.
+/// A tenant that runs nothing for now: its messages wait.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Waiting {
+pub struct WaitingTenant {
+    /// The tenant.
     pub tenant: TenantId,
+    /// Why it waits.
     pub reason: String,
 }
 
-/// How a release does on a host, since it was deployed or routed to last.
+/// How a release does on a host, counted since it was last deployed or given a route.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failures {
+    /// The release.
     pub release: Digest,
-    /// Messages that it was given.
+    /// The number of messages that the release handled.
     pub messages: u64,
-    /// What a sound plugin never has: traps, limits, outputs that may not be sent, tenants whose state it could not take over.
+    /// Failures that a sound plugin never has: traps, exceeded limits, outputs that may not be sent, tenants whose
+    /// state it could not take over.
     pub failures: u64,
-    /// Messages that it called invalid.
+    /// Messages that the plugin called invalid.
     #[serde(default)]
     pub rejections: u64,
-    /// Of the first failure: what happened.
+    /// What happened at the first failure.
     #[serde(default)]
     pub first: String,
 }
@@ -129,8 +151,8 @@ mod tests {
             started: Timestamp::from_millis(5),
             read: 7.into(),
             releases: vec![
-                Loaded { digest: release, state: State::Ready },
-                Loaded { digest: release, state: State::Failed { reason: "why".into() } },
+                LoadedRelease { digest: release, state: LoadState::Ready },
+                LoadedRelease { digest: release, state: LoadState::Failed { reason: "why".into() } },
             ],
             tenants: vec![Running { release, state_version: Some(2), count: 1, names: vec![TenantId::new("t")] }],
             ..HostStatus::default()
@@ -141,7 +163,7 @@ mod tests {
             "instance": "one", "host": "node", "started": 5, "read": 7,
             "releases": [{ "digest": digest, "state": "ready" }, { "digest": digest, "state": "failed", "reason": "why" }],
             "tenants": [{ "release": digest, "state-version": 2, "count": 1, "names": ["t"] }],
-            "staying": [], "waiting": [], "failures": [],
+            "fallback": [], "waiting": [], "failures": [],
         });
         assert_eq!(json, expected);
         assert_eq!(serde_json::from_value::<HostStatus>(json).unwrap(), status);

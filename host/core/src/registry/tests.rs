@@ -1,3 +1,5 @@
+//! Tests of the registry: commands are decided, written to a topic in memory and folded again.
+
 mod properties;
 mod rollout;
 
@@ -6,19 +8,18 @@ use std::time::Duration;
 
 use super::*;
 use crate::record::{Offset, TenantId, Timestamp};
-use crate::routing::Manifest;
-use crate::routing::{Digest, Gate, Route};
+use crate::routing::{Digest, Gate, Manifest, Route};
 
-/// The time of the record at an offset: there is one a second.
+/// The time of the record at an offset: one record is written per second.
 fn second(offset: Offset) -> Timestamp {
     Timestamp::from_millis(1000 * offset.get())
 }
 
-/// A control topic: every record that was written, and what they come to.
+/// A control topic in memory: all records that were written, and the state that they fold to.
 #[derive(Debug, Clone, Default)]
 struct Topic {
     log: Vec<(String, Option<Vec<u8>>)>,
-    control: RegistryState,
+    registry: RegistryState,
     changes: usize,
 }
 
@@ -26,14 +27,18 @@ impl Topic {
     fn write(&mut self, writes: &[ControlRecord]) {
         for ControlRecord { key, value } in writes {
             let (offset, key) = (Offset::try_from(self.log.len()).unwrap(), key.to_string());
-            self.control.apply(offset, second(offset), key.as_bytes(), value.as_deref()).unwrap();
+            self.registry.apply(offset, second(offset), key.as_bytes(), value.as_deref()).unwrap();
             self.log.push((key, value.clone()));
         }
     }
 
-    fn stamp(&mut self) -> ChangeRequest {
+    fn request(&mut self) -> ChangeRequest {
         self.changes += 1;
-        ChangeRequest { id: format!("c{}", self.changes), by: Actor { user: "u".into(), host: "h".into() }, note: None }
+        ChangeRequest {
+            id: format!("c{}", self.changes),
+            actor: Actor { user: "u".into(), host: "h".into() },
+            note: None,
+        }
     }
 
     fn commit(&mut self, decision: Result<Decision, Refusal>) -> Result<Decision, Refusal> {
@@ -43,35 +48,35 @@ impl Topic {
     }
 
     fn deploy(&mut self, number: u8, audience: Audience) -> Result<Decision, Refusal> {
-        let stamp = self.stamp();
-        self.commit(deploy(&self.control, &deployment(number, audience), stamp))
+        let request = self.request();
+        self.commit(deploy(&self.registry, &deployment(number, audience), request))
     }
 
     fn rollback(&mut self, tenants: &[&str]) -> Result<Decision, Refusal> {
-        let stamp = self.stamp();
+        let request = self.request();
         let tenants = tenants.iter().map(|tenant| TenantId::new(*tenant)).collect();
-        self.commit(rollback(&self.control, &tenants, stamp))
+        self.commit(rollback(&self.registry, &tenants, request))
     }
 
     fn automatic_rollback(&mut self, number: u8, scope: &Scope) -> Result<Decision, Refusal> {
-        let offset = self.control.routed().find(|(known, ..)| known == scope).map(|(.., offset)| offset);
+        let offset = self.registry.routed().find(|(known, ..)| known == scope).map(|(.., offset)| offset);
         let offset = offset.ok_or(Refusal::Stale)?;
-        let stamp = self.stamp();
-        self.commit(automatic_rollback(&self.control, &digest(number), offset, stamp))
+        let request = self.request();
+        self.commit(automatic_rollback(&self.registry, &digest(number), offset, request))
     }
 
     fn status(&mut self, instance: &str, status: &HostStatus) {
         self.write(&[ControlRecord::json(Key::Host(instance.into()), status)]);
     }
 
-    /// Which release each route names.
+    /// The release of each route.
     fn routes(&self) -> BTreeMap<String, u8> {
-        self.control.routed().map(|(scope, value, _)| (scope.to_string(), value.route().release.bytes()[0])).collect()
+        self.registry.routed().map(|(scope, value, _)| (scope.to_string(), value.route().release.bytes()[0])).collect()
     }
 
-    /// All routes, without their gates and offsets.
+    /// All routes without their gates and offsets.
     fn values(&self) -> BTreeMap<Scope, RouteValue> {
-        self.control.routed().map(|(scope, value, _)| (scope, value.ungated())).collect()
+        self.registry.routed().map(|(scope, value, _)| (scope, value.ungated())).collect()
     }
 }
 
@@ -79,7 +84,7 @@ fn digest(number: u8) -> Digest {
     Digest::new([number; 32])
 }
 
-/// Release 9 has another state version than the others, and takes over theirs.
+/// A deployment. Release 9 has another state version than the others, and can take over theirs.
 fn deployment(number: u8, audience: Audience) -> Deployment<'static> {
     static BYTES: [u8; CHUNK_BYTES + 1] = [7; CHUNK_BYTES + 1];
     let manifest = Manifest {
@@ -96,7 +101,7 @@ fn deployment(number: u8, audience: Audience) -> Deployment<'static> {
         size: BYTES.len() as u64,
         chunks: ReleaseRecord::chunks_of(BYTES.len()),
         signature: None,
-        by: Actor::default(),
+        actor: Actor::default(),
     };
     Deployment { release: digest(number), artifact: &BYTES, record, audience, gate: Some(Gate::default()) }
 }
@@ -113,8 +118,8 @@ fn tenant(name: &str) -> Scope {
     Scope::Tenant(TenantId::new(name))
 }
 
-fn route(control: &RegistryState, scope: &Scope) -> Route {
-    control.route(scope).unwrap().route().clone()
+fn route(registry: &RegistryState, scope: &Scope) -> Route {
+    registry.route(scope).unwrap().route().clone()
 }
 
 #[test]
@@ -124,14 +129,14 @@ fn a_deployment_writes_chunks_once_then_the_release_the_routes_and_the_change() 
     let keys: Vec<_> =
         first.writes.iter().map(|write| write.key.to_string().replace(&digest(1).to_string(), "1")).collect();
     assert_eq!(keys, ["artifact/1/0", "artifact/1/1", "release/1", "route/default", "change/c1"]);
-    assert_eq!(topic.control.chunks(&digest(1)), Some(vec![0.into(), 1.into()]));
+    assert_eq!(topic.registry.chunks(&digest(1)), Some(vec![0.into(), 1.into()]));
     assert_eq!(first.writes[1].value.as_ref().map(Vec::len), Some(1));
-    assert_eq!(topic.control.routes().default.offset, Some(3.into()));
+    assert_eq!(topic.registry.routes().default.offset, Some(3.into()));
 
     let again = topic.deploy(1, tenants(&["a"])).unwrap();
     assert_eq!(again.writes.len(), 3, "its chunks are there: {again:?}");
-    assert_eq!(topic.control.history().iter().map(|entry| entry.id.as_str()).collect::<Vec<_>>(), ["c1", "c2"]);
-    assert_eq!(topic.control.releases()[&digest(1)].offset, 5.into(), "the record's own");
+    assert_eq!(topic.registry.history().iter().map(|entry| entry.id.as_str()).collect::<Vec<_>>(), ["c1", "c2"]);
+    assert_eq!(topic.registry.releases()[&digest(1)].offset, 5.into(), "the record's own");
 }
 
 #[test]
@@ -140,32 +145,32 @@ fn an_artifact_that_is_deployed_again_without_its_signature_keeps_it() {
     for (signature, audience) in [(Some("signed"), Audience::Default), (None, tenants(&["a"]))] {
         let mut deployment = deployment(1, audience);
         deployment.record.signature = signature.map(str::to_owned);
-        let stamp = topic.stamp();
-        let decision = deploy(&topic.control, &deployment, stamp);
+        let request = topic.request();
+        let decision = deploy(&topic.registry, &deployment, request);
         topic.commit(decision).unwrap();
-        assert_eq!(topic.control.release(&digest(1)).unwrap().signature.as_deref(), Some("signed"));
+        assert_eq!(topic.registry.release(&digest(1)).unwrap().signature.as_deref(), Some("signed"));
     }
 }
 
 #[test]
-fn what_its_tenants_ran_before_is_where_a_release_goes_back_to() {
+fn a_release_goes_back_to_what_its_tenants_ran_before() {
     let mut topic = Topic::default();
     topic.deploy(1, Audience::Default).unwrap();
-    assert_eq!(route(&topic.control, &Scope::Default).previous, None);
+    assert_eq!(route(&topic.registry, &Scope::Default).previous, None);
     topic.deploy(2, Audience::Default).unwrap();
     topic.deploy(3, percent("50")).unwrap();
     topic.deploy(4, tenants(&["a"])).unwrap();
     topic.deploy(5, tenants(&["a"])).unwrap();
     for (scope, previous) in [(Scope::Default, 1), (Scope::Percentage, 2), (tenant("a"), 4)] {
-        assert_eq!(route(&topic.control, &scope).previous, Some(digest(previous)), "{scope}");
+        assert_eq!(route(&topic.registry, &scope).previous, Some(digest(previous)), "{scope}");
     }
-    let applying = |topic: &Topic, name: &str| topic.control.scope_of(&TenantId::new(name));
+    let applying = |topic: &Topic, name: &str| topic.registry.scope_of(&TenantId::new(name));
     assert_eq!(applying(&topic, "a"), Some(tenant("a")));
     let scopes: std::collections::BTreeSet<_> = ('b'..'z').map(|name| applying(&topic, &name.to_string())).collect();
     assert_eq!(scopes, [Some(Scope::Default), Some(Scope::Percentage)].into());
     assert_eq!(applying(&Topic::default(), "a"), None);
     topic.deploy(3, percent("60")).unwrap();
-    assert_eq!(route(&topic.control, &Scope::Percentage).previous, Some(digest(2)), "more of them run the same");
+    assert_eq!(route(&topic.registry, &Scope::Percentage).previous, Some(digest(2)), "more of them run the same");
     let refused = topic.deploy(2, percent("10")).unwrap_err();
     assert!(matches!(refused, Refusal::AlreadyDefault(_)), "{refused}");
     topic.deploy(3, Audience::Default).unwrap();
@@ -186,11 +191,11 @@ fn a_state_version_that_cannot_be_taken_over_is_refused() {
     assert!(refused.contains("plugin 2.0.0") && refused.contains("migrates from version 2"), "{refused}");
     assert_eq!(topic.log.len(), before, "nothing was written");
     topic.deploy(2, tenants(&["b"])).unwrap();
-    let stamp = topic.stamp();
-    let refused = set_routes(&topic.control, digest(1), &tenants(&["a"]), None, stamp).unwrap_err();
+    let request = topic.request();
+    let refused = set_routes(&topic.registry, digest(1), &tenants(&["a"]), None, request).unwrap_err();
     assert!(matches!(refused, Refusal::StateVersion { version: 1, former: 2, .. }), "{refused}");
-    let stamp = topic.stamp();
-    let cleared = clear_routes(&topic.control, &[tenant("a"), tenant("b")].into(), stamp).unwrap();
+    let request = topic.request();
+    let cleared = clear_routes(&topic.registry, &[tenant("a"), tenant("b")].into(), request).unwrap();
     let [warning] = &cleared.warnings[..] else { panic!("{:?}", cleared.warnings) };
     assert!(
         warning.contains("tenant/a: tenants") && warning.contains("plugin 1.0.0 (010101010101) cannot"),
@@ -201,7 +206,7 @@ fn a_state_version_that_cannot_be_taken_over_is_refused() {
 }
 
 #[test]
-fn a_state_version_that_a_host_reports_counts_as_one_that_is_routed() {
+fn a_state_version_that_a_host_reports_counts_like_that_of_a_route() {
     let runs = |number, names: &[&str]| Running {
         release: digest(number),
         state_version: (number == 77).then_some(7),
@@ -213,26 +218,26 @@ fn a_state_version_that_a_host_reports_counts_as_one_that_is_routed() {
     topic.deploy(9, tenants(&["a"])).unwrap();
     topic.rollback(&[]).unwrap();
     topic.deploy(1, tenants(&["p"])).unwrap();
-    let staying = Staying { tenant: TenantId::new("a"), release: digest(9), reason: "why".into() };
-    let says = |topic: &mut Topic, tenants: &[Running], staying: &[Staying]| {
-        let status = HostStatus { tenants: tenants.to_vec(), staying: staying.to_vec(), ..HostStatus::default() };
+    let fallback = FallbackTenant { tenant: TenantId::new("a"), release: digest(9), reason: "why".into() };
+    let says = |topic: &mut Topic, tenants: &[Running], fallback: &[FallbackTenant]| {
+        let status = HostStatus { tenants: tenants.to_vec(), fallback: fallback.to_vec(), ..HostStatus::default() };
         topic.status("one", &status);
     };
     let refused =
         |topic: &Topic, number, audience| topic.clone().deploy(number, audience).err().map(|why| why.to_string());
 
-    says(&mut topic, &[runs(1, &["b"])], &[staying]);
+    says(&mut topic, &[runs(1, &["b"])], &[fallback]);
     let why = refused(&topic, 2, Audience::Default).unwrap();
     assert!(why.contains("plugin 9.0.0 (090909090909), which the tenant a runs, has 2"), "{why}");
     assert!(refused(&topic, 2, tenants(&["a"])).is_some());
     assert!(refused(&topic, 2, percent("100")).is_some());
     assert_eq!(refused(&topic, 2, tenants(&["b"])), None, "that is not its tenant");
     assert_eq!(refused(&topic, 9, Audience::Default), None, "it runs it already");
-    // With a route of its own it is none of the default's tenants.
+    // With a pin it is not one of the default's tenants.
     topic.deploy(9, tenants(&["a"])).unwrap();
     assert_eq!(refused(&topic, 2, Audience::Default), None);
 
-    // What is on file has no record.
+    // The artifact of the config file has no record.
     says(&mut topic, &[runs(77, &["b", "c"])], &[]);
     let why = refused(&topic, 2, Audience::Default).unwrap();
     assert!(why.contains("4d4d4d4d4d4d, which the tenant b runs, has 7"), "{why}");
@@ -240,7 +245,7 @@ fn a_state_version_that_a_host_reports_counts_as_one_that_is_routed() {
     assert_eq!(refused(&topic, 2, Audience::Default), None, "these have routes of their own");
     assert_eq!(refused(&topic, 2, percent("100")), None);
 
-    // A host that is long gone says nothing of what its tenants run by now.
+    // The status of a dead host says nothing about what its tenants run now.
     says(&mut topic, &[runs(77, &["b"])], &[]);
     let beyond = HostStatus::ALIVE.as_secs();
     for _ in 0..beyond {
@@ -250,12 +255,12 @@ fn a_state_version_that_a_host_reports_counts_as_one_that_is_routed() {
 }
 
 #[test]
-fn a_rollback_says_who_cannot_go_back() {
+fn a_rollback_warns_of_tenants_that_cannot_go_back() {
     let mut topic = Topic::default();
     topic.deploy(1, Audience::Default).unwrap();
     topic.deploy(9, Audience::Default).unwrap();
     let back = topic.rollback(&[]).unwrap();
-    assert!(back.warnings[0].contains("version 2 already stay on plugin 9.0.0"), "{:?}", back.warnings);
+    assert!(back.warnings[0].contains("version 2 go on with plugin 9.0.0"), "{:?}", back.warnings);
 }
 
 #[test]
@@ -287,7 +292,7 @@ fn the_rollback_of_a_tenant_touches_no_other() {
 }
 
 #[test]
-fn a_route_that_somebody_changed_since_is_left() {
+fn a_rollback_leaves_a_route_that_was_changed_since() {
     let mut topic = Topic::default();
     topic.deploy(1, tenants(&["a", "b"])).unwrap();
     let foreign = Route { release: digest(7), previous: None, gate: None };
@@ -297,17 +302,17 @@ fn a_route_that_somebody_changed_since_is_left() {
 }
 
 #[test]
-fn a_release_that_fails_goes_back_with_all_that_was_deployed_with_it() {
+fn a_failing_release_is_rolled_back_with_all_routes_of_its_deployment() {
     let mut topic = Topic::default();
     topic.deploy(1, Audience::Default).unwrap();
     topic.deploy(2, tenants(&["c"])).unwrap();
     topic.deploy(3, tenants(&["a", "b", "c"])).unwrap();
     topic.deploy(4, tenants(&["b"])).unwrap();
     let back = topic.automatic_rollback(3, &tenant("a")).unwrap();
-    assert_eq!(back.change.what, ChangeKind::AutomaticRollback);
-    // a had no pin and runs the default again, b has another release by now, c goes back to its own.
+    assert_eq!(back.change.kind, ChangeKind::AutomaticRollback);
+    // `a` had no pin and runs the default again, `b` has been given another release, `c` goes back to its own.
     assert_eq!(topic.routes(), [("default".into(), 1), ("tenant/b".into(), 4), ("tenant/c".into(), 2)].into());
-    assert_eq!(route(&topic.control, &tenant("c")).gate, None, "it has proven itself");
+    assert_eq!(route(&topic.registry, &tenant("c")).gate, None, "it has proven itself");
     assert_eq!(topic.automatic_rollback(3, &tenant("a")), Err(Refusal::Stale), "a second host comes too late");
 
     topic.deploy(5, percent("5")).unwrap();
@@ -337,21 +342,21 @@ fn pruning_keeps_the_newest_and_all_that_is_in_use() {
     }
     let running = Running { release: digest(2), state_version: None, count: 1, names: vec![] };
     topic.status("one", &HostStatus { tenants: vec![running], ..HostStatus::default() });
-    let stamp = topic.stamp();
-    let decision = topic.commit(Ok(prune(&topic.control, 3, topic.control.newest().unwrap(), stamp))).unwrap();
-    let left: Vec<_> = topic.control.releases().keys().map(|release| release.bytes()[0]).collect();
+    let request = topic.request();
+    let decision = topic.commit(Ok(prune(&topic.registry, 3, topic.registry.newest().unwrap(), request))).unwrap();
+    let left: Vec<_> = topic.registry.releases().keys().map(|release| release.bytes()[0]).collect();
     assert_eq!(left, [2, 6, 7, 8]);
     assert_eq!(decision.change.releases, [5, 4, 3, 1].map(digest));
-    assert_eq!(topic.control.chunks(&digest(1)), None);
-    assert!(topic.control.chunks(&digest(2)).is_some());
-    let stamp = topic.stamp();
-    assert_eq!(prune(&topic.control, 3, topic.control.newest().unwrap(), stamp).writes, []);
-    // The host was not heard of for a day: what it ran is of no more interest.
-    let stamp = topic.stamp();
-    let later = topic.control.newest().unwrap().saturating_add(Duration::from_hours(25));
-    topic.commit(Ok(prune(&topic.control, 0, later, stamp))).unwrap();
-    let left: Vec<_> = topic.control.releases().keys().map(|release| release.bytes()[0]).collect();
-    assert_eq!((left, topic.control.hosts().len()), (vec![7, 8], 0), "the default and what it replaced");
+    assert_eq!(topic.registry.chunks(&digest(1)), None);
+    assert!(topic.registry.chunks(&digest(2)).is_some());
+    let request = topic.request();
+    assert_eq!(prune(&topic.registry, 3, topic.registry.newest().unwrap(), request).writes, []);
+    // The host has written no status for a day: what it ran does not matter any more.
+    let request = topic.request();
+    let later = topic.registry.newest().unwrap().saturating_add(Duration::from_hours(25));
+    topic.commit(Ok(prune(&topic.registry, 0, later, request))).unwrap();
+    let left: Vec<_> = topic.registry.releases().keys().map(|release| release.bytes()[0]).collect();
+    assert_eq!((left, topic.registry.hosts().len()), (vec![7, 8], 0), "the default and what it replaced");
     for _ in 0..2 {
         topic.rollback(&[]).ok();
     }
@@ -363,31 +368,31 @@ fn a_release_is_found_by_its_digits_or_its_name() {
     let mut topic = Topic::default();
     topic.deploy(0xab, Audience::Default).unwrap();
     topic.deploy(0xac, Audience::Default).unwrap();
-    let control = &topic.control;
-    assert_eq!(control.find("ABab"), Ok(digest(0xab)));
-    assert_eq!(control.find("plugin@172.0.0"), Ok(digest(0xac)));
+    let registry = &topic.registry;
+    assert_eq!(registry.find("ABab"), Ok(digest(0xab)));
+    assert_eq!(registry.find("plugin@172.0.0"), Ok(digest(0xac)));
     for text in ["aba", "abac", "plugin", "plugin@1", "", "@"] {
-        assert_eq!(control.find(text), Err(FindError::Unknown(text.into())));
+        assert_eq!(registry.find(text), Err(FindError::Unknown(text.into())));
     }
     let mut twin = deployment(0xac, Audience::Default).record;
     twin.manifest.version = "171.0.0".into();
     topic.write(&[ControlRecord::json(Key::Release(digest(1)), &twin)]);
-    let error = topic.control.find("plugin@171.0.0").unwrap_err().to_string();
+    let error = topic.registry.find("plugin@171.0.0").unwrap_err().to_string();
     assert!(error.contains("010101010101 or abababababab"), "{error}");
 }
 
 #[test]
-fn what_cannot_be_read_is_told_and_taken_for_gone() {
+fn a_record_that_cannot_be_read_is_reported_and_removes_the_value_of_its_key() {
     let mut topic = Topic::default();
     topic.deploy(1, Audience::Default).unwrap();
-    let control = &mut topic.control;
+    let registry = &mut topic.registry;
     let time = Timestamp::from_millis(0);
-    let malformed = control.apply(90.into(), time, b"route/default", Some(b"{")).unwrap_err();
-    assert_eq!((malformed.key.as_str(), control.routes().default.offset), ("route/default", Some(90.into())));
-    assert_eq!(control.route(&Scope::Default), None);
-    control.apply(91.into(), time, b"nonsense", Some(b"")).unwrap_err();
-    control.apply(92.into(), time, b"change/c1", Some(b"[]")).unwrap_err();
-    assert_eq!(control.history().len(), 0);
-    control.apply(93.into(), time, b"host/x", Some(br#"{"instance":"x","host":"n","started":1,"read":2}"#)).unwrap();
-    assert_eq!(control.hosts()["x"].status.read, 2.into());
+    let malformed = registry.apply(90.into(), time, b"route/default", Some(b"{")).unwrap_err();
+    assert_eq!((malformed.key.as_str(), registry.routes().default.offset), ("route/default", Some(90.into())));
+    assert_eq!(registry.route(&Scope::Default), None);
+    registry.apply(91.into(), time, b"nonsense", Some(b"")).unwrap_err();
+    registry.apply(92.into(), time, b"change/c1", Some(b"[]")).unwrap_err();
+    assert_eq!(registry.history().len(), 0);
+    registry.apply(93.into(), time, b"host/x", Some(br#"{"instance":"x","host":"n","started":1,"read":2}"#)).unwrap();
+    assert_eq!(registry.hosts()["x"].status.read, 2.into());
 }

@@ -1,30 +1,32 @@
+//! The commands that undo changes: `rollback` for operators, `automatic_rollback` for hosts.
+
 use std::collections::BTreeSet;
 
 use super::decision::{ChangeRequest, Decision, Refusal};
 use super::records::{ChangeKind, RouteChange, RouteValue, Scope};
 use super::state::{Entry, RegistryState};
 use crate::record::{Offset, TenantId};
-use crate::routing::Digest;
-use crate::routing::Route;
+use crate::routing::{Digest, Route};
 
-/// Undoes the last change of routes that is not undone yet, as far as its routes are still what it made them; with
-/// `tenants`, the last change of each of these tenants' own routes, and of nothing else. What is restored has no gate: it
-/// has run before, and an operator's rollback is not to be rolled back further by itself.
+/// Undoes the last change of routes that is not undone yet. It restores only routes that nobody has changed since.
+///
+/// With `tenants` it undoes the last change of each of these tenants' own routes, and of nothing else. Restored routes
+/// have no gate: these releases have run before, and a host shall not undo an operator's rollback.
 ///
 /// # Errors
-/// When there is no such change, or a release that it replaced has been removed.
+/// If there is no such change, or if a release that it replaced has been removed.
 pub fn rollback(
-    control: &RegistryState,
+    registry: &RegistryState,
     tenants: &BTreeSet<TenantId>,
-    stamp: ChangeRequest,
+    request: ChangeRequest,
 ) -> Result<Decision, Refusal> {
-    let history = control.history();
+    let history = registry.history();
     let mut routes = Vec::new();
     if tenants.is_empty() {
-        routes.extend(last_undoable(control, &history, |_| true));
+        routes.extend(last_undoable(registry, &history, |_| true));
     }
     for tenant in tenants {
-        let own = last_undoable(control, &history, |scope| matches!(scope, Scope::Tenant(own) if own == tenant));
+        let own = last_undoable(registry, &history, |scope| matches!(scope, Scope::Tenant(own) if own == tenant));
         if own.is_empty() {
             return Err(Refusal::NothingToUndo { of: format!("of the route of the tenant {tenant} ") });
         }
@@ -34,72 +36,72 @@ pub fn rollback(
         return Err(Refusal::NothingToUndo { of: String::new() });
     }
     for value in routes.iter().filter_map(|touched| touched.after.as_ref()) {
-        control.must_have(&value.route().release)?;
+        registry.must_have(&value.route().release)?;
     }
-    let warnings = routes.iter().filter_map(|touched| cannot_go_back(control, touched)).collect();
-    let mut decision = Decision::new(ChangeKind::Rollback, stamp, Vec::new(), routes, Vec::new());
+    let warnings = routes.iter().filter_map(|touched| cannot_go_back(registry, touched)).collect();
+    let mut decision = Decision::new(ChangeKind::Rollback, request, Vec::new(), routes, Vec::new());
     decision.warnings = warnings;
     Ok(decision)
 }
 
-/// Routes back what a release was deployed to, because it fails: the route that was set at this offset, and with it the
-/// others that the same change gave to the release. Nothing when one of them is not so any more.
+/// Undoes the change that gave tenants to a failing release: the route that was set at this offset, and all other
+/// routes that the same change gave to the release and that are still as it made them.
 ///
 /// # Errors
-/// [`Refusal::Stale`] when the route names another release now, or was set anew.
+/// [`Refusal::Stale`] if the route names another release now, or was set again.
 pub fn automatic_rollback(
-    control: &RegistryState,
+    registry: &RegistryState,
     release: &Digest,
     offset: Offset,
-    stamp: ChangeRequest,
+    request: ChangeRequest,
 ) -> Result<Decision, Refusal> {
     let set_here = |(_, value, at): &(Scope, RouteValue, Offset)| *at == offset && value.route().release == *release;
-    let (scope, value, _) = control.routed().find(set_here).ok_or(Refusal::Stale)?;
+    let (scope, value, _) = registry.routed().find(set_here).ok_or(Refusal::Stale)?;
     let made = |touched: &&RouteChange| touched.after.as_ref() == Some(&value) && touched.route == scope;
     let change =
-        control.history().into_iter().rev().find(|entry| entry.change.routes.iter().any(|touched| made(&touched)));
+        registry.history().into_iter().rev().find(|entry| entry.change.routes.iter().any(|touched| made(&touched)));
     let routes = match change {
         Some(entry) => {
             let same = |touched: &&RouteChange| {
                 let value = touched.after.as_ref();
                 value.is_some_and(|value| value.route().release == *release)
-                    && control.route(&touched.route).as_ref() == value
+                    && registry.route(&touched.route).as_ref() == value
             };
-            entry.change.routes.iter().filter(same).map(|touched| back(control, touched, Some(&entry.id))).collect()
+            entry.change.routes.iter().filter(same).map(|touched| back(registry, touched, Some(&entry.id))).collect()
         }
-        // Somebody has set it by hand.
+        // The route was not set by a change: somebody wrote its record by hand.
         None => {
             let touched = RouteChange { route: scope, before: None, after: Some(value), undoes: None };
-            vec![back(control, &touched, None)]
+            vec![back(registry, &touched, None)]
         }
     };
-    Ok(Decision::new(ChangeKind::AutomaticRollback, stamp, Vec::new(), routes, Vec::new()))
+    Ok(Decision::new(ChangeKind::AutomaticRollback, request, Vec::new(), routes, Vec::new()))
 }
 
-/// A route back to what its tenants ran before `touched`.
-fn back(control: &RegistryState, touched: &RouteChange, undoes: Option<&str>) -> RouteChange {
+/// The change of a route back to the release that its tenants ran before `touched`.
+fn back(registry: &RegistryState, touched: &RouteChange, undoes: Option<&str>) -> RouteChange {
     let RouteChange { route, before, after, .. } = touched;
     let previous = after.as_ref().and_then(|value| value.route().previous);
     let after = match (route, previous) {
         (Scope::Percentage, _) | (_, None) => None,
         (_, Some(previous)) => match before {
             Some(before) if before.route().release == previous => Some(before.clone().ungated()),
-            // It was the first pin of its tenant: without it, that may run what it ran before.
-            None if runs_without(control, route, previous) => None,
+            // This was the first pin of its tenant. Without the pin the tenant runs the previous release.
+            None if runs_without(registry, route, previous) => None,
             _ => Some(RouteValue::Route(Route { release: previous, previous: None, gate: None })),
         },
     };
-    RouteChange { undoes: undoes.map(str::to_owned), ..control.touch(route.clone(), after) }
+    RouteChange { undoes: undoes.map(str::to_owned), ..registry.route_change(route.clone(), after) }
 }
 
-/// Whether a tenant would run this release if it had no pin.
-fn runs_without(control: &RegistryState, scope: &Scope, release: Digest) -> bool {
-    matches!(scope, Scope::Tenant(_)) && without(control, scope) == Some(release)
+/// Whether the tenant of this pin would run `release` without it.
+fn runs_without(registry: &RegistryState, scope: &Scope, release: Digest) -> bool {
+    matches!(scope, Scope::Tenant(_)) && without(registry, scope) == Some(release)
 }
 
-/// What tenants of a route run if that is not there.
-fn without(control: &RegistryState, scope: &Scope) -> Option<Digest> {
-    let mut table = control.routes().clone();
+/// The release that the tenants of a route would run without it.
+fn without(registry: &RegistryState, scope: &Scope) -> Option<Digest> {
+    let mut table = registry.routes().clone();
     let next = match scope {
         Scope::Tenant(tenant) => {
             table.pins.remove(tenant);
@@ -111,8 +113,8 @@ fn without(control: &RegistryState, scope: &Scope) -> Option<Digest> {
     next.map(|route| route.release)
 }
 
-/// What undoes the last change that can be undone, of the routes that are meant.
-fn last_undoable(control: &RegistryState, history: &[&Entry], is_meant: impl Fn(&Scope) -> bool) -> Vec<RouteChange> {
+/// The changes that undo the last change that can be undone, among the routes that `is_meant` accepts.
+fn last_undoable(registry: &RegistryState, history: &[&Entry], is_meant: impl Fn(&Scope) -> bool) -> Vec<RouteChange> {
     let undone: BTreeSet<_> = history
         .iter()
         .flat_map(|entry| &entry.change.routes)
@@ -121,33 +123,35 @@ fn last_undoable(control: &RegistryState, history: &[&Entry], is_meant: impl Fn(
     let ungated = |value: &Option<RouteValue>| value.clone().map(RouteValue::ungated);
     let undo = |entry: &Entry, touched: &RouteChange| {
         let RouteChange { route, before, after, .. } = touched;
-        let is_so = ungated(&control.route(route)) == ungated(after);
-        (is_meant(route) && is_so && !undone.contains(&(entry.id.as_str(), route)))
-            .then(|| RouteChange { undoes: Some(entry.id.clone()), ..control.touch(route.clone(), ungated(before)) })
+        let is_so = ungated(&registry.route(route)) == ungated(after);
+        (is_meant(route) && is_so && !undone.contains(&(entry.id.as_str(), route))).then(|| RouteChange {
+            undoes: Some(entry.id.clone()),
+            ..registry.route_change(route.clone(), ungated(before))
+        })
     };
     history
         .iter()
         .rev()
-        .filter(|entry| !matches!(entry.change.what, ChangeKind::Rollback | ChangeKind::AutomaticRollback))
+        .filter(|entry| !matches!(entry.change.kind, ChangeKind::Rollback | ChangeKind::AutomaticRollback))
         .map(|entry| entry.change.routes.iter().filter_map(|touched| undo(entry, touched)).collect::<Vec<_>>())
         .find(|undone| !undone.is_empty())
         .unwrap_or_default()
 }
 
-/// What becomes of tenants whose state cannot be read by the release that they are to run again.
-pub(super) fn cannot_go_back(control: &RegistryState, touched: &RouteChange) -> Option<String> {
+/// A warning, if the release that tenants are to run again cannot read the state of their current release.
+pub(super) fn cannot_go_back(registry: &RegistryState, touched: &RouteChange) -> Option<String> {
     let now = touched.before.as_ref()?.route().release;
     let then = match &touched.after {
         Some(after) => after.route().release,
-        None => without(control, &touched.route)?,
+        None => without(registry, &touched.route)?,
     };
-    let version = control.release(&now)?.manifest.state_version;
-    (!control.release(&then)?.takes_over(version)).then(|| {
+    let version = registry.release(&now)?.manifest.state_version;
+    (!registry.release(&then)?.takes_over(version)).then(|| {
         format!(
-            "{}: tenants whose state has version {version} already stay on {}, because {} cannot take it over",
+            "{}: tenants whose state has version {version} go on with {}, because {} cannot take it over",
             touched.route,
-            control.title(&now),
-            control.title(&then)
+            registry.title(&now),
+            registry.title(&then)
         )
     })
 }

@@ -1,27 +1,31 @@
+//! The digest that identifies a release.
+
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// SHA-256 of an artifact's bytes: what a release is known by. Written as 64 hexadecimal digits.
+/// The SHA-256 digest of an artifact's bytes, which identifies a release. Written as 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
 
-/// Text that is no digest.
+/// A text that is not a digest.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{0:?} is no SHA-256 digest: 64 hexadecimal digits")]
+#[error("{0:?} is not a SHA-256 digest: give 64 hexadecimal digits")]
 pub struct DigestError(String);
 
 impl Digest {
+    /// The digest with these bytes.
     pub const fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
+    /// Its bytes.
     pub const fn bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// Its first 12 digits, for people.
+    /// Its first 12 hexadecimal digits, for people.
     pub fn short(&self) -> String {
         hex::encode(&self.0[..6])
     }

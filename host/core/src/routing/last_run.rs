@@ -1,30 +1,33 @@
+//! What a tenant ran last, as its changelog records it.
+
 use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
 use crate::record::ControlPosition;
 
-/// What a tenant ran under last: its entry in its changelog.
+/// The release that a tenant ran last. It is an entry of the host in the tenant's changelog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct LastRun {
+    /// The release.
     pub release: Digest,
-    /// The version of the layout that its state has.
+    /// The state version of that release, and so of the tenant's state.
     pub state_version: u32,
-    /// The record of the control topic that last changed something about its route; `None`: none ever did.
+    /// The position of the control record that last changed the tenant's route; `None`: none ever did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<ControlPosition>,
 }
 
 impl LastRun {
-    /// The key of the entry, one of the host's own.
+    /// The key of the entry. Keys that start with U+0000 are the host's.
     pub const KEY: &str = "\0release";
 
-    /// As JSON: an entry is read by people too.
+    /// The entry as JSON, which people can read too.
     pub fn encode(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("numbers and text have JSON")
     }
 
-    /// The inverse of `encode`; `None`: it was written by something else.
+    /// Reads an entry; `None`: it is not one of Switchboard's.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         serde_json::from_slice(bytes).ok()
     }

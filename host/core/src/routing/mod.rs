@@ -1,19 +1,26 @@
 //! Releases and routes: which plugin artifact handles which tenant's messages.
 //!
-//! A *release* is one artifact by its digest; a *route* says who runs it: all tenants (the default), a percentage of them,
-//! or one (a pin). Pins come before the percentage, the percentage before the default. All of it is the content of the
-//! control topic, and a worker goes by one `Routing`: the routes up to some place of that topic, and the releases that this
-//! host has ready. What a tenant ran under last stands in its own changelog (`LastRun`), so that it never goes back to an older
-//! route because it moved to another worker. Pure: no topic is read here and nothing is compiled.
+//! * Question: given the routes and the releases that a host has ready, which release does a tenant run?
+//! * May use: `record`.
+//! * Never: reads a topic, compiles an artifact.
+//!
+//! A *release* is one artifact, identified by its digest. A *route* gives it tenants: all of them (the default), a
+//! percentage, or one (a pin). A pin takes precedence over the percentage, the percentage over the default.
+//!
+//! The routes are the content of the control topic. A worker uses one [`Routing`] at a time: the routes up to one
+//! offset of that topic, and the releases that the host has ready. Each tenant's changelog records what the tenant ran
+//! last ([`LastRun`]). So a tenant that moves to another worker never goes back to older routes.
 
 mod digest;
 mod last_run;
 mod manifest;
 mod resolve;
 mod routes;
+mod title;
 
 pub use digest::{Digest, DigestError};
 pub use last_run::LastRun;
 pub use manifest::Manifest;
 pub use resolve::{Availability, OnFailure, Release, Routing, Target};
 pub use routes::{Gate, Percent, PercentError, Resolved, Route, RouteTable, Share, Versioned};
+pub use title::ReleaseTitle;

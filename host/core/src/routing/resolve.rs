@@ -1,29 +1,36 @@
+//! From the routes and the releases that are ready to the release that a tenant runs on this host.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::digest::Digest;
+use super::manifest::Manifest;
 use super::routes::RouteTable;
 use crate::record::{ControlPosition, Offset, TenantId};
-use crate::routing::Manifest;
 
-/// One artifact that a host has ready.
+/// A release that a host has ready.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Release {
+    /// The digest of the artifact.
     pub digest: Digest,
+    /// The manifest of the plugin.
     pub manifest: Manifest,
-    /// Aliases that it may produce to: the manifest's, as far as the operator allows them.
+    /// The aliases that it may produce to: those of the manifest that the operator allows.
     pub produces: Vec<Arc<str>>,
-    /// Versions of the state's layout, other than its own, that it can take over by `migrate`.
+    /// Other state versions that it can take over by `migrate`.
     pub migrates: Vec<u32>,
 }
 
 impl Release {
-    /// A release that may produce all that its manifest lists, and takes over no other version of the state's layout.
+    /// A release that may produce to all topics of its manifest and takes over no other state version.
     pub fn new(digest: Digest, manifest: Manifest) -> Self {
         let produces = manifest.produces.iter().map(|alias| Arc::from(alias.as_str())).collect();
         Self { digest, manifest, produces, migrates: Vec::new() }
     }
 
+    /// Whether the release consumes the topic with this alias.
     pub fn consumes(&self, alias: &str) -> bool {
         self.manifest.consumes.iter().any(|own| own == alias)
     }
@@ -32,54 +39,61 @@ impl Release {
 /// Whether a host can run a release.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Availability {
+    /// It can.
     Ready(Arc<Release>),
     /// It cannot.
     Failed {
+        /// Why not, for people.
         why: String,
-        /// Aliases that it consumes; `None`: nothing here says so.
+        /// The aliases that it consumes; `None`: not known.
         consumes: Option<Vec<String>>,
-        /// It is tried again soon, and another routing comes when that succeeds.
+        /// The host retries soon, and publishes another routing when it succeeds.
         transient: bool,
     },
 }
 
 /// What becomes of tenants whose release this host cannot run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum OnFailure {
-    /// They stay on the release that they ran last, where this host can run that.
+    /// They run the fallback release: the one that they ran last, if this host can run it.
     #[default]
     Keep,
     /// They wait.
     Stop,
 }
 
-/// What a worker goes by: routes, as they are at one place of the control topic, and the releases that are ready. It never
-/// changes; a worker takes another one between two transactions.
+/// The routes as of one offset of the control topic, and the releases that are ready. A routing never changes. A
+/// worker replaces its routing between two transactions.
 #[derive(Debug, Clone, Default)]
 pub struct Routing {
     table: RouteTable,
-    /// Which incarnation of the control topic, and up to where it has been read (the offset after the last record).
+    /// How far the control topic has been read: its topic id, and the offset after the last record.
     read: Option<ControlPosition>,
+    /// See [`Routing::changed`].
     changed: Option<ControlPosition>,
-    /// Runs where no route says otherwise.
+    /// The release of the config file: it runs where no route applies.
     base: Option<Digest>,
     releases: BTreeMap<Digest, Availability>,
     on_failure: OnFailure,
     consumed: Vec<Arc<str>>,
 }
 
-/// What a tenant is to run.
+/// The release that a tenant shall run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target<'a> {
+    /// This one, which is ready.
     Run(&'a Arc<Release>),
-    /// This host cannot run it.
+    /// This host cannot run the release.
     Unavailable {
+        /// The release.
         release: Digest,
-        /// What it replaced.
+        /// The release that it replaced.
         previous: Option<Digest>,
+        /// Why the host cannot run it.
         why: &'a str,
     },
-    /// No route leads anywhere.
+    /// There is no route, and no release in the config file.
     Nothing,
 }
 
@@ -89,7 +103,8 @@ fn before(end: Offset) -> Option<Offset> {
 }
 
 impl Routing {
-    /// `read`: up to where the control topic has been read; `None`: there is none.
+    /// The routing of these routes and releases. `read` says how far the control topic has been read; `None`: the host
+    /// has none. `base` is the release of the config file.
     pub fn new(
         table: RouteTable,
         read: Option<ControlPosition>,
@@ -116,7 +131,7 @@ impl Routing {
                 add(&previous);
             }
         }
-        // Where every tenant has a route nobody runs it, but which tenants there are is not known.
+        // If every tenant has a route, the base release runs nowhere. But the set of tenants is not known.
         if table.default.route.is_none()
             && let Some(base) = &base
         {
@@ -130,23 +145,24 @@ impl Routing {
         Self { table, read, changed, base, releases, on_failure, consumed }
     }
 
-    /// One release for all tenants, without a control topic.
+    /// One release for all tenants, for a host without a control topic.
     pub fn fixed(release: Arc<Release>) -> Self {
         let digest = release.digest;
         let releases = BTreeMap::from([(digest, Availability::Ready(release))]);
         Self::new(RouteTable::default(), None, Some(digest), releases, OnFailure::default())
     }
 
-    /// Aliases that some tenant's release consumes, each once.
+    /// The aliases that some tenant's release consumes, each once.
     pub fn consumed(&self) -> &[Arc<str>] {
         &self.consumed
     }
 
+    /// What tenants do whose release this host cannot run.
     pub fn on_failure(&self) -> OnFailure {
         self.on_failure
     }
 
-    /// A release that is ready here.
+    /// The release with this digest, if it is ready here.
     pub fn ready(&self, release: &Digest) -> Option<&Arc<Release>> {
         match self.releases.get(release)? {
             Availability::Ready(release) => Some(release),
@@ -154,7 +170,7 @@ impl Routing {
         }
     }
 
-    /// Whether a release consumes an alias, so far as is known here: what is not known may be.
+    /// Whether a release may consume a topic. Where that is not known here the answer is `true`.
     pub fn may_consume(&self, release: &Digest, alias: &str) -> bool {
         match self.releases.get(release) {
             Some(Availability::Ready(release)) => release.consumes(alias),
@@ -163,42 +179,44 @@ impl Routing {
         }
     }
 
-    /// Whether a release that cannot be run here may soon be.
-    pub fn may_come(&self, release: &Digest) -> bool {
+    /// Whether a release that this host cannot run may become ready soon.
+    pub fn may_become_ready(&self, release: &Digest) -> bool {
         matches!(self.releases.get(release), Some(Availability::Failed { transient: true, .. }))
     }
 
-    /// The place of the control record that last changed a route, of those that have been read; `None`: there is none.
+    /// The position of the last control record that changed a route; `None`: there is none.
     ///
-    /// Which topics are consumed follows from the routes, so a host that `has_read` this place consumes what this one does,
-    /// if it can run the same. Every host comes to have read it: it is the place of a record that each of them goes by when
-    /// it comes to it. `read` is no such place. After the last of these come only hosts' statuses, the history and markers
-    /// of transactions: hosts publish nothing for those, so that they go by different ends for ever, and to wait for
-    /// another one's end could be for ever.
+    /// The routes determine which topics are consumed. So a host that has read this position ([`Routing::has_read`])
+    /// consumes the same topics as this one, if it can run the same releases.
+    ///
+    /// Every host eventually applies each route record, so another host can wait for this position. The end of the
+    /// topic would not do: it moves with every host's status record, and hosts publish no new routing for those.
     pub fn changed(&self) -> Option<ControlPosition> {
         self.changed
     }
 
-    /// Whether the control topic has been read beyond this place. Places in another incarnation of it cannot be waited for.
-    pub fn has_read(&self, place: ControlPosition) -> bool {
-        self.read.is_none_or(|read| read.topic != place.topic || read.offset > place.offset)
+    /// Whether the control topic has been read beyond this position. A position in another topic of this name counts
+    /// as read: nobody can wait for it.
+    pub fn has_read(&self, position: ControlPosition) -> bool {
+        self.read.is_none_or(|read| read.topic != position.topic || read.offset > position.offset)
     }
 
-    /// What a tenant is to run, and the place of the control record that last changed anything about that; `None`: none ever did.
+    /// The release that a tenant shall run, and the position of the control record that last changed that; `None`:
+    /// none ever did.
     pub fn target(&self, tenant: &TenantId) -> (Target<'_>, Option<ControlPosition>) {
         let resolved = self.table.resolve(tenant);
         let topic = self.read.and_then(|read| read.topic);
-        let place = resolved.offset.map(|offset| ControlPosition { topic, offset });
+        let position = resolved.offset.map(|offset| ControlPosition { topic, offset });
         let (wanted, previous) = match (resolved.route, self.base) {
             (Some(route), base) => (route.release, route.previous.or(base)),
             (None, Some(base)) => (base, None),
-            (None, None) => return (Target::Nothing, place),
+            (None, None) => return (Target::Nothing, position),
         };
         let target = match self.releases.get(&wanted) {
             Some(Availability::Ready(release)) => Target::Run(release),
             Some(Availability::Failed { why, .. }) => Target::Unavailable { release: wanted, previous, why },
             None => Target::Unavailable { release: wanted, previous, why: "it is not loaded" },
         };
-        (target, place)
+        (target, position)
     }
 }

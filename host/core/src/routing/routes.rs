@@ -1,3 +1,5 @@
+//! Routes, and the table that resolves a tenant to its route.
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::Hasher as _;
@@ -9,28 +11,29 @@ use siphasher::sip::SipHasher13;
 use super::digest::Digest;
 use crate::record::{Offset, TenantId};
 
-/// Who runs a release, and what it replaced.
+/// A route: a release and what it replaced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Route {
+    /// The release that its tenants run.
     pub release: Digest,
-    /// What these tenants ran before: where a failed release sends them back.
+    /// What these tenants ran before. A rollback of a failing release goes back to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<Digest>,
-    /// Sends them back by itself. `None`: only an operator does.
+    /// The health gate that rolls the route back. `None`: only an operator does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<Gate>,
 }
 
-/// When a new release's failures send its tenants back.
+/// A health gate: at how many failures a new release is rolled back automatically.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Gate {
-    /// At so many failures ...
+    /// This many failures ...
     pub failures: u64,
-    /// ... among its first so many messages ...
+    /// ... among this many first messages ...
     pub messages: u64,
-    /// ... within so many seconds.
+    /// ... within this many seconds roll the release back.
     pub seconds: u64,
 }
 
@@ -40,21 +43,21 @@ impl Default for Gate {
     }
 }
 
-/// A part of all tenants, in steps of 0.01 %.
+/// A percentage of all tenants, in steps of 0.01 %.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Percent(u16);
 
-/// No percentage.
+/// A text that is not a percentage.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{0:?} is no percentage: a number from 0.01 to 100, with two decimals at most")]
+#[error("{0:?} is not a percentage: give a number from 0.01 to 100 with at most two decimals")]
 pub struct PercentError(String);
 
 impl Percent {
-    /// Parts of 10,000.
+    /// 100 % in steps of 0.01 %.
     const ALL: u16 = 10_000;
 
-    /// Whether a tenant is among the first so many percent of those that try a release. A tenant's place depends on the
-    /// release and on nothing else, so that a growing percentage only ever adds tenants.
+    /// Whether the percentage of a release includes a tenant. The decision depends on the release and the tenant
+    /// alone, so a growing percentage only adds tenants.
     pub fn includes(self, release: &Digest, tenant: &TenantId) -> bool {
         let mut hasher = SipHasher13::new();
         hasher.write(release.bytes());
@@ -103,18 +106,23 @@ impl<'de> Deserialize<'de> for Percent {
     }
 }
 
-/// A part of the tenants that tries a release.
+/// The route of a percentage of the tenants.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Share {
+    /// The percentage.
     pub percent: Percent,
+    /// The route.
     #[serde(flatten)]
     pub route: Route,
 }
 
-/// A place for a route, and the offset of the control record that last set or cleared it; `None`: none ever did.
+/// A route that may be absent, and the offset of the control record that last set or removed it; `None`: none ever
+/// did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Versioned<R> {
+    /// The route; `None`: there is none.
     pub route: Option<R>,
+    /// The offset of the record.
     pub offset: Option<Offset>,
 }
 
@@ -125,7 +133,7 @@ impl<R> Default for Versioned<R> {
 }
 
 impl<R> Versioned<R> {
-    /// The route and the offset of the record that set it; `None`: there is no route.
+    /// The route and the offset of its record; `None`: there is no route.
     pub fn set(&self) -> Option<(&R, Offset)> {
         Some((self.route.as_ref()?, self.offset?))
     }
@@ -134,21 +142,25 @@ impl<R> Versioned<R> {
 /// All routes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RouteTable {
+    /// The default: all tenants without a more specific route.
     pub default: Versioned<Route>,
+    /// The percentage.
     pub share: Versioned<Share>,
+    /// The pins. A removed pin stays in the map without a route.
     pub pins: BTreeMap<TenantId, Versioned<Route>>,
 }
 
-/// A tenant's route.
+/// The route that applies to a tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resolved<'a> {
+    /// The route; `None`: no route applies.
     pub route: Option<&'a Route>,
-    /// Of the control record that last changed anything that bears on it; `None`: none ever did.
+    /// The offset of the last control record that may have changed the tenant's route; `None`: none ever did.
     pub offset: Option<Offset>,
 }
 
 impl RouteTable {
-    /// A pin comes before the percentage, the percentage before the default.
+    /// Resolves the route of a tenant. A pin takes precedence over the percentage, the percentage over the default.
     pub fn resolve(&self, tenant: &TenantId) -> Resolved<'_> {
         let pin = self.pins.get(tenant);
         let offset = self.default.offset.max(self.share.offset).max(pin.and_then(|pin| pin.offset));
@@ -160,13 +172,13 @@ impl RouteTable {
         Resolved { route, offset }
     }
 
-    /// The offset of the control record that last set or cleared any route; `None`: none ever did.
+    /// The offset of the last control record that set or removed any route; `None`: none ever did.
     pub fn changed(&self) -> Option<Offset> {
         let pins = self.pins.values().map(|pin| pin.offset);
         pins.fold(self.default.offset.max(self.share.offset), Option::max)
     }
 
-    /// Every route that there is.
+    /// All routes that exist.
     pub fn routes(&self) -> impl Iterator<Item = &Route> {
         let pins = self.pins.values().filter_map(|pin| pin.route.as_ref());
         self.default.route.iter().chain(self.share.route.iter().map(|share| &share.route)).chain(pins)
@@ -181,8 +193,8 @@ mod tests {
         Route { release: Digest::new([number; 32]), previous: None, gate: None }
     }
 
-    fn at(offset: u32) -> Option<Offset> {
-        Some(offset.into())
+    fn at(offset: u32) -> Offset {
+        offset.into()
     }
 
     fn tenants() -> impl Iterator<Item = TenantId> {
@@ -190,25 +202,25 @@ mod tests {
     }
 
     #[test]
-    fn a_pin_comes_before_the_percentage_and_the_percentage_before_the_default() {
+    fn a_pin_takes_precedence_over_the_percentage_and_the_percentage_over_the_default() {
         let mut table = RouteTable::default();
         let tenant = TenantId::new("t");
         assert_eq!((table.resolve(&tenant), table.changed()), (Resolved { route: None, offset: None }, None));
-        table.default = Versioned { route: Some(route(1)), offset: at(5) };
-        assert_eq!(table.resolve(&tenant), Resolved { route: Some(&route(1)), offset: at(5) });
+        table.default = Versioned { route: Some(route(1)), offset: Some(at(5)) };
+        assert_eq!(table.resolve(&tenant), Resolved { route: Some(&route(1)), offset: Some(at(5)) });
         table.share =
-            Versioned { route: Some(Share { percent: Percent(Percent::ALL), route: route(2) }), offset: at(3) };
-        assert_eq!(table.resolve(&tenant), Resolved { route: Some(&route(2)), offset: at(5) });
-        table.pins.insert(tenant.clone(), Versioned { route: Some(route(3)), offset: at(9) });
-        assert_eq!(table.resolve(&tenant), Resolved { route: Some(&route(3)), offset: at(9) });
-        table.pins.insert(tenant.clone(), Versioned { route: None, offset: at(11) });
+            Versioned { route: Some(Share { percent: Percent(Percent::ALL), route: route(2) }), offset: Some(at(3)) };
+        assert_eq!(table.resolve(&tenant), Resolved { route: Some(&route(2)), offset: Some(at(5)) });
+        table.pins.insert(tenant.clone(), Versioned { route: Some(route(3)), offset: Some(at(9)) });
+        assert_eq!(table.resolve(&tenant), Resolved { route: Some(&route(3)), offset: Some(at(9)) });
+        table.pins.insert(tenant.clone(), Versioned { route: None, offset: Some(at(11)) });
         assert_eq!(
             table.resolve(&tenant),
-            Resolved { route: Some(&route(2)), offset: at(11) },
+            Resolved { route: Some(&route(2)), offset: Some(at(11)) },
             "cleared, and that counts"
         );
-        assert_eq!(table.changed(), at(11));
-        assert_eq!(table.resolve(&TenantId::new("other")).offset, at(5), "another tenant's pin is nothing to it");
+        assert_eq!(table.changed(), Some(at(11)));
+        assert_eq!(table.resolve(&TenantId::new("other")).offset, Some(at(5)), "another tenant's pin is nothing to it");
     }
 
     #[test]

@@ -1,20 +1,24 @@
+//! The keys of the changelog.
+
 use crate::record::TenantId;
 
-/// A record of the changelog whose key was not written by Switchboard.
+/// A changelog record whose key Switchboard did not write.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("the changelog is Switchboard's own, but a record's key is not `tenant 0x00 key` in UTF-8")]
+#[error(
+    "a key of the changelog is not `tenant 0x00 key` in UTF-8: Switchboard did not write it, and nothing else may produce there"
+)]
 pub struct CorruptKey;
 
-/// The changelog's key of a tenant's entry: tenant, 0x00, the entry's key. A tenant's text has no 0x00; an entry's key
-/// that starts with one is the host's own.
+/// The changelog's key for an entry of a tenant: the tenant, 0x00, the entry's key. The text of a tenant has no 0x00.
+/// An entry whose key starts with 0x00 is the host's own.
 pub fn encode_key(tenant: &TenantId, key: &str) -> Vec<u8> {
     [tenant.as_str().as_bytes(), &[0], key.as_bytes()].concat()
 }
 
-/// The inverse of `encode_key`.
+/// Decodes a key of the changelog into the tenant and the entry's key.
 ///
 /// # Errors
-/// When the bytes are no such key.
+/// If Switchboard did not write the key.
 pub fn decode_key(bytes: &[u8]) -> Result<(&str, &str), CorruptKey> {
     let text = std::str::from_utf8(bytes).map_err(|_| CorruptKey)?;
     text.split_once('\0').ok_or(CorruptKey)

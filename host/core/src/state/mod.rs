@@ -1,8 +1,16 @@
-//! What a tenant remembers: an ordered map of text to bytes in three layers.
+//! State: what each tenant has stored, an ordered map of text to bytes in three layers.
 //!
-//! A message's changes are staged on top of those of its transaction, and these on top of what is committed. Layers
-//! are only ever joined downwards: a message's by `accept_message`, a transaction's by `Shard::promote`, which wants the
-//! receipt of a commit. The changelog's codec is here too. This room does no I/O and knows no clock.
+//! * Question: which value does a key have for a message, for its open transaction, and after a commit?
+//! * May use: `record`, and `worker`'s [`Receipt`](crate::worker::Receipt), the proof of a commit.
+//! * Never: does I/O, reads a clock, promotes staged changes without a receipt.
+//!
+//! | layer | content | joins the layer below by |
+//! |---|---|---|
+//! | message | the changes of the current message | `TenantState::accept_message` |
+//! | transaction | the changes of the open transaction | `Shard::promote`, which requires a receipt |
+//! | committed | what the changelog has | - |
+//!
+//! The codec of the changelog's keys is here too.
 
 mod changelog;
 mod shard;

@@ -1,3 +1,5 @@
+//! The state of all tenants of one shard.
+
 use std::collections::{BTreeSet, HashMap};
 
 use super::changelog::{CorruptKey, decode_key, encode_key};
@@ -9,13 +11,14 @@ use crate::worker::Receipt;
 #[derive(Debug, Default)]
 pub struct Shard {
     tenants: HashMap<TenantId, TenantState>,
-    /// Tenants whose transaction layer may hold changes; ordered, so that a run from a seed repeats to the letter.
+    /// Tenants whose transaction layer may have changes. The set is ordered, so that a simulation repeats exactly from
+    /// its seed.
     touched: BTreeSet<TenantId>,
 }
 
 impl Shard {
-    /// A tenant's state to hand a message of it; what the message stages becomes part of the transaction by
-    /// `TenantState::accept_message`.
+    /// The state of a tenant, for a message of it. `TenantState::accept_message` adds what the message stages to the
+    /// transaction.
     pub(crate) fn tenant(&mut self, id: &TenantId) -> &mut TenantState {
         if !self.touched.contains(id) {
             self.touched.insert(id.clone());
@@ -26,12 +29,13 @@ impl Shard {
         self.tenants.get_mut(id).expect("inserted above when it was missing")
     }
 
-    /// What a tenant has committed and staged.
+    /// The state of a tenant; `None`: it has stored nothing.
     pub fn get(&self, id: &TenantId) -> Option<&TenantState> {
         self.tenants.get(id)
     }
 
-    /// The transaction's changes as changelog records: key, value (`None` deletes). The last change of a key only.
+    /// The transaction's changes as changelog records: key and value, `None` deletes. Only the last change of each
+    /// key.
     pub(crate) fn changes(&self) -> impl Iterator<Item = (Vec<u8>, Option<Vec<u8>>)> {
         let tenants = self.touched.iter().filter_map(|id| Some((id, self.tenants.get(id)?)));
         tenants.flat_map(|(id, tenant)| {
@@ -39,12 +43,12 @@ impl Shard {
         })
     }
 
-    /// The transaction's changes become committed state: only a commit's receipt allows it.
+    /// Commits the transaction's changes. Only the receipt of a commit allows this.
     pub(crate) fn promote(&mut self, _: &Receipt) {
         self.settle(TenantState::promote);
     }
 
-    /// The transaction's changes are dropped. Gives the tenants that it touched.
+    /// Drops the transaction's changes, and returns the tenants that it touched.
     pub(crate) fn drop_staged(&mut self) -> Vec<TenantId> {
         let touched = self.touched.iter().cloned().collect();
         self.settle(TenantState::drop_staged);
@@ -70,7 +74,7 @@ impl Shard {
     /// Applies a record of the changelog.
     ///
     /// # Errors
-    /// When the record is none of Switchboard's.
+    /// If Switchboard did not write the record.
     pub(crate) fn restore(&mut self, key: &[u8], value: Option<Vec<u8>>) -> Result<(), CorruptKey> {
         let (id, key) = decode_key(key)?;
         if !self.tenants.contains_key(id) {
@@ -84,11 +88,12 @@ impl Shard {
         Ok(())
     }
 
+    /// Whether no tenant has stored anything.
     pub fn is_empty(&self) -> bool {
         self.tenants.is_empty()
     }
 
-    /// Number of tenants with state.
+    /// The number of tenants that have stored something.
     pub fn len(&self) -> usize {
         self.tenants.len()
     }

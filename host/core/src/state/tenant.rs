@@ -1,15 +1,19 @@
+//! The state of one tenant in its three layers.
+
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-/// The first character of keys that are the host's own.
+/// The first character of the host's own keys.
 const HOST_KEY: char = '\0';
 
-/// What one tenant may keep. Sizes in bytes.
+/// The limits on a tenant's state. Sizes are in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StateLimits {
+    /// One key.
     pub key: usize,
+    /// One value.
     pub value: usize,
-    /// Sum of all keys and values of a tenant.
+    /// The sum of all keys and values of a tenant.
     pub tenant: u64,
 }
 
@@ -19,39 +23,59 @@ impl Default for StateLimits {
     }
 }
 
-/// A change that a plugin may not make.
+/// Why a plugin's change of the state was refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum StateError {
+    /// The key is empty or one of the host's.
     #[error("a state key must not be empty and must not start with U+0000")]
     Key,
+    /// The key is too long.
     #[error("a state key of {length} bytes, at most {most} are allowed")]
-    KeyTooLong { length: usize, most: usize },
+    KeyTooLong {
+        /// The length of the key in bytes.
+        length: usize,
+        /// The limit.
+        most: usize,
+    },
+    /// The value is too long.
     #[error("a state value of {length} bytes, at most {most} are allowed")]
-    ValueTooLong { length: usize, most: usize },
+    ValueTooLong {
+        /// The length of the value in bytes.
+        length: usize,
+        /// The limit.
+        most: usize,
+    },
+    /// The tenant's state would become too large.
     #[error("the tenant's state would have {bytes} bytes, at most {most} are allowed")]
-    TenantFull { bytes: u64, most: u64 },
+    TenantFull {
+        /// The size that the state would have, in bytes.
+        bytes: u64,
+        /// The limit.
+        most: u64,
+    },
 }
 
 /// A key and its value.
 pub type Entry = (String, Vec<u8>);
 
-/// A layer's changes: `None` deletes.
+/// The changes of a layer: `None` deletes.
 type Changes = BTreeMap<String, Option<Vec<u8>>>;
 
-/// One tenant's state as its plugin sees it: committed entries, below the changes of the open transaction, below those
-/// of the message at hand.
+/// The state of one tenant. The changes of the current message hide those of the open transaction, and these hide the
+/// committed entries.
 #[derive(Debug, Default)]
 pub struct TenantState {
     committed: BTreeMap<String, Vec<u8>>,
     transaction: Changes,
     message: Changes,
-    /// Bytes of keys and values, with the layers up to that one.
+    /// The size of all keys and values in bytes, up to and including each layer.
     committed_bytes: u64,
     transaction_bytes: u64,
     message_bytes: u64,
 }
 
 impl TenantState {
+    /// The value of a key as the plugin sees it. The host's own entries are hidden.
     pub fn get(&self, key: &str) -> Option<&[u8]> {
         if key.starts_with(HOST_KEY) {
             return None;
@@ -66,8 +90,10 @@ impl TenantState {
         }
     }
 
+    /// Stages a change of the message.
+    ///
     /// # Errors
-    /// When the key or value is not allowed, or the tenant's limit is reached; nothing is staged then.
+    /// If the key or the value is not allowed, or the tenant's limit is exceeded. Then nothing is staged.
     pub fn set(&mut self, key: &str, value: Vec<u8>, limits: &StateLimits) -> Result<(), StateError> {
         if key.is_empty() || key.starts_with(HOST_KEY) {
             return Err(StateError::Key);
@@ -87,7 +113,7 @@ impl TenantState {
         Ok(())
     }
 
-    /// Deleting what is not there is not an error.
+    /// Stages the deletion of a key. Deleting a key that does not exist is not an error.
     pub fn delete(&mut self, key: &str) {
         if self.get(key).is_some() {
             self.message_bytes -= self.entry_bytes(key);
@@ -95,7 +121,7 @@ impl TenantState {
         }
     }
 
-    /// Up to `limit` entries whose keys start with `prefix` and come after `after`, in the keys' byte order.
+    /// Up to `limit` entries whose keys start with `prefix` and come after `after`, in the byte order of the keys.
     pub fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Vec<Entry> {
         let from = match after {
             Some(after) if after >= prefix => Bound::Excluded(after),
@@ -112,7 +138,7 @@ impl TenantState {
             if !key.starts_with(prefix) {
                 break;
             }
-            // The upper layer's value hides those below it, and all layers move past the key.
+            // The value of the upper layer hides those below, and all layers advance past the key.
             let mut value = None;
             value = committed.next_if(|(k, _)| *k == key).map_or(value, |(_, v)| v);
             value = transaction.next_if(|(k, _)| *k == key).map_or(value, |(_, v)| v);
@@ -124,7 +150,7 @@ impl TenantState {
         entries
     }
 
-    /// An entry of the host's own.
+    /// The value of one of the host's own entries.
     pub fn host_entry(&self, key: &'static str) -> Option<&[u8]> {
         debug_assert!(key.starts_with(HOST_KEY));
         self.value(key)
@@ -140,7 +166,7 @@ impl TenantState {
         self.transaction.insert(key.to_owned(), Some(value));
     }
 
-    /// Whether a plugin has written anything.
+    /// Whether a plugin has stored anything.
     pub(crate) fn has_entries(&self) -> bool {
         !self.list("", None, 1).is_empty()
     }
@@ -150,7 +176,7 @@ impl TenantState {
         !self.transaction.is_empty()
     }
 
-    /// Bytes of all keys and values, staged changes included, the host's own entries excluded.
+    /// The size of all keys and values in bytes, staged changes included. The host's own entries do not count.
     pub fn bytes(&self) -> u64 {
         self.message_bytes
     }
@@ -159,7 +185,7 @@ impl TenantState {
         self.committed.is_empty() && self.transaction.is_empty() && self.message.is_empty()
     }
 
-    /// The message's changes join its transaction's.
+    /// Adds the changes of the message to those of its transaction.
     pub(crate) fn accept_message(&mut self) {
         self.transaction.append(&mut self.message);
         self.transaction_bytes = self.message_bytes;
@@ -173,7 +199,7 @@ impl TenantState {
         }
     }
 
-    /// The message's changes are dropped. Always allowed: what the message's call staged is its own.
+    /// Drops the changes of the message. This needs no receipt: only the message itself has seen them.
     pub fn reject_message(&mut self) {
         self.message.clear();
         self.message_bytes = self.transaction_bytes;
@@ -197,7 +223,7 @@ impl TenantState {
         self.reject_message();
     }
 
-    /// A committed entry as read from the changelog; only while nothing is staged.
+    /// Applies a committed entry from the changelog. Nothing may be staged.
     pub(super) fn restore(&mut self, key: &str, value: Option<Vec<u8>>) {
         self.write(key.to_owned(), value);
         self.transaction_bytes = self.committed_bytes;
@@ -219,7 +245,7 @@ impl TenantState {
     }
 }
 
-/// The host's own entries cost a tenant nothing.
+/// The size of an entry for the limits. The host's own entries cost a tenant nothing.
 fn weight(key: &str, value: &[u8]) -> u64 {
     if key.starts_with(HOST_KEY) { 0 } else { (key.len() + value.len()) as u64 }
 }
@@ -262,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rejected_message_and_a_dropped_transaction_leave_what_was() {
+    fn a_rejected_message_and_a_dropped_transaction_leave_no_change() {
         let mut state = state();
         state.reject_message();
         assert_eq!(list(&state, "", None, 9), "a1=c a2=t a3=t b=c ");
@@ -272,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_promoted_transaction_is_the_new_ground() {
+    fn a_promoted_transaction_is_committed() {
         let mut state = state();
         state.accept_message();
         let changes: Vec<_> = state.changes().map(|(key, value)| (key.to_owned(), value.is_some())).collect();
@@ -284,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hosts_keys_are_not_a_plugins() {
+    fn a_plugin_cannot_use_the_keys_of_the_host() {
         let mut state = state();
         assert_eq!(state.get("\0v"), None);
         state.delete("\0v");

@@ -1,3 +1,5 @@
+//! The file format of test vectors.
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
@@ -5,76 +7,101 @@ use serde_json::value::RawValue;
 
 use crate::record::{HeaderKind, Headers, OutOfRange, TenantHeader, TenantSchema};
 
-/// A file that is no list of scenarios.
+/// Why test vectors cannot be run.
 #[derive(Debug, thiserror::Error)]
 pub enum VectorError {
+    /// The file is not JSON of this format.
     #[error("not a file of test vectors: {0}")]
     Json(#[from] serde_json::Error),
+    /// A step cannot be run.
     #[error("scenario {scenario:?}: step {step}: {error}")]
     Step {
+        /// The name of the scenario.
         scenario: String,
-        /// Place in the scenario, from 0.
+        /// The position of the step in the scenario, from 0.
         step: usize,
+        /// Why not.
         #[source]
         error: StepError,
     },
 }
 
-/// A step that contradicts itself, its scenario or the plugin.
+/// Why a step cannot be run: it contradicts itself, its scenario or the plugin.
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
+    /// The plugin does not consume the topic.
     #[error("{plugin} consumes {consumes}, not {topic:?}")]
-    NotConsumed { plugin: String, consumes: String, topic: String },
+    NotConsumed {
+        /// The name of the plugin.
+        plugin: String,
+        /// The aliases that it consumes.
+        consumes: String,
+        /// The alias of the step's topic.
+        topic: String,
+    },
+    /// The scenario has no tenant of this name.
     #[error("no tenant {0:?} in \"tenants\"")]
     NoTenant(String),
+    /// Bytes of the step are malformed.
     #[error(transparent)]
     Bytes(#[from] BytesError),
+    /// The scenario has more steps than a partition has offsets.
     #[error(transparent)]
     Offset(#[from] OutOfRange),
 }
 
-/// Bytes that are not written in one of the three ways.
+/// Why bytes of a file cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum BytesError {
+    /// The hexadecimal digits are malformed.
     #[error("hex {digits:?}: {error}")]
     Hex {
+        /// The text.
         digits: String,
+        /// What is wrong with it.
         #[source]
         error: hex::FromHexError,
     },
+    /// They are not written in exactly one of the three ways.
     #[error(r#"bytes are one of {{"text": ..}}, {{"hex": ..}}, {{"json": ..}}"#)]
     NotOne,
 }
 
-/// Scenarios share nothing: each starts with empty state.
+/// A scenario: records that are consumed one after the other. Scenarios share nothing, each starts with empty state.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scenario {
+    /// The name, for people.
     pub name: String,
+    /// The configuration of the host.
     pub config: ScenarioConfig,
     /// The tenant headers of each tenant's records.
     pub tenants: BTreeMap<String, Vec<NamedBytes>>,
-    /// Source, key, answer; `None`: the host has no lookup sources, so every answer is "not found".
+    /// The answers to lookups by source and key. `None`: the host has no lookup sources, so every answer is "not
+    /// found".
     pub lookups: Option<BTreeMap<String, BTreeMap<String, Box<RawValue>>>>,
+    /// The consumed records in their order.
     pub steps: Vec<Step>,
-    /// For people.
+    /// A note for people.
     #[serde(default)]
     pub note: String,
-    /// For people: where a replaced service behaves otherwise, on purpose.
+    /// For people: where the plugin deliberately differs from a service that it replaces.
     #[serde(default)]
     pub deviates: String,
 }
 
-/// What the host is configured with.
+/// The configuration of the host in a scenario.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScenarioConfig {
+    /// The name and the format of each tenant header.
     pub tenant_headers: Vec<(String, HeaderKind)>,
+    /// Headers that the host copies from a consumed record to its outputs.
     pub carry_headers: Vec<String>,
 }
 
 impl ScenarioConfig {
-    /// The configured tenant headers.
+    /// The tenant headers as a schema.
     pub fn tenant_schema(&self) -> TenantSchema {
         let header = |(name, kind): &(String, HeaderKind)| TenantHeader { name: name.clone(), kind: *kind };
         TenantSchema::new(self.tenant_headers.iter().map(header).collect())
@@ -85,10 +112,12 @@ impl ScenarioConfig {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
+    /// The consumed record.
     #[serde(rename = "in")]
     pub input: Input,
+    /// The expected outputs in their order.
     pub out: Vec<Output>,
-    /// Present: the record must become a dead letter. A hint at the reason.
+    /// If present, the record must become a dead letter. The text is a hint at the reason.
     pub dead_letter: Option<String>,
 }
 
@@ -96,12 +125,15 @@ pub struct Step {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Input {
-    /// Alias.
+    /// The alias of the source topic.
     pub topic: String,
+    /// The name of the tenant in the scenario.
     pub tenant: String,
-    /// Instead of the tenant's.
+    /// The headers of the record, in place of the tenant's.
     pub headers: Option<Vec<NamedBytes>>,
+    /// The key.
     pub key: Option<Bytes>,
+    /// The value.
     pub value: Option<Bytes>,
 }
 
@@ -109,30 +141,35 @@ pub struct Input {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Output {
+    /// The alias of the topic.
     pub topic: String,
+    /// The key.
     pub key: Option<Bytes>,
+    /// The value; `None` is a tombstone.
     pub value: Option<Bytes>,
-    /// Beside or instead of the tenant's.
+    /// Headers in addition to the tenant's, or in place of those with the same name.
     #[serde(default)]
     pub headers: Vec<NamedBytes>,
 }
 
-/// A header: name and value.
+/// A header: its name and its value.
 pub type NamedBytes = (String, Option<Bytes>);
 
-/// Bytes, written in one of three ways.
+/// Bytes in one of three notations: text, hexadecimal digits, or JSON.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bytes {
     text: Option<String>,
     hex: Option<String>,
-    /// Any serialisation of it; as it stands in the file.
+    /// A JSON value; its bytes are as they stand in the file.
     json: Option<Box<RawValue>>,
 }
 
 impl Bytes {
+    /// The bytes.
+    ///
     /// # Errors
-    /// When it is not exactly one of the three, or no hexadecimal text.
+    /// If not exactly one notation is used, or the hexadecimal digits are malformed.
     pub fn to_vec(&self) -> Result<Vec<u8>, BytesError> {
         match (&self.text, &self.hex, &self.json) {
             (Some(text), None, None) => Ok(text.clone().into_bytes()),
@@ -158,7 +195,7 @@ impl Input {
     /// The headers of the record.
     ///
     /// # Errors
-    /// When the tenant is none of the scenario's, or bytes are malformed.
+    /// If the scenario does not have the tenant, or bytes are malformed.
     pub fn record_headers(&self, scenario: &Scenario) -> Result<Headers, StepError> {
         match &self.headers {
             Some(own) => Ok(headers(own)?),
@@ -168,17 +205,19 @@ impl Input {
 }
 
 impl Scenario {
+    /// The tenant headers of a tenant.
+    ///
     /// # Errors
-    /// When the tenant is none of the scenario's.
+    /// If the scenario does not have the tenant.
     pub fn tenant_headers(&self, tenant: &str) -> Result<&[NamedBytes], StepError> {
         let found = self.tenants.get(tenant).map(Vec::as_slice);
         found.ok_or_else(|| StepError::NoTenant(tenant.to_owned()))
     }
 
-    /// The headers that an output of a step must carry, beside those that the host writes: sorted.
+    /// The headers that an output of a step must have, without those that the host derives, in sorted order.
     ///
     /// # Errors
-    /// As `tenant_headers`, or when bytes are malformed.
+    /// If the scenario does not have the tenant, or bytes are malformed.
     pub fn expected_headers(&self, input: &Input, output: &Output) -> Result<Headers, StepError> {
         let own = headers(&output.headers)?;
         let tenant = headers(self.tenant_headers(&input.tenant)?)?;
@@ -189,10 +228,10 @@ impl Scenario {
     }
 }
 
-/// Reads a file of test vectors.
+/// Parses a file of test vectors.
 ///
 /// # Errors
-/// When it is not JSON of this format.
+/// If the file is not JSON of this format.
 pub fn parse(text: &str) -> Result<Vec<Scenario>, VectorError> {
     Ok(serde_json::from_str(text)?)
 }

@@ -1,7 +1,12 @@
-//! Test vectors: scenarios of consumed records and all that they cause, as data.
+//! Test vectors: scenarios of consumed records and everything that they cause, as data.
 //!
-//! `format` reads the files, `run` runs scenarios on any `Plugins`, with the host's own envelope, state and verdicts:
-//! a plugin compiled natively and the component in its sandbox are judged by the same code. No broker is involved.
+//! * Question: does a plugin do what its test vectors say?
+//! * May use: all other modules.
+//! * Never: needs a broker.
+//!
+//! [`parse`] reads a file of scenarios. [`run()`] runs a scenario on any [`Plugins`](crate::worker::Plugins) with the
+//! host's own decoding of records, state and verdicts. So the same code judges a plugin that was compiled natively and
+//! its component in the sandbox.
 
 mod format;
 mod run;

@@ -1,3 +1,5 @@
+//! Runs scenarios on a plugin.
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,36 +12,42 @@ use crate::routing::Release;
 use crate::state::{Shard, StateLimits};
 use crate::worker::{Answers, BatchLimits, Call, Need, Plugins, Query, StartFrom, Verdict, WorkerConfig, process};
 
-/// Whether instances stay warm from message to message, as in the host, or each message has a fresh one. Both must
-/// give the same bytes: guest memory is never state.
+/// Whether an instance is reused from message to message, as in the host, or each message has a fresh one. Both must
+/// produce the same bytes: the memory of a guest is never state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InstanceReuse {
+    /// Reused, as in the host.
     Warm,
+    /// Fresh for each message.
     Fresh,
 }
 
-/// A step whose outcome differs.
+/// A step with an unexpected outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// Place in the scenario, from 0.
+    /// The position of the step in the scenario, from 0.
     pub step: usize,
+    /// The consumed record, for people.
     pub input: String,
-    /// Both sides as text, a fact a line, to be compared by eye or by diff.
+    /// The expected outcome, one fact a line, for people or for a diff.
     pub expected: String,
+    /// The actual outcome, in the same form.
     pub actual: String,
 }
 
-/// How a scenario went.
+/// The result of a scenario.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
+    /// The number of steps that passed.
     pub passed: usize,
+    /// The steps that failed.
     pub failures: Vec<Failure>,
 }
 
-/// Runs a scenario from its beginning. A failed step does not end it.
+/// Runs a scenario. A failed step does not end it.
 ///
 /// # Errors
-/// When the scenario contradicts itself or asks for a topic that the plugin does not consume.
+/// If the scenario contradicts itself, or has a record of a topic that the plugin does not consume.
 pub fn run(
     scenario: &Scenario,
     release: &Arc<Release>,
@@ -47,7 +55,7 @@ pub fn run(
     instances: InstanceReuse,
 ) -> Result<Report, VectorError> {
     let release = Arc::clone(release);
-    let mut bench = Bench { scenario, rules: rules(scenario), release, shard: Shard::default(), instances };
+    let mut bench = Bench { scenario, config: config(scenario), release, shard: Shard::default(), instances };
     let mut report = Report { passed: 0, failures: Vec::new() };
     for (index, step) in scenario.steps.iter().enumerate() {
         let failure = bench.step(index, step, plugins).map_err(|error| VectorError::Step {
@@ -63,7 +71,7 @@ pub fn run(
     Ok(report)
 }
 
-fn rules(scenario: &Scenario) -> WorkerConfig {
+fn config(scenario: &Scenario) -> WorkerConfig {
     WorkerConfig {
         app: "test".into(),
         shards: 1,
@@ -79,7 +87,7 @@ fn rules(scenario: &Scenario) -> WorkerConfig {
 
 struct Bench<'a> {
     scenario: &'a Scenario,
-    rules: WorkerConfig,
+    config: WorkerConfig,
     release: Arc<Release>,
     shard: Shard,
     instances: InstanceReuse,
@@ -102,9 +110,9 @@ impl Bench<'_> {
             headers: input.record_headers(self.scenario)?,
             timestamp: Some(Timestamp::from_millis(offset.get())),
         };
-        let source = Coordinates { topic: input.topic.as_str().into(), partition: 0.into(), offset };
+        let origin = Coordinates { topic: input.topic.as_str().into(), partition: 0.into(), offset };
         let expected = self.expected(step)?;
-        let actual = match self.verdict(&record, &source, plugins) {
+        let actual = match self.verdict(&record, &origin, plugins) {
             Ok(outputs) => describe(outputs.into_iter().map(|o| (o.topic.to_string(), visible(o.record)))),
             Err(_) if step.dead_letter.is_some() && step.out.is_empty() => return Ok(None),
             Err(letter) => format!("dead letter ({letter})\n"),
@@ -129,22 +137,22 @@ impl Bench<'_> {
         Ok(describe(outputs.collect::<Result<Vec<_>, StepError>>()?))
     }
 
-    /// What the worker would decide, with the scenario's answers.
+    /// The verdict that the worker would reach with the scenario's answers.
     fn verdict(
         &mut self,
         record: &Record,
-        source: &Coordinates,
+        origin: &Coordinates,
         plugins: &mut impl Plugins,
     ) -> Result<Vec<Outgoing>, DeadLetter> {
-        let tenant = self.rules.tenants.decode(&record.headers)?;
+        let tenant = self.config.tenants.decode(&record.headers)?;
         if self.instances == InstanceReuse::Fresh {
             plugins.discard(&tenant.id);
         }
         let mut answers = Answers::default();
         let verdict = loop {
-            let call = Call { tenant: &tenant, record, source };
+            let call = Call { tenant: &tenant, record, source: origin };
             let state = self.shard.tenant(&tenant.id);
-            let verdict = process(&self.rules, plugins, &self.release, state, call, &answers);
+            let verdict = process(&self.config, plugins, &self.release, state, call, &answers);
             match verdict {
                 Verdict::Waits(Need::Answer(query)) => {
                     let answer = self.answer(&query);
@@ -156,7 +164,7 @@ impl Bench<'_> {
         match verdict {
             Verdict::Outputs(outputs) => Ok(outputs),
             Verdict::DeadLetter(letter) => Err(letter),
-            // A scenario's answers do not change.
+            // The answers of a scenario do not change.
             Verdict::Waits(Need::BetterAnswers(reason)) => Err(DeadLetter::new(Class::Lookup, reason)),
             Verdict::Waits(Need::Answer(_)) => unreachable!("answered above"),
         }
@@ -168,7 +176,7 @@ impl Bench<'_> {
     }
 }
 
-/// The record without what the host writes at will: the trace context. Headers sorted: their order is free.
+/// The record without the trace context, which the host chooses, and with sorted headers, whose order is free.
 fn visible(mut record: Record) -> Record {
     let hosts = |header: &Header<'_>| header.name == b"traceparent" || header.name == b"tracestate";
     let mut headers: Vec<_> = record.headers.iter().filter(|header| !hosts(header)).collect();
@@ -191,7 +199,7 @@ fn describe(records: impl IntoIterator<Item = (String, Record)>) -> String {
     if text.is_empty() { "nothing\n".into() } else { text }
 }
 
-/// Text as it is where it is plain, hexadecimal digits elsewhere.
+/// Printable text as it is, other bytes as hexadecimal digits.
 fn bytes(bytes: Option<&[u8]>) -> String {
     match bytes.map(|bytes| (bytes, std::str::from_utf8(bytes))) {
         None => "null".into(),
@@ -205,12 +213,11 @@ mod tests {
     use super::super::format::parse;
     use super::*;
     use crate::record::{Headers, Outbound, Tenant, TenantId};
-    use crate::routing::Manifest;
-    use crate::routing::{Digest, Routing};
+    use crate::routing::{Digest, Manifest, Routing};
     use crate::state::TenantState;
     use crate::worker::{MigrateError, Outcome};
 
-    /// Counts its messages in its state; knows the lookup source `names`.
+    /// Counts its messages in its state, and knows the lookup source `names`.
     struct Counter;
 
     impl Plugins for Counter {
@@ -225,7 +232,7 @@ mod tests {
         fn handle(&mut self, _: &Arc<Release>, call: Call<'_>, state: &mut TenantState, answers: &Answers) -> Outcome {
             let value = call.record.value.as_deref().unwrap_or_default();
             if value == b"bad" {
-                return Outcome::Rejected("told so".into());
+                return Outcome::Rejected("it is bad".into());
             }
             let query = Query { source: "names".into(), key: "1".into() };
             let Some(name) = answers.get(&query) else { return Outcome::Missing(query) };
@@ -279,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_letter_must_be_expected_and_an_expected_one_must_come() {
+    fn an_unexpected_dead_letter_fails_and_a_missing_one_too() {
         let unexpected = step(r#"{"text": "bad"}"#, "", "");
         let missing = step("null", "", r#", "dead_letter": "hint""#);
         let report = run_steps(&[unexpected, missing].join(",")).unwrap();

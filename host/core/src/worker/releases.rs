@@ -161,7 +161,7 @@ impl Releases {
         match &decided.fallback {
             Some(fallback) if self.wanted_may_consume(fallback, topic) => {
                 let Fallback { wanted, why } = &**fallback;
-                if self.routing.may_come(wanted) {
+                if self.routing.may_become_ready(wanted) {
                     let why = format!("{topic} is consumed by release {}: {why}", wanted.short());
                     return Err(Waits::for_routes(why));
                 }

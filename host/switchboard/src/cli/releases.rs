@@ -1,5 +1,5 @@
-//! The commands about releases and routes. All take the settings of `run`: the brokers and the application's name, and for
-//! `deploy` what a plugin may be.
+//! The arguments of the commands about releases and routes. All take the settings of `run`, which name the brokers and
+//! the application; `deploy` checks the plugin with them.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,68 +7,72 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use switchboard_core::routing::{Gate, Percent};
 
-use super::RunArgs;
+use super::SettingsArgs;
 
+/// The arguments of `deploy`.
 #[derive(Debug, Args)]
 pub struct DeployArgs {
-    /// The plugin's component.
+    /// The plugin (a WebAssembly component).
     #[arg(value_name = "PLUGIN")]
     pub artifact: PathBuf,
+    /// Which tenants run it.
     #[command(flatten)]
     pub assignment: Assignment,
-    /// The artifact's minisign signature [default: PLUGIN.minisig, where that exists].
+    /// The plugin's minisign signature [default: PLUGIN.minisig, if that file exists].
     #[arg(long, value_name = "FILE")]
     pub signature: Option<PathBuf>,
+    /// Whether to wait.
     #[command(flatten)]
     pub wait: Wait,
-    /// As JSON, for programs.
+    /// Print JSON.
     #[arg(long)]
     pub json: bool,
+    /// The settings of `run`.
     #[command(flatten)]
-    pub settings: RunArgs,
+    pub settings: SettingsArgs,
 }
 
-/// Whether a change is followed.
+/// Whether the command waits for its change.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct Wait {
-    /// Follow the change until all living hosts go by it, for at most a minute; with a time (30, 5m) go on for so long and look at
-    /// what becomes of it.
+    /// Wait until all running hosts have applied the change, for at most a minute. With a time (30, 5m): then watch for
+    /// problems for that time.
     #[arg(long, value_name = "TIME", value_parser = time, num_args = 0..=1, require_equals = true, default_missing_value = "0")]
     wait: Option<Duration>,
 }
 
 impl Wait {
-    /// For how long it is followed after all hosts go by it; `None`: it is not.
+    /// How long to watch after all hosts have applied the change. `None`: do not wait.
     pub fn time(self) -> Option<Duration> {
         self.wait
     }
 }
 
-/// Who shall run a release, and until when it is on probation.
+/// Which tenants run a release, and its health gate.
 #[derive(Debug, Args)]
 pub struct Assignment {
-    /// For this tenant, whatever other routes say; repeatable.
+    /// Route this tenant, whatever other routes say; repeatable.
     #[arg(long, value_name = "TENANT", conflicts_with = "percent")]
     pub tenant: Vec<String>,
-    /// For a part of the tenants: 0.01 to 100. A growing part keeps those that it has.
+    /// Route this percentage of the tenants: 0.01 to 100. A larger percentage includes the tenants of a smaller one.
     #[arg(long, value_name = "PERCENT")]
     pub percent: Option<Percent>,
-    /// At so many failures among its first so many messages a host sends its tenants back [default: 10/1000].
+    /// A host rolls the route back at this many failures among the release's first messages [default: 10/1000].
     #[arg(long, value_name = "FAILURES/MESSAGES", value_parser = gate, conflicts_with = "no_gate")]
     pub gate: Option<(u64, u64)>,
-    /// For how long failures count [default: 10m].
+    /// How long the gate counts failures [default: 10m].
     #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "no_gate")]
     pub gate_time: Option<Duration>,
-    /// Only an operator sends its tenants back.
+    /// Set no gate: only an operator rolls the route back.
     #[arg(long)]
     pub no_gate: bool,
-    /// A word for the history.
+    /// A note for the history.
     #[arg(long, value_name = "TEXT")]
     pub note: Option<String>,
 }
 
 impl Assignment {
-    /// The gate that was asked for.
+    /// The gate. `None`: --no-gate.
     pub fn gate(&self) -> Option<Gate> {
         let mut gate = Gate::default();
         if let Some((failures, messages)) = self.gate {
@@ -81,131 +85,148 @@ impl Assignment {
     }
 }
 
+/// The arguments of `releases`.
 #[derive(Debug, Args)]
 pub struct ReleasesArgs {
-    /// What was done, by whom and when, instead of what there is.
+    /// Show all changes, with author and time, instead of releases and hosts.
     #[arg(long)]
     pub history: bool,
-    /// As JSON, for programs.
+    /// Print JSON.
     #[arg(long)]
     pub json: bool,
+    /// The settings of `run`.
     #[command(flatten)]
-    pub settings: RunArgs,
+    pub settings: SettingsArgs,
 }
 
+/// The commands of `route`.
 #[derive(Debug, Subcommand)]
 pub enum RouteCommand {
-    /// Show all routes, or that by which a tenant runs.
+    /// Show all routes, or the route of a tenant.
     #[command(after_help = "Example:
   switchboard route show --config messenger.toml")]
     Show {
-        /// Only the route by which this tenant runs.
+        /// Show only the route that decides what this tenant runs.
         #[arg(long, value_name = "TENANT")]
         tenant: Option<String>,
-        /// As JSON, for programs.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
+        /// The settings of `run`.
         #[command(flatten)]
-        settings: Box<RunArgs>,
+        settings: Box<SettingsArgs>,
     },
 
-    /// Have tenants run a release that was deployed before.
+    /// Route tenants to a release that is already deployed.
     #[command(after_help = "Examples:
   switchboard route set messenger@0.2.0 --config messenger.toml --percent 50
   switchboard route set 9f86d081 --config messenger.toml --tenant 083839c6-c47c-42a6-9585-76492795d123/GMS/83/1")]
     Set {
-        /// NAME@VERSION, or the first digits of its digest, at least 4.
+        /// The release: NAME@VERSION, or at least the first 4 digits of its digest.
         release: String,
+        /// Which tenants run it.
         #[command(flatten)]
         assignment: Assignment,
+        /// Whether to wait.
         #[command(flatten)]
         wait: Wait,
-        /// As JSON, for programs.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
+        /// The settings of `run`.
         #[command(flatten)]
-        settings: Box<RunArgs>,
+        settings: Box<SettingsArgs>,
     },
 
-    /// Take routes away: their tenants run what the remaining ones say.
+    /// Remove routes. Their tenants follow the remaining routes.
     #[command(after_help = "Examples:
   switchboard route clear --config messenger.toml --percentage
   switchboard route clear --config messenger.toml --tenant 083839c6-c47c-42a6-9585-76492795d123/GMS/83/1")]
     Clear {
+        /// Which routes to remove.
         #[command(flatten)]
         scopes: Scopes,
-        /// A word for the history.
+        /// A note for the history.
         #[arg(long, value_name = "TEXT")]
         note: Option<String>,
+        /// Whether to wait.
         #[command(flatten)]
         wait: Wait,
-        /// As JSON, for programs.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
+        /// The settings of `run`.
         #[command(flatten)]
-        settings: Box<RunArgs>,
+        settings: Box<SettingsArgs>,
     },
 }
 
-/// Which routes.
+/// Which routes to remove.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = true)]
 pub struct Scopes {
-    /// That of this tenant; repeatable.
+    /// The route of this tenant; repeatable.
     #[arg(long, value_name = "TENANT")]
     pub tenant: Vec<String>,
-    /// That of a part of the tenants.
+    /// The route of a percentage of the tenants.
     #[arg(long)]
     pub percentage: bool,
-    /// That of all other tenants: they run the artifact of their hosts' config files, if there is one.
+    /// The route of all other tenants. Without it they run the plugin that their hosts have configured, if any.
     #[arg(long)]
     pub default: bool,
 }
 
+/// The arguments of `rollback`.
 #[derive(Debug, Args)]
 pub struct RollbackArgs {
-    /// Only the route of this tenant, by its own last change; repeatable.
+    /// Restore only the route of this tenant, from its own last change; repeatable.
     #[arg(long, value_name = "TENANT")]
     pub tenant: Vec<String>,
-    /// A word for the history.
+    /// A note for the history.
     #[arg(long, value_name = "TEXT")]
     pub note: Option<String>,
+    /// Whether to wait.
     #[command(flatten)]
     pub wait: Wait,
-    /// As JSON, for programs.
+    /// Print JSON.
     #[arg(long)]
     pub json: bool,
+    /// The settings of `run`.
     #[command(flatten)]
-    pub settings: RunArgs,
+    pub settings: SettingsArgs,
 }
 
+/// The commands of `release`.
 #[derive(Debug, Subcommand)]
 pub enum ReleaseCommand {
-    /// Remove all but the newest releases, those that a route names or would go back to, and those that a host has.
+    /// Remove releases, except the newest ones, those that a route names or could be rolled back to, and those that a
+    /// host has loaded.
     #[command(after_help = "Example:
   switchboard release prune --config messenger.toml --keep 5 --dry-run")]
     Prune(Box<PruneArgs>),
 }
 
+/// The arguments of `release prune`.
 #[derive(Debug, Args)]
 pub struct PruneArgs {
-    /// How many of the newest are kept.
+    /// How many of the newest releases to keep.
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub keep: usize,
-    /// Only tell what would be removed.
+    /// Show what would be removed, and remove nothing.
     #[arg(long)]
     pub dry_run: bool,
-    /// A word for the history.
+    /// A note for the history.
     #[arg(long, value_name = "TEXT")]
     pub note: Option<String>,
-    /// As JSON, for programs.
+    /// Print JSON.
     #[arg(long)]
     pub json: bool,
+    /// The settings of `run`.
     #[command(flatten)]
-    pub settings: RunArgs,
+    pub settings: SettingsArgs,
 }
 
-/// A time; a number without a unit is one of seconds.
+/// Parses a time: `5m`, or a number of seconds.
 fn time(text: &str) -> Result<Duration, humantime::DurationError> {
     text.parse().map(Duration::from_secs).or_else(|_| humantime::parse_duration(text))
 }
@@ -215,7 +236,9 @@ fn gate(text: &str) -> Result<(u64, u64), String> {
         text.split_once('/').and_then(|(failures, messages)| Some((failures.parse().ok()?, messages.parse().ok()?)));
     match parsed {
         Some((failures, messages)) if 0 < failures && failures <= messages => Ok((failures, messages)),
-        _ => Err("write it as FAILURES/MESSAGES, 10/1000: at least 1 failure, and no more than messages".into()),
+        _ => {
+            Err("write it as FAILURES/MESSAGES (10/1000), with at least 1 failure and at least as many messages".into())
+        }
     }
 }
 
@@ -235,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gate_is_there_unless_it_is_refused() {
+    fn a_release_has_a_gate_unless_the_operator_wants_none() {
         let gate = |arguments: &[&str]| deploy(arguments).map(|args| args.assignment.gate());
         assert_eq!(gate(&["x.wasm"]), Ok(Some(Gate::default())));
         assert_eq!(gate(&["x.wasm", "--no-gate"]), Ok(None));
@@ -248,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_to_wait_is_never_taken_for_the_plugin() {
+    fn the_plugin_is_never_parsed_as_the_time_to_wait() {
         let wait = |arguments: &[&str]| deploy(arguments).map(|args| args.wait.time());
         assert_eq!(wait(&["x.wasm"]), Ok(None));
         assert_eq!(wait(&["--wait", "x.wasm"]), Ok(Some(Duration::ZERO)));
@@ -258,9 +281,9 @@ mod tests {
     }
 
     #[test]
-    fn a_release_is_for_tenants_or_for_a_percentage() {
+    fn a_release_is_routed_to_tenants_or_to_a_percentage() {
         assert!(deploy(&["x.wasm", "--tenant", "a", "--percent", "5"]).is_err());
         assert!(deploy(&["x.wasm", "--percent", "101"]).unwrap_err().contains("0.01 to 100"));
-        assert!(Cli::try_parse_from(["switchboard", "route", "clear"]).is_err(), "which one?");
+        assert!(Cli::try_parse_from(["switchboard", "route", "clear"]).is_err(), "a scope is required");
     }
 }

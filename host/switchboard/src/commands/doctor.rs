@@ -1,51 +1,46 @@
-//! `switchboard doctor`: looks at a cluster with the eyes of `run`, and tells what does not fit and what to do.
+//! `switchboard doctor`: checks whether a cluster fits the settings of `run`, and says how to fix each problem.
 
 use std::time::Duration;
 
 use serde_json::json;
 use switchboard_core::registry::RegistryState;
 use switchboard_core::routing::Manifest;
-
-use super::run;
-use crate::cli::RunArgs;
-use crate::config::Settings;
-use crate::telemetry;
-use switchboard_kafka::control::ControlReader;
+use switchboard_kafka::control_topic::ControlReader;
 use switchboard_kafka::{ClientOptions, Doctor, Finding, Level, Section, Topology};
 use switchboard_releases::{TrustedKeys, load_file};
 
-/// Examines the cluster for these settings; true when no problem was found.
+use super::Outcome;
+use crate::cli::SettingsArgs;
+use crate::config::Settings;
+use crate::wiring;
+
+/// Examines the cluster with these settings.
 ///
 /// # Errors
 /// When the settings cannot be used.
-pub fn doctor(args: RunArgs, as_json: bool) -> anyhow::Result<bool> {
-    let overrides = args.overrides.with_kafka_from(std::env::vars());
-    let settings = Settings::load(args.config.as_deref(), &overrides)?;
-    telemetry::logs(settings.log_format);
-    settings.check()?;
-    let options = run::client_options(&settings, "doctor");
-    options.check()?;
+pub fn doctor(args: SettingsArgs, as_json: bool) -> anyhow::Result<Outcome> {
+    let settings = wiring::load_settings(args)?;
+    let options = wiring::client_options(&settings, "doctor")?;
 
     let mut sections = Vec::new();
-    let mut tell = |section: Section| {
+    let mut report = |section: Section| {
         if !as_json {
             print(&section);
         }
         sections.push(section);
     };
-    let own = run::topology(&settings);
-    let releases = Releases::of(&settings, &options, &own);
-    tell(Section { title: "Releases", findings: releases.findings });
-    let rules = run::rules(&settings);
-    let topology = own.with(&*run::aliases(&releases.consumes), &*run::aliases(&releases.produces))?;
+    let internal = wiring::topology(&settings);
+    let releases = Releases::examine(&settings, &options, &internal);
+    report(Section { title: "Releases", findings: releases.findings });
+    let topology = internal.with(&*wiring::aliases(&releases.consumes), &*wiring::aliases(&releases.produces))?;
     let doctor = Doctor {
         options: &options,
         topology: &topology,
         replication_factor: settings.replication_factor,
-        start_from: rules.start_from,
+        start_from: settings.start_from,
         outputs: settings.output_limits(),
     };
-    doctor.examine(&mut tell)?;
+    doctor.examine(&mut report)?;
 
     let count = |level| sections.iter().flat_map(|section| &section.findings).filter(|f| f.level == level).count();
     let (problems, warnings) = (count(Level::Problem), count(Level::Warning));
@@ -54,10 +49,10 @@ pub fn doctor(args: RunArgs, as_json: bool) -> anyhow::Result<bool> {
     } else {
         println!("\n{problems} problems, {warnings} warnings");
     }
-    Ok(problems == 0)
+    Ok(Outcome::from_success(problems == 0))
 }
 
-/// What tenants run, and the topics that it needs: the plugin of the settings, and what the control topic routes tenants to.
+/// The configured plugin and the releases that routes name, and the topics that they use.
 #[derive(Default)]
 struct Releases {
     consumes: Vec<String>,
@@ -65,28 +60,34 @@ struct Releases {
     findings: Vec<Finding>,
 }
 
-/// How long the control topic may take: whether brokers answer is told elsewhere.
-const READ: Duration = Duration::from_secs(5);
+/// How long the control topic is read. Another section reports whether the brokers answer.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Releases {
-    fn of(settings: &Settings, options: &ClientOptions, topology: &Topology) -> Self {
+    fn examine(settings: &Settings, options: &ClientOptions, topology: &Topology) -> Self {
         let mut releases = Self::default();
         releases.add_plugin(settings);
-        let mut control = RegistryState::default();
-        let read =
-            ControlReader::new(options, &topology.control).map(|mut reader| reader.read_to_end(&mut control, READ));
+        let mut registry = RegistryState::default();
+        let read = ControlReader::new(options, &topology.control)
+            .map(|mut reader| reader.read_to_end(&mut registry, READ_TIMEOUT));
         if let Ok(Err(error)) = read {
-            tracing::debug!("reading the control topic: {error}");
+            tracing::debug!(%error, "cannot read the control topic");
         }
-        for (scope, value, _) in control.routed() {
+        for (scope, value, _) in registry.routed() {
             let route = value.route();
-            if let Some(record) = control.release(&route.release) {
+            if let Some(record) = registry.release(&route.release) {
                 releases.add(&format!("route {scope}"), &record.manifest);
             }
         }
         if releases.findings.is_empty() {
-            let text = "no plugin is given and nothing is deployed, so consumed and produced topics are not checked";
-            releases.tell(Level::Warning, "the plugin", text.into(), Some("Give it with --plugin FILE, or deploy one"));
+            let text =
+                "no plugin is configured and no release is deployed, so consumed and produced topics are not checked";
+            releases.report(
+                Level::Warning,
+                "the plugin",
+                text.into(),
+                Some("Give a plugin with --plugin FILE, or deploy one"),
+            );
         }
         releases
     }
@@ -96,12 +97,12 @@ impl Releases {
             return;
         }
         let load =
-            || load_file(&run::sandbox(settings)?, &TrustedKeys::read(&settings.trusted_keys)?, &settings.plugin);
+            || load_file(&wiring::sandbox(settings)?, &TrustedKeys::read(&settings.trusted_keys)?, &settings.plugin);
         match load() {
             Ok(artifact) => self.add("the plugin", artifact.manifest()),
             Err(error) => {
-                let fix = "Give another with --plugin FILE";
-                self.tell(Level::Problem, "the plugin", format!("{error:#}"), Some(fix));
+                let fix = "Give another plugin with --plugin FILE";
+                self.report(Level::Problem, "the plugin", format!("{error:#}"), Some(fix));
             }
         }
     }
@@ -109,12 +110,12 @@ impl Releases {
     fn add(&mut self, subject: &str, manifest: &Manifest) {
         let Manifest { name, version, consumes, produces, .. } = manifest;
         let text = format!("{name} {version}, consumes {}, produces {}", consumes.join(", "), produces.join(", "));
-        self.tell(Level::Ok, subject, text, None);
+        self.report(Level::Ok, subject, text, None);
         self.consumes.extend_from_slice(consumes);
         self.produces.extend_from_slice(produces);
     }
 
-    fn tell(&mut self, level: Level, subject: &str, text: String, fix: Option<&str>) {
+    fn report(&mut self, level: Level, subject: &str, text: String, fix: Option<&str>) {
         self.findings.push(Finding { level, subject: subject.into(), text, fix: fix.map(str::to_owned) });
     }
 }

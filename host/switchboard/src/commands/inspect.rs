@@ -1,25 +1,26 @@
-//! `switchboard inspect`: what a plugin says of itself, and what it wants of the host.
+//! `switchboard inspect`: a plugin's manifest, imports, size and digest.
 
 use std::fmt::Write as _;
 use std::path::Path;
 
 use serde_json::json;
 use switchboard_core::routing::Manifest;
-
 use switchboard_sandbox::{Artifact, Limits, Sandbox};
 
-/// Prints a plugin's manifest, imports, size and digest: for people, or as JSON.
+use super::Outcome;
+
+/// Prints a plugin's manifest, imports, size and digest.
 ///
 /// # Errors
-/// Why the file is no plugin that this host runs.
-pub fn inspect(path: &Path, json: bool) -> anyhow::Result<()> {
+/// Why this host cannot run the file.
+pub fn inspect(path: &Path, json: bool) -> anyhow::Result<Outcome> {
     let artifact = Sandbox::new(Limits::default())?.load_file(path)?;
     if json {
         println!("{:#}", as_json(&artifact));
     } else {
         print!("{}", as_text(&artifact));
     }
-    Ok(())
+    Ok(Outcome::Success)
 }
 
 fn as_json(artifact: &Artifact) -> serde_json::Value {

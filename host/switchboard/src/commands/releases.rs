@@ -1,140 +1,141 @@
-//! `switchboard releases`: what was deployed, where it runs, and what was done.
+//! `switchboard releases`: lists the deployed releases, the hosts, or the history of changes.
+
+use std::time::Duration;
 
 use serde_json::{Value, json};
-use switchboard_core::registry::{Deployed, Entry, HostRecord, RegistryState, State};
+use switchboard_core::registry::{Deployed, HostRecord, LoadState, RegistryState, Running};
 use switchboard_core::routing::Digest;
 
-use super::control::{Application, now, print, routes, scopes_of, table, time};
+use super::Outcome;
+use super::application::{Application, current_time};
+use super::output::{abbreviate, change_title, format_time, new_table, print_table, route_changes, scopes_of};
 use crate::cli::ReleasesArgs;
 
 /// Prints releases and hosts, or the history.
 ///
 /// # Errors
 /// When the control topic cannot be read.
-pub fn releases(args: ReleasesArgs) -> anyhow::Result<()> {
-    let control = Application::new(args.settings)?.read()?;
+pub fn releases(args: ReleasesArgs) -> anyhow::Result<Outcome> {
+    let registry = Application::new(args.settings)?.read()?;
     match (args.history, args.json) {
-        (true, true) => println!("{:#}", json!({ "history": control.history() })),
-        (true, false) => tell_history(&control),
-        (false, true) => println!("{:#}", as_json(&control)?),
-        (false, false) => tell(&control),
+        (true, true) => println!("{:#}", json!({ "history": registry.history() })),
+        (true, false) => print_history(&registry),
+        (false, true) => println!("{:#}", as_json(&registry)?),
+        (false, false) => {
+            print_releases(&registry);
+            print_hosts(&registry);
+        }
     }
-    Ok(())
+    Ok(Outcome::Success)
 }
 
-/// The latest first.
-fn newest_first(control: &RegistryState) -> Vec<(&Digest, &Deployed)> {
-    let mut releases: Vec<_> = control.releases().iter().collect();
+/// Releases, the latest deployment first.
+fn newest_first(registry: &RegistryState) -> Vec<(&Digest, &Deployed)> {
+    let mut releases: Vec<_> = registry.releases().iter().collect();
     releases.sort_by_key(|(_, deployed)| std::cmp::Reverse(deployed.offset));
     releases
 }
 
-/// Living hosts that can run a release, and those that cannot.
-fn hosts_of<'a>(control: &'a RegistryState, release: &Digest) -> (Vec<&'a str>, Vec<Value>) {
+/// Live hosts that can run a release, and live hosts that cannot.
+fn hosts_of<'a>(registry: &'a RegistryState, release: &Digest) -> (Vec<&'a str>, Vec<Value>) {
     let (mut ready, mut failed) = (Vec::new(), Vec::new());
-    for HostRecord { status, .. } in control.living(now(control)) {
+    for HostRecord { status, .. } in registry.living(current_time(registry)) {
         match status.state_of(release) {
-            Some(State::Ready) => ready.push(status.instance.as_str()),
-            Some(State::Failed { reason }) => failed.push(json!({ "instance": status.instance, "reason": reason })),
+            Some(LoadState::Ready) => ready.push(status.instance.as_str()),
+            Some(LoadState::Failed { reason }) => failed.push(json!({ "instance": status.instance, "reason": reason })),
             None => {}
         }
     }
     (ready, failed)
 }
 
-fn as_json(control: &RegistryState) -> anyhow::Result<Value> {
+fn as_json(registry: &RegistryState) -> anyhow::Result<Value> {
     let mut releases = Vec::new();
-    for (digest, Deployed { record, offset, timestamp }) in newest_first(control) {
-        let (ready, failed) = hosts_of(control, digest);
-        let mut told = serde_json::to_value(record)?;
-        told["digest"] = json!(digest);
-        told["offset"] = json!(offset);
-        told["timestamp"] = json!(timestamp);
-        told["complete"] = json!(control.chunks(digest).is_some());
-        told["routes"] = json!(scopes_of(control, digest));
-        told["hosts"] = json!({ "ready": ready, "failed": failed });
-        releases.push(told);
+    for (digest, Deployed { record, offset, timestamp }) in newest_first(registry) {
+        let (ready, failed) = hosts_of(registry, digest);
+        let mut release = serde_json::to_value(record)?;
+        release["digest"] = json!(digest);
+        release["offset"] = json!(offset);
+        release["timestamp"] = json!(timestamp);
+        release["complete"] = json!(registry.chunks(digest).is_some());
+        release["routes"] = json!(scopes_of(registry, digest));
+        release["hosts"] = json!({ "ready": ready, "failed": failed });
+        releases.push(release);
     }
-    let now = now(control);
+    let now = current_time(registry);
     let mut hosts = Vec::new();
-    for seen in control.hosts().values() {
-        let mut told = serde_json::to_value(&seen.status)?;
-        told["timestamp"] = json!(seen.timestamp);
-        told["alive"] = json!(seen.is_alive(now));
-        hosts.push(told);
+    for record in registry.hosts().values() {
+        let mut host = serde_json::to_value(&record.status)?;
+        host["timestamp"] = json!(record.timestamp);
+        host["alive"] = json!(record.is_alive(now));
+        hosts.push(host);
     }
     Ok(json!({ "releases": releases, "hosts": hosts }))
 }
 
-fn tell(control: &RegistryState) {
-    let mut releases = table(&["RELEASE", "DIGEST", "STATE", "BYTES", "SIGNED", "DEPLOYED", "BY", "HOSTS", "ROUTES"]);
-    for (digest, Deployed { record, timestamp, .. }) in newest_first(control) {
-        let (ready, failed) = hosts_of(control, digest);
-        releases.add_row([
+fn print_releases(registry: &RegistryState) {
+    let titles = ["RELEASE", "DIGEST", "STATE VERSION", "BYTES", "SIGNED", "DEPLOYED", "BY", "HOSTS", "ROUTES"];
+    let mut table = new_table(&titles);
+    for (digest, Deployed { record, timestamp, .. }) in newest_first(registry) {
+        let (ready, failed) = hosts_of(registry, digest);
+        table.add_row([
             format!("{} {}", record.manifest.name, record.manifest.version),
             digest.short(),
             record.manifest.state_version.to_string(),
             record.size.to_string(),
             if record.signature.is_some() { "yes" } else { "no" }.to_owned(),
-            time(*timestamp),
-            record.by.to_string(),
+            format_time(*timestamp),
+            record.actor.to_string(),
             format!("{} ready, {} failed", ready.len(), failed.len()),
-            some(&scopes_of(control, digest)),
+            abbreviate(&scopes_of(registry, digest)),
         ]);
     }
-    print(&mut releases);
-    if control.hosts().is_empty() {
+    print_table(&mut table);
+}
+
+fn print_hosts(registry: &RegistryState) {
+    if registry.hosts().is_empty() {
         return;
     }
     println!();
-    let (mut hosts, now) =
-        (table(&["HOST", "MACHINE", "HEARD OF", "READ", "TENANTS", "STAYING", "WAITING", "FILE"]), now(control));
-    for seen in control.hosts().values() {
-        let status = &seen.status;
-        let age = std::time::Duration::from_secs(now.saturating_since(seen.timestamp).as_secs());
-        let running = |running: &switchboard_core::registry::Running| {
-            format!("{} on {}", running.count, control.title(&running.release))
-        };
-        hosts.add_row([
+    let titles =
+        ["HOST", "MACHINE", "LAST STATUS", "APPLIED TO", "TENANTS", "ON FALLBACK", "WAITING", "CONFIGURED PLUGIN"];
+    let (mut table, now) = (new_table(&titles), current_time(registry));
+    for record in registry.hosts().values() {
+        let status = &record.status;
+        let age = Duration::from_secs(now.saturating_since(record.timestamp).as_secs());
+        let running = |running: &Running| format!("{} on {}", running.count, registry.title(&running.release));
+        table.add_row([
             status.instance.clone(),
             status.host.clone(),
-            format!("{} ago{}", humantime::format_duration(age), if seen.is_alive(now) { "" } else { ", dead" }),
-            status.read.to_string(),
+            format!("{} ago{}", humantime::format_duration(age), if record.is_alive(now) { "" } else { ", dead" }),
+            format!("offset {}", status.read),
             status.tenants.iter().map(running).collect::<Vec<_>>().join(", "),
-            status.staying.len().to_string(),
+            status.fallback.len().to_string(),
             status.waiting.len().to_string(),
-            status.on_file.as_ref().map(|release| control.title(release)).unwrap_or_default(),
+            status.on_file.as_ref().map(|release| registry.title(release)).unwrap_or_default(),
         ]);
     }
-    print(&mut hosts);
-    for status in control.hosts().values().map(|seen| &seen.status) {
+    print_table(&mut table);
+    for status in registry.hosts().values().map(|record| &record.status) {
         for loaded in &status.releases {
-            if let State::Failed { reason } = &loaded.state {
-                println!("{}: {} cannot be run: {reason}", status.instance, control.title(&loaded.digest));
+            if let LoadState::Failed { reason } = &loaded.state {
+                println!("{} cannot run {}: {reason}", status.instance, registry.title(&loaded.digest));
             }
         }
     }
 }
 
-fn some(names: &[String]) -> String {
-    const MOST: usize = 3;
-    match names.len().checked_sub(MOST) {
-        Some(more) if more > 0 => format!("{} and {more} more", names[..MOST].join(", ")),
-        _ => names.join(", "),
-    }
-}
-
-fn tell_history(control: &RegistryState) {
-    for Entry { id, timestamp, change, .. } in control.history() {
-        let releases: Vec<_> = change.releases.iter().map(|release| control.title(release)).collect();
-        let line = format!("{}  {}  {} {}", time(*timestamp), change.by, change.what, releases.join(", "));
-        println!("{}", line.trim_end());
-        for line in routes(control, &change.routes) {
+fn print_history(registry: &RegistryState) {
+    for entry in registry.history() {
+        let change = &entry.change;
+        println!("{}  {}  {}", format_time(entry.timestamp), change.actor, change_title(registry, entry));
+        for line in route_changes(registry, &change.routes) {
             println!("    {line}");
         }
         if let Some(note) = &change.note {
             println!("    {note}");
         }
-        println!("    change {id}");
+        println!("    change {}", entry.id);
     }
 }

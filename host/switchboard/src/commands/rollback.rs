@@ -1,17 +1,19 @@
-//! `switchboard rollback`: undoes the last change of routes.
+//! `switchboard rollback`: undoes the last change of routes that is not undone yet.
 
 use switchboard_core::registry::rollback as decide;
 
-use super::control::{Application, change, stamp};
+use super::Outcome;
+use super::application::{Application, change, new_request};
 use crate::cli::RollbackArgs;
 
-/// Rolls back; false: it was waited for, and trouble was seen.
+/// Rolls a change back.
 ///
 /// # Errors
-/// Why nothing was changed, with what to do.
-pub fn rollback(args: RollbackArgs) -> anyhow::Result<bool> {
+/// Why nothing was changed, and what to do.
+pub fn rollback(args: RollbackArgs) -> anyhow::Result<Outcome> {
     let RollbackArgs { tenant, note, wait, json, settings } = args;
     let application = Application::new(settings)?;
-    let (tenants, stamp) = (application.tenants(&tenant)?, stamp(note));
-    change(&mut application.writer()?, json, wait.time(), |control| Ok(decide(control, &tenants, stamp.clone())?))
+    let tenants = application.tenants(&tenant)?;
+    let request = new_request(note);
+    change(&mut application.writer()?, json, wait.time(), |registry| Ok(decide(registry, &tenants, request.clone())?))
 }

@@ -1,4 +1,4 @@
-//! `switchboard test`: test vectors on a plugin's component, in the real sandbox, with real state and no broker.
+//! `switchboard test`: runs test vectors on a plugin in the real sandbox, with real state and without a broker.
 
 use std::fs;
 use std::io::{self, Write};
@@ -11,51 +11,52 @@ use switchboard_core::record::{Header, Tenant, TenantId};
 use switchboard_core::routing::{Release, Routing};
 use switchboard_core::state::TenantState;
 use switchboard_core::vectors::{self, Failure, Scenario, VectorError};
-use switchboard_core::worker::{Answers, Call, MigrateError, Outcome, Plugins};
-
+use switchboard_core::worker::{Answers, Call, MigrateError, Outcome as CallOutcome, Plugins};
 use switchboard_sandbox::{Artifact, InstancePool, Limits, Sandbox};
 
-/// Runs files of test vectors, each scenario with warm instances and with a fresh one for each message: both must give
-/// what the vectors say, so both give the same bytes. Prints each failing step and, as the last line, `N passed, M
-/// failed` (steps). Gives whether none failed. Headers of outputs that have one of the names in `ignored` are not compared.
+use super::Outcome;
+
+/// Runs files of test vectors. Each scenario runs with warm wasm instances and with a fresh wasm instance per message:
+/// both must give the outputs of the vectors. Prints each failed step and, as the last line, `N passed, M failed`
+/// (steps). Output headers named in `ignored` are not compared.
 ///
 /// # Errors
 /// When the plugin or a file of vectors cannot be used.
-pub fn test(plugin: &Path, files: &[PathBuf], ignored: &[String]) -> anyhow::Result<bool> {
+pub fn test(plugin: &Path, files: &[PathBuf], ignored: &[String]) -> anyhow::Result<Outcome> {
     let limits = Limits::default();
     let artifact = Arc::new(Sandbox::new(limits)?.load_file(plugin)?);
     let mut out = io::stdout().lock();
-    let mut sum = Sum::default();
+    let mut counts = StepCounts::default();
     for file in files {
         let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        // Its causes are in an error's own text.
+        // The error's text includes its causes.
         let unusable = |error: VectorError| anyhow!("{}: {error}", file.display());
         let scenarios = vectors::parse(&text).map_err(unusable)?;
-        ensure!(!scenarios.is_empty(), "{}: no scenarios, so nothing would be tested", file.display());
+        ensure!(!scenarios.is_empty(), "{}: there are no scenarios to run", file.display());
         for scenario in &scenarios {
             let steps = run(scenario, &artifact, limits, ignored).map_err(unusable)?;
-            sum.failed += steps.len();
-            sum.passed += scenario.steps.len() - steps.len();
+            counts.failed += steps.len();
+            counts.passed += scenario.steps.len() - steps.len();
             for failed in steps {
                 show(&mut out, file, scenario, &failed)?;
             }
         }
     }
-    writeln!(out, "{} passed, {} failed", sum.passed, sum.failed)?;
-    Ok(sum.failed == 0)
+    writeln!(out, "{} passed, {} failed", counts.passed, counts.failed)?;
+    Ok(Outcome::from_success(counts.failed == 0))
 }
 
-/// Steps.
+/// How many steps passed and failed.
 #[derive(Default)]
-struct Sum {
+struct StepCounts {
     passed: usize,
     failed: usize,
 }
 
-/// A step that failed with either kind of instances.
+/// A step that failed with warm or fresh wasm instances.
 struct FailedStep {
     failure: Failure,
-    /// Which kind, where only one did or each in its own way.
+    /// Which kind failed, if only one did or each failed differently.
     instances: &'static str,
 }
 
@@ -66,21 +67,21 @@ fn run(
     ignored: &[String],
 ) -> Result<Vec<FailedStep>, VectorError> {
     let run = |instances| {
-        let mut plugins = Without { plugins: InstancePool::new(Arc::clone(artifact), limits), ignored };
+        let mut plugins = WithoutHeaders { plugins: InstancePool::new(Arc::clone(artifact), limits), ignored };
         vectors::run(scenario, artifact.release(), &mut plugins, instances)
     };
     let warm = run(vectors::InstanceReuse::Warm)?.failures;
     let fresh = run(vectors::InstanceReuse::Fresh)?.failures;
-    Ok(join(warm, fresh))
+    Ok(merge(warm, fresh))
 }
 
-/// Plugins whose outputs lack some headers.
-struct Without<'a> {
+/// Removes some headers from all outputs.
+struct WithoutHeaders<'a> {
     plugins: InstancePool,
     ignored: &'a [String],
 }
 
-impl Plugins for Without<'_> {
+impl Plugins for WithoutHeaders<'_> {
     fn routing(&mut self) -> Option<Arc<Routing>> {
         self.plugins.routing()
     }
@@ -91,9 +92,9 @@ impl Plugins for Without<'_> {
         call: Call<'_>,
         state: &mut TenantState,
         answers: &Answers,
-    ) -> Outcome {
+    ) -> CallOutcome {
         let mut outcome = self.plugins.handle(release, call, state, answers);
-        if let Outcome::Outputs(outputs) = &mut outcome {
+        if let CallOutcome::Outputs(outputs) = &mut outcome {
             let is_kept = |header: &Header<'_>| self.ignored.iter().all(|name| name.as_bytes() != header.name);
             for output in outputs {
                 output.headers = output.headers.iter().filter(is_kept).collect();
@@ -117,22 +118,23 @@ impl Plugins for Without<'_> {
     }
 }
 
-fn join(warm: Vec<Failure>, fresh: Vec<Failure>) -> Vec<FailedStep> {
+/// Merges the failures of both runs, so that a step counts once.
+fn merge(warm: Vec<Failure>, fresh: Vec<Failure>) -> Vec<FailedStep> {
     let mut steps: Vec<_> = warm
         .into_iter()
         .map(|failure| {
             let other = fresh.iter().find(|other| other.step == failure.step);
             let instances = match other {
                 Some(other) if other.actual == failure.actual => "",
-                Some(_) => ", in a warm instance; a fresh one fails in another way",
-                None => ", in a warm instance only: the plugin keeps something from message to message",
+                Some(_) => ", in a warm wasm instance; a fresh one fails differently",
+                None => ", in a warm wasm instance only: the plugin keeps data in memory between messages",
             };
             FailedStep { failure, instances }
         })
         .collect();
     for failure in fresh {
         if steps.iter().all(|step| step.failure.step != failure.step) {
-            let instances = ", in a fresh instance only: the plugin keeps something from message to message";
+            let instances = ", in a fresh wasm instance only: the plugin keeps data in memory between messages";
             steps.push(FailedStep { failure, instances });
         }
     }
@@ -140,6 +142,7 @@ fn join(warm: Vec<Failure>, fresh: Vec<Failure>) -> Vec<FailedStep> {
     steps
 }
 
+/// Prints a failed step as a diff.
 fn show(out: &mut impl Write, file: &Path, scenario: &Scenario, step: &FailedStep) -> io::Result<()> {
     let FailedStep { failure, instances } = step;
     writeln!(out, "{}: {}, step {}{instances}", file.display(), scenario.name, failure.step)?;
@@ -161,12 +164,12 @@ mod tests {
 
     #[test]
     fn a_step_counts_once_and_says_which_instances_failed() {
-        let steps = join(
+        let steps = merge(
             vec![failure(0, "x"), failure(2, "x"), failure(3, "x")],
             vec![failure(0, "x"), failure(1, "x"), failure(2, "y")],
         );
-        let told: Vec<_> = steps.iter().map(|s| (s.failure.step, s.instances.get(..10).unwrap_or(""))).collect();
-        assert_eq!(told, [(0, ""), (1, ", in a fre"), (2, ", in a war"), (3, ", in a war")]);
+        let failed: Vec<_> = steps.iter().map(|s| (s.failure.step, s.instances.get(..10).unwrap_or(""))).collect();
+        assert_eq!(failed, [(0, ""), (1, ", in a fre"), (2, ", in a war"), (3, ", in a war")]);
     }
 
     #[test]

@@ -1,37 +1,44 @@
-//! Consumed messages, checked in the contract's order: JSON and an object, `type`, the envelope's fields, and only then,
-//! if the message is acted upon, the body and its fields. Keys and headers decide nothing.
+//! Consumed messages. They are checked in the contract's order:
+//!
+//! 1. the value is JSON and an object
+//! 2. `type`
+//! 3. the fields beside the body
+//! 4. the body and its fields, but only if the message is acted upon
+//!
+//! Keys and headers do not matter.
 
-use super::{CHARACTERS, COMMANDS, INVITES, Object};
-use crate::decide::Action;
 use uuid::Uuid;
+
+use super::{CHARACTERS, COMMANDS, INVITES, Object, WireError};
+use crate::decide::Action;
 
 /// A message that is acted upon.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Request {
-    /// Carried over to all that comes of it.
+    /// The transaction id, which all outputs carry.
     pub(crate) transaction: Uuid,
     pub(crate) action: Action,
 }
 
-/// Reads a message's value. `None`: it is none of the messenger's business. An error: it is bad input; the text says why.
-pub(crate) fn decode(topic: &str, value: &[u8]) -> Result<Option<Request>, String> {
+/// Decodes the value of a message. `None`: the messenger ignores it. An error: the message is invalid.
+pub(crate) fn decode(topic: &str, value: &[u8]) -> Result<Option<Request>, WireError> {
     let message = Object::parse(value)?;
-    let kind = message.text("type")?.ok_or("type is missing")?;
+    let kind = message.text("type")?.ok_or(WireError::Missing("type"))?;
     let transaction = message.uuid("transactionId")?.unwrap_or_default();
     let action = match topic {
         COMMANDS => command(&message, &kind)?,
         CHARACTERS => character_status(&message, &kind)?,
         INVITES => invite_status(&message, &kind)?,
-        _ => return Err(format!("{topic} is not a topic of the messenger")),
+        _ => return Err(WireError::UnknownTopic(topic.to_owned())),
     };
     Ok(action.map(|action| Request { transaction, action }))
 }
 
-fn command(message: &Object<'_>, kind: &str) -> Result<Option<Action>, String> {
+fn command(message: &Object<'_>, kind: &str) -> Result<Option<Action>, WireError> {
     let actor = message.integer("actorId")?.unwrap_or_default();
 
     let body = || message.object("body");
-    let messenger = || Ok::<u32, String>(body()?.integer("messengerId")?.unwrap_or_default());
+    let messenger = || Ok::<u32, WireError>(body()?.integer("messengerId")?.unwrap_or_default());
     Ok(Some(match kind {
         "CREATE" => {
             body()?;
@@ -47,7 +54,7 @@ fn command(message: &Object<'_>, kind: &str) -> Result<Option<Action>, String> {
     }))
 }
 
-fn character_status(message: &Object<'_>, kind: &str) -> Result<Option<Action>, String> {
+fn character_status(message: &Object<'_>, kind: &str) -> Result<Option<Action>, WireError> {
     let world = message.integer("worldId")?.unwrap_or_default();
     let character = message.integer("characterId")?.unwrap_or_default();
 
@@ -71,14 +78,14 @@ fn character_status(message: &Object<'_>, kind: &str) -> Result<Option<Action>, 
     }))
 }
 
-/// The channel of a body that says where a character is; where else he is matters only in that it is well-formed.
-fn channel(body: &Object<'_>) -> Result<u8, String> {
+/// The channel of a body that says where a character is. The other fields only have to be well-formed.
+fn channel(body: &Object<'_>) -> Result<u8, WireError> {
     body.integer::<u32>("mapId")?;
     body.uuid("instance")?;
     Ok(body.integer("channelId")?.unwrap_or_default())
 }
 
-fn invite_status(message: &Object<'_>, kind: &str) -> Result<Option<Action>, String> {
+fn invite_status(message: &Object<'_>, kind: &str) -> Result<Option<Action>, WireError> {
     message.integer::<u8>("worldId")?;
     let invite_type = message.text("inviteType")?.unwrap_or_default();
     let messenger = message.integer("referenceId")?.unwrap_or_default();

@@ -1,10 +1,11 @@
-//! Produced messages: fields in the contract's order, the record key from the messenger's id.
+//! Produced messages. Fields are in the contract's order; the key of a record is the id of the messenger.
 
-use super::{INVITE_COMMANDS, MEMBER_STATUS, STATUS, go_json};
-use crate::decide::{ErrorKind, Output};
 use serde::Serialize;
 use switchboard_sdk::Outbound;
 use uuid::Uuid;
+
+use super::{INVITE_COMMANDS, MEMBER_STATUS, STATUS, go_json};
+use crate::decide::{ErrorKind, Output};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -61,7 +62,7 @@ struct InviteBody {
     reference_id: u32,
 }
 
-/// The record of `output`, which a message of `transaction_id` caused.
+/// The record of `output`, which a message with this transaction id caused.
 pub(crate) fn encode(output: &Output, transaction_id: Uuid) -> Outbound {
     match *output {
         Output::Created { actor, world, messenger } => {
@@ -118,7 +119,7 @@ fn member_status(
 fn record(topic: &str, messenger: u32, value: &impl Serialize) -> Outbound {
     Outbound {
         topic: topic.to_owned(),
-        // The id as an unsigned 64-bit integer, little-endian: four bytes, then four zeros.
+        // The id as an unsigned 64-bit integer, little-endian: four bytes of the id, then four zeros.
         key: Some(u64::from(messenger).to_le_bytes().to_vec()),
         value: Some(go_json::to_vec(value)),
         headers: vec![],

@@ -1,13 +1,14 @@
-//! JSON as Go's encoding/json writes it, for readers that compare bytes with the messages of a Go service.
+//! JSON as Go's `encoding/json` writes it, for readers that compare bytes with the messages of a Go service.
 //!
-//! It differs from `serde_json`'s compact form in five characters of strings, which it escapes so that they are safe in
+//! It differs from `serde_json`'s compact form in five characters, which it escapes in strings to make them safe in
 //! HTML and JavaScript: `<`, `>`, `&`, U+2028 and U+2029.
+
+use std::io;
 
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
-use std::io;
 
-/// `value` as JSON without white space. It has no maps, so there is no key that could fail.
+/// `value` as JSON without white space. The value must have no maps, since a key of a map could fail.
 pub(crate) fn to_vec(value: &impl Serialize) -> Vec<u8> {
     let mut json = Vec::with_capacity(256);
     value
@@ -19,7 +20,7 @@ pub(crate) fn to_vec(value: &impl Serialize) -> Vec<u8> {
 struct Go;
 
 impl Formatter for Go {
-    // Control characters, quotes and backslashes are not part of a fragment: the default escapes them as Go does.
+    // Fragments have no control characters, quotes or backslashes. The default formatter escapes these as Go does.
     fn write_string_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
         let mut rest = fragment;
         while let Some(at) = rest.find(['<', '>', '&', '\u{2028}', '\u{2029}']) {

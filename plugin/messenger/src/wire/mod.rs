@@ -1,27 +1,30 @@
-//! The messenger's messages as bytes: what is read becomes a [`Request`] or a reason to refuse it, what is written
-//! comes from an [`Output`]. Nothing here knows the state; nothing elsewhere knows JSON.
+//! The messenger's messages as bytes. A consumed value becomes a request or an error, an
+//! [`Output`](crate::decide::Output) becomes a record. This module does not know the state, and no other module knows
+//! JSON.
 
 mod decode;
 mod encode;
+mod error;
 mod go_json;
 mod object;
 
 pub(crate) use decode::decode;
 pub(crate) use encode::encode;
+pub(crate) use error::WireError;
 pub(crate) use object::Object;
 
-/// Commands of the channel servers.
+/// Commands from the channel servers.
 pub(crate) const COMMANDS: &str = "COMMAND_TOPIC_MESSENGER";
-/// What happens to characters.
+/// Events of characters.
 pub(crate) const CHARACTERS: &str = "EVENT_TOPIC_CHARACTER_STATUS";
-/// What becomes of invites.
+/// Events of invites.
 pub(crate) const INVITES: &str = "EVENT_TOPIC_INVITE_STATUS";
 
-/// What happens to messengers.
+/// Events of messengers.
 pub(crate) const STATUS: &str = "EVENT_TOPIC_MESSENGER_STATUS";
-/// What happens to a messenger's members.
+/// Events of a messenger's members.
 pub(crate) const MEMBER_STATUS: &str = "EVENT_TOPIC_MESSENGER_MEMBER_STATUS";
-/// Commands to the invites.
+/// Commands to the invite service.
 pub(crate) const INVITE_COMMANDS: &str = "COMMAND_TOPIC_INVITE";
 
 pub(crate) const CONSUMED: [&str; 3] = [COMMANDS, CHARACTERS, INVITES];

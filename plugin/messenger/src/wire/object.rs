@@ -1,75 +1,83 @@
-//! A JSON object whose fields are decoded one by one, when they are asked for.
+//! A JSON object whose fields are decoded one by one, on request.
 //!
-//! Not serde's derive, because the contract is stricter and laxer than that: fields are checked in an order of its own, a
-//! body that is not looked at may be anything (nested too deep for a recursive parser, say), an array is not an object,
-//! and a field given twice matters only when it is decoded.
+//! Serde's derive does not fit the contract, which is both stricter and more lenient:
+//!
+//! * Fields are checked in the contract's own order.
+//! * A body that is not needed may be anything, also nested too deeply for a recursive parser.
+//! * An array is not an object.
+//! * A repeated field is an error only if it is decoded.
 
-use serde::Deserialize;
-use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
-use serde_json::value::RawValue;
 use std::any::type_name;
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
-/// The fields of an object, in their order: name and raw JSON.
+use super::WireError;
+
+/// The fields of an object in their order: name and raw JSON.
 #[derive(Default)]
 pub(crate) struct Object<'a>(Vec<(Text<'a>, &'a RawValue)>);
 
 impl<'a> Object<'a> {
-    /// Reads a whole document: UTF-8 without byte order mark, JSON, an object.
-    pub(crate) fn parse(document: &'a [u8]) -> Result<Self, String> {
-        let text = str::from_utf8(document).map_err(|error| format!("not UTF-8: {error}"))?;
-        // Names and values that are skipped as bytes are not checked for what JSON allows in a string.
-        serde_json::from_str::<IgnoredAny>(text).map_err(|error| format!("not JSON: {error}"))?;
-        serde_json::from_str(text).map_err(|_| "not a JSON object".to_owned())
+    /// Parses a whole document: UTF-8 without a byte order mark, JSON, an object.
+    pub(crate) fn parse(document: &'a [u8]) -> Result<Self, WireError> {
+        let text = str::from_utf8(document)?;
+        // serde_json does not validate names and values that it skips as bytes.
+        serde_json::from_str::<IgnoredAny>(text).map_err(WireError::NotJson)?;
+        serde_json::from_str(text).map_err(|_| WireError::NotObject)
     }
 
-    /// The object in the field `name`; an empty one when it is missing or null.
-    pub(crate) fn object(&self, name: &str) -> Result<Self, String> {
+    /// The object in the field `name`; empty if the field is missing or null.
+    pub(crate) fn object(&self, name: &'static str) -> Result<Self, WireError> {
         let Some(json) = self.field(name)? else {
             return Ok(Self::default());
         };
-        serde_json::from_str(json.get()).map_err(|_| format!("{name} is not an object"))
+        serde_json::from_str(json.get()).map_err(|_| WireError::WrongType { field: name, expected: "an object" })
     }
 
-    /// The text in the field `name`; `None` when it is missing or null.
-    pub(crate) fn text(&self, name: &str) -> Result<Option<Cow<'a, str>>, String> {
+    /// The text in the field `name`; `None` if it is missing or null.
+    pub(crate) fn text(&self, name: &'static str) -> Result<Option<Cow<'a, str>>, WireError> {
         let Some(json) = self.field(name)? else {
             return Ok(None);
         };
-        let text: Text<'a> = serde_json::from_str(json.get()).map_err(|_| format!("{name} is not a string"))?;
+        let text: Text<'a> =
+            serde_json::from_str(json.get()).map_err(|_| WireError::WrongType { field: name, expected: "a string" })?;
         Ok(Some(text.0))
     }
 
-    /// The integer in the field `name`; `None` when it is missing or null. `T` is an unsigned integer.
-    pub(crate) fn integer<T: FromStr>(&self, name: &str) -> Result<Option<T>, String> {
+    /// The integer in the field `name`; `None` if it is missing or null. `T` is an unsigned integer.
+    pub(crate) fn integer<T: FromStr>(&self, name: &'static str) -> Result<Option<T>, WireError> {
         let Some(json) = self.field(name)? else {
             return Ok(None);
         };
-        // Of JSON's values, Rust reads as an unsigned integer exactly those without sign, fraction and exponent.
-        let integer = json.get().parse().map_err(|_| format!("{name} is not a {}", type_name::<T>()))?;
+        // The only JSON values that Rust parses as an unsigned integer have no sign, fraction or exponent.
+        let integer =
+            json.get().parse().map_err(|_| WireError::NotInteger { field: name, integer: type_name::<T>() })?;
         Ok(Some(integer))
     }
 
-    /// The UUID in the field `name`, hyphenated; `None` when it is missing or null.
-    pub(crate) fn uuid(&self, name: &str) -> Result<Option<Uuid>, String> {
+    /// The UUID in the field `name`, with hyphens; `None` if it is missing or null.
+    pub(crate) fn uuid(&self, name: &'static str) -> Result<Option<Uuid>, WireError> {
         let Some(text) = self.text(name)? else {
             return Ok(None);
         };
-        // The parser takes other forms too; only the hyphenated one is that long.
+        // The parser accepts other forms too, but only the hyphenated one has this length.
         let hyphenated = text.len() == uuid::fmt::Hyphenated::LENGTH;
         let uuid = Uuid::try_parse(&text).ok().filter(|_| hyphenated);
-        uuid.map(Some).ok_or_else(|| format!("{name} is not a UUID"))
+        uuid.map(Some).ok_or(WireError::WrongType { field: name, expected: "a UUID" })
     }
 
-    /// The field's value; `None` when it is missing or null.
-    fn field(&self, name: &str) -> Result<Option<&'a RawValue>, String> {
+    /// The value of the field; `None` if it is missing or null.
+    fn field(&self, name: &'static str) -> Result<Option<&'a RawValue>, WireError> {
         let mut values = self.0.iter().filter(|(given, _)| given.0 == name).map(|(_, value)| *value);
         let value = values.next();
         if values.next().is_some() {
-            return Err(format!("{name} is given twice"));
+            return Err(WireError::GivenTwice(name));
         }
         Ok(value.filter(|value| value.get() != "null"))
     }
@@ -99,11 +107,11 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
     }
 }
 
-/// A JSON string. JSON allows lone surrogates (`"\ud800"`), Rust's strings do not: each reads as U+FFFD.
+/// A JSON string. JSON allows lone surrogates (`"\ud800"`), Rust strings do not: each becomes U+FFFD.
 struct Text<'a>(Cow<'a, str>);
 
 impl<'a> Text<'a> {
-    /// From UTF-8 in which surrogates may be encoded too.
+    /// From UTF-8 that may also encode surrogates.
     fn new(bytes: &'a [u8]) -> Self {
         if let Ok(text) = str::from_utf8(bytes) {
             return Self(text.into());
@@ -111,7 +119,7 @@ impl<'a> Text<'a> {
         let mut text = String::with_capacity(bytes.len());
         for chunk in bytes.utf8_chunks() {
             text.push_str(chunk.valid());
-            // A surrogate is three bytes, each of them an invalid chunk; the first is this one.
+            // A surrogate has three bytes, and each is an invalid chunk. This is the first one.
             if chunk.invalid() == [0xed] {
                 text.push(char::REPLACEMENT_CHARACTER);
             }
@@ -140,7 +148,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
             }
         }
 
-        // As bytes, serde_json lets lone surrogates pass.
+        // serde_json accepts lone surrogates in bytes.
         deserializer.deserialize_bytes(Bytes)
     }
 }

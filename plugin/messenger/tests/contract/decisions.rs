@@ -1,10 +1,11 @@
-//! The decision table, row by row. 9 is a character that nobody knows.
+//! The decision table, row by row. Character 9 is unknown.
 
-use crate::tenant::*;
 use serde_json::json;
 use switchboard_sdk::Rejection;
 
-/// Ann, Bob and Cyd in messenger M; Dee in none.
+use crate::tenant::*;
+
+/// Ann, Bob and Cyd are in messenger M, Dee is in none.
 fn full_messenger() -> Tenant {
     let mut tenant = Tenant::with_directory();
     tenant.create(1);
@@ -25,7 +26,7 @@ fn a_member_cannot_create() {
 }
 
 #[test]
-fn who_creates_sits_in_slot_0_of_a_new_messenger() {
+fn a_creator_gets_slot_0_of_a_new_messenger() {
     let mut tenant = Tenant::with_directory();
     assert_eq!(tenant.create(1), [created(1, 1, M)]);
     assert_eq!(tenant.create(2), [created(2, 2, M + 1)]);
@@ -41,7 +42,7 @@ fn the_id_of_an_ended_messenger_is_not_issued_again() {
 }
 
 #[test]
-fn when_the_ids_are_used_up_nothing_is_created() {
+fn nothing_is_created_when_the_ids_are_used_up() {
     let mut tenant = Tenant::with_directory();
     tenant.bench.state.0.insert("next-messenger".into(), u32::MAX.to_string().into_bytes());
     let before = tenant.bench.state.clone();
@@ -97,7 +98,7 @@ fn a_full_messenger_refuses_the_fourth() {
 }
 
 #[test]
-fn who_joins_takes_the_lowest_free_slot() {
+fn a_new_member_gets_the_lowest_free_slot() {
     let mut tenant = Tenant::with_directory();
     tenant.create(1);
     assert_eq!(tenant.join(2, M), [joined(2, 2, M, 1)]);
@@ -130,7 +131,7 @@ fn an_unknown_character_cannot_leave() {
 }
 
 #[test]
-fn nobody_leaves_a_messenger_that_he_is_not_in() {
+fn nobody_leaves_the_messenger_of_others() {
     let mut tenant = full_messenger();
     assert_eq!(tenant.leave(4, M), [error(UNEXPECTED, 4, M, 4)]);
     tenant.create(4);
@@ -147,7 +148,7 @@ fn nobody_leaves_messenger_0() {
 }
 
 #[test]
-fn who_leaves_frees_its_slot() {
+fn a_member_that_leaves_frees_its_slot() {
     let mut tenant = full_messenger();
     assert_eq!(tenant.leave(2, M), [left(2, 2, M, 1)]);
     assert_eq!(tenant.leave(2, M), [error(UNEXPECTED, 2, M, 2)]);
@@ -188,14 +189,14 @@ fn a_member_cannot_be_invited() {
 }
 
 #[test]
-fn who_invites_without_a_messenger_creates_one_first() {
+fn an_inviter_without_a_messenger_creates_one_first() {
     let mut tenant = Tenant::with_directory();
     assert_eq!(tenant.request_invite(1, 2), [created(1, 1, M), invite(1, 1, 2, M)]);
     assert_eq!(tenant.leave(1, M), [left(1, 1, M, 0)]);
 }
 
 #[test]
-fn who_invites_itself_creates_a_messenger() {
+fn a_character_that_invites_itself_creates_a_messenger() {
     let mut tenant = Tenant::with_directory();
     assert_eq!(tenant.request_invite(1, 1), [created(1, 1, M), invite(1, 1, 1, M)]);
 }
@@ -207,7 +208,7 @@ fn nobody_is_invited_to_a_full_messenger() {
 }
 
 #[test]
-fn an_invite_is_of_the_inviters_world_and_messenger() {
+fn an_invite_has_the_world_and_messenger_of_the_inviter() {
     let mut tenant = Tenant::with_directory();
     tenant.create(1);
     assert_eq!(tenant.request_invite(1, 2), [invite(1, 1, 2, M)]);
@@ -266,7 +267,7 @@ fn a_login_keeps_world_and_name_of_a_known_character() {
 }
 
 #[test]
-fn a_members_login_is_told_to_its_messenger() {
+fn a_login_of_a_member_is_announced_to_its_messenger() {
     let mut tenant = full_messenger();
     assert_eq!(tenant.login(2, 7, 3), [member("LOGIN", 2, M, 2)]);
     assert_eq!(tenant.login(4, 7, 3), []);
@@ -306,7 +307,7 @@ fn a_channel_change_of_an_unknown_character_is_ignored() {
 }
 
 #[test]
-fn a_channel_change_is_told_to_nobody() {
+fn a_channel_change_is_not_announced() {
     let mut tenant = full_messenger();
     tenant.login(2, 2, 3);
     assert_eq!(tenant.change_channel(2, 5), []);
@@ -315,7 +316,7 @@ fn a_channel_change_is_told_to_nobody() {
 }
 
 #[test]
-fn a_channel_change_puts_nobody_online() {
+fn a_channel_change_does_not_put_a_character_online() {
     let mut tenant = Tenant::with_directory();
     tenant.change_channel(2, 5);
     let expected = json!({"id": 2, "name": "Bob", "worldId": 2, "channelId": 5, "messengerId": 0, "online": false});
@@ -347,7 +348,7 @@ fn a_deletion_of_an_unknown_character_is_ignored() {
 }
 
 #[test]
-fn who_only_fails_is_known_all_the_same() {
+fn a_character_whose_command_fails_is_known_too() {
     let mut tenant = Tenant::with_directory();
     tenant.join(2, 5);
     tenant.directory_knows(2, "Rob", 9);

@@ -1,10 +1,11 @@
-//! The character directory: which answers are answers.
+//! The character directory: which answers are valid.
 
-use crate::tenant::*;
 use switchboard_sdk::Rejection;
 
+use crate::tenant::*;
+
 #[test]
-fn without_a_directory_only_logins_make_known() {
+fn without_a_directory_only_logins_make_a_character_known() {
     let mut tenant = Tenant::default();
     assert_eq!(tenant.create(1), [error(UNEXPECTED, 1, 0, 0)]);
     assert_eq!(tenant.logout(1), []);
@@ -13,7 +14,7 @@ fn without_a_directory_only_logins_make_known() {
 }
 
 #[test]
-fn an_answer_may_say_more_than_needed() {
+fn an_answer_may_have_more_fields() {
     let answers = [
         r#"{"data":{"attributes":{"name":"Eve","worldId":5}}}"#,
         r#"{"data":{"id":"8","type":"other","attributes":{"worldId":5,"name":"Eve","x":"\ud800","y":1e99999},"links":[]},"x":null}"#,
@@ -29,7 +30,7 @@ fn an_answer_may_say_more_than_needed() {
 }
 
 #[test]
-fn an_answer_without_a_valid_name_and_world_is_none() {
+fn an_answer_without_a_valid_name_and_world_is_unusable() {
     let answers = [
         "",
         "not found",

@@ -1,11 +1,12 @@
-//! What produced messages look like: bytes, as Go's encoding/json would write them.
+//! The bytes of produced messages, as Go's `encoding/json` writes them.
 
-use crate::tenant::*;
 use messenger::Messenger;
 use serde_json::json;
 use switchboard_sdk::{Message, Plugin};
 
-/// The text between the quotes of `name`, as it is written in an output.
+use crate::tenant::*;
+
+/// The text of the name in an output, between its quotes.
 fn written(name: &str) -> String {
     let mut tenant = Tenant::with_directory();
     tenant.directory_knows(7, name, 7);
@@ -56,7 +57,7 @@ fn escapes_of_the_directory_are_read_and_written_anew() {
     let mut tenant = Tenant::with_directory();
     tenant.directory_answers(7, r#"{"data":{"attributes":{"name":"\u0041\/\ud83c\udf89\ud800","worldId":7}}}"#);
     tenant.create(7);
-    // A lone surrogate is no character; Go reads it as U+FFFD.
+    // A lone surrogate is not a character; Go reads it as U+FFFD.
     assert_eq!(tenant.request_invite(1, 7), [named_error(ALREADY_2, 1, M, 7, "A/🎉\u{fffd}")]);
 }
 

@@ -1,10 +1,11 @@
-//! Which values are accepted, and which are bad input, for which reason.
+//! Which values are valid, and why others are not.
 
-use crate::tenant::*;
 use messenger::Messenger;
 use switchboard_sdk::{Message, Rejection};
 
-/// The reason why `value` is bad input.
+use crate::tenant::*;
+
+/// Why `value` is invalid.
 fn reason(topic: &str, value: impl AsRef<[u8]>) -> String {
     let mut tenant = Tenant::with_directory();
     let value = value.as_ref();
@@ -19,7 +20,7 @@ fn assert_reason(topic: &str, value: &str, expected: &str) {
     assert!(reason.starts_with(expected), "{value}: {reason:?} is not {expected:?}");
 }
 
-/// A CREATE of character 1 with further text in front of its fields.
+/// A CREATE of character 1 with additional fields in front of its own.
 fn create_with(fields: &str) -> String {
     format!(r#"{{{fields},"transactionId":"{TRANSACTION}","actorId":1,"type":"CREATE","body":{{}}}}"#)
 }

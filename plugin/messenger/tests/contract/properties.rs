@@ -1,10 +1,12 @@
-//! Random messages over a few characters, against a model that knows the decision table and nothing of the code.
+//! Random messages over a few characters, against a model that knows the decision table but not the code.
 
-use crate::tenant::*;
+use std::collections::{BTreeMap, BTreeSet};
+
 use proptest::prelude::*;
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
 use switchboard_sdk::Rejection;
+
+use crate::tenant::*;
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
@@ -19,7 +21,7 @@ enum Step {
     Deleted(u32),
 }
 
-/// What the directory says of a character.
+/// The directory's answer for a character.
 #[derive(Clone, Debug)]
 enum Entry {
     Missing,
@@ -36,7 +38,7 @@ struct Character {
 }
 
 type Characters = BTreeMap<u32, Character>;
-/// Messenger -> (member, slot), in the order they joined.
+/// Members and slots of each messenger, in the order in which they joined.
 type Messengers = BTreeMap<u32, Vec<(u32, u8)>>;
 
 #[derive(Clone, Default)]
@@ -172,7 +174,7 @@ impl Model {
     }
 }
 
-/// The tenant's state as the model would have it; panics where it breaks an invariant.
+/// Reads the tenant's state in the form of the model. Panics if it breaks an invariant.
 fn read_state(tenant: &Tenant) -> (Characters, Messengers) {
     let (mut characters, mut messengers) = (Characters::new(), Messengers::new());
     let mut homes = BTreeSet::new();
@@ -235,7 +237,7 @@ fn send(tenant: &mut Tenant, step: Step) -> Result<Vec<Sent>, Rejection> {
 
 fn step() -> impl Strategy<Value = Step> {
     let character = || 0..7_u32;
-    // Most ids are of messengers that may be there.
+    // Most ids are of messengers that may exist.
     let messenger = || prop_oneof![8 => M..M + 6, 1 => Just(0), 1 => any::<u32>()];
     prop_oneof![
         2 => character().prop_map(Step::Create),

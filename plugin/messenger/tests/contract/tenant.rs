@@ -1,8 +1,9 @@
-//! A tenant to send messages to, and the outputs to expect, written out independently of the plugin's own encoding.
+//! A tenant to send messages to, and the expected outputs, which do not use the plugin's own encoding.
+
+use std::fmt::Display;
 
 use messenger::Messenger;
 use serde_json::json;
-use std::fmt::Display;
 use switchboard_sdk::testkit::Bench;
 use switchboard_sdk::{Message, Outbound, Plugin, Rejection};
 
@@ -25,7 +26,8 @@ pub(crate) struct Tenant {
 }
 
 impl Tenant {
-    /// A tenant whose directory knows Ann (1), Bob (2), Cyd (3) and Dee (4), each of the world of its number.
+    /// A tenant whose directory knows Ann (1), Bob (2), Cyd (3) and Dee (4). The world of each has the number of its
+    /// id.
     pub(crate) fn with_directory() -> Self {
         let mut tenant = Self::default();
         for (number, name) in [(1_u8, "Ann"), (2, "Bob"), (3, "Cyd"), (4, "Dee")] {

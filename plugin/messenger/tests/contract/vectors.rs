@@ -1,4 +1,4 @@
-//! The test vectors that the component must pass too.
+//! The test vectors, which the component must pass too.
 
 use messenger::Messenger;
 use switchboard_sdk::testkit::run_vectors;

@@ -1,10 +1,11 @@
-//! The context's three traits in memory.
+//! The three traits of the context in memory.
 
-use crate::{Entry, Level, Log, Lookup, State};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-/// A tenant's state: key -> value.
+use crate::{Entry, Level, Log, Lookup, State};
+
+/// The state of a tenant: values by key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemoryState(pub BTreeMap<String, Vec<u8>>);
 
@@ -32,12 +33,12 @@ impl State for MemoryState {
     }
 }
 
-/// What lookups answer: (source, key) -> answer. What is not there is "not found".
+/// The answers to lookups by source and key. A missing entry means "not found".
 #[derive(Clone, Debug, Default)]
 pub struct Answers(pub BTreeMap<(String, String), Vec<u8>>);
 
 impl Answers {
-    /// Lets `source` answer `answer` for `key`.
+    /// Sets the answer of `source` for `key`.
     pub fn set(&mut self, source: &str, key: &str, answer: &str) {
         self.0.insert((source.to_owned(), key.to_owned()), answer.as_bytes().to_vec());
     }
@@ -49,12 +50,12 @@ impl Lookup for Answers {
     }
 }
 
-/// Log lines in the order written.
+/// Log lines in the order in which they were written.
 #[derive(Clone, Debug, Default)]
 pub struct Lines(RefCell<Vec<(Level, String)>>);
 
 impl Lines {
-    /// Takes the lines written so far.
+    /// Takes the lines that have been written so far.
     pub fn take(&self) -> Vec<(Level, String)> {
         self.0.take()
     }

@@ -1,26 +1,29 @@
-//! A plugin behind the host's own interface, in place of its component.
+//! A natively compiled plugin behind the host's interface for plugins.
 
-use super::Lines;
-use crate::{Context, Entry, Header, Lookup, Message, Migrate, Outbound, Plugin, Rejection, State};
 use std::any::Any;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
+
 use switchboard_core::record::{self, Class, DeadLetter, Tenant, TenantId};
 use switchboard_core::routing::{Digest, Release, Routing};
 use switchboard_core::state::{StateError, StateLimits, TenantState};
 use switchboard_core::worker::{Answers, Call, MigrateError, Outcome, Plugins, Query};
 
-/// Runs the plugin `P` for `switchboard-core`, compiled natively. Of the sandbox's limits it knows those of state.
+use super::Lines;
+use crate::{Context, Entry, Header, Lookup, Message, Migrate, Outbound, Plugin, Rejection, State};
+
+/// Runs the plugin `P` for `switchboard-core`, compiled natively. Of the sandbox's limits it applies those of the
+/// state.
 #[derive(Debug)]
 pub struct Native<P> {
-    /// What was logged, also by calls that were dropped.
+    /// The lines that were logged, also by calls that were dropped.
     pub lines: Lines,
     migration: Option<Migration>,
     plugin: PhantomData<P>,
 }
 
-/// What a plugin that is [`Migrate`] adds.
+/// The migration of a plugin that implements [`Migrate`].
 #[derive(Debug, Clone, Copy)]
 struct Migration {
     from: &'static [u32],
@@ -34,20 +37,20 @@ impl<P> Default for Native<P> {
 }
 
 impl<P: Migrate> Native<P> {
-    /// A plugin with migration, as `export!(P, migrate)` makes one.
+    /// A plugin with migration, as `export!(P, migrate)` exports it.
     pub fn migrating() -> Self {
         Self { migration: Some(Migration { from: P::FROM, migrate: P::migrate }), ..Self::default() }
     }
 }
 
 impl<P: Plugin> Native<P> {
-    /// The plugin as a release. It has no artifact, so its digest is nobody's.
+    /// The plugin as a release. It has no artifact, so its digest is zero.
     pub fn release(&self) -> Arc<Release> {
         let release = Release::new(Digest::new([0; 32]), Self::manifest());
         Arc::new(Release { migrates: self.migrates().to_vec(), ..release })
     }
 
-    /// The plugin's manifest, as the host sees it.
+    /// The plugin's manifest as the host sees it.
     pub fn manifest() -> switchboard_core::routing::Manifest {
         let manifest = P::manifest();
         switchboard_core::routing::Manifest {
@@ -62,23 +65,23 @@ impl<P: Plugin> Native<P> {
 }
 
 impl<P> Native<P> {
-    /// Versions of state, other than its own, that the plugin takes over.
+    /// The other state versions that the plugin takes over.
     pub fn migrates(&self) -> &'static [u32] {
         self.migration.map_or(&[], |migration| migration.from)
     }
 
-    /// Has the plugin take over the state from version `from`; what it changes is staged as a message's.
+    /// Lets the plugin take over the state from version `from`. Its changes are staged as those of a message.
     ///
     /// # Errors
     ///
-    /// Why it could not; nothing is staged then.
+    /// Why it could not. Then nothing is staged.
     pub fn migrate(&mut self, from: u32, state: &mut TenantState) -> Result<(), String> {
         let Some(Migration { migrate, .. }) = self.migration.filter(|migration| migration.from.contains(&from)) else {
             return Err(format!("it does not take over state of version {from}"));
         };
         let lines = &self.lines;
         let ended = catch_unwind(AssertUnwindSafe(|| {
-            migrate(&mut Context::new(&mut Staged(state), &NotGiven, lines, 0), from)
+            migrate(&mut Context::new(&mut Staged(state), &NoLookups, lines, 0), from)
         }));
         let ended = ended.unwrap_or_else(|panic| Err(format!("{:?}", outcome_of(panic))));
         ended.inspect_err(|_| state.reject_message())
@@ -86,7 +89,7 @@ impl<P> Native<P> {
 }
 
 impl<P: Plugin> Plugins for Native<P> {
-    /// Which release runs is the caller's to say.
+    /// The caller decides which release runs.
     fn routing(&mut self) -> Option<Arc<Routing>> {
         None
     }
@@ -95,7 +98,7 @@ impl<P: Plugin> Plugins for Native<P> {
         let message = message(call);
         let mut state = Staged(state);
         let answers = Given(answers);
-        // Nothing that a dropped call leaves half done is used again: its state is dropped with it.
+        // A dropped call leaves nothing half done that is used again: its state is dropped with it.
         let ended = catch_unwind(AssertUnwindSafe(|| {
             P::handle(&mut Context::new(&mut state, &answers, &self.lines, message.timestamp), &message)
         }));
@@ -120,7 +123,7 @@ impl<P: Plugin> Plugins for Native<P> {
     fn discard(&mut self, _: &TenantId) {}
 }
 
-/// Unwinds from a call that the host ends, past the plugin, which cannot know of it.
+/// Unwinds from a call that the host ends. The plugin does not notice.
 struct Dropped(Outcome);
 
 fn outcome_of(panic: Box<dyn Any + Send>) -> Outcome {
@@ -135,7 +138,7 @@ fn outcome_of(panic: Box<dyn Any + Send>) -> Outcome {
 }
 
 fn drop_call(outcome: Outcome) -> ! {
-    // Unlike `panic!`, this says nothing on stderr.
+    // Unlike `panic!`, this writes nothing to stderr.
     resume_unwind(Box::new(Dropped(outcome)))
 }
 
@@ -175,10 +178,10 @@ impl Lookup for Given<'_> {
     }
 }
 
-/// Lookups of a migration: there are none.
-pub(super) struct NotGiven;
+/// The lookups of a migration: there are none.
+pub(super) struct NoLookups;
 
-impl Lookup for NotGiven {
+impl Lookup for NoLookups {
     fn lookup(&self, _: &str, _: &str) -> Option<Vec<u8>> {
         panic!("a lookup in migrate()")
     }
@@ -206,11 +209,12 @@ fn outbound(Outbound { topic, key, value, headers }: Outbound) -> record::Outbou
 
 #[cfg(test)]
 mod tests {
+    use switchboard_core::record::{Coordinates, Record, Timestamp};
+
     use super::*;
     use crate::{Level, Manifest};
-    use switchboard_core::record::{Coordinates, Record, Tenant, Timestamp};
 
-    /// Does what the record's value says.
+    /// Does what the value of the record requests.
     struct Obedient;
 
     impl Plugin for Obedient {
@@ -243,9 +247,9 @@ mod tests {
                     ctx.set("long", vec![0; (1 << 20) + 1]);
                     None
                 }
-                Some(b"panic") => panic!("as told"),
-                Some(b"refuse answer") => return Err(Rejection::UnusableAnswer("as told".into())),
-                _ => return Err(Rejection::Invalid("not told what to do".into())),
+                Some(b"panic") => panic!("on request"),
+                Some(b"refuse answer") => return Err(Rejection::UnusableAnswer("on request".into())),
+                _ => return Err(Rejection::Invalid("unknown request".into())),
             };
             Ok(vec![Outbound { topic: "T".into(), key: None, value, headers: message.headers.clone() }])
         }
@@ -325,12 +329,12 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_wrong_has_the_hosts_names() {
+    fn failures_have_the_classes_of_the_host() {
         let (mut plugins, mut state, answers) = (Native::default(), TenantState::default(), Answers::default());
         let mut outcome = |value| handle(&mut plugins, &mut state, &answers, value);
-        assert_eq!(outcome("?"), Outcome::Rejected("not told what to do".into()));
-        assert_eq!(outcome("refuse answer"), Outcome::UnusableAnswer("as told".into()));
-        assert_eq!(outcome("panic"), Outcome::Failed(DeadLetter::new(Class::Trap, "as told")));
+        assert_eq!(outcome("?"), Outcome::Rejected("unknown request".into()));
+        assert_eq!(outcome("refuse answer"), Outcome::UnusableAnswer("on request".into()));
+        assert_eq!(outcome("panic"), Outcome::Failed(DeadLetter::new(Class::Trap, "on request")));
         for (value, class) in [("bad key", Class::Trap), ("long value", Class::Limit)] {
             let ended = outcome(value);
             assert!(matches!(&ended, Outcome::Failed(letter) if letter.class == class), "{value}: {ended:?}");

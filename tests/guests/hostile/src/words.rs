@@ -1,3 +1,5 @@
+//! What the plugin does for each word of its messages.
+
 use std::collections::HashMap;
 use std::hint::black_box;
 use std::io::{Read, Write};

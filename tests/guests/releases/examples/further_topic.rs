@@ -1,3 +1,5 @@
+//! 5.0.0 of the ledger: it consumes IN2 in addition to IN.
+
 use releases::tagged;
 use switchboard_sdk::{Context, Manifest, Message, Outbound, Plugin, Rejection};
 

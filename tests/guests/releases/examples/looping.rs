@@ -1,3 +1,5 @@
+//! A plugin whose `describe` never returns.
+
 use releases::tagged;
 use switchboard_sdk::{Context, Manifest, Message, Outbound, Plugin, Rejection};
 

@@ -1,3 +1,5 @@
+//! 0.2.0 of the messenger, state version 2: messengers have room names.
+
 use messenger::Messenger;
 use releases::rooms;
 use switchboard_sdk::{Context, Manifest, Message, Migrate, Outbound, Plugin, Rejection};

@@ -1,3 +1,5 @@
+//! 0.1.1 of the messenger, state version 1: it drops the room names of 0.2.0.
+
 use messenger::Messenger;
 use releases::rooms;
 use switchboard_sdk::{Context, Manifest, Message, Migrate, Outbound, Plugin, Rejection};

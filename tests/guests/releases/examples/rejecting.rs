@@ -1,3 +1,5 @@
+//! 6.0.0 of the ledger: it rejects a third of all messages.
+
 use releases::tagged;
 use switchboard_sdk::{Context, Manifest, Message, Outbound, Plugin, Rejection};
 

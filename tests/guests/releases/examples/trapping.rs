@@ -1,3 +1,5 @@
+//! 3.0.0 of the ledger: it traps on a third of all messages.
+
 use releases::tagged;
 use switchboard_sdk::{Context, Manifest, Message, Outbound, Plugin, Rejection};
 

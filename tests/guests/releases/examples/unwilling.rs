@@ -1,3 +1,5 @@
+//! 4.0.0 of the ledger, state version 2: its migration from version 1 writes, then fails.
+
 use releases::tagged;
 use switchboard_sdk::{Context, Manifest, Message, Migrate, Outbound, Plugin, Rejection};
 

@@ -54,6 +54,20 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// Sends messages and waits until the broker has them.
+fn send_many(count: usize, producer: &BaseProducer, topic: &str, load: &Load, sent: &mut usize) -> Result<()> {
+    for _ in 0..count {
+        send(producer, topic, load, sent)?;
+    }
+    Ok(producer.flush(LONG)?)
+}
+
+fn print_curve(curve: &[u64]) {
+    let steps = (curve.len() / 12).max(1);
+    let points: Vec<_> = curve.iter().step_by(steps).map(ToString::to_string).collect();
+    println!("         resident, in MiB: {}", points.join(" "));
+}
+
 fn overload(load: &Load, args: &Args) -> Result<()> {
     let kafka = Kafka::start_with(&Options { heap_mib: 1024, optimised: true, ..Options::default() })?;
     let app = App::hostile_on(&kafka, "overload", &["IN"], PARTITIONS)?.topic_with("OUT", &[])?;
@@ -64,10 +78,7 @@ fn overload(load: &Load, args: &Args) -> Result<()> {
     // Every tenant is known, with its instance warm: what is there without load.
     let producer = producer(&kafka)?;
     let mut sent = 0;
-    for _ in 0..2 * TENANTS {
-        send(&producer, app.topic("IN"), load, &mut sent)?;
-    }
-    producer.flush(LONG)?;
+    send_many(2 * TENANTS, &producer, app.topic("IN"), load, &mut sent)?;
     let seen = AtomicUsize::new(0);
     let outputs = reader(&kafka, app.topic("OUT"))?;
     let stop = AtomicUsize::new(usize::MAX);
@@ -92,10 +103,7 @@ fn overload(load: &Load, args: &Args) -> Result<()> {
 
         // What it can do: a backlog from its first output to half of it.
         host.terminate(LONG)?;
-        for _ in 0..load.backlog {
-            send(&producer, app.topic("IN"), load, &mut sent)?;
-        }
-        producer.flush(LONG)?;
+        send_many(load.backlog, &producer, app.topic("IN"), load, &mut sent)?;
         host = app.run("host", &flags)?;
         let mut curve = Vec::new();
         let start = seen.load(Ordering::Relaxed);
@@ -133,9 +141,7 @@ fn overload(load: &Load, args: &Args) -> Result<()> {
             "{:<8} {rate:>10.0}/s {input:>10.0}/s {sent:>10} {lag:>10} {idle:>6} MiB {peak:>6} MiB {bound:>6} MiB",
             load.name
         );
-        let steps = (curve.len() / 12).max(1);
-        let points: Vec<_> = curve.iter().step_by(steps).map(ToString::to_string).collect();
-        println!("         resident, in MiB: {}", points.join(" "));
+        print_curve(&curve);
         Ok(())
     })
 }

@@ -88,7 +88,7 @@ impl Stage {
             letters: app.dead_letters(),
             control: format!("{}-switchboard-control", app.name),
         };
-        first.wait_for("its topics", LONG, |line| line.contains("running on"))?;
+        first.wait_for("its topics", LONG, |line| line.contains("host is running"))?;
         first.terminate(LONG)?;
         let watch = Watch::start(kafka.bootstrap(), &topics)?;
         Ok(Self { app, artifacts, watch, hosts: Vec::new(), _directory: directory })

@@ -30,7 +30,7 @@ fn what_is_no_good_is_refused_and_nothing_is_written() -> Result<()> {
     refused(&release("looping")?, &[], &["fails when asked what it is", "describe"])?;
     refused(&shelf.0.path().join("absent.wasm"), &[], &["absent.wasm", "No such file"])?;
     refused(&good, &["--max-artifact-bytes", "1000"], &["at most 1000"])?;
-    refused(&good, &["--tenant", "a/b"], &["\"a/b\" is no tenant", "TENANT (text)"])?;
+    refused(&good, &["--tenant", "a/b"], &["\"a/b\" is not a tenant", "TENANT (text)"])?;
     refused(&good, &["--topic", &format!("IN={}-switchboard-control", app.name)], &["Switchboard's own"])?;
     refused(&good, &["--allow-topic", "OTHER"], &["produces to LINES, AUDIT", "allow-topics"])?;
     refused(&good, &["--signature", "/absent.minisig"], &["/absent.minisig"])?;
@@ -58,7 +58,7 @@ fn a_signature_is_checked_and_travels_with_its_artifact() -> Result<()> {
     assert!(refused.refusal()?.contains("not signed"), "{refused:?}");
     let beside = text(&signed.with_added_extension("minisig"));
     let refused = deploy(&app, &unsigned, &["--signature", &beside])?;
-    assert!(refused.refusal()?.contains("does not fit"), "{refused:?}");
+    assert!(refused.refusal()?.contains("does not match"), "{refused:?}");
     assert!(!app.client.topics()?.contains(&control(&app)), "nothing was written");
 
     deployed(&app, &signed, &[])?;
@@ -134,6 +134,6 @@ fn a_release_that_cannot_take_over_the_state_is_refused() -> Result<()> {
     // What cannot be forced by a deployment can be undone, at a price that is told.
     let undone = app.ask(&["rollback"], &["--json"])?;
     assert_eq!(undone.json()?["routes"][0]["after"]["release"], json!(first));
-    assert!(undone.log.contains("state has version 2 already stay on messenger 0.2.0"), "{}", undone.log);
+    assert!(undone.log.contains("state has version 2 go on with messenger 0.2.0"), "{}", undone.log);
     Ok(())
 }

@@ -24,7 +24,7 @@ fn say(app: &App, instance: &str, status: Option<&Value>) -> Result<()> {
 fn status(instance: &str, read: i64, releases: &Value) -> Value {
     json!({
         "instance": instance, "host": "node", "started": 1, "read": read, "releases": releases,
-        "tenants": [], "staying": [], "waiting": [], "failures": [],
+        "tenants": [], "fallback": [], "waiting": [], "failures": [],
     })
 }
 
@@ -94,7 +94,7 @@ fn a_rollout_is_followed_until_all_hosts_run_it() -> Result<()> {
     }
     let answer = app.ask(&["deploy", &text(&shelf.ledger(5, 0)?)], &["--wait"])?;
     assert_eq!(answer.status.code(), Some(1));
-    assert!(answer.output.contains("no host lives"), "{}", answer.output);
+    assert!(answer.output.contains("no host is running"), "{}", answer.output);
     assert_eq!(history(&app)?.len(), 6, "it is deployed all the same");
     Ok(())
 }

@@ -25,17 +25,21 @@ fn what_tenants_ran_before_is_kept_for_them_and_loaded_again_where_it_is_not() -
     deploy(&app, &release("unwilling")?, &["--no-gate"])?;
     send(&app, "a", 3..6)?;
     assert_eq!(lines(&app, "a", 6)?[3..], by("1.0.0", 3..6));
-    assert_eq!((count(&first, "loaded tagged 1.0.0"), count(&first, "messages wait")), (1, 0), "it was kept");
+    assert_eq!(
+        (count(&first, "release loaded release=tagged 1.0.0"), count(&first, "messages wait")),
+        (1, 0),
+        "it was kept"
+    );
 
     assert!(first.terminate(LONG)?.success());
     let second = app.run("second", &["--instance", "host"])?;
-    assert_eq!(count(&second, "loaded tagged 1.0.0"), 0, "no route names it");
+    assert_eq!(count(&second, "release loaded release=tagged 1.0.0"), 0, "no route names it");
     send(&app, "b", 3..6)?;
     assert_eq!(lines(&app, "b", 6)?, by("1.0.0", 0..6), "and it is loaded for the tenant that waits for it");
     second.wait_for("the reason", LONG, |line| {
         line.contains("runs the fallback release tagged 1.0.0") && line.contains("as built")
     })?;
-    assert_eq!(count(&second, "loaded tagged 1.0.0"), 1);
+    assert_eq!(count(&second, "release loaded release=tagged 1.0.0"), 1);
     Ok(())
 }
 
@@ -51,7 +55,7 @@ fn what_cannot_take_over_the_state_of_a_tenant_that_stays_is_refused() -> Result
     send(&app, "new", 1..2)?;
     assert_eq!(lines(&app, "new", 2)?[1..], by("4.0.0", 1..2));
     progress::wait_until("the status to say that the tenant stays", || {
-        Ok(status(&app)?["hosts"][0]["staying"][0]["tenant"] == "new")
+        Ok(status(&app)?["hosts"][0]["fallback"][0]["tenant"] == "new")
     })?;
     let path = release("tagged_2")?.display().to_string();
     let refused = app.ask(&["deploy", &path], &[])?;

@@ -31,7 +31,7 @@ fn counted(app: &App, release: &str, rejections: u64) -> Result<()> {
 }
 
 fn rolled_back(host: &Host) -> Vec<String> {
-    host.log().into_iter().filter(|line| line.contains("is to be rolled back")).collect()
+    host.log().into_iter().filter(|line| line.contains("the health gate has failed; rolling back")).collect()
 }
 
 #[test]
@@ -51,12 +51,12 @@ fn a_release_goes_back_when_it_rejects_more_than_the_one_before_and_stays_when_n
     // All gates are looked at together: when this one has been, the other one was.
     deploy(&app, &release("rejecting")?, &["--gate", "3/1000", "--tenant", "b"])?;
     send(&app, "b", 0..150)?;
-    host.wait_for("the rollback", LONG, |line| line.contains("tagged 6.0.0") && line.contains("is rolled back"))?;
+    host.wait_for("the rollback", LONG, |line| line.contains("tagged 6.0.0") && line.contains("release rolled back"))?;
     assert!(rolled_back(&host).iter().all(|line| line.contains("tagged 6.0.0")), "{:#?}", rolled_back(&host));
     let told = app.ask(&["releases"], &["--history", "--json"])?.json()?;
     let last = told["history"].as_array().and_then(|history| history.last()).context("no history")?;
-    assert_eq!((&last["what"], &last["routes"][0]["route"]), (&"automatic-rollback".into(), &"tenant/b".into()));
-    assert!(last["note"].as_str().unwrap_or_default().contains("more than usual were rejected"), "{last}");
+    assert_eq!((&last["kind"], &last["routes"][0]["route"]), (&"automatic-rollback".into(), &"tenant/b".into()));
+    assert!(last["note"].as_str().unwrap_or_default().contains("more rejections than usual"), "{last}");
     Ok(())
 }
 
@@ -89,14 +89,14 @@ fn a_rollback_that_could_not_be_written_is_tried_again() -> Result<()> {
     deploy(&app, &release("tagged_1")?, &[])?;
     deploy(&app, &release("trapping")?, &["--gate", "3/1000"])?;
     send(&app, "a", 0..60)?;
-    host.wait_for("the attempt", LONG, |line| line.contains("was not rolled back") && line.contains("trying on"))?;
+    host.wait_for("the attempt", LONG, |line| line.contains("the rollback failed; retrying"))?;
     let routed = || -> Result<_> {
         let shown = app.ask(&["route", "show"], &["--json"])?.json()?;
         Ok(shown["routes"][0]["version"].as_str().unwrap_or_default().to_owned())
     };
     assert_eq!(routed()?, "3.0.0");
     grant(Resource::TransactionalIds(&topic("switchboard-control")), Operation::Write)?;
-    host.wait_for("the rollback", LONG, |line| line.contains("is rolled back"))?;
+    host.wait_for("the rollback", LONG, |line| line.contains("release rolled back"))?;
     assert_eq!(routed()?, "1.0.0");
     Ok(())
 }

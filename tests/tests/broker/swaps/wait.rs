@@ -41,8 +41,11 @@ fn trouble_ends_a_wait_with_the_reason_long_before_its_time() -> Result<()> {
     let told = rollout(&answer)?;
     assert_eq!((answer.status.code(), &told["result"]), (Some(1), &"failed".into()), "{told:#}");
     let troubles = told["troubles"].to_string();
-    assert!(troubles.contains("host: a stays on tagged 1.0.0 ") && troubles.contains("as built"), "{troubles}");
-    assert_eq!(told["hosts"][0]["staying"][0]["tenant"], "a");
+    assert!(
+        troubles.contains("host: a runs the fallback release tagged 1.0.0 ") && troubles.contains("as built"),
+        "{troubles}"
+    );
+    assert_eq!(told["hosts"][0]["fallback"][0]["tenant"], "a");
 
     // Back: nobody stays any more. And the same release again, for people.
     let back = app.ask(&["rollback"], &["--wait", "--json"])?;
@@ -51,7 +54,7 @@ fn trouble_ends_a_wait_with_the_reason_long_before_its_time() -> Result<()> {
     let answer = meanwhile(&app, asked, "a", &mut sent)?;
     assert_eq!(answer.status.code(), Some(1), "{answer:?}");
     let says = |words: &[&str]| answer.output.lines().any(|line| words.iter().all(|word| line.contains(word)));
-    assert!(says(&["host: a stays on tagged 1.0.0 ", "as built"]) && says(&["there is trouble"]), "{answer:?}");
+    assert!(says(&["host: a stays on tagged 1.0.0 ", "as built"]) && says(&["problem found"]), "{answer:?}");
     let back = app.ask(&["rollback"], &["--wait=1", "--json"])?;
     assert_eq!(back.status.code(), Some(0), "{back:?}");
     let count = usize::try_from(sent)?;

@@ -1,4 +1,4 @@
-//! What holds after any sequence of commands.
+//! Properties that hold after any sequence of commands.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -47,26 +47,26 @@ fn any_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Decides a step by what `control` says.
-fn decide(control: &RegistryState, step: &Step, stamp: ChangeRequest) -> Result<Decision, Refusal> {
+/// Decides a step on this state.
+fn decide(registry: &RegistryState, step: &Step, request: ChangeRequest) -> Result<Decision, Refusal> {
     match step {
-        Step::Deploy(number, audience) => deploy(control, &deployment(*number, audience.clone()), stamp),
-        Step::Set(number, audience) => set_routes(control, digest(*number), audience, None, stamp),
-        Step::Clear(scope) => clear_routes(control, &[scope.clone()].into(), stamp),
-        Step::Rollback(tenants) => rollback(control, tenants, stamp),
+        Step::Deploy(number, audience) => deploy(registry, &deployment(*number, audience.clone()), request),
+        Step::Set(number, audience) => set_routes(registry, digest(*number), audience, None, request),
+        Step::Clear(scope) => clear_routes(registry, &[scope.clone()].into(), request),
+        Step::Rollback(tenants) => rollback(registry, tenants, request),
         Step::Automatic(scope) => {
-            let set = control.routed().find(|(known, ..)| known == scope);
+            let set = registry.routed().find(|(known, ..)| known == scope);
             let (_, value, offset) = set.ok_or(Refusal::Stale)?;
-            automatic_rollback(control, &value.route().release, offset, stamp)
+            automatic_rollback(registry, &value.route().release, offset, request)
         }
-        Step::Prune(keep) => Ok(prune(control, *keep, control.newest().unwrap_or_default(), stamp)),
+        Step::Prune(keep) => Ok(prune(registry, *keep, registry.newest().unwrap_or_default(), request)),
     }
 }
 
-/// Takes a step, if it is not refused.
+/// Takes a step, unless it is refused.
 fn take(topic: &mut Topic, step: &Step) -> bool {
-    let stamp = topic.stamp();
-    topic.commit(decide(&topic.control, step, stamp)).is_ok()
+    let request = topic.request();
+    topic.commit(decide(&topic.registry, step, request)).is_ok()
 }
 
 fn take_all(topic: &mut Topic, steps: &[Step]) {
@@ -75,22 +75,22 @@ fn take_all(topic: &mut Topic, steps: &[Step]) {
     }
 }
 
-/// What a reader sees who comes after compaction: the last record of each key, tombstones still there or gone.
+/// The state of a reader that starts after compaction: the last record of each key, with or without tombstones.
 fn compacted(topic: &Topic, tombstones: bool) -> RegistryState {
-    let mut control = RegistryState::default();
-    let last: BTreeMap<_, _> = topic.log.iter().enumerate().map(|(place, (key, _))| (key, place)).collect();
-    for (place, (key, value)) in topic.log.iter().enumerate() {
-        if last[key] == place && (tombstones || value.is_some()) {
-            let offset = Offset::try_from(place).unwrap();
-            control.apply(offset, second(offset), key.as_bytes(), value.as_deref()).unwrap();
+    let mut registry = RegistryState::default();
+    let last: BTreeMap<_, _> = topic.log.iter().enumerate().map(|(position, (key, _))| (key, position)).collect();
+    for (position, (key, value)) in topic.log.iter().enumerate() {
+        if last[key] == position && (tombstones || value.is_some()) {
+            let offset = Offset::try_from(position).unwrap();
+            registry.apply(offset, second(offset), key.as_bytes(), value.as_deref()).unwrap();
         }
     }
-    control
+    registry
 }
 
 proptest! {
     #[test]
-    fn a_rollback_restores_what_was_whatever_came_before(steps in prop::collection::vec(any_step(), 0..12), last in forward()) {
+    fn a_rollback_restores_the_routes_before_the_last_change(steps in prop::collection::vec(any_step(), 0..12), last in forward()) {
         let mut topic = Topic::default();
         take_all(&mut topic, &steps);
         let before = topic.values();
@@ -103,7 +103,7 @@ proptest! {
     }
 
     #[test]
-    fn rollbacks_come_to_an_end_where_everything_began(steps in prop::collection::vec(forward(), 0..12)) {
+    fn rollbacks_end_at_the_empty_topic(steps in prop::collection::vec(forward(), 0..12)) {
         let mut topic = Topic::default();
         take_all(&mut topic, &steps);
         while topic.rollback(&[]).is_ok() {}
@@ -114,10 +114,10 @@ proptest! {
     fn compaction_changes_nothing(steps in prop::collection::vec(any_step(), 0..16)) {
         let mut topic = Topic::default();
         take_all(&mut topic, &steps);
-        prop_assert_eq!(&compacted(&topic, true), &topic.control);
+        prop_assert_eq!(&compacted(&topic, true), &topic.registry);
         let late = compacted(&topic, false);
-        prop_assert_eq!(late.routed().collect::<Vec<_>>(), topic.control.routed().collect::<Vec<_>>());
-        prop_assert_eq!((late.releases(), late.history()), (topic.control.releases(), topic.control.history()));
+        prop_assert_eq!(late.routed().collect::<Vec<_>>(), topic.registry.routed().collect::<Vec<_>>());
+        prop_assert_eq!((late.releases(), late.history()), (topic.registry.releases(), topic.registry.history()));
         for release in late.releases().keys() {
             prop_assert!(late.chunks(release).is_some(), "a release has all of its chunks");
         }
@@ -127,24 +127,24 @@ proptest! {
     }
 
     #[test]
-    fn of_two_at_once_the_one_that_is_fenced_decides_anew_and_both_stand(
+    fn of_two_concurrent_commands_the_fenced_one_decides_again_and_both_hold(
         steps in prop::collection::vec(any_step(), 0..8), one in forward(), other in forward(), swapped: bool,
     ) {
         let mut topic = Topic::default();
         take_all(&mut topic, &steps);
         let (first, second) = if swapped { (&other, &one) } else { (&one, &other) };
-        // The second one decided by what there was, was fenced before it wrote, and starts over.
-        let fenced = topic.stamp();
-        drop(decide(&topic.control, second, fenced.clone()));
-        let entries = topic.control.history().len();
+        // The second writer decided on the old state, was fenced before it wrote, and decides again.
+        let fenced = topic.request();
+        drop(decide(&topic.registry, second, fenced.clone()));
+        let entries = topic.registry.history().len();
         let written = usize::from(take(&mut topic, first));
-        let decided = topic.commit(decide(&topic.control, second, fenced));
-        let history = topic.control.history();
+        let decided = topic.commit(decide(&topic.registry, second, fenced));
+        let history = topic.registry.history();
         prop_assert_eq!(history.len(), entries + written + usize::from(decided.is_ok()));
         if let Ok(decided) = decided {
             prop_assert_eq!(&history.last().unwrap().change, &decided.change);
             for touched in &decided.change.routes {
-                prop_assert_eq!(topic.control.route(&touched.route), touched.after.clone(), "the later one holds");
+                prop_assert_eq!(topic.registry.route(&touched.route), touched.after.clone(), "the later one holds");
             }
         }
     }

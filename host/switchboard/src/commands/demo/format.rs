@@ -1,4 +1,5 @@
-//! What a demo file says: tenants, names, words and how outputs read. Data only, so that a plugin gets a demo by a file.
+//! The format of a demo file: tenants, names, words, and how outputs are shown. A demo is data: any plugin can have
+//! one.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,13 +8,13 @@ use serde::Deserialize;
 use serde_json::Value;
 use switchboard_core::record::{HeaderKind, Headers, Outgoing, Record, TenantHeader};
 
-use crate::config::{ConfigError, extract};
+use crate::config::{ConfigError, parse_toml};
 
 /// A demo file.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct Demo {
-    /// Shown first.
+    /// Printed first.
     pub title: String,
     pub tenant_headers: Vec<TenantHeader>,
     #[serde(default)]
@@ -26,20 +27,20 @@ pub(super) struct Demo {
     pub lookups: BTreeMap<String, DemoLookup>,
     pub words: Vec<Word>,
     #[serde(default)]
-    pub reads: Vec<Reading>,
-    /// Headers of outputs whose text is shown behind them.
+    pub reads: Vec<OutputText>,
+    /// Output headers that are shown after the output.
     #[serde(default)]
     pub shown_headers: Vec<String>,
-    /// Lines as typed; those that start with `#` are told as they are.
+    /// Lines to play. A line that starts with `#` is printed.
     pub script: String,
 }
 
-/// A tenant, by the name that one types.
+/// A tenant, and the name to type for it.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DemoTenant {
     pub name: String,
-    /// A number for the number types, text for the others.
+    /// The value of each tenant header: a number for the number types, text for the others.
     pub headers: BTreeMap<String, Value>,
 }
 
@@ -47,18 +48,19 @@ pub(super) struct DemoTenant {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DemoLookup {
-    /// The kind; a key is the number in decimal.
+    /// The kind of name. A lookup key is the decimal number of a name.
     pub names: String,
-    /// With `<id>` and `<name>`.
+    /// The answer, with `<id>` and `<name>`.
     pub answer: String,
 }
 
-/// A word that one types, and the record that it sends.
+/// A word to type, and the record that it sends.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Word {
     pub word: String,
-    /// `name:kind`: a kind of `names`, `number`, `text`, or, as the last one, `line`: all that is left, as it is.
+    /// `name:kind`. The kind is a kind of `names`, `number`, `text`, or, for the last argument, `line`: the rest of the typed
+    /// line.
     #[serde(default)]
     pub args: Vec<String>,
     pub help: String,
@@ -66,11 +68,11 @@ pub(super) struct Word {
     pub alias: String,
     #[serde(default)]
     pub key: Vec<KeyPart>,
-    /// With `<name>` for each argument: a number, or text in quotes.
+    /// The record's value, with `<name>` for each argument.
     pub json: String,
 }
 
-/// A piece of a record's key; `<name>` stands for an argument.
+/// A part of a record's key, with `<name>` for an argument.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum KeyPart {
@@ -82,15 +84,15 @@ pub(super) enum KeyPart {
     U64Be(String),
 }
 
-/// How an output reads.
+/// How an output is shown.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Reading {
+pub(super) struct OutputText {
     pub alias: String,
-    /// JSON pointer without its first slash -> the value that it must have.
+    /// JSON pointer without its first slash -> the value that the output must have there.
     #[serde(default)]
     pub when: BTreeMap<String, Value>,
-    /// With `<pointer>` or `<pointer:kind>`.
+    /// The text, with `<pointer>` or `<pointer:kind>` for a value of the output.
     pub text: String,
 }
 
@@ -104,9 +106,9 @@ pub(super) struct Input {
 impl Demo {
     pub(super) fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Read(path.to_owned(), error))?;
-        let demo: Self = extract(&text, path)?;
+        let demo: Self = parse_toml(&text, path)?;
         if demo.tenants.is_empty() {
-            let problem = "no [[tenants]]: a demo has at least one".into();
+            let problem = "[[tenants]] is missing: a demo has at least one tenant".into();
             return Err(ConfigError::Invalid { file: path.display().to_string(), problem });
         }
         Ok(demo)
@@ -115,7 +117,8 @@ impl Demo {
     /// The tenant headers of a tenant's records.
     pub(super) fn headers(&self, tenant: &DemoTenant) -> Result<Headers, String> {
         let header = |TenantHeader { name, kind }: &TenantHeader| {
-            let value = tenant.headers.get(name).ok_or_else(|| format!("tenant {}: no header {name}", tenant.name))?;
+            let value =
+                tenant.headers.get(name).ok_or_else(|| format!("tenant {} has no header {name}", tenant.name))?;
             let bytes = match (kind, value.as_str(), value.as_u64()) {
                 (HeaderKind::Uuid | HeaderKind::Text, Some(text), _) => Some(text.as_bytes().to_vec()),
                 (HeaderKind::U8, _, Some(n)) => u8::try_from(n).ok().map(|n| n.to_be_bytes().to_vec()),
@@ -124,8 +127,9 @@ impl Demo {
                 (HeaderKind::U64, _, Some(n)) => Some(n.to_be_bytes().to_vec()),
                 _ => None,
             };
-            let bytes =
-                bytes.ok_or_else(|| format!("tenant {}: header {name} = {value} is no {kind:?}", tenant.name))?;
+            let bytes = bytes.ok_or_else(|| {
+                format!("tenant {}: the header {name} = {value} is not of the type {kind:?}", tenant.name)
+            })?;
             Ok((name.clone(), Some(bytes)))
         };
         self.tenant_headers.iter().map(header).collect()
@@ -133,21 +137,21 @@ impl Demo {
 
     /// The record of a typed word.
     pub(super) fn input(&self, typed: &[&str]) -> Result<Input, String> {
-        let [name, given @ ..] = typed else { return Err("nothing was typed".into()) };
+        let [name, arguments @ ..] = typed else { return Err("nothing was typed".into()) };
         let word = self.words.iter().find(|word| word.word.eq_ignore_ascii_case(name));
-        let word = word.ok_or_else(|| format!("no word {name:?}; `help` lists them"))?;
-        // All that is left belongs to a `line`.
+        let word = word.ok_or_else(|| format!("unknown word {name:?}; `help` lists the words"))?;
+        // An argument of the kind `line` takes the rest of the typed line.
         let takes_line = word.args.last().is_some_and(|arg| arg.ends_with(":line"));
         let count = word.args.len();
-        if given.len() < count || (given.len() > count && !takes_line) {
+        if arguments.len() < count || (arguments.len() > count && !takes_line) {
             return Err(format!("usage: {}", word.usage()));
         }
         let mut values = Vec::new();
-        for (place, arg) in word.args.iter().enumerate() {
+        for (index, arg) in word.args.iter().enumerate() {
             let (name, kind) = arg.split_once(':').unwrap_or((arg, "text"));
             let value = match kind {
-                "line" => given[place..].join(" "),
-                kind => self.argument(kind, given[place])?.to_string(),
+                "line" => arguments[index..].join(" "),
+                kind => self.argument(kind, arguments[index])?.to_string(),
             };
             values.push((name, value));
         }
@@ -177,8 +181,8 @@ impl Demo {
         found.map(|(_, number)| (*number).into()).ok_or_else(|| {
             let known = names.map(|names| names.keys().map(String::as_str).collect::<Vec<_>>().join(", "));
             format!(
-                "{text:?} is no {kind}{}",
-                known.map(|known| format!(" ({known}, or a number)")).unwrap_or_default()
+                "{text:?} is not a {kind}{}",
+                known.map(|known| format!(": give {known} or a number")).unwrap_or_default()
             )
         })
     }
@@ -188,10 +192,10 @@ impl Demo {
         names.find(|(_, known)| **known == number).map(|(name, _)| name.as_str())
     }
 
-    /// How an output reads, with the headers that are shown.
-    pub(super) fn read(&self, output: &Outgoing) -> String {
+    /// An output as text, with the headers that are shown.
+    pub(super) fn describe(&self, output: &Outgoing) -> String {
         let Record { value, headers, .. } = &output.record;
-        let mut text = self.read_value(&output.topic, value.as_deref());
+        let mut text = self.describe_value(&output.topic, value.as_deref());
         for header in self.shown_headers.iter().filter_map(|name| headers.last(name)) {
             let value = String::from_utf8_lossy(header.value.unwrap_or_default());
             text = format!("{text} ({}: {value})", String::from_utf8_lossy(header.name));
@@ -199,18 +203,18 @@ impl Demo {
         text
     }
 
-    /// How an output's value reads; as it is where no reading fits.
-    fn read_value(&self, alias: &str, value: Option<&[u8]>) -> String {
+    /// An output's value as text, unchanged if no `OutputText` matches.
+    fn describe_value(&self, alias: &str, value: Option<&[u8]>) -> String {
         let Some(value) = value else { return format!("{alias}: tombstone") };
         let plain = || format!("{alias}: {}", String::from_utf8_lossy(value));
         let Ok(json) = serde_json::from_slice::<Value>(value) else { return plain() };
         let at = |pointer: &str| json.pointer(&format!("/{pointer}"));
-        let fits = |reading: &&Reading| {
-            reading.alias == alias && reading.when.iter().all(|(pointer, wanted)| at(pointer) == Some(wanted))
+        let matches = |text: &&OutputText| {
+            text.alias == alias && text.when.iter().all(|(pointer, wanted)| at(pointer) == Some(wanted))
         };
-        let Some(reading) = self.reads.iter().find(fits) else { return plain() };
+        let Some(template) = self.reads.iter().find(matches) else { return plain() };
         let mut text = String::new();
-        let mut rest = reading.text.as_str();
+        let mut rest = template.text.as_str();
         while let Some((before, after)) = rest.split_once('<') {
             let (inner, after) = after.split_once('>').unwrap_or((after, ""));
             let (pointer, kind) = inner.split_once(':').unwrap_or((inner, ""));
@@ -247,7 +251,7 @@ impl Word {
 impl KeyPart {
     fn write(&self, key: &mut Vec<u8>, fill: &impl Fn(&str) -> String) -> Result<(), String> {
         fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
-            text.parse().map_err(|_| format!("{text:?} is no number of that size"))
+            text.parse().map_err(|_| format!("{text:?} is not a number of that size"))
         }
         match self {
             Self::Text(text) => key.extend(fill(text).into_bytes()),
@@ -285,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_told_with_what_is_known() {
+    fn a_line_that_is_not_understood_is_refused_with_the_known_words() {
         let error = |typed: &[&str]| messenger().input(typed).err().unwrap();
         assert!(error(&["dance"]).contains("help"));
         assert_eq!(error(&["create"]), "usage: create <who>");
@@ -309,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn outputs_read_as_the_file_says() {
+    fn outputs_are_shown_as_the_file_says() {
         let demo = messenger();
         let joined = br#"{"actorId":2,"worldId":0,"messengerId":1000000000,"type":"JOINED","body":{"slot":1}}"#;
         let output = |topic: &str, value: &[u8]| {
@@ -319,8 +323,8 @@ mod tests {
                 record: Record { value: Some(value.to_vec()), headers, ..Record::default() },
             }
         };
-        let text = demo.read(&output("EVENT_TOPIC_MESSENGER_STATUS", joined));
+        let text = demo.describe(&output("EVENT_TOPIC_MESSENGER_STATUS", joined));
         assert!(text.contains("Bob") && text.contains("one") && text.contains('1'), "{text}");
-        assert_eq!(demo.read(&output("ELSEWHERE", b"[]")), "ELSEWHERE: [] (ROOM: Ann's room)");
+        assert_eq!(demo.describe(&output("ELSEWHERE", b"[]")), "ELSEWHERE: [] (ROOM: Ann's room)");
     }
 }

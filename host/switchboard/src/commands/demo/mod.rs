@@ -1,4 +1,4 @@
-//! `switchboard demo`: the real host on an embedded broker, played by a script and by what is typed.
+//! `switchboard demo`: a real host on an embedded broker. A script sends messages, then the user types them.
 
 mod format;
 mod play;
@@ -13,27 +13,26 @@ use std::time::Duration;
 use anyhow::Context as _;
 use switchboard_core::record::Tenant;
 use switchboard_core::worker::{LookupError, Lookups, Query};
-
-use self::format::Demo;
-use self::play::{Play, Reporter};
-use self::swap::Stage;
-use super::run::{aliases, rules, sandbox};
-use crate::config::{LogFormat, Settings};
-use crate::host::{Host, Plan};
-use crate::signals::stop_on_signals;
-use crate::telemetry;
-use switchboard_kafka::Shutdown;
-use switchboard_kafka::{ClientOptions, EmbeddedBroker, GroupProtocol, Topology};
+use switchboard_kafka::{ClientOptions, EmbeddedBroker, GroupProtocol, Shutdown, Topology};
 use switchboard_sandbox::InstancePool;
 
-/// Plays the demo's script, or the one given, then takes lines from standard input until its end or Ctrl-C. With a
-/// script of one's own it ends after it. `others`: releases that `swap` changes a tenant to, one after the other.
+use self::format::Demo;
+use self::play::{Player, VerdictObserver};
+use self::swap::DemoReleases;
+use super::Outcome;
+use crate::config::{LogFormat, Settings};
+use crate::host::{Host, WorkerSetup};
+use crate::signals::stop_on_signals;
+use crate::{telemetry, wiring};
+
+/// Plays the demo's script, then processes lines from standard input until its end or Ctrl-C. If a `script` is given,
+/// plays that instead and ends. `others`: further releases, which `swap` gives to a tenant in turn.
 ///
 /// # Errors
-/// When a file cannot be used, a line of a script is not understood, or the host cannot go on.
-pub fn demo(plugin: &Path, file: &Path, others: &[PathBuf], script: Option<&Path>) -> anyhow::Result<()> {
+/// When a file cannot be used, a line of the script is not understood, or the host fails.
+pub fn demo(plugin: &Path, file: &Path, others: &[PathBuf], script: Option<&Path>) -> anyhow::Result<Outcome> {
     if std::env::var_os("RUST_LOG").is_some() {
-        telemetry::logs(LogFormat::Text);
+        telemetry::init_logs(LogFormat::Text);
     }
     let demo = Arc::new(Demo::load(file)?);
     let own_script = script.map(|path| {
@@ -48,42 +47,43 @@ pub fn demo(plugin: &Path, file: &Path, others: &[PathBuf], script: Option<&Path
         carry_headers: demo.carry_headers.clone(),
         ..Settings::default()
     };
-    let sandbox = sandbox(&settings)?;
+    let sandbox = wiring::sandbox(&settings)?;
     let limits = *sandbox.limits();
     let artifact = Arc::new(sandbox.load_file(plugin)?);
     let mut releases = vec![Arc::clone(&artifact)];
     for other in others {
         releases.push(Arc::new(sandbox.load_file(other)?));
     }
-    let rules = rules(&settings);
-    let stage = Stage::new(releases, rules.tenants.clone());
-    // Aliases as they are: the demo's broker has only its own topics.
-    let topology = Topology::new(&rules.app, settings.topics.clone(), |_| None, rules.shards);
-    let consumes = aliases(&artifact.manifest().consumes);
+    let config = wiring::worker_config(&settings);
+    let releases = DemoReleases::new(releases, config.tenants.clone());
+    // No environment variable renames a topic: the embedded broker has only the demo's topics.
+    let topology = Topology::new(&config.app, settings.topics.clone(), |_| None, config.shards);
+    let consumes = wiring::aliases(&artifact.manifest().consumes);
     let topology = Arc::new(topology.with(&*consumes, &artifact.release().produces)?);
 
     let broker = EmbeddedBroker::start().context("starting the embedded broker")?;
     broker.create_topics(&topology, 2).context("creating topics on the embedded broker")?;
     let options = ClientOptions {
         bootstrap_servers: broker.bootstrap_servers(),
-        app: rules.app.clone(),
+        app: config.app.clone(),
         instance: "demo".into(),
         static_members: false,
-        // A first join of the classic protocol takes the mock 3 s.
+        // With the classic protocol the first join takes 3 s on the mock broker.
         group_protocol: GroupProtocol::Consumer,
         session_timeout_ms: settings.session_timeout_ms,
-        // The mock lets a fetch wait for its whole time, whatever comes meanwhile.
+        // The mock broker answers a fetch only after its full wait time, even if records arrive before.
         properties: [("fetch.wait.max.ms".to_owned(), "2".to_owned())].into(),
     };
 
     let stop = Shutdown::default();
     stop_on_signals(&stop).context("handling signals")?;
     let (report, reports) = mpsc::channel();
-    let plan = Plan { rules, options, topology, lookups: NamesOnly(Arc::clone(&demo)), workers: 1, state_dir: None };
-    let plugins = || InstancePool::subscribed(stage.board(), limits);
-    let host = Host::start(&plan, plugins, || Reporter::new(report.clone()), &stop)?;
+    let lookups = DemoLookups(Arc::clone(&demo));
+    let setup = WorkerSetup { config, options, topology, lookups, worker_count: 1, state_dir: None };
+    let plugins = || InstancePool::subscribed(releases.routing_watch(), limits);
+    let host = Host::start(&setup, plugins, || VerdictObserver::new(report.clone()), &stop)?;
 
-    let mut play = Play::new(&demo, &broker, &reports, stage, &stop);
+    let mut player = Player::new(&demo, &broker, &reports, releases, &stop);
     println!("{}\n", demo.title);
     println!(
         "Plugin: {} {}, embedded broker at {}.\n",
@@ -91,23 +91,25 @@ pub fn demo(plugin: &Path, file: &Path, others: &[PathBuf], script: Option<&Path
         artifact.manifest().version,
         broker.bootstrap_servers()
     );
-    let played = play.script(own_script.as_deref().unwrap_or(&demo.script));
+    let played = player.play_script(own_script.as_deref().unwrap_or(&demo.script));
     let played = match own_script {
         Some(_) => played,
-        None => played.and_then(|()| typed(&mut play, &stop)),
+        None => played.and_then(|()| play_typed_lines(&mut player, &stop)),
     };
     stop.ask();
     host.join()?;
-    played
+    played?;
+    Ok(Outcome::Success)
 }
 
-/// Takes lines from standard input until its end, `quit` or a stop. A line that is not understood is told, not an end.
-fn typed(play: &mut Play<'_>, stop: &Shutdown) -> anyhow::Result<()> {
+/// Plays lines from standard input until its end, `quit` or a stop. A line that is not understood is reported and
+/// skipped.
+fn play_typed_lines(player: &mut Player<'_>, stop: &Shutdown) -> anyhow::Result<()> {
     let interactive = std::io::stdin().is_terminal();
     if interactive {
-        println!("\nYour turn: type a line as above, `help` for the words, Ctrl-C to end.");
+        println!("\nYour turn: type a line as above, `help` for the words, or Ctrl-C to end.");
     }
-    // Reading blocks, and a stop must not wait for a line.
+    // A thread of its own: reading blocks, and a stop does not wait for a line.
     let (line, lines) = mpsc::channel();
     std::thread::Builder::new().name("stdin".into()).spawn(move || {
         for read in std::io::stdin().lock().lines() {
@@ -120,7 +122,7 @@ fn typed(play: &mut Play<'_>, stop: &Shutdown) -> anyhow::Result<()> {
     while !stop.is_asked() {
         match lines.recv_timeout(Duration::from_millis(100)) {
             Ok(line) if line.trim() == "quit" => break,
-            Ok(line) => match play.line(&line) {
+            Ok(line) => match player.play_line(&line) {
                 Err(play::Problem::Line(problem)) => println!("      {problem}"),
                 result => result?,
             },
@@ -131,11 +133,11 @@ fn typed(play: &mut Play<'_>, stop: &Shutdown) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The demo's lookup sources: the names of its file.
+/// The demo's lookup sources: they know the names of the demo file.
 #[derive(Clone)]
-struct NamesOnly(Arc<Demo>);
+struct DemoLookups(Arc<Demo>);
 
-impl Lookups for NamesOnly {
+impl Lookups for DemoLookups {
     fn known(&mut self, _: &Tenant, query: &Query) -> Option<Option<Vec<u8>>> {
         Some(self.0.answer(&query.source, &query.key))
     }

@@ -1,3 +1,5 @@
+//! Plays lines: sends the record of each line, waits for its verdict, and prints the outputs.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
@@ -5,91 +7,90 @@ use std::time::{Duration, Instant};
 use switchboard_core::record::Record;
 use switchboard_core::routing::Manifest;
 use switchboard_core::worker::{Observer, Settled, Verdict};
+use switchboard_kafka::{EmbeddedBroker, Shutdown};
 
 use super::format::{Demo, DemoTenant};
-use super::swap::{Stage, Swapped};
-use switchboard_kafka::EmbeddedBroker;
-use switchboard_kafka::Shutdown;
+use super::swap::{DemoReleases, Swap};
 
-/// How long a record may take before the demo gives up.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the demo waits for the verdict of a record.
+const VERDICT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Tells each verdict once its transaction is committed.
-pub(super) struct Reporter {
+/// Sends each verdict to the player when its transaction is committed.
+pub(super) struct VerdictObserver {
     report: Sender<Verdict>,
-    open: Vec<Verdict>,
+    uncommitted: Vec<Verdict>,
 }
 
-impl Reporter {
+impl VerdictObserver {
     pub(super) fn new(report: Sender<Verdict>) -> Self {
-        Self { report, open: Vec::new() }
+        Self { report, uncommitted: Vec::new() }
     }
 }
 
-impl Observer for Reporter {
+impl Observer for VerdictObserver {
     fn settled(&mut self, message: Settled<'_>) {
-        self.open.push(message.verdict.clone());
+        self.uncommitted.push(message.verdict.clone());
     }
 
     fn committed(&mut self) {
-        for verdict in self.open.drain(..) {
+        for verdict in self.uncommitted.drain(..) {
             // Err: the demo has ended.
             let _ = self.report.send(verdict);
         }
     }
 
     fn aborted(&mut self) {
-        self.open.clear();
+        self.uncommitted.clear();
     }
 }
 
-/// What ends a line without its record.
+/// Why a line was not played.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Problem {
     #[error("{0}")]
     Line(String),
     #[error("the embedded broker: {0}")]
     Broker(String),
-    #[error("the host did not settle the record within {} s (RUST_LOG=debug tells more)", PATIENCE.as_secs())]
+    #[error("the host did not process the record within {} s (set RUST_LOG=debug for details)", VERDICT_TIMEOUT.as_secs())]
     NoVerdict,
 }
 
-/// Sends one line's record at a time and shows what it caused.
-pub(super) struct Play<'a> {
+/// Plays one line at a time.
+pub(super) struct Player<'a> {
     demo: &'a Demo,
     broker: &'a EmbeddedBroker,
     verdicts: &'a Receiver<Verdict>,
     stop: &'a Shutdown,
-    stage: Stage,
-    /// The tenant of the last line: a line may leave it out.
+    releases: DemoReleases,
+    /// The tenant of the last line, for a line without a tenant.
     tenant: &'a DemoTenant,
     /// How long the last message of each tenant took, by the tenant's name.
-    took: BTreeMap<&'a str, Duration>,
-    /// Tenants whose next message is the first of another release.
+    latencies: BTreeMap<&'a str, Duration>,
+    /// Tenants whose next message is the first one of another release.
     swapped: BTreeSet<&'a str>,
 }
 
-impl<'a> Play<'a> {
+impl<'a> Player<'a> {
     /// # Panics
     /// When the demo has no tenant; `Demo::load` refuses that.
     pub(super) fn new(
         demo: &'a Demo,
         broker: &'a EmbeddedBroker,
         verdicts: &'a Receiver<Verdict>,
-        stage: Stage,
+        releases: DemoReleases,
         stop: &'a Shutdown,
     ) -> Self {
         let tenant = &demo.tenants[0];
-        Self { demo, broker, verdicts, stop, stage, tenant, took: BTreeMap::new(), swapped: BTreeSet::new() }
+        Self { demo, broker, verdicts, stop, releases, tenant, latencies: BTreeMap::new(), swapped: BTreeSet::new() }
     }
 
-    /// Plays all lines; ends early when a stop is asked for.
-    pub(super) fn script(&mut self, script: &str) -> anyhow::Result<()> {
+    /// Plays all lines; ends early when the demo is stopped.
+    pub(super) fn play_script(&mut self, script: &str) -> anyhow::Result<()> {
         for (number, line) in script.lines().enumerate() {
             if self.stop.is_asked() {
                 break;
             }
-            self.line(line).map_err(|problem| match problem {
+            self.play_line(line).map_err(|problem| match problem {
                 Problem::Line(problem) => anyhow::anyhow!("line {} of the script, {line:?}: {problem}", number + 1),
                 problem => problem.into(),
             })?;
@@ -98,10 +99,10 @@ impl<'a> Play<'a> {
     }
 
     /// Plays one line.
-    pub(super) fn line(&mut self, line: &str) -> Result<(), Problem> {
+    pub(super) fn play_line(&mut self, line: &str) -> Result<(), Problem> {
         let line = line.trim();
-        if let Some(told) = line.strip_prefix('#') {
-            println!("\n{}", told.trim());
+        if let Some(comment) = line.strip_prefix('#') {
+            println!("\n{}", comment.trim());
             return Ok(());
         }
         let mut words: Vec<_> = line.split_whitespace().collect();
@@ -125,17 +126,15 @@ impl<'a> Play<'a> {
 
     fn swap(&mut self) -> Result<(), Problem> {
         let name = &self.tenant.name;
-        if !self.stage.has_others() {
-            println!(
-                "{name:<5} swap\n        -> (there is no other release: start the demo with --release OTHER.wasm)"
-            );
+        if !self.releases.has_others() {
+            println!("{name:<5} swap\n        -> (there is no other release: start the demo with --release FILE)");
             return Ok(());
         }
-        let Swapped { artifact, taken } = self.stage.swap(self.demo, self.tenant).map_err(Problem::Line)?;
+        let Swap { artifact, duration } = self.releases.swap(self.demo, self.tenant).map_err(Problem::Line)?;
         let Manifest { name: plugin, version, .. } = artifact.manifest();
         println!("{name:<5} swap");
-        let line = format!("from its next message on {name} runs {plugin} {version}; nobody waited for that");
-        println!("        -> {line:<76} {:>6.1} ms", taken.as_secs_f64() * 1e3);
+        let line = format!("{name} runs {plugin} {version} from its next message on; no tenant had to wait");
+        println!("        -> {line:<76} {:>6.1} ms", duration.as_secs_f64() * 1e3);
         self.swapped.insert(name);
         Ok(())
     }
@@ -147,11 +146,11 @@ impl<'a> Play<'a> {
         let started = Instant::now();
         let record = Record { key: input.key, value: Some(input.value), headers, timestamp: None };
         self.broker.send(&input.alias, &record).map_err(|error| Problem::Broker(error.to_string()))?;
-        // A stop leaves the line without its verdict.
+        // `None`: the demo is stopped.
         let Some(verdict) = self.verdict(started)? else { return Ok(()) };
         let lines = match verdict {
             Verdict::Outputs(outputs) if outputs.is_empty() => vec!["(nothing)".to_owned()],
-            Verdict::Outputs(outputs) => outputs.iter().map(|output| self.demo.read(output)).collect(),
+            Verdict::Outputs(outputs) => outputs.iter().map(|output| self.demo.describe(output)).collect(),
             Verdict::DeadLetter(letter) => vec![format!("dead letter ({letter})")],
             Verdict::Waits(_) => Vec::new(),
         };
@@ -161,13 +160,13 @@ impl<'a> Play<'a> {
             println!("        -> {line:<76} {time:>9}");
         }
         let name = self.tenant.name.as_str();
-        let before = self.took.insert(name, latency);
+        let before = self.latencies.insert(name, latency);
         if self.swapped.remove(name)
             && let Some(before) = before
         {
             let pause = latency.saturating_sub(before).as_secs_f64() * 1e3;
             println!(
-                "        (pause: the first message after the swap took {pause:.1} ms longer than the last one before it)"
+                "        (pause: the first message after the swap took {pause:.1} ms longer than the last message before it)"
             );
         }
         Ok(())
@@ -178,7 +177,7 @@ impl<'a> Play<'a> {
             match self.verdicts.recv_timeout(Duration::from_millis(100)) {
                 Ok(verdict) => return Ok(Some(verdict)),
                 Err(_) if self.stop.is_asked() => return Ok(None),
-                Err(RecvTimeoutError::Timeout) if started.elapsed() < PATIENCE => {}
+                Err(RecvTimeoutError::Timeout) if started.elapsed() < VERDICT_TIMEOUT => {}
                 Err(_) => return Err(Problem::NoVerdict),
             }
         }
@@ -186,14 +185,14 @@ impl<'a> Play<'a> {
 
     fn help(&self) {
         println!(
-            "A line is: [tenant] word arguments. The tenant may be left out: then it is the last one, {}.\n",
+            "A line is: [tenant] word arguments. Without a tenant, the line is for the last one: {}.\n",
             self.tenant.name
         );
         for word in &self.demo.words {
             println!("  {:<28} {}", word.usage(), word.help);
         }
-        println!("  {:<28} changes the tenant to another release of the plugin, and back", "swap");
-        println!("  {:<28} ends the demo, as Ctrl-C does", "quit");
+        println!("  {:<28} gives the tenant another release of the plugin, and back", "swap");
+        println!("  {:<28} ends the demo, like Ctrl-C", "quit");
         let tenants: Vec<_> = self.demo.tenants.iter().map(|tenant| tenant.name.as_str()).collect();
         println!("\nTenants: {}.", tenants.join(", "));
         for (kind, names) in &self.demo.names {

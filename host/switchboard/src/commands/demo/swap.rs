@@ -1,4 +1,5 @@
-//! What `swap` does in the demo: the next routing for one tenant, as the keeper of a real host publishes it when the control topic says so.
+//! The demo's word `swap`: publishes a routing snapshot that gives one tenant another release. A real host's release
+//! controller publishes such a snapshot when a route changes in the control topic.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,54 +7,56 @@ use std::time::{Duration, Instant};
 
 use switchboard_core::record::{ControlPosition, Offset, TenantId, TenantSchema};
 use switchboard_core::routing::{Availability, OnFailure, Route, RouteTable, Routing, Versioned};
+use switchboard_sandbox::{Artifact, RoutingSnapshot, RoutingWatch};
 
 use super::format::{Demo, DemoTenant};
-use switchboard_sandbox::Artifact;
-use switchboard_sandbox::{RoutingSnapshot, RoutingWatch};
 
-/// How long a worker may take to see a routing: it looks at least ten times a second.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the demo waits until the worker has applied a snapshot. A worker looks for one at least ten times a second.
+const APPLY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The releases of the demo, and who runs which.
-pub(super) struct Stage {
-    board: RoutingWatch,
-    /// The first is what tenants run that have not been swapped.
+/// The releases of the demo, and the routes of its tenants.
+pub(super) struct DemoReleases {
+    watch: RoutingWatch,
+    /// The first release is the default.
     releases: Vec<Arc<Artifact>>,
     schema: TenantSchema,
     table: RouteTable,
-    /// Stands for the control topic's offsets.
+    /// Counts the changes of routes, in place of the control topic's offsets.
     offset: Offset,
 }
 
-/// A swap that was made.
-pub(super) struct Swapped<'a> {
+/// A swap that the worker has applied.
+pub(super) struct Swap<'a> {
     pub(super) artifact: &'a Artifact,
-    /// Until the worker went by the new routing; messages went on meanwhile.
-    pub(super) taken: Duration,
+    /// How long it took until the worker had applied it. Messages were processed meanwhile.
+    pub(super) duration: Duration,
 }
 
-impl Stage {
+impl DemoReleases {
+    /// All tenants run the first release.
+    ///
     /// # Panics
     /// Without a release.
     pub(super) fn new(releases: Vec<Arc<Artifact>>, schema: TenantSchema) -> Self {
-        let board = RoutingWatch::new(RoutingSnapshot::fixed(Arc::clone(&releases[0])));
-        Self { board, releases, schema, table: RouteTable::default(), offset: Offset::ZERO }
+        let watch = RoutingWatch::new(RoutingSnapshot::fixed(Arc::clone(&releases[0])));
+        Self { watch, releases, schema, table: RouteTable::default(), offset: Offset::ZERO }
     }
 
-    pub(super) fn board(&self) -> &RoutingWatch {
-        &self.board
+    /// Where the worker finds the newest routing snapshot.
+    pub(super) fn routing_watch(&self) -> &RoutingWatch {
+        &self.watch
     }
 
-    /// Whether there is anything to swap to.
+    /// Whether there is another release.
     pub(super) fn has_others(&self) -> bool {
         self.releases.len() > 1
     }
 
-    /// Has a tenant run the next release; after the last one comes the one before it.
+    /// Gives a tenant the next release. After the last release follows the one before it.
     ///
     /// # Errors
-    /// When the worker does not take it.
-    pub(super) fn swap(&mut self, demo: &Demo, tenant: &DemoTenant) -> Result<Swapped<'_>, String> {
+    /// When the worker does not apply the swap in time.
+    pub(super) fn swap(&mut self, demo: &Demo, tenant: &DemoTenant) -> Result<Swap<'_>, String> {
         let headers = demo.headers(tenant)?;
         let tenant = self.schema.decode(&headers).map_err(|letter| letter.reason)?.id;
         let next = self.next_of(&tenant);
@@ -62,14 +65,14 @@ impl Stage {
         let slot = Versioned { route: Some(route), offset: Some(self.offset) };
         self.table.pins.insert(tenant, slot);
         let started = Instant::now();
-        let number = self.board.publish(self.publication());
-        while self.board.applied_by_all() < number {
-            if started.elapsed() >= PATIENCE {
-                return Err("the worker does not take the new routing".into());
+        let number = self.watch.publish(self.snapshot());
+        while self.watch.applied_by_all() < number {
+            if started.elapsed() >= APPLY_TIMEOUT {
+                return Err("the worker has not applied the new route".into());
             }
             std::thread::sleep(Duration::from_micros(200));
         }
-        Ok(Swapped { artifact: &self.releases[next], taken: started.elapsed() })
+        Ok(Swap { artifact: &self.releases[next], duration: started.elapsed() })
     }
 
     fn next_of(&self, tenant: &TenantId) -> usize {
@@ -77,12 +80,12 @@ impl Stage {
         let current = route.and_then(|route| self.releases.iter().position(|known| known.digest() == route.release));
         match current.unwrap_or(0) + 1 {
             next if next < self.releases.len() => next,
-            // Back and forth between the last two.
+            // Alternates between the last two releases.
             _ => self.releases.len() - 2,
         }
     }
 
-    fn publication(&self) -> RoutingSnapshot {
+    fn snapshot(&self) -> RoutingSnapshot {
         let ready = |artifact: &Arc<Artifact>| (artifact.digest(), Availability::Ready(Arc::clone(artifact.release())));
         let releases: BTreeMap<_, _> = self.releases.iter().map(ready).collect();
         let read = ControlPosition { topic: None, offset: self.offset.next() };

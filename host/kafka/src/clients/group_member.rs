@@ -1,0 +1,315 @@
+//! A worker's membership of the consumer group: joining, rebalances, assignment and leaving.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use rdkafka::config::FromClientConfigAndContext as _;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaResult;
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+
+use switchboard_core::record::{Offset, PartitionIndex};
+
+use super::context::{GroupContext, Rebalance};
+use super::convert;
+use super::options::ClientOptions;
+use crate::sys;
+
+/// A worker's membership of the group. Dropping it leaves the group.
+pub(super) struct GroupMember {
+    consumer: BaseConsumer<GroupContext>,
+    /// A rebalance that the worker got and has not answered yet. librdkafka does not close a consumer that owes an answer:
+    /// rdkafka would wait for ever for the close.
+    unanswered: Option<Rebalance>,
+    /// Partitions were added outside of a rebalance since a poll last found nothing: see `read_on`.
+    added: bool,
+    /// The offset from which each partition was last started.
+    starts: HashMap<(String, i32), KafkaOffset>,
+    /// When librdkafka's main thread was last woken.
+    woken: Instant,
+}
+
+/// How often an idle member wakes librdkafka's main thread: at least as often as heartbeats are due.
+const WAKE_INTERVAL: Duration = Duration::from_millis(100);
+
+impl GroupMember {
+    /// Joins the group for these topics. The partitions arrive as a rebalance.
+    pub(super) fn join(options: &ClientOptions, topics: &[String], worker: usize) -> KafkaResult<Self> {
+        let config = options.group_consumer(worker);
+        let consumer = BaseConsumer::from_config_and_context(&config, GroupContext::new(&config))?;
+        let starts = HashMap::new();
+        let member = Self { consumer, unanswered: None, added: false, starts, woken: Instant::now() };
+        member.subscribe(topics)?;
+        Ok(member)
+    }
+
+    /// Replaces the subscription. The change arrives as a rebalance.
+    pub(super) fn subscribe(&self, topics: &[String]) -> KafkaResult<()> {
+        self.consumer.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    pub(super) fn consumer(&self) -> &BaseConsumer<GroupContext> {
+        &self.consumer
+    }
+
+    /// Call this when a poll found nothing.
+    pub(super) fn drained(&mut self) {
+        self.added = false;
+    }
+
+    /// Call this while polls find nothing. librdkafka's main thread sends heartbeats. If nothing wakes it, it checks only once a
+    /// second what is due. An idle member would notice a rebalance that late, and all other members wait for it.
+    pub(super) fn keep_pace(&mut self) {
+        if self.woken.elapsed() >= WAKE_INTERVAL {
+            sys::is_member(&self.consumer);
+            self.woken = Instant::now();
+        }
+    }
+
+    /// The next rebalance. Answer it by `assign` or `unassign`.
+    pub(super) fn next_rebalance(&mut self) -> Option<Rebalance> {
+        let rebalance = self.consumer.context().next_rebalance()?;
+        self.unanswered = Some(rebalance.clone());
+        Some(rebalance)
+    }
+
+    /// Adds partitions, some of them paused. Nothing is polled in between, so no record of the paused ones gets through.
+    pub(super) fn assign(&mut self, list: &TopicPartitionList, paused: &TopicPartitionList) -> KafkaResult<()> {
+        self.consumer.incremental_assign(list)?;
+        for element in list.elements() {
+            self.starts.insert((element.topic().to_owned(), element.partition()), element.offset());
+        }
+        if self.unanswered.take_if(|rebalance| matches!(rebalance, Rebalance::Assign(_))).is_none() {
+            self.added = true;
+        } else if std::mem::take(&mut self.added) {
+            self.read_on()?;
+        }
+        self.consumer.pause(paused)
+    }
+
+    /// Makes librdkafka read partitions again that it may hold back for ever.
+    ///
+    /// librdkafka pauses all assigned partitions at a rebalance. The first `incremental_assign` after that resumes them, even if it
+    /// was not meant as the answer to this rebalance. Pauses are queued, and a resume of a partition that is not paused yet has no
+    /// effect (`rd_kafka_toppar_op_pause_resume`, 2.12). So if partitions are added at the very moment when the next rebalance
+    /// begins, the pauses take effect after the resumes. Giving up a partition and taking it again ends its pause too.
+    fn read_on(&mut self) -> KafkaResult<()> {
+        tracing::debug!("reassigning all partitions at their positions: one was added while a rebalance began");
+        let list = self.consumer.position()?;
+        for mut element in list.elements() {
+            let start = self.starts.get_mut(&(element.topic().to_owned(), element.partition()));
+            let start = start.expect("only partitions that were added are assigned");
+            match element.offset() {
+                // No record has arrived from this partition.
+                KafkaOffset::Invalid => element.set_offset(*start)?,
+                position => *start = position,
+            }
+        }
+        self.consumer.incremental_unassign(&list)?;
+        self.consumer.incremental_assign(&list)?;
+        self.added = true;
+        Ok(())
+    }
+
+    /// Continues an assigned partition at this offset. It returns when librdkafka has dropped what it had read ahead, so no record
+    /// of that arrives after the seek.
+    pub(super) fn seek(
+        &mut self,
+        topic: &str,
+        partition: PartitionIndex,
+        offset: Offset,
+        timeout: Duration,
+    ) -> KafkaResult<()> {
+        let (partition, offset) = (partition.get(), convert::to_absolute(offset));
+        self.starts.insert((topic.to_owned(), partition), offset);
+        self.consumer.seek(topic, partition, offset, timeout)
+    }
+
+    pub(super) fn unassign(&mut self, list: &TopicPartitionList) -> KafkaResult<()> {
+        // In librdkafka a pause outlives the assignment: a partition that is assigned again would never be read.
+        self.consumer.resume(list)?;
+        self.consumer.incremental_unassign(list)?;
+        for element in list.elements() {
+            self.starts.remove(&(element.topic().to_owned(), element.partition()));
+        }
+        self.unanswered.take_if(|rebalance| matches!(rebalance, Rebalance::Revoke { .. }));
+        Ok(())
+    }
+}
+
+impl Drop for GroupMember {
+    fn drop(&mut self) {
+        let context = self.consumer.context();
+        context.close();
+        while let Some(rebalance) = self.unanswered.take().or_else(|| context.next_rebalance()) {
+            let answered = match rebalance {
+                Rebalance::Assign(_) => self.consumer.incremental_assign(&TopicPartitionList::new()),
+                Rebalance::Revoke { partitions, .. } => unassign_assigned(&self.consumer, &partitions),
+            };
+            if let Err(error) = answered {
+                tracing::debug!(%error, "answering a rebalance while closing");
+            }
+        }
+    }
+}
+
+/// Gives up those of the partitions that are assigned. To give up one that is not assigned is an error, and answers nothing.
+fn unassign_assigned(consumer: &BaseConsumer<GroupContext>, partitions: &[(String, i32)]) -> KafkaResult<()> {
+    let assigned = consumer.assignment()?;
+    let mut list = TopicPartitionList::new();
+    for (topic, partition) in partitions {
+        if assigned.find_partition(topic, *partition).is_some() {
+            list.add_partition(topic, *partition);
+        }
+    }
+    consumer.incremental_unassign(&list)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use rdkafka::ClientConfig;
+    use rdkafka::Message as _;
+    use rdkafka::client::ClientContext;
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+
+    use super::super::options::GroupProtocol;
+    use super::*;
+
+    fn starts(topics: &[&str]) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        for topic in topics {
+            list.add_partition_offset(topic, 0, KafkaOffset::Offset(0)).unwrap();
+        }
+        list
+    }
+
+    /// Polls until `next` finds something.
+    fn until<T>(member: &mut GroupMember, mut next: impl FnMut(&mut GroupMember) -> Option<T>) -> T {
+        let deadline = Instant::now() + Duration::from_mins(1);
+        while Instant::now() < deadline {
+            if let Some(found) = next(member) {
+                return found;
+            }
+        }
+        panic!("nothing was found within a minute");
+    }
+
+    fn next_rebalance(member: &mut GroupMember) -> Option<Rebalance> {
+        assert!(member.consumer.poll(Duration::ZERO).is_none());
+        let rebalance = member.next_rebalance();
+        if rebalance.is_none() {
+            member.keep_pace();
+            member.drained();
+        }
+        rebalance
+    }
+
+    fn next_offset(member: &mut GroupMember) -> Option<i64> {
+        Some(member.consumer.poll(Duration::from_millis(100))?.unwrap().offset())
+    }
+
+    fn options(cluster: &MockCluster<'_, impl ClientContext>, properties: &[(&str, &str)]) -> ClientOptions {
+        let property = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
+        ClientOptions {
+            bootstrap_servers: cluster.bootstrap_servers(),
+            app: "app".into(),
+            instance: "i".into(),
+            static_members: false,
+            group_protocol: GroupProtocol::Consumer,
+            session_timeout_ms: 10_000,
+            properties: properties.iter().map(property).collect(),
+        }
+    }
+
+    /// librdkafka's log on the group while a member is dropped that has not polled since it joined. `pace` sets how long ago that was.
+    fn log_of_a_drop(options: &ClientOptions, pace: u32) -> String {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::DEBUG)
+            .with_ansi(false)
+            .with_writer(Arc::new(log.reopen().unwrap()));
+        tracing::subscriber::with_default(subscriber.finish(), || {
+            let member = GroupMember::join(options, &["one".to_owned()], 0).unwrap();
+            while !sys::is_member(&member.consumer) {}
+            // Each call is a request to the thread that serves the group.
+            for _ in 0..pace {
+                sys::is_member(&member.consumer);
+            }
+        });
+        std::fs::read_to_string(log.path()).unwrap()
+    }
+
+    /// A second answer may arrive when the group has ended, and would wait for ever.
+    #[test]
+    fn a_close_answers_one_of_two_pending_rebalances() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("one", 1, 1).unwrap();
+        let options = options(&cluster, &[("debug", "cgrp")]);
+        let deadline = Instant::now() + Duration::from_mins(1);
+        // Counts closes after an assignment that no poll has seen. The last events are not always logged.
+        let mut found = 0;
+        for pace in (0..50).cycle() {
+            let log = log_of_a_drop(&options, pace);
+            let times = |what: &str| log.matches(what).count();
+            assert!(times("received op ASSIGN") <= 1, "{log}");
+            found += times("delegating incremental assign") * times("delegating incremental revoke");
+            if found >= 100 {
+                break;
+            }
+            assert!(Instant::now() < deadline, "only {found} times: {log}");
+        }
+    }
+
+    /// The mock cluster suffices: the test is about the client's side of a rebalance.
+    #[test]
+    fn partitions_are_still_read_after_others_were_added_while_a_rebalance_began() {
+        let cluster = MockCluster::new(1).unwrap();
+        for topic in ["one", "other"] {
+            cluster.create_topic(topic, 1, 1).unwrap();
+        }
+        let options = options(&cluster, &[]);
+        let producer: BaseProducer =
+            ClientConfig::new().set("bootstrap.servers", cluster.bootstrap_servers()).create().unwrap();
+        let produce = || {
+            producer.send(BaseRecord::<[u8], [u8]>::to("one").payload(b"record")).unwrap();
+            producer.flush(Duration::from_mins(1)).unwrap();
+        };
+        let nothing = TopicPartitionList::new();
+        let mut member = GroupMember::join(&options, &["one".to_owned()], 0).unwrap();
+        until(&mut member, next_rebalance);
+        member.assign(&starts(&["one"]), &nothing).unwrap();
+        produce();
+        assert_eq!(until(&mut member, next_offset), 0);
+
+        member.subscribe(&["one".to_owned(), "other".to_owned()]).unwrap();
+        // So that a call is always under way when the rebalance begins.
+        let (consumer, done) = (&member.consumer, AtomicBool::new(false));
+        let rebalance = std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        consumer.incremental_assign(&TopicPartitionList::new()).unwrap();
+                    }
+                });
+            }
+            let deadline = Instant::now() + Duration::from_mins(1);
+            let mut rebalance = None;
+            while rebalance.is_none() && Instant::now() < deadline {
+                assert!(consumer.poll(Duration::ZERO).is_none());
+                rebalance = consumer.context().next_rebalance();
+            }
+            done.store(true, Ordering::Relaxed);
+            rebalance.expect("a rebalance comes")
+        });
+        (member.added, member.unanswered) = (true, Some(rebalance));
+        member.assign(&starts(&["other"]), &nothing).unwrap();
+        for offset in 1..4 {
+            produce();
+            assert_eq!(until(&mut member, next_offset), offset);
+        }
+    }
+}
