@@ -329,7 +329,7 @@ fn fall_back(
             }
             let id = &tenant.tenant.id;
             tracing::warn!(tenant = %id, "runs the fallback release {}: {why}", title(release));
-            observer.stays(id, wanted, release.digest, &why);
+            observer.runs_fallback(id, wanted, release.digest, &why);
             Ok(Decided { release: Arc::clone(release), fallback: Some(Arc::new(Fallback { wanted, why })) })
         }
         ready => Err(Waits { why, missing_release: fallback.filter(|_| ready.is_none()) }),

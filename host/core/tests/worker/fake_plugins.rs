@@ -180,7 +180,7 @@ impl Observer for Notes {
         self.0.borrow_mut().push(format!("{origin} {tenant} {verdict}"));
     }
 
-    fn stays(&mut self, tenant: &TenantId, wanted: Digest, on: Digest, why: &str) {
+    fn runs_fallback(&mut self, tenant: &TenantId, wanted: Digest, on: Digest, why: &str) {
         let number = |digest: Digest| digest.bytes()[0];
         self.0.borrow_mut().push(format!("{tenant} runs {} instead of {}: {why}", number(on), number(wanted)));
     }
