@@ -13,7 +13,7 @@
 //! |---|---|
 //! | [`Checkpoints`] | the handle of workers: open, follow, release and condemn the checkpoint of a shard |
 //! | [`CheckpointOwner`] | the application and the process instance that the files belong to |
-//! | [`Changelog`], [`ChangelogEvent`], [`ChangelogTopic`] | what the checkpointer needs of Kafka; implemented in `switchboard-kafka` |
+//! | [`Changelog`], [`ChangelogEvent`], [`ChangelogTopic`] | what the checkpointer needs of Kafka (see `switchboard-kafka`) |
 //! | [`Snapshot`], [`Entries`], [`CheckpointMeta`] | what a restore starts with |
 //! | [`ThrottledWarn`] | reports trouble that lasts at most once per interval |
 //!

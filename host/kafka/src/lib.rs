@@ -10,7 +10,7 @@
 //! | [`control_topic`] | how is the control topic read and changed? | [`ControlReader`](control_topic::ControlReader), [`ControlWriter`](control_topic::ControlWriter), [`ArtifactReader`](control_topic::ArtifactReader), [`StatusWriter`](control_topic::StatusWriter) |
 //! | `restore` | how is a shard's changelog read, for a restore and for checkpoints? | [`ChangelogTail`] |
 //! | `doctor` | what on a cluster does not suit an application, and what should the operator do? | [`Doctor`], [`Section`] |
-//! | `sys` | which calls of librdkafka have no safe form in rdkafka? | [`TopicIdError`] |
+//! | `sys` | which calls of librdkafka have no safe form in rdkafka? | [`AdminRequestError`] |
 //! | `embedded` | how does a demo run without a cluster? | [`EmbeddedBroker`] |
 //!
 //! [`Finding`] is what checks report, at the start of `run` and in `doctor`. [`Shutdown`] is how threads are asked to stop.
@@ -46,7 +46,7 @@ pub use finding::{Finding, Level};
 pub use restore::ChangelogTail;
 pub use shutdown::{AskOnDrop, Shutdown};
 pub use switchboard_checkpoint::ThrottledWarn;
-pub use sys::TopicIdError;
+pub use sys::AdminRequestError;
 pub use topics::{
     Admin, CommittedOffsets, CommittedOffsetsError, Purge, TopicError, TopicName, Topology, TopologyError, Watermarks,
     check_committed_offsets, prepare, prepare_control, report_lag,

@@ -139,7 +139,7 @@ impl Producer {
             // The group has given up this member. Its consumer may learn that only when a lost JoinGroup times out. A retry would
             // never succeed.
             Ok(Err(error)) if error.code == Code::UnknownMemberId => Err(Fault::NotAMember(error.cause())),
-            Ok(Err(error)) => Err(classify_call(error)),
+            Ok(Err(error)) => Err(classify_call(&error)),
             Err(_) => {
                 Err(Fault::Fatal(format!("the group did not take the offsets within {SEND_OFFSETS_TIMEOUT:?}").into()))
             }
@@ -194,7 +194,7 @@ impl Producer {
 /// What the error of a transactional call allows.
 fn classify(error: &KafkaError) -> Fault {
     match error {
-        KafkaError::Transaction(error) => classify_call(error.into()),
+        KafkaError::Transaction(error) => classify_call(&error.into()),
         // The time-out of the flush that rdkafka makes before it commits.
         _ if error.rdkafka_error_code() == Some(Code::OperationTimedOut) => {
             Fault::Retriable(convert::cause(error.to_string(), error))
@@ -203,9 +203,9 @@ fn classify(error: &KafkaError) -> Fault {
     }
 }
 
-fn classify_call(error: CallError) -> Fault {
+fn classify_call(error: &CallError) -> Fault {
     let cause = error.cause();
-    let CallError { code, fatal, requires_abort, retriable, .. } = error;
+    let CallError { code, fatal, requires_abort, retriable, .. } = *error;
     match code {
         Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch => Fault::Fenced(cause),
         Code::FencedInstanceId => Fault::FencedInstance(cause),

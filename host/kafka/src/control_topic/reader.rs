@@ -14,7 +14,7 @@ use switchboard_core::registry::RegistryState;
 use crate::ThrottledWarn;
 use crate::clients::context::PlainContext;
 use crate::clients::{ClientOptions, convert, new_client};
-use crate::sys::TopicIdError;
+use crate::sys::AdminRequestError;
 use crate::sys::describe::{Operation, allowed_on_topics, topic_id};
 
 /// One request about the control topic.
@@ -79,7 +79,7 @@ pub enum ControlError {
         /// The topic.
         topic: String,
         /// Why.
-        source: TopicIdError,
+        source: AdminRequestError,
     },
     /// No broker answers.
     #[error("the brokers at {servers} do not answer: {source}")]

@@ -144,7 +144,7 @@ impl ControlWriter {
         while let Err(error) = self.reader.read_to_end(&mut self.control, UPDATE_TIMEOUT) {
             match error {
                 ControlError::NoTopic(_) if started.elapsed() < TOPIC_PROPAGATION_TIMEOUT => {
-                    thread::sleep(Duration::from_millis(20))
+                    thread::sleep(Duration::from_millis(20));
                 }
                 error => return Err(error.into()),
             }

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 use super::brokers::BrokerConfigs;
@@ -80,7 +79,7 @@ fn members(cluster: &Cluster<'_>) -> Option<Finding> {
     let subject = format!("the group {}", options.app);
     Some(match describe_group(cluster.client(), &options.app, DOCTOR_REQUEST_TIMEOUT) {
         // The check of permissions reports it.
-        Err(KafkaError::AdminOp(Code::GroupAuthorizationFailed)) => return None,
+        Err(error) if error.code == Code::GroupAuthorizationFailed => return None,
         Ok(group) if group.members == 0 => Finding::ok(subject, "no members: no host is running"),
         Ok(group) => {
             let ours = match options.group_protocol {

@@ -1,6 +1,5 @@
 //! Which permissions this client lacks, resource by resource.
 
-use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 use super::{Cluster, DOCTOR_REQUEST_TIMEOUT};
@@ -35,10 +34,7 @@ pub(super) fn check(cluster: &Cluster<'_>) -> Vec<Finding> {
         )),
     }
     let allowed = describe_group(cluster.client(), group, DOCTOR_REQUEST_TIMEOUT).map(|group| group.allowed);
-    let allowed = allowed.map_err(|error| match error {
-        KafkaError::AdminOp(code) => code,
-        _ => Code::Unknown,
-    });
+    let allowed = allowed.map_err(|error| error.code);
     findings.extend(missing(&format!("the group {group}"), &[Operation::Read], &allowed));
     if findings.is_empty() {
         findings.push(Finding::ok("topics and group", "all that is needed is allowed"));

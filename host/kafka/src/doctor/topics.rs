@@ -65,8 +65,8 @@ fn add_findings(
     if found.is_empty() {
         let partitions = topic.partitions();
         let replicas = partitions.iter().map(|partition| partition.replicas().len()).min().unwrap_or(0);
-        let text = format!("{} partitions, replication factor {replicas}", partitions.len());
-        found.push(Finding::ok(subject, text.replace("1 partitions", "1 partition")));
+        let text = format!("{}, replication factor {replicas}", count_partitions(partitions.len()));
+        found.push(Finding::ok(subject, text));
     }
     findings.append(&mut found);
 }
@@ -93,7 +93,7 @@ fn missing_internal(topic: &InternalTopic<'_>, cluster: &Cluster<'_>) -> Finding
         Ok(Some(Ok(_))) => {
             return Finding::ok(
                 subject,
-                format!("does not exist yet; `run` creates it: {} partitions", topic.partitions),
+                format!("does not exist yet; `run` creates it: {}", count_partitions(topic.partitions)),
             );
         }
         Ok(Some(Err((_, code)))) => code.to_string(),
@@ -104,8 +104,8 @@ fn missing_internal(topic: &InternalTopic<'_>, cluster: &Cluster<'_>) -> Finding
         subject,
         format!("does not exist yet, and `run` cannot create it: {reason}"),
         format!(
-            "Allow this client CREATE on it; or create it yourself: {} partitions, {}; or, if it exists, allow DESCRIBE",
-            topic.partitions,
+            "Allow this client CREATE on it; or create it yourself: {}, {}; or, if it exists, allow DESCRIBE",
+            count_partitions(topic.partitions),
             config_text(topic)
         ),
     )
@@ -166,4 +166,11 @@ fn check_produced(subject: &str, config: &HashMap<String, String>, least: usize)
         )
     });
     warning.into_iter().collect()
+}
+
+fn count_partitions(count: impl std::fmt::Display) -> String {
+    match count.to_string().as_str() {
+        "1" => "1 partition".to_owned(),
+        count => format!("{count} partitions"),
+    }
 }

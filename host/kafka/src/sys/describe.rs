@@ -1,12 +1,11 @@
 //! Admin requests that rdkafka does not have: topic ids, and descriptions of topics and groups with the operations that this client
 //! is allowed.
 
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, CString, NulError, c_char};
 use std::ptr;
 use std::time::Duration;
 
 use rdkafka::client::{Client, ClientContext};
-use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka_sys as rdsys;
 use rdsys::rd_kafka_admin_op_t as AdminOperation;
@@ -68,15 +67,34 @@ pub(crate) struct GroupDescription {
     pub(crate) allowed: Allowed,
 }
 
-/// Why the id of a topic cannot be fetched.
-#[derive(Debug, thiserror::Error)]
-pub enum TopicIdError {
-    /// The request failed, or this client may not describe the topic.
-    #[error(transparent)]
-    Request(#[from] KafkaError),
-    /// The answer does not describe the topic.
-    #[error("the answer does not describe the topic")]
-    EmptyAnswer,
+/// An admin request failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{text}")]
+pub struct AdminRequestError {
+    /// librdkafka's code.
+    pub code: Code,
+    /// librdkafka's text.
+    pub text: String,
+}
+
+impl AdminRequestError {
+    /// The answer does not contain what was requested.
+    fn unexpected_answer() -> Self {
+        let code = Code::BadMessage;
+        Self { code, text: format!("the answer does not fit the request ({code})") }
+    }
+}
+
+impl From<Code> for AdminRequestError {
+    fn from(code: Code) -> Self {
+        Self { code, text: code.to_string() }
+    }
+}
+
+impl From<NulError> for AdminRequestError {
+    fn from(error: NulError) -> Self {
+        Self { code: Code::InvalidArgument, text: error.to_string() }
+    }
 }
 
 /// Kafka's id of a topic (KIP-516). A topic that is deleted and created again has another id. `None`: the broker knows no topic ids.
@@ -84,13 +102,13 @@ pub(crate) fn topic_id<C: ClientContext>(
     client: &Client<C>,
     topic: &str,
     timeout: Duration,
-) -> Result<Option<u128>, TopicIdError> {
+) -> Result<Option<u128>, AdminRequestError> {
     let request = Request::new(client, AdminOperation::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS, timeout)?;
     let descriptions = request.describe_topics(&[topic])?;
-    let [description] = *descriptions.topics() else { return Err(TopicIdError::EmptyAnswer) };
+    let [description] = *descriptions.topics() else { return Err(AdminRequestError::unexpected_answer()) };
     // SAFETY: the description lives as long as `descriptions`; its error is null or alive.
     let result = unsafe { error_code(rdsys::rd_kafka_TopicDescription_error(description)) };
-    result.map_err(KafkaError::AdminOp)?;
+    result?;
     // SAFETY: the description lives as long as `descriptions`.
     let id = unsafe { rdsys::rd_kafka_TopicDescription_topic_id(description) };
     // SAFETY: the id belongs to the description.
@@ -107,7 +125,7 @@ pub(crate) fn allowed_on_topics<C: ClientContext>(
     client: &Client<C>,
     topics: &[&str],
     timeout: Duration,
-) -> Result<Vec<Result<Allowed, Code>>, KafkaError> {
+) -> Result<Vec<Result<Allowed, Code>>, AdminRequestError> {
     let request = Request::new(client, AdminOperation::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS, timeout)?;
     request.include_allowed_operations()?;
     let descriptions = request.describe_topics(topics)?;
@@ -131,14 +149,14 @@ pub(crate) fn describe_group<C: ClientContext>(
     client: &Client<C>,
     group: &str,
     timeout: Duration,
-) -> Result<GroupDescription, KafkaError> {
+) -> Result<GroupDescription, AdminRequestError> {
     let request = Request::new(client, AdminOperation::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS, timeout)?;
     request.include_allowed_operations()?;
     let answer = request.describe_group(group)?;
     let group = answer.group()?;
     // SAFETY: the group lives as long as `answer`; its error is null or alive.
     let result = unsafe { error_code(rdsys::rd_kafka_ConsumerGroupDescription_error(group)) };
-    result.map_err(KafkaError::AdminOp)?;
+    result?;
     // SAFETY: the group lives as long as `answer`.
     let members = unsafe { rdsys::rd_kafka_ConsumerGroupDescription_member_count(group) };
     // SAFETY: the group lives as long as `answer`, and the index is below the number of members.
@@ -204,7 +222,7 @@ impl Request {
         client: &Client<C>,
         operation: AdminOperation,
         timeout: Duration,
-    ) -> Result<Self, KafkaError> {
+    ) -> Result<Self, AdminRequestError> {
         let client = client.native_ptr();
         // SAFETY: the client outlives the call; the options are ours.
         let options = unsafe { rdsys::rd_kafka_AdminOptions_new(client, operation) };
@@ -216,20 +234,20 @@ impl Request {
         let code = unsafe {
             rdsys::rd_kafka_AdminOptions_set_request_timeout(options.0, milliseconds(timeout), ptr::null_mut(), 0)
         };
-        check_code(code).map_err(KafkaError::AdminOp)?;
+        check_code(code)?;
         Ok(Self { client, options, queue, timeout })
     }
 
     /// Asks also for the operations that this client is allowed.
-    fn include_allowed_operations(&self) -> Result<(), KafkaError> {
+    fn include_allowed_operations(&self) -> Result<(), AdminRequestError> {
         // SAFETY: the options are alive; an error is ours, or null.
         let error = unsafe { rdsys::rd_kafka_AdminOptions_set_include_authorized_operations(self.options.0, 1) };
         let error = Owned(error, rdsys::rd_kafka_error_destroy);
         // SAFETY: the error is null or alive.
-        unsafe { error_code(error.0) }.map_err(KafkaError::AdminOp)
+        Ok(unsafe { error_code(error.0) }?)
     }
 
-    fn describe_topics(&self, topics: &[&str]) -> Result<Answer, KafkaError> {
+    fn describe_topics(&self, topics: &[&str]) -> Result<Answer, AdminRequestError> {
         let names = c_strings(topics)?;
         let mut names: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
         // SAFETY: the names are C strings that outlive the call, which copies them; the collection is ours.
@@ -240,7 +258,7 @@ impl Request {
         self.answer()
     }
 
-    fn describe_group(&self, group: &str) -> Result<Answer, KafkaError> {
+    fn describe_group(&self, group: &str) -> Result<Answer, AdminRequestError> {
         let names = c_strings(&[group])?;
         let mut names: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
         let count = names.len();
@@ -257,17 +275,21 @@ impl Request {
         self.answer()
     }
 
-    fn answer(&self) -> Result<Answer, KafkaError> {
+    fn answer(&self) -> Result<Answer, AdminRequestError> {
         // The request has a time-out of its own, which arrives as an answer and says most. So the poll waits longer.
         let timeout = milliseconds(self.timeout + Duration::from_secs(1));
         // SAFETY: the queue is alive; the event is ours, or null.
         let event = unsafe { rdsys::rd_kafka_queue_poll(self.queue.0, timeout) };
         let event = Owned(event, rdsys::rd_kafka_event_destroy);
         if event.0.is_null() {
-            return Err(KafkaError::AdminOp(Code::OperationTimedOut));
+            return Err(Code::OperationTimedOut.into());
         }
         // SAFETY: the event is alive.
-        check_code(unsafe { rdsys::rd_kafka_event_error(event.0) }).map_err(KafkaError::AdminOp)?;
+        if let Err(code) = check_code(unsafe { rdsys::rd_kafka_event_error(event.0) }) {
+            // SAFETY: the event is alive. The text is null or a C string that belongs to the event, and is copied.
+            let text = unsafe { text_of(rdsys::rd_kafka_event_error_string(event.0)) };
+            return Err(text.map_or_else(|| code.into(), |text| AdminRequestError { code, text }));
+        }
         Ok(Answer { event })
     }
 }
@@ -293,12 +315,11 @@ impl Answer {
     }
 
     /// The description of the only group of the request.
-    fn group(&self) -> Result<*const rdsys::rd_kafka_ConsumerGroupDescription_t, KafkaError> {
-        const OTHER_ANSWER: KafkaError = KafkaError::AdminOp(Code::BadMessage);
+    fn group(&self) -> Result<*const rdsys::rd_kafka_ConsumerGroupDescription_t, AdminRequestError> {
         // SAFETY: the event is alive. The result is null if the event has another type.
         let result = unsafe { rdsys::rd_kafka_event_DescribeConsumerGroups_result(self.event.0) };
         if result.is_null() {
-            return Err(OTHER_ANSWER);
+            return Err(AdminRequestError::unexpected_answer());
         }
         let mut count = 0;
         // SAFETY: the result belongs to the event; the out pointer is valid for writes.
@@ -306,13 +327,13 @@ impl Answer {
         // SAFETY: an array of `count` that belongs to the event, which lives as long as `self`.
         match *unsafe { array(groups.cast_const(), count) } {
             [group] => Ok(group),
-            _ => Err(OTHER_ANSWER),
+            _ => Err(AdminRequestError::unexpected_answer()),
         }
     }
 }
 
-fn c_strings(names: &[&str]) -> Result<Vec<CString>, KafkaError> {
-    names.iter().map(|name| CString::new(*name).map_err(KafkaError::from)).collect()
+fn c_strings(names: &[&str]) -> Result<Vec<CString>, NulError> {
+    names.iter().map(|name| CString::new(*name)).collect()
 }
 
 fn check_code(code: rdsys::rd_kafka_resp_err_t) -> Result<(), Code> {
@@ -345,4 +366,34 @@ unsafe fn read_operations(first: *const rdsys::rd_kafka_AclOperation_t, count: u
     // SAFETY: as required of the caller. The enum is an unsigned number in C, and is read as one.
     let operations = unsafe { array(first.cast::<u32>(), count) };
     (!first.is_null()).then(|| operations.iter().map(|operation| Operation::from_native(*operation)).collect())
+}
+
+/// # Safety
+/// The pointer is null or a C string.
+unsafe fn text_of(text: *const c_char) -> Option<String> {
+    // SAFETY: as required of the caller.
+    (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::ClientConfig;
+    use rdkafka::consumer::{BaseConsumer, Consumer as _};
+    use rdkafka::mocking::MockCluster;
+
+    use super::*;
+
+    /// The mock cluster has no controller, so it answers none of these requests.
+    #[test]
+    fn a_request_without_an_answer_ends_with_its_time_out() {
+        let cluster = MockCluster::new(1).unwrap();
+        let consumer: BaseConsumer =
+            ClientConfig::new().set("bootstrap.servers", cluster.bootstrap_servers()).create().unwrap();
+        let (client, timeout) = (consumer.client(), Duration::from_millis(100));
+        let error = topic_id(client, "one", timeout).unwrap_err();
+        assert_eq!(error.code, Code::OperationTimedOut, "{error}");
+        let error = allowed_on_topics(client, &["one", "other"], timeout).unwrap_err();
+        assert_eq!(error.code, Code::OperationTimedOut, "{error}");
+        describe_group(client, "group", timeout).unwrap_err();
+    }
 }

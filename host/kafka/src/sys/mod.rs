@@ -9,7 +9,7 @@ pub(crate) mod describe;
 mod headers;
 mod transactions;
 
-pub use describe::TopicIdError;
+pub use describe::AdminRequestError;
 pub(crate) use headers::{read_headers, write_headers};
 pub(crate) use transactions::{CallError, Membership, flush, is_member, send_offsets};
 

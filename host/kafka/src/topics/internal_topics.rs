@@ -42,7 +42,7 @@ pub enum TopicError {
         /// The topic.
         topic: String,
         /// Why it cannot be created.
-        source: KafkaError,
+        source: Code,
         /// Its partitions.
         partitions: u32,
         /// Its configuration.
@@ -293,7 +293,7 @@ fn create(
         let topic = missing.iter().find(|topic| topic.name == name);
         TopicError::Create {
             topic: name.to_owned(),
-            source: KafkaError::AdminOp(code),
+            source: code,
             partitions: topic.map_or(1, |topic| topic.partitions),
             config: topic.map(|topic| config_text(topic)).unwrap_or_default(),
         }
