@@ -1,4 +1,4 @@
-//! What the plugin does for each word of its messages.
+//! The actions of the plugin, by the word of its message.
 
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -11,9 +11,9 @@ use switchboard_sdk::{Context, Header, Level, Manifest, Message, Migrate, Outbou
 
 use crate::raw;
 
-/// Memory that is never given back.
+/// Memory that the plugin never frees.
 static LEAKED: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
-/// What no plugin should have: state in its memory.
+/// State in guest memory, which no plugin should have.
 static CALLS: AtomicU64 = AtomicU64::new(0);
 
 pub(crate) struct Hostile;
@@ -44,7 +44,8 @@ impl Plugin for Hostile {
                 ctx.set_json("count", &count);
                 format!("{count} {rest}").trim_end().into()
             }
-            // So many thousand turns of a loop: slow, but by no limit. Says its second argument.
+            // As many thousand turns of a loop as the first argument says: slow, but within all limits. Answers with the second
+            // argument.
             "burn" => {
                 for turn in 0..number() * 1000 {
                     black_box(turn);
@@ -177,7 +178,7 @@ impl Plugin for Hostile {
     }
 }
 
-/// Does what the state says at `migration`, and keeps at `migrated` what it answers.
+/// Handles the value of the key `migration` as a message, and stores the answer at the key `migrated`.
 impl Migrate for Hostile {
     const FROM: &'static [u32] = &[2, 7];
 
@@ -194,7 +195,7 @@ fn output(value: Vec<u8>) -> Outbound {
     Outbound { topic: "OUT".into(), key: None, value: Some(value), headers: vec![] }
 }
 
-/// Keeps nothing in memory, where the stack of Rust's locals would overflow first.
+/// Keeps nothing in linear memory: otherwise the stack of Rust's locals would overflow first.
 #[inline(never)]
 fn recurse(depth: usize) -> usize {
     if depth == 0 { 0 } else { recurse(depth - 1).wrapping_mul(3) ^ depth }
