@@ -193,7 +193,8 @@ impl App {
 
     /// Starts such a command by the command `runner`.
     pub fn start_command_by(&self, runner: &[&str], words: &[&str], arguments: &[&str]) -> Result<RunningCommand> {
-        let (output, log) = (tempfile::tempfile()?, tempfile::tempfile()?);
+        let output = tempfile::tempfile()?;
+        let log = tempfile::tempfile()?;
         let mut command = self.command(run_by(runner)?, words[0], &[&words[1..], arguments].concat());
         command.stdout(output.try_clone()?).stderr(log.try_clone()?);
         Ok(RunningCommand { name: words.join(" "), process: Process::start(&mut command)?, output, log })
@@ -259,7 +260,8 @@ impl RunningCommand {
             file.read_to_end(&mut bytes)?;
             anyhow::Ok(String::from_utf8_lossy(&bytes).into_owned())
         };
-        let (output, log) = (read(&mut self.output)?, read(&mut self.log)?);
+        let output = read(&mut self.output)?;
+        let log = read(&mut self.log)?;
         for line in log.lines().chain(output.lines()) {
             eprintln!("{} | {line}", self.name);
         }

@@ -19,7 +19,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::progress::{self, NO_PROGRESS_LIMIT, Stall};
 
-/// How long a single call may take. A live broker answers it at once.
+/// How long a single call may take. A running broker answers at once.
 const BROKER_CALL_LIMIT: Duration = NO_PROGRESS_LIMIT;
 
 /// A name for a topic, an application or a group that is unique on this broker: `prefix-<process>-<number>`.

@@ -86,8 +86,9 @@ impl Host {
         // The command holds the pipe's write end too, and would keep the log from ending.
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let log = Arc::new(Log::default());
-        let (filled, prefix) = (Arc::clone(&log), name.to_owned());
-        thread::spawn(move || filled.fill(&prefix, output));
+        let shared = Arc::clone(&log);
+        let prefix = name.to_owned();
+        thread::spawn(move || shared.fill(&prefix, output));
         Ok(Self { name: name.to_owned(), process, log })
     }
 

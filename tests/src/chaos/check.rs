@@ -246,7 +246,8 @@ fn same_outputs(
         let [expected, found] = [expected, found].map(|value| String::from_utf8_lossy(&value).into_owned());
         violations.add("wrong output", format!("{tenant}: {found:?} instead of {expected:?}"));
     } else if expected_lines.len() != lines.len() {
-        let (found, expected) = (lines.len(), expected_lines.len());
+        let found = lines.len();
+        let expected = expected_lines.len();
         violations.add("wrong output", format!("{tenant} has {found} lines instead of {expected}"));
     }
     for output in expected.iter().filter(|output| output.topic == "AUDIT") {

@@ -195,7 +195,8 @@ fn every_vector_gives_its_outputs_on_a_real_broker() -> Result<()> {
         assert_eq!((&letter.key, &letter.value), (&original.key, &original.value));
         assert_eq!(letter.headers[..original.headers.len()], original.headers);
     }
-    let (expected, actual) = (expected(&runs)?, actual(&app)?);
+    let expected = expected(&runs)?;
+    let actual = actual(&app)?;
     for (stream, records) in &expected {
         assert_eq!(actual.get(stream), Some(records), "outputs of {stream:?}");
     }

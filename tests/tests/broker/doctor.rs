@@ -85,7 +85,7 @@ fn without_a_plugin_everything_else_is_examined() -> Result<()> {
 
 #[test]
 fn unreachable_brokers_are_problems() -> Result<()> {
-    let app = App::hostile("doctor-nobody", &[], 1)?;
+    let app = App::hostile("doctor-unreachable", &[], 1)?;
     let dead = format!("127.0.0.1:{}", free_port()?);
     let (status, lines) = app.doctor(&["--bootstrap-servers", &format!("{dead},no.such.host.invalid:9092")])?;
     assert_eq!(status.code(), Some(1));

@@ -92,7 +92,9 @@ fn a_reader_continues_where_it_stopped_and_its_error_shows_what_it_read() -> Res
 fn only_committed_transactions_are_read() -> Result<()> {
     let kafka = Kafka::shared();
     let client = kafka.client()?;
-    let (input, output, group) = (unique("input"), unique("output"), unique("group"));
+    let input = unique("input");
+    let output = unique("output");
+    let group = unique("group");
     client.create_topic(&input, 1, &[])?;
     client.create_topic(&output, 1, &[])?;
     client.produce(&[record(&input, "in")])?;

@@ -100,7 +100,8 @@ fn artifact(records: &[Record], digest: &str) -> Vec<u8> {
 
 #[test]
 fn releases_are_deployed_shown_routed_rolled_back_and_pruned() -> Result<()> {
-    let (app, dir) = (app("releases")?, ArtifactDir::new()?);
+    let app = app("releases")?;
+    let dir = ArtifactDir::new()?;
     let none = app.run_command(&["releases"], &["--json"])?;
     assert_eq!(none.json()?, json!({ "releases": [], "hosts": [] }));
     assert!(none.log.contains("does not exist"), "{none:?}");
@@ -176,7 +177,8 @@ fn releases_are_deployed_shown_routed_rolled_back_and_pruned() -> Result<()> {
 
 #[test]
 fn concurrent_deployments_are_ordered_and_none_is_partial() -> Result<()> {
-    let (app, dir) = (app("releases-race")?, ArtifactDir::new()?);
+    let app = app("releases-race")?;
+    let dir = ArtifactDir::new()?;
     let artifacts: Vec<_> = (0..4).map(|number| dir.ledger(number, 600_000)).collect::<Result<_>>()?;
     // The topic does not exist when they start.
     let begun: Vec<_> =
@@ -232,7 +234,8 @@ fn stop_a_deployment(app: &App, dir: &ArtifactDir) -> Result<(RunningCommand, us
 
 #[test]
 fn a_killed_deployment_leaves_nothing_behind() -> Result<()> {
-    let (app, dir) = (app("releases-killed")?, ArtifactDir::new()?);
+    let app = app("releases-killed")?;
+    let dir = ArtifactDir::new()?;
     let first = deployed(&app, &dir.ledger(1, 0)?, &["--tenant", "a"])?;
     let (mut killed, others) = stop_a_deployment(&app, &dir)?;
     killed.process.kill()?;
@@ -251,7 +254,8 @@ fn a_killed_deployment_leaves_nothing_behind() -> Result<()> {
 
 #[test]
 fn an_overtaken_deployment_starts_over() -> Result<()> {
-    let (app, dir) = (app("releases-fenced")?, ArtifactDir::new()?);
+    let app = app("releases-fenced")?;
+    let dir = ArtifactDir::new()?;
     let first = deployed(&app, &dir.ledger(1, 0)?, &[])?;
     let (overtaken, others) = stop_a_deployment(&app, &dir)?;
     let second = deployed(&app, &dir.ledger(2, 0)?, &[])?;

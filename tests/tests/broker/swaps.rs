@@ -1,6 +1,6 @@
 //! Do tenants change their release while hosts run, without loss and without a restart? The tests use the real commands.
 
-mod former;
+mod fallback;
 mod gates;
 mod wait;
 
@@ -46,7 +46,8 @@ fn lines(app: &App, tenant: &str, count: usize) -> Result<Vec<(u32, u32, String)
     let line = |record: &Record| {
         let text = std::str::from_utf8(record.value.as_deref()?).ok()?;
         let mut words = text.split(' ');
-        let (id, number) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        let id = words.next()?.parse().ok()?;
+        let number = words.next()?.parse().ok()?;
         Some((id, number, header(record, "RELEASE").unwrap_or("none").to_owned()))
     };
     all.iter().filter(|record| own(record)).map(|record| line(record).context("not a line")).collect()
@@ -348,8 +349,8 @@ impl Keys {
     fn sign(&self, path: &Path) -> Result<PathBuf> {
         let data = std::io::Cursor::new(std::fs::read(path)?);
         let signature = minisign::sign(Some(&self.pair.pk), &self.pair.sk, data, None, None)?;
-        let beside = path.with_added_extension("minisig");
-        std::fs::write(&beside, signature.into_string())?;
-        Ok(beside)
+        let signature_path = path.with_added_extension("minisig");
+        std::fs::write(&signature_path, signature.into_string())?;
+        Ok(signature_path)
     }
 }

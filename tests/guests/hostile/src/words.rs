@@ -79,7 +79,8 @@ impl Plugin for Hostile {
             }
             "nan" => format!("{:x}", raw::nan()),
             "clock" => {
-                let (wall, monotonic) = (SystemTime::now(), Instant::now());
+                let wall = SystemTime::now();
+                let monotonic = Instant::now();
                 for turn in 0..1_000_000 {
                     black_box(turn);
                 }
@@ -115,7 +116,8 @@ impl Plugin for Hostile {
             "calls" => calls.to_string(),
             "outputs" => {
                 let mut arguments = rest.split(' ').filter_map(|argument| argument.parse().ok());
-                let (count, size) = (arguments.next().unwrap_or(0), arguments.next().unwrap_or(0));
+                let count = arguments.next().unwrap_or(0);
+                let size = arguments.next().unwrap_or(0);
                 return Ok(vec![output(vec![b'x'; size]); count]);
             }
             "to" => return Ok(vec![Outbound { topic: rest.into(), ..output(vec![]) }]),
@@ -147,7 +149,8 @@ impl Plugin for Hostile {
             }
             "entry" => {
                 let mut arguments = rest.split(' ').filter_map(|argument| argument.parse().ok());
-                let (key, value) = (arguments.next().unwrap_or(0), arguments.next().unwrap_or(0));
+                let key = arguments.next().unwrap_or(0);
+                let value = arguments.next().unwrap_or(0);
                 ctx.set(&"k".repeat(key), vec![0; value]);
                 String::new()
             }

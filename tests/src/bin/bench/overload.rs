@@ -1,7 +1,7 @@
 //! The memory and the outputs of a host that gets three times the input that it can process.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -67,6 +67,37 @@ fn print_curve(curve: &[u64]) {
     println!("         resident, in MiB: {}", points.join(" "));
 }
 
+/// The thread that checks the outputs. It ends early only when an output is wrong.
+struct Checker<'a> {
+    /// The number of outputs that it has checked.
+    seen: &'a AtomicUsize,
+    thread: ScopedJoinHandle<'a, Result<()>>,
+}
+
+impl Checker<'_> {
+    fn seen(&self) -> usize {
+        self.seen.load(Ordering::Relaxed)
+    }
+
+    fn ensure_running(&self) -> Result<()> {
+        ensure!(!self.thread.is_finished(), "the outputs are wrong");
+        Ok(())
+    }
+
+    /// Waits until this many outputs are checked, and adds samples of the host's memory, in MiB, to the curve.
+    fn wait_for(&self, count: usize, host: &Host, curve: &mut Vec<u64>) -> Result<()> {
+        let mut stall = Stall::with_limit(0, STALL_LIMIT);
+        while self.seen() < count {
+            curve.push(host.memory()?.0 >> 20);
+            thread::sleep(MEMORY_SAMPLE_INTERVAL);
+            self.ensure_running()?;
+            stall.check(self.seen()).context("no further outputs")?;
+        }
+        Ok(())
+    }
+}
+
+/// Measures one kind of input.
 fn overload(load: &Load, args: &Args) -> Result<()> {
     let kafka = Kafka::start_with(&Options { heap_mib: 1024, optimised: true, ..Options::default() })?;
     let app = App::hostile_on(&kafka, "overload", &["IN"], PARTITIONS)?.topic_with("OUT", &[])?;
@@ -82,22 +113,8 @@ fn overload(load: &Load, args: &Args) -> Result<()> {
     let outputs = reader(&kafka, app.topic("OUT"))?;
     let stop = AtomicUsize::new(usize::MAX);
     thread::scope(|scope| -> Result<()> {
-        let checked = scope.spawn(|| check(&outputs, &seen, &stop));
-        let alive = || {
-            ensure!(!checked.is_finished(), "the outputs are wrong");
-            anyhow::Ok(())
-        };
-        let wait_for = |count: usize, host: &Host, curve: &mut Vec<u64>| {
-            let mut stall = Stall::with_limit(0, STALL_LIMIT);
-            while seen.load(Ordering::Relaxed) < count {
-                curve.push(host.memory()?.0 >> 20);
-                thread::sleep(MEMORY_SAMPLE_INTERVAL);
-                alive()?;
-                stall.check(seen.load(Ordering::Relaxed)).context("no further outputs")?;
-            }
-            anyhow::Ok(())
-        };
-        wait_for(sent, &host, &mut Vec::new())?;
+        let checker = Checker { seen: &seen, thread: scope.spawn(|| check(&outputs, &seen, &stop)) };
+        checker.wait_for(sent, &host, &mut Vec::new())?;
         let idle = host.memory()?.0 >> 20;
 
         // The host's throughput: a backlog from its first output to its half.
@@ -105,10 +122,10 @@ fn overload(load: &Load, args: &Args) -> Result<()> {
         send_many(load.backlog, &producer, app.topic("IN"), load, &mut sent)?;
         host = app.run("host", &flags)?;
         let mut curve = Vec::new();
-        let start = seen.load(Ordering::Relaxed);
-        wait_for(start + 1, &host, &mut curve)?;
+        let start = checker.seen();
+        checker.wait_for(start + 1, &host, &mut curve)?;
         let began = Instant::now();
-        wait_for(start + load.backlog / 2, &host, &mut curve)?;
+        checker.wait_for(start + load.backlog / 2, &host, &mut curve)?;
         let rate = per_second(load.backlog / 2, began.elapsed())?;
         let apart = began.elapsed() / u32::try_from(3 * load.backlog / 2)?;
 
@@ -128,16 +145,16 @@ fn overload(load: &Load, args: &Args) -> Result<()> {
                 curve.push(host.memory()?.0 >> 20);
                 sampled = Instant::now();
             }
-            lag = lag.max(sent - seen.load(Ordering::Relaxed));
-            alive()?;
+            lag = lag.max(sent - checker.seen());
+            checker.ensure_running()?;
         }
         let input = per_second(sent - before, began.elapsed())?;
         producer.flush(STALL_LIMIT)?;
-        wait_for(sent, &host, &mut curve)?;
+        checker.wait_for(sent, &host, &mut curve)?;
         let peak = host.memory()?.1 >> 20;
         host.terminate(STALL_LIMIT)?;
         stop.store(sent, Ordering::Relaxed);
-        checked.join().map_err(|_| anyhow::anyhow!("the reader panicked"))??;
+        checker.thread.join().map_err(|_| anyhow::anyhow!("the reader panicked"))??;
         let bound = idle + WORKER_BOUND_MIB * args.workers as u64;
         println!(
             "{:<8} {rate:>10.0}/s {input:>10.0}/s {sent:>10} {lag:>10} {idle:>6} MiB {peak:>6} MiB {bound:>6} MiB",

@@ -74,7 +74,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     ] {
         runs.sort_by_key(|run| run.restored);
         let Run { restored, ready } = runs[runs.len() / 2];
-        let (rate, restored, ready) = (per_second(read, restored)?, restored.as_secs_f64(), ready.as_secs_f64());
+        let rate = per_second(read, restored)?;
+        let restored = restored.as_secs_f64();
+        let ready = ready.as_secs_f64();
         println!(
             "{entries} entries from {what:<38} {restored:>6.2} s {rate:>9.0}/s, ready {ready:>6.2} s after the start"
         );

@@ -61,7 +61,8 @@ impl Stream {
         let mut low_latency = config(kafka);
         low_latency.set("enable.idempotence", "true").set("linger.ms", "0");
         let producer: rdkafka::producer::BaseProducer = low_latency.create()?;
-        let (topic, state) = (app.topic("IN").to_owned(), Arc::clone(&shared));
+        let topic = app.topic("IN").to_owned();
+        let state = Arc::clone(&shared);
         let send = move || -> Result<()> {
             let began = Instant::now();
             for number in 0.. {
@@ -188,7 +189,8 @@ fn parse(tenant: Option<&[u8]>, value: Option<&[u8]>, at: Instant) -> Result<Str
     let text = |bytes: Option<&[u8]>| {
         anyhow::Ok(String::from_utf8(bytes.context("an output without tenant or value")?.to_vec())?)
     };
-    let (tenant, value) = (text(tenant)?, text(value)?);
+    let tenant = text(tenant)?;
+    let value = text(value)?;
     let Some((count, number)) = value.split_once(' ') else { bail!("an output that is not a count: {value}") };
     let tenant = tenant.strip_prefix("tenant-").context("an unknown tenant")?;
     Ok(StreamOutput { tenant: tenant.parse()?, count: count.parse()?, number: number.parse()?, at })

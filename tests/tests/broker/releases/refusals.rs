@@ -14,7 +14,8 @@ use super::{ArtifactDir, app, control, deploy, deployed, history, named, routes,
 
 #[test]
 fn a_refused_deployment_writes_nothing() -> Result<()> {
-    let (app, dir) = (app("releases-bad")?, ArtifactDir::new()?);
+    let app = app("releases-bad")?;
+    let dir = ArtifactDir::new()?;
     let good = dir.ledger(1, 0)?;
     let refused = |artifact: &Path, arguments: &[&str], words: &[&str]| -> Result<()> {
         let answer = deploy(&app, artifact, arguments)?;
@@ -45,19 +46,21 @@ fn a_refused_deployment_writes_nothing() -> Result<()> {
 
 #[test]
 fn a_signature_is_checked_and_stored_with_its_artifact() -> Result<()> {
-    let (dir, keys) = (ArtifactDir::new()?, KeyPair::generate_unencrypted_keypair()?);
+    let dir = ArtifactDir::new()?;
+    let keys = KeyPair::generate_unencrypted_keypair()?;
     let app = app("releases-signed")?.arg("--trusted-key", &keys.pk.to_base64());
     let sign = |path: &Path| -> Result<String> {
         let signature = minisign::sign(Some(&keys.pk), &keys.sk, std::fs::File::open(path)?, None, None)?;
         Ok(signature.into_string())
     };
-    let (signed, unsigned) = (dir.ledger(1, 0)?, dir.ledger(2, 0)?);
+    let signed = dir.ledger(1, 0)?;
+    let unsigned = dir.ledger(2, 0)?;
     let signature = sign(&signed)?;
     std::fs::write(signed.with_added_extension("minisig"), &signature)?;
     let refused = deploy(&app, &unsigned, &[])?;
     assert!(refused.refusal()?.contains("not signed"), "{refused:?}");
-    let beside = text(&signed.with_added_extension("minisig"));
-    let refused = deploy(&app, &unsigned, &["--signature", &beside])?;
+    let signature_path = text(&signed.with_added_extension("minisig"));
+    let refused = deploy(&app, &unsigned, &["--signature", &signature_path])?;
     assert!(refused.refusal()?.contains("does not match"), "{refused:?}");
     assert!(!app.client.topics()?.contains(&control(&app)), "nothing was written");
 
@@ -101,7 +104,8 @@ fn a_deployment_without_permission_names_what_is_missing() -> Result<()> {
 
 #[test]
 fn an_unfit_control_topic_is_refused_with_how_to_fix_it() -> Result<()> {
-    let (app, dir) = (app("releases-unfit")?, ArtifactDir::new()?);
+    let app = app("releases-unfit")?;
+    let dir = ArtifactDir::new()?;
     let artifact = dir.ledger(1, 0)?;
     app.client.create_topic(&control(&app), 2, &[("cleanup.policy", "compact")])?;
     let answer = deploy(&app, &artifact, &[])?;

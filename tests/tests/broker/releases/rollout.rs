@@ -44,7 +44,8 @@ fn followed(app: &App, artifact: &Path) -> Result<(RunningCommand, Value, i64)> 
 
 #[test]
 fn a_rollout_is_followed_until_all_hosts_run_it() -> Result<()> {
-    let (app, dir) = (app("releases-wait")?, ArtifactDir::new()?);
+    let app = app("releases-wait")?;
+    let dir = ArtifactDir::new()?;
     deployed(&app, &dir.ledger(1, 0)?, &[])?;
     // Two running hosts, and one that has stopped.
     for instance in ["one", "two", "gone"] {

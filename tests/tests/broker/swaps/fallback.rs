@@ -13,7 +13,7 @@ fn count(host: &Host, words: &str) -> usize {
 
 #[test]
 fn a_fallback_release_is_kept_for_its_tenants_and_loaded_where_it_is_missing() -> Result<()> {
-    let app = ledgers("former")?;
+    let app = ledgers("fallback")?;
     let mut first = app.run("first", &["--instance", "host"])?;
     deploy(&app, &release("tagged_1")?, &[])?;
     send(&app, "a", 0..3)?;
@@ -46,7 +46,7 @@ fn a_fallback_release_is_kept_for_its_tenants_and_loaded_where_it_is_missing() -
 
 #[test]
 fn a_release_that_cannot_take_over_the_state_of_a_fallback_release_is_refused() -> Result<()> {
-    let app = ledgers("former-state")?;
+    let app = ledgers("fallback-state")?;
     let _host = app.run("host", &[])?;
     deploy(&app, &release("tagged_1")?, &[])?;
     deploy(&app, &release("unwilling")?, &["--no-gate"])?;
