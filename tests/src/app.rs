@@ -70,8 +70,8 @@ impl App {
         Ok(app.arg("--config", &config.display().to_string()).arg("--plugin", &plugin.display().to_string()))
     }
 
-    /// The hostile plugin, which does what its message says. It consumes IN and produces OUT, and the header TENANT names
-    /// the tenant. Only the topics of `aliases` are created.
+    /// The hostile plugin, which does what its message says. It consumes IN and produces OUT, and the header TENANT
+    /// names the tenant. Only the topics of `aliases` are created.
     pub fn hostile(prefix: &str, aliases: &[&str], partitions: i32) -> Result<Self> {
         Self::hostile_on(Kafka::shared(), prefix, aliases, partitions)
     }

@@ -59,7 +59,8 @@ impl Record {
     }
 }
 
-/// Administers, produces and reads. Every call blocks until the broker has answered, or fails after [`NO_PROGRESS_LIMIT`].
+/// Administers, produces and reads. Every call blocks until the broker has answered, or fails after
+/// [`NO_PROGRESS_LIMIT`].
 pub struct Client {
     bootstrap: String,
     runtime: Runtime,
@@ -297,7 +298,8 @@ impl Reader {
         Ok(self.records)
     }
 
-    /// Takes one record, or returns the partition whose end was reached. Does neither when nothing arrives before the limit.
+    /// Takes one record, or returns the partition whose end was reached. Does neither when nothing arrives before the
+    /// limit.
     fn step(&mut self, stall: &Stall<usize>) -> Option<i32> {
         match self.consumer.poll(stall.left()) {
             Some(Ok(message)) => self.records.push(Record::received(&message)),

@@ -1,5 +1,6 @@
-//! A directory of characters over HTTP, as a lookup source. `GET /characters/{key}` answers with the document that a test
-//! has stored for the tenant, or with 404. It misbehaves on demand. The request header `TENANT_ID` names the tenant.
+//! A directory of characters over HTTP, as a lookup source. `GET /characters/{key}` answers with the document that a
+//! test has stored for the tenant, or with 404. It misbehaves on demand. The request header `TENANT_ID` names the
+//! tenant.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};

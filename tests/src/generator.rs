@@ -1,4 +1,5 @@
-//! Sends inputs and repeats each until the broker acknowledges it, at a steady pace or as fast as the host settles them.
+//! Sends inputs and repeats each until the broker acknowledges it, at a steady pace or as fast as the host settles
+//! them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

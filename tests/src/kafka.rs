@@ -1,4 +1,5 @@
-//! A real Apache Kafka in KRaft mode. Every node is broker and controller in one JVM. One node is ready after about 4 s.
+//! A real Apache Kafka in KRaft mode. Every node is broker and controller in one JVM. One node is ready after about 4
+//! s.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
@@ -30,8 +31,8 @@ pub struct Options {
     pub nodes: u16,
     /// The first node's port. `None`: a free port.
     pub port: Option<u16>,
-    /// A second listener of each node, for clients that use a proxy: its port, and the port that the node advertises for
-    /// it. Empty: no second listener.
+    /// A second listener of each node, for clients that use a proxy: its port, and the port that the node advertises
+    /// for it. Empty: no second listener.
     pub proxied: Vec<(u16, u16)>,
     /// The directory of the data, which is reused when it exists. `None`: a temporary directory.
     pub data: Option<PathBuf>,
@@ -385,8 +386,8 @@ fn server_properties(id: u16, replicas: u16, port: u16, controller: u16, voters:
     .to_vec()
 }
 
-/// A listener that is advertised at another port than its own. A client that connects through it gets the same listener of
-/// the other nodes.
+/// A listener that is advertised at another port than its own. A client that connects through it gets the same listener
+/// of the other nodes.
 fn proxied(port: u16, controller: u16, behind: u16, advertised: u16) -> Vec<(String, String)> {
     let own = format!("PLAINTEXT://127.0.0.1:{port}");
     [

@@ -61,8 +61,8 @@ pub fn allow(bootstrap: &str, principal: &str, resource: Resource<'_>, operation
     let name = CString::new(name)?;
     let principal = CString::new(principal)?;
     let host = CString::new("*")?;
-    // SAFETY: the client and all strings outlive the calls. This block owns the binding and destroys it once, after its last
-    // use. The result has one entry, as the request has. The event owns the result, and outlives the access to it.
+    // SAFETY: the client and all strings outlive the calls. This block owns the binding and destroys it once, after its
+    // last use. The result has one entry, as the request has. The event owns the result, and outlives the access to it.
     unsafe {
         let mut binding = rdsys::rd_kafka_AclBinding_new(
             kind,
@@ -94,8 +94,8 @@ pub fn delete_offsets(bootstrap: &str, group: &str, topic: &str, partitions: i32
     let mut list = TopicPartitionList::new();
     list.add_partition_range(topic, 0, partitions - 1);
     let group = CString::new(group)?;
-    // SAFETY: client, name and list outlive the calls. This block owns the request and destroys it once, after its last use.
-    // The result has one entry, as the request has. The event owns the result, and outlives the access to it.
+    // SAFETY: client, name and list outlive the calls. This block owns the request and destroys it once, after its last
+    // use. The result has one entry, as the request has. The event owns the result, and outlives the access to it.
     unsafe {
         let event = Event::answer(client, |queue| {
             let mut request = rdsys::rd_kafka_DeleteConsumerGroupOffsets_new(group.as_ptr(), list.ptr());
@@ -118,7 +118,8 @@ impl Event {
     /// The client is alive.
     unsafe fn answer(client: *mut rdsys::rd_kafka_t, send: impl FnOnce(*mut rdsys::rd_kafka_queue_t)) -> Result<Self> {
         let call_ms = i32::try_from(BROKER_CALL_LIMIT.as_millis())?;
-        // SAFETY: this block owns the queue and destroys it once, after its last use. It owns the event, which may be null.
+        // SAFETY: this block owns the queue and destroys it once, after its last use. It owns the event, which may be
+        // null.
         unsafe {
             let queue = rdsys::rd_kafka_queue_new(client);
             send(queue);

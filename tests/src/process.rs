@@ -1,8 +1,8 @@
 //! Child processes that end with their [`Process`], and with the test process, even if a signal kills the test process.
 //!
-//! A pipe, the leash, does this. The child's shell starts a watcher that reads from the pipe, and then executes the program.
-//! Nobody writes to the pipe, so the read returns when the write end closes. The kernel closes it for a killed process too.
-//! Rust does not drop statics, so the broker that all tests share always ends this way.
+//! A pipe, the leash, does this. The child's shell starts a watcher that reads from the pipe, and then executes the
+//! program. Nobody writes to the pipe, so the read returns when the write end closes. The kernel closes it for a killed
+//! process too. Rust does not drop statics, so the broker that all tests share always ends this way.
 
 use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
@@ -28,7 +28,8 @@ exec 3<&0 </dev/null
 exec "$@" 3<&-
 "#;
 
-/// A command for [`Process::start`]. The caller adds arguments, environment and outputs. The watcher removes the directory
+/// A command for [`Process::start`]. The caller adds arguments, environment and outputs. The watcher removes the
+/// directory
 /// `scratch` when the test process dies without dropping the [`Process`].
 pub fn leashed(program: impl AsRef<OsStr>, scratch: Option<&Path>) -> Command {
     let mut command = Command::new("sh");
@@ -36,8 +37,8 @@ pub fn leashed(program: impl AsRef<OsStr>, scratch: Option<&Path>) -> Command {
     command
 }
 
-/// A running child in a process group of its own, so that Ctrl-C at the terminal does not reach it. Dropping it kills the
-/// child.
+/// A running child in a process group of its own, so that Ctrl-C at the terminal does not reach it. Dropping it kills
+/// the child.
 #[derive(Debug)]
 pub struct Process {
     /// Its standard input is the leash.

@@ -1,5 +1,5 @@
-//! Waits that progress decides. A wait fails when nothing that it watches has changed for [`NO_PROGRESS_LIMIT`]. The total
-//! time does not matter: a slow machine takes longer, and only a hang fails.
+//! Waits that progress decides. A wait fails when nothing that it watches has changed for [`NO_PROGRESS_LIMIT`]. The
+//! total time does not matter: a slow machine takes longer, and only a hang fails.
 
 use std::fmt::Debug;
 use std::ops::ControlFlow;
@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 
-/// How long a wait may see no change. A single step that tests wait for (the start of a broker, a rebalance, the end of a
-/// session or of a transaction) takes a small part of it, even on a slow and busy machine.
+/// How long a wait may see no change. A single step that tests wait for (the start of a broker, a rebalance, the end of
+/// a session or of a transaction) takes a small part of it, even on a slow and busy machine.
 pub const NO_PROGRESS_LIMIT: Duration = Duration::from_mins(2);
 
 /// The pause between two checks of a condition.
@@ -54,7 +54,8 @@ impl<P: PartialEq> Stall<P> {
 }
 
 /// Calls `look` repeatedly until it breaks with a value. Until then `look` continues with its progress: any value that
-/// changes while the awaited event comes closer, or `()` for a single step. `what` names the awaited event in the error.
+/// changes while the awaited event comes closer, or `()` for a single step. `what` names the awaited event in the
+/// error.
 ///
 /// # Errors
 /// When the progress has not changed for [`NO_PROGRESS_LIMIT`], or when `look` fails.

@@ -1,5 +1,6 @@
-//! A network with faults between clients and brokers: a TCP proxy with a port for each broker. On demand its connections
-//! are slow, cut, half closed, silent or refused. It can also hold back a single request and deliver it later.
+//! A network with faults between clients and brokers: a TCP proxy with a port for each broker. On demand its
+//! connections are slow, cut, half closed, silent or refused. It can also hold back a single request and deliver it
+//! later.
 //!
 //! To a broker it forwards whole requests (each begins with its length). To a client it forwards bytes as they arrive.
 
@@ -43,8 +44,8 @@ pub enum LinkState {
     Healthy,
     /// Each transfer takes this much longer, in both directions.
     Slow(Duration),
-    /// Bytes in this direction are lost, and the connection stays open. A connection that lost bytes never forwards bytes
-    /// in this direction again.
+    /// Bytes in this direction are lost, and the connection stays open. A connection that lost bytes never forwards
+    /// bytes in this direction again.
     Silent(Direction),
     /// New connections are reset at once.
     Refused,
@@ -98,8 +99,8 @@ enum HeldCommand {
     Deliver,
 }
 
-/// A request that the proxy holds back, or will hold back, and all later requests of its connection. When this is dropped,
-/// they never arrive.
+/// A request that the proxy holds back, or will hold back, and all later requests of its connection. When this is
+/// dropped, they never arrive.
 #[derive(Debug)]
 pub struct HeldRequest {
     caught: channel::Receiver<i16>,

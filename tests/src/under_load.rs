@@ -27,8 +27,8 @@ pub struct UnderLoad<I> {
 }
 
 impl<I: Input> UnderLoad<I> {
-    /// Restarts hosts that have ended by themselves. Fails when a broker or the generator has ended, or when an input has
-    /// been settled twice.
+    /// Restarts hosts that have ended by themselves. Fails when a broker or the generator has ended, or when an input
+    /// has been settled twice.
     pub fn look(&mut self) -> Result<()> {
         self.fleet.supervise()?;
         self.kafka.check()?;

@@ -72,12 +72,12 @@ impl Marks {
 }
 
 impl Witness {
-    /// Reads these topics from their beginning, and the topics `further`, which have one partition each. All of them must
-    /// exist. Passes every record to `each` before it counts.
+    /// Reads these topics from their beginning, and the topics `further`, which have one partition each. All of them
+    /// must exist. Passes every record to `each` before it counts.
     pub fn start(
         bootstrap: &str,
         (lines, partitions): (&str, i32),
-        letters: &str,
+        dead_letters: &str,
         further: &[&str],
         mut each: impl FnMut(&BorrowedMessage<'_>) + Send + 'static,
     ) -> Result<Self> {
@@ -92,7 +92,7 @@ impl Witness {
         for partition in 0..partitions {
             assigned.add_partition_offset(lines, partition, Offset::Beginning)?;
         }
-        for topic in [letters].iter().chain(further) {
+        for topic in [dead_letters].iter().chain(further) {
             assigned.add_partition_offset(topic, 0, Offset::Beginning)?;
         }
         consumer.assign(&assigned)?;
@@ -101,14 +101,14 @@ impl Witness {
         let shared = settled.clone();
         let is_stopped = Arc::clone(&stop);
         let lines = lines.to_owned();
-        let letters = letters.to_owned();
+        let dead_letters = dead_letters.to_owned();
         thread::spawn(move || {
             while !is_stopped.load(Ordering::Relaxed) {
                 // Err: librdkafka continues after an error.
                 let Some(Ok(message)) = consumer.poll(CONSUMER_POLL) else { continue };
                 each(&message);
                 let is_line = message.topic() == lines;
-                if !is_line && message.topic() != letters {
+                if !is_line && message.topic() != dead_letters {
                     continue;
                 }
                 let text = String::from_utf8_lossy(message.payload().unwrap_or_default()).into_owned();

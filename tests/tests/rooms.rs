@@ -1,7 +1,8 @@
-//! Does the messenger with room names (`tests/guests/releases/src/rooms.rs`) do what it should? The tests run it natively.
+//! Does the messenger with room names (`tests/guests/releases/src/rooms.rs`) do what it should? The tests run it
+//! natively.
 //!
-//! The tests are not in that crate: its examples are components, and a test kit among its dependencies would be built for
-//! WebAssembly with each of them.
+//! The tests are not in that crate: its examples are components, and a test kit among its dependencies would be built
+//! for WebAssembly with each of them.
 
 use messenger::Messenger;
 use releases::rooms::{ROOM, add_rooms, handle, remove_rooms};

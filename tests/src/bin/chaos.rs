@@ -9,8 +9,8 @@ use anyhow::{Result, ensure};
 use clap::Parser;
 use switchboard_tests::chaos::{Options, run};
 
-/// Kills, pauses and restarts hosts and brokers and disturbs their connections, while inputs arrive. Then checks that each
-/// input was settled exactly once. `RUST_LOG=debug` makes the hosts' logs complete.
+/// Kills, pauses and restarts hosts and brokers and disturbs their connections, while inputs arrive. Then checks that
+/// each input was settled exactly once. `RUST_LOG=debug` makes the hosts' logs complete.
 #[derive(Parser)]
 #[command(name = "chaos")]
 struct Arguments {

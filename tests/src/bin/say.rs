@@ -9,8 +9,8 @@ use clap::Parser;
 use switchboard_tests::app::MESSENGER;
 use switchboard_tests::client::{Client, Record};
 
-/// Sends a message of the tenant 083839c6-c47c-42a6-9585-76492795d123/GMS/83/1 to one of the messenger's topics, and prints
-/// the messenger's outputs of the next few seconds. Creates the messenger's topics if they do not exist.
+/// Sends a message of the tenant 083839c6-c47c-42a6-9585-76492795d123/GMS/83/1 to one of the messenger's topics, and
+/// prints the messenger's outputs of the next few seconds. Creates the messenger's topics if they do not exist.
 #[derive(Parser)]
 #[command(name = "say")]
 struct Arguments {

@@ -9,8 +9,9 @@ use anyhow::{Result, ensure};
 use clap::Parser;
 use switchboard_tests::soak::{Options, run};
 
-/// Changes the releases of tenants repeatedly and at random, while inputs arrive and a host is killed. Then checks that each
-/// input was settled exactly once, by the release that its tenant had. `RUST_LOG=debug` makes the hosts' logs complete.
+/// Changes the releases of tenants repeatedly and at random, while inputs arrive and a host is killed. Then checks that
+/// each input was settled exactly once, by the release that its tenant had. `RUST_LOG=debug` makes the hosts' logs
+/// complete.
 #[derive(Parser)]
 #[command(name = "swap-soak")]
 struct Arguments {

@@ -1,5 +1,5 @@
-//! Checks the records at the end of a run against the inputs. The model is the plugin itself, run natively in the order that
-//! the outputs show. Nothing here talks to a broker.
+//! Checks the records at the end of a run against the inputs. The model is the plugin itself, run natively in the order
+//! that the outputs show. Nothing here talks to a broker.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -24,7 +24,7 @@ pub struct Evidence {
     pub inputs: Vec<Record>,
     pub lines: Vec<Record>,
     pub audit: Vec<Record>,
-    pub letters: Vec<Record>,
+    pub dead_letters: Vec<Record>,
     pub changelog: Vec<Record>,
 }
 
@@ -67,7 +67,7 @@ pub fn check(evidence: &Evidence) -> Violations {
     let mut violations = Violations::default();
     let origins = origins(evidence, &mut violations);
     let lines = by_tenant(&evidence.lines);
-    let letters = by_tenant(&evidence.letters);
+    let letters = by_tenant(&evidence.dead_letters);
     account(evidence, &mut violations);
     let mut audit: HashMap<&[u8], Vec<&Record>> = HashMap::new();
     for record in &evidence.audit {
@@ -124,7 +124,7 @@ fn account(evidence: &Evidence, violations: &mut Violations) {
     for record in evidence.lines.iter().filter(|line| part(line) == Some(0)) {
         settled.entry(id(record).unwrap_or(u64::MAX)).or_default().0 += 1;
     }
-    for record in &evidence.letters {
+    for record in &evidence.dead_letters {
         settled.entry(id(record).unwrap_or(u64::MAX)).or_default().1 += 1;
     }
     for input in &evidence.sent {

@@ -27,7 +27,7 @@ fn faultless(inputs: usize) -> Evidence {
             let mut letter = record.clone();
             letter.headers.push(("switchboard-class".to_owned(), Some(class.into())));
             letter.headers.push(("switchboard-reason".to_owned(), Some(reason.into_bytes())));
-            evidence.letters.push(letter);
+            evidence.dead_letters.push(letter);
         };
         if input.action.starts_with("trap") {
             letter("trap", "wasm trap".to_owned());
@@ -78,7 +78,7 @@ fn a_faultless_run_is_accepted() {
 #[test]
 fn a_loss_is_found() {
     assert_eq!(planted(|evidence| drop(evidence.lines.remove(100))).count("lost"), 1);
-    assert_eq!(planted(|evidence| drop(evidence.letters.remove(10))).count("lost"), 1);
+    assert_eq!(planted(|evidence| drop(evidence.dead_letters.remove(10))).count("lost"), 1);
     assert!(planted(|evidence| drop(evidence.audit.remove(100))).count("wrong output") > 0);
 }
 
@@ -96,10 +96,13 @@ fn a_missing_or_repeated_part_of_a_message_is_found() {
 #[test]
 fn an_input_that_is_settled_twice_is_found() {
     assert_eq!(planted(|evidence| evidence.lines.push(evidence.lines[100].clone())).count("settled twice"), 1);
-    assert_eq!(planted(|evidence| evidence.letters.push(evidence.letters[10].clone())).count("settled twice"), 1);
+    assert_eq!(
+        planted(|evidence| evidence.dead_letters.push(evidence.dead_letters[10].clone())).count("settled twice"),
+        1
+    );
     let both = planted(|evidence| {
         let input = evidence.sent.iter().find(|input| !input.is_refused()).unwrap().id;
-        evidence.letters.push(evidence.inputs[usize::try_from(input).unwrap()].clone());
+        evidence.dead_letters.push(evidence.inputs[usize::try_from(input).unwrap()].clone());
     });
     assert_eq!(both.count("settled twice"), 1);
 }
@@ -114,12 +117,12 @@ fn overtaking_within_a_source_partition_is_found() {
     });
     assert!(overtaken.count("out of order") > 100);
     let letters = planted(|evidence| {
-        let first = evidence.letters.iter().position(refusal).unwrap();
-        let tenant = header(&evidence.letters[first], "TENANT").unwrap().to_owned();
+        let first = evidence.dead_letters.iter().position(refusal).unwrap();
+        let tenant = header(&evidence.dead_letters[first], "TENANT").unwrap().to_owned();
         let same = |letter: &Record| refusal(letter) && header(letter, "TENANT") == Some(&tenant);
-        let last = evidence.letters.iter().rposition(same).unwrap();
-        let headers = evidence.letters[first].headers.clone();
-        evidence.letters[first].headers = std::mem::replace(&mut evidence.letters[last].headers, headers);
+        let last = evidence.dead_letters.iter().rposition(same).unwrap();
+        let headers = evidence.dead_letters[first].headers.clone();
+        evidence.dead_letters[first].headers = std::mem::replace(&mut evidence.dead_letters[last].headers, headers);
     });
     assert!(letters.count("out of order") > 0);
 }

@@ -1,5 +1,5 @@
-//! The faults of hosts, brokers and the network between them: which fault comes next, from a seed, and how each begins and
-//! ends.
+//! The faults of hosts, brokers and the network between them: which fault comes next, from a seed, and how each begins
+//! and ends.
 
 use std::fmt;
 use std::time::Duration;
@@ -116,8 +116,8 @@ impl FaultKind {
     }
 }
 
-/// The part that a fault affects, in the order in which faults begin. Two faults at once affect different parts: with two of
-/// three brokers down the cluster would not work.
+/// The part that a fault affects, in the order in which faults begin. Two faults at once affect different parts: with
+/// two of three brokers down the cluster would not work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Affected {
     Host,

@@ -1,11 +1,11 @@
-//! Chaos on a real Kafka. Hosts and brokers are killed, paused and restarted, and connections fail, while inputs arrive whose
-//! correct results are known. In the end each input must be settled exactly once.
+//! Chaos on a real Kafka. Hosts and brokers are killed, paused and restarted, and connections fail, while inputs arrive
+//! whose correct results are known. In the end each input must be settled exactly once.
 //!
-//! A cycle is one fault, or two at once, and then a wait until all inputs are settled. The seed decides everything random. It
-//! does not decide the exact timing within a fault.
+//! A cycle is one fault, or two at once, and then a wait until all inputs are settled. The seed decides everything
+//! random. It does not decide the exact timing within a fault.
 //!
-//! The load follows the settled inputs, and each fault lasts until it has met enough inputs. So a slow machine runs the same
-//! test. Time decides only whether the test hangs: no fault is left, and still no further input is settled.
+//! The load follows the settled inputs, and each fault lasts until it has met enough inputs. So a slow machine runs the
+//! same test. Time decides only whether the test hangs: no fault is left, and still no further input is settled.
 
 pub mod check;
 mod faults;
@@ -35,7 +35,8 @@ pub struct Options {
 /// The result of a cycle.
 #[derive(Debug)]
 struct Cycle {
-    /// The number of inputs under each fault: in flight when it began, or sent before it ended. All of them are settled.
+    /// The number of inputs under each fault: in flight when it began, or sent before it ended. All of them are
+    /// settled.
     inputs_under: Vec<u64>,
     /// The time from the end of the faults until all inputs were settled.
     settled_after: Duration,
@@ -67,7 +68,8 @@ pub fn run(options: &Options) -> Result<Report> {
     Ok(report)
 }
 
-/// Makes these faults at once while inputs arrive. Then waits until all inputs are settled and all hosts have partitions.
+/// Makes these faults at once while inputs arrive. Then waits until all inputs are settled and all hosts have
+/// partitions.
 fn run_cycle(world: &mut World, faults: &[Fault]) -> Result<Cycle> {
     let mut begun = Vec::new();
     for fault in faults {

@@ -86,7 +86,7 @@ impl Report {
         self.counts = vec![
             ("inputs, all acknowledged".to_owned(), evidence.sent.len()),
             ("records of outputs".to_owned(), evidence.lines.len() + evidence.audit.len()),
-            ("dead letters".to_owned(), evidence.letters.len()),
+            ("dead letters".to_owned(), evidence.dead_letters.len()),
             ("lost".to_owned(), violations.count("lost")),
             ("settled twice".to_owned(), violations.count("settled twice")),
             ("out of order".to_owned(), violations.count("out of order")),

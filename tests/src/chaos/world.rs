@@ -1,5 +1,5 @@
-//! The world in which faults happen: a cluster of three brokers, hosts that reach it through proxies, and a generator and a
-//! witness that reach it directly.
+//! The world in which faults happen: a cluster of three brokers, hosts that reach it through proxies, and a generator
+//! and a witness that reach it directly.
 
 use std::path::Path;
 use std::time::Duration;
@@ -41,7 +41,8 @@ const HELD_REQUEST_POLL: Duration = Duration::from_millis(100);
 const _: () =
     assert!(MAX_IN_FLIGHT >= MIN_INPUTS_UNDER_FAULT, "otherwise a fault that stops all hosts would never end");
 
-/// Small transactions, so that many are open; a short session; short time-outs, so that clients detect dead connections soon.
+/// Small transactions, so that many are open; a short session; short time-outs, so that clients detect dead connections
+/// soon.
 const HOST_FLAGS: [&str; 18] = [
     "--tenant-header",
     "TENANT=text",
@@ -114,8 +115,8 @@ impl World {
         };
         let mut fleet = Fleet::new(setup, &INSTANCES)?;
         (0..SPARE).try_for_each(|host| fleet.start(host))?;
-        client.wait_for_topic(&letters(), true).context("waiting for the hosts to create their topics")?;
-        let witness = Witness::start(kafka.bootstrap(), ("LINES", PARTITIONS), &letters(), &[], |_| ())?;
+        client.wait_for_topic(&dead_letters_topic(), true).context("waiting for the hosts to create their topics")?;
+        let witness = Witness::start(kafka.bootstrap(), ("LINES", PARTITIONS), &dead_letters_topic(), &[], |_| ())?;
         let settled = witness.settled();
         let window = Window { settled: settled.clone(), in_flight: MAX_IN_FLIGHT };
         let generator = Generator::start_closed(kafka.bootstrap(), "IN", Mix::new(seed, PARTITIONS), MAX_PACE, window)?;
@@ -139,8 +140,8 @@ impl World {
         Ok(self.load.settled.count())
     }
 
-    /// Stops the generator, waits until all inputs are settled, shuts the hosts down, and collects the evidence. Also returns
-    /// open transactions and wrong offsets.
+    /// Stops the generator, waits until all inputs are settled, shuts the hosts down, and collects the evidence. Also
+    /// returns open transactions and wrong offsets.
     pub(super) fn finish(mut self) -> Result<(Evidence, Vec<String>, Fleet)> {
         let sent = self.load.stop()?;
         self.load.end_hosts()?;
@@ -151,17 +152,17 @@ impl World {
             inputs: self.client.read_all("IN")?,
             lines: self.client.read_all("LINES")?,
             audit: self.client.read_all("AUDIT")?,
-            letters: self.client.read_all(&letters())?,
+            dead_letters: self.client.read_all(&dead_letters_topic())?,
             changelog: self.client.read_all(&changelog())?,
         };
         Ok((evidence, wrong, self.load.fleet))
     }
 }
 
-/// Partitions with an open transaction: their last stable offset is below their high watermark. All hosts are gone, and a
-/// transaction ends after 10 s, so none may stay open.
+/// Partitions with an open transaction: their last stable offset is below their high watermark. All hosts are gone, and
+/// a transaction ends after 10 s, so none may stay open.
 fn open_transactions(client: &Client) -> Result<Vec<String>> {
-    let topics = ["LINES", "AUDIT", &letters(), &changelog(), &repartition_topic(), "__consumer_offsets"];
+    let topics = ["LINES", "AUDIT", &dead_letters_topic(), &changelog(), &repartition_topic(), "__consumer_offsets"];
     let open = || -> Result<Vec<String>> {
         let mut open = Vec::new();
         for topic in topics {
@@ -207,7 +208,7 @@ fn offsets(client: &Client) -> Result<Vec<String>> {
     Ok(wrong)
 }
 
-fn letters() -> String {
+fn dead_letters_topic() -> String {
     format!("{APP}-switchboard-dead-letters")
 }
 

@@ -1,4 +1,5 @@
-//! Checks the outputs at the end of a run against the inputs and the history of the routes. Nothing here talks to a broker.
+//! Checks the outputs at the end of a run against the inputs and the history of the routes. Nothing here talks to a
+//! broker.
 
 use std::collections::BTreeMap;
 
@@ -67,8 +68,8 @@ fn account(evidence: &Evidence, violations: &mut Violations) {
     }
 }
 
-/// A tenant's outputs are those of its inputs, in the order of each source partition. Their numbers follow the tenant's state,
-/// so no staged change is lost or comes from another history.
+/// A tenant's outputs are those of its inputs, in the order of each source partition. Their numbers follow the tenant's
+/// state, so no staged change is lost or comes from another history.
 fn in_order(tenant: usize, outputs: &[Output], violations: &mut Violations) {
     let mut last = [None; PARTITIONS as usize];
     let mut hash = 0;

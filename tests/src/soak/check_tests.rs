@@ -30,8 +30,8 @@ fn change(versions: &mut Versions, offset: u32, routes: &[(&str, Option<usize>)]
     versions.apply(at, timestamp, format!("change/{offset}").as_bytes(), Some(entry)).unwrap();
 }
 
-/// The evidence of a faultless run. Between any two changes of routes each tenant has some outputs. After the third change
-/// the test waited for all hosts.
+/// The evidence of a faultless run. Between any two changes of routes each tenant has some outputs. After the third
+/// change the test waited for all hosts.
 fn faultless() -> Evidence {
     let mut versions = Versions::default();
     change(&mut versions, 10, &[("default", Some(1))]);

@@ -1,9 +1,9 @@
-//! Swaps on a real Kafka. Commands change the releases of tenants hundreds of times and at random, while inputs arrive whose
-//! correct results are known, and while hosts are killed, join and leave. In the end each input must be settled exactly once,
-//! by the release that its tenant had at that point.
+//! Swaps on a real Kafka. Commands change the releases of tenants hundreds of times and at random, while inputs arrive
+//! whose correct results are known, and while hosts are killed, join and leave. In the end each input must be settled
+//! exactly once, by the release that its tenant had at that point.
 //!
-//! The load follows the settled inputs, and each swap waits until enough inputs are settled. So a slow machine runs the same
-//! test. Time decides only whether the test hangs: no further input is settled.
+//! The load follows the settled inputs, and each swap waits until enough inputs are settled. So a slow machine runs the
+//! same test. Time decides only whether the test hangs: no further input is settled.
 //!
 //! All releases are the ledger plugin. Each has a version of its own, which every output contains.
 

@@ -75,7 +75,8 @@ pub struct Swaps {
     pub times: BTreeMap<SwapKind, Vec<Duration>>,
     /// The number of commands with nothing to change or to undo.
     pub refused: usize,
-    /// Commands that the brokers did not answer in time, and waits that took too long. The control topic shows their effect.
+    /// Commands that the brokers did not answer in time, and waits that took too long. The control topic shows their
+    /// effect.
     pub given_up: Vec<String>,
     deployed: usize,
 }

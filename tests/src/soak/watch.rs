@@ -51,7 +51,7 @@ pub struct WatchedTopics {
     /// The topic of the alias LINES, whose records have the broker's timestamp.
     pub lines: String,
     pub partitions: i32,
-    pub letters: String,
+    pub dead_letters: String,
     pub control: String,
 }
 
@@ -61,10 +61,10 @@ impl TopicWatch {
         let seen = WatchedRecords { outputs: vec![Vec::new(); load::TENANTS], ..WatchedRecords::default() };
         let seen = Arc::new(Mutex::new(seen));
         let shared = Arc::clone(&seen);
-        let WatchedTopics { lines, partitions, letters, control } = topics.clone();
+        let WatchedTopics { lines, partitions, dead_letters, control } = topics.clone();
         let further = [control.as_str()];
         let topics = topics.clone();
-        let witness = Witness::start(bootstrap, (&lines, partitions), &letters, &further, move |message| {
+        let witness = Witness::start(bootstrap, (&lines, partitions), &dead_letters, &further, move |message| {
             let mut seen = lock(&shared);
             let taken = match message.topic() {
                 topic if topic == topics.lines => seen.line(message),

@@ -77,10 +77,10 @@ impl World {
         let topics = WatchedTopics {
             lines: "LINES".to_owned(),
             partitions: PARTITIONS,
-            letters: format!("{APP}-switchboard-dead-letters"),
+            dead_letters: format!("{APP}-switchboard-dead-letters"),
             control: format!("{APP}-switchboard-control"),
         };
-        for topic in [&topics.letters, &topics.control] {
+        for topic in [&topics.dead_letters, &topics.control] {
             client.wait_for_topic(topic, true).context("waiting for the hosts to create their topics")?;
         }
         let watch = TopicWatch::start(kafka.bootstrap(), &topics)?;
@@ -166,7 +166,8 @@ impl World {
         self.load.settled.count()
     }
 
-    /// Waits until further inputs are settled: as many as the seed draws, and at least [`MIN_SETTLED_PER_SWAP`] since `begin`.
+    /// Waits until further inputs are settled: as many as the seed draws, and at least [`MIN_SETTLED_PER_SWAP`] since
+    /// `begin`.
     pub(super) fn rest(&mut self, begin: u64) -> Result<()> {
         let drawn = self.random.u64(0..self.rate / 5);
         let owed = (begin + MIN_SETTLED_PER_SWAP).saturating_sub(self.settled());

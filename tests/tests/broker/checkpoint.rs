@@ -195,8 +195,8 @@ fn entry(changelog: &str, key: &str) -> Record {
     }
 }
 
-/// Compaction removes tombstones without moving the log's start. An old checkpoint would bring a deleted key back, and the log
-/// would not show it.
+/// Compaction removes tombstones without moving the log's start. An old checkpoint would bring a deleted key back, and
+/// the log would not show it.
 #[test]
 fn a_key_whose_tombstone_was_compacted_away_does_not_come_back() -> Result<()> {
     let mut test = Checkpointed::new("tombstone")?;
@@ -223,7 +223,8 @@ fn a_key_whose_tombstone_was_compacted_away_does_not_come_back() -> Result<()> {
     })?;
     test.app.client.alter_topic(&changelog, &[compact, ("delete.retention.ms", WEEK_MS)])?;
 
-    // By its timestamp the checkpoint is young. With a real `delete.retention.ms` of a week the tombstone would still exist.
+    // By its timestamp the checkpoint is young. With a real `delete.retention.ms` of a week the tombstone would still
+    // exist.
     let (mut host, Restored { entries, .. }) = test.start("trusts it")?;
     assert_eq!(entries, 3);
     let seen = test.keys()?;

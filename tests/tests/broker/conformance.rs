@@ -52,8 +52,8 @@ impl<'a> ScenarioRun<'a> {
         Ok(self.own(bytes(headers)?))
     }
 
-    /// The step's record and the barrier after it. The barrier is not JSON, so its dead letter comes after everything that the
-    /// step causes.
+    /// The step's record and the barrier after it. The barrier is not JSON, so its dead letter comes after everything
+    /// that the step causes.
     fn records(&self, step: &Step, app: &App) -> Result<[Record; 2]> {
         let input = &step.input;
         let headers = match &input.headers {

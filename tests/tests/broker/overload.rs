@@ -67,8 +67,9 @@ fn waiting_input_is_bounded_and_its_outputs_are_in_order() -> Result<()> {
         let expected: Vec<_> = (0..ROUNDS).map(|turn| (turn * TENANTS + number).to_string()).collect();
         assert_eq!(answers(&outputs, &tenant(number).0), expected, "tenant-{number}");
     }
-    // The records read ahead, one fetch, two batches, and one more in the producer. Each may exceed its limit by one record.
-    // Memory holds each of them several times: as received, as a record, in a request, and in the allocator's free lists.
+    // The records read ahead, one fetch, two batches, and one more in the producer. Each may exceed its limit by one
+    // record. Memory holds each of them several times: as received, as a record, in a request, and in the allocator's
+    // free lists.
     let held = 6 * (5 * BATCH_LIMIT_BYTES + 5 * LARGE_VALUE_BYTES as u64);
     let came = (TENANTS * ROUNDS * ORDINARY_VALUE_BYTES + LARGE_RECORDS * LARGE_VALUE_BYTES) as u64;
     let grown = most.saturating_sub(before);

@@ -54,8 +54,8 @@ impl<'a> Sent<'a> {
     }
 }
 
-/// The host does not wait for its session time-out or for the time-out of its open transaction. Readers of its outputs do not
-/// wait either.
+/// The host does not wait for its session time-out or for the time-out of its open transaction. Readers of its outputs
+/// do not wait either.
 #[test]
 fn a_killed_host_with_an_instance_continues_as_soon_as_it_restarts() -> Result<()> {
     let app = App::hostile("static", &["IN"], PARTITIONS)?.topic_with("OUT", &[])?;

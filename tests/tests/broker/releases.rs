@@ -205,8 +205,9 @@ fn concurrent_deployments_are_ordered_and_none_is_partial() -> Result<()> {
     Ok(())
 }
 
-/// Starts deployments of a large artifact until one is stopped (SIGSTOP) in the middle of its transaction: before the brokers
-/// have all chunks, so that it has not sent its commit. Returns it, and the number of deployments that ended before.
+/// Starts deployments of a large artifact until one is stopped (SIGSTOP) in the middle of its transaction: before the
+/// brokers have all chunks, so that it has not sent its commit. Returns it, and the number of deployments that ended
+/// before.
 fn stop_a_deployment(app: &App, dir: &ArtifactDir) -> Result<(RunningCommand, usize)> {
     let transactions = app.client.transactions(&control(app))?;
     let size = 15_000_000;

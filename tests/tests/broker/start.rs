@@ -9,8 +9,8 @@ use switchboard_tests::app::{App, WAIT_LIMIT, answers};
 use switchboard_tests::host::{Host, hostile, switchboard};
 use switchboard_tests::kafka::{Kafka, Options, free_port};
 
-/// Waits for the end of a host that must fail, and returns the line that says why: its last and only line that is not a log
-/// line.
+/// Waits for the end of a host that must fail, and returns the line that says why: its last and only line that is not a
+/// log line.
 fn refusal(host: Host) -> Result<String> {
     let (status, log) = host.end(WAIT_LIMIT)?;
     ensure!(status.code() == Some(1), "{status}: {log:?}");

@@ -1,5 +1,5 @@
-//! Does a disturbed application give the same outputs as an undisturbed one? Both process the same long stream of commands for
-//! many tenants.
+//! Does a disturbed application give the same outputs as an undisturbed one? Both process the same long stream of
+//! commands for many tenants.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -48,8 +48,8 @@ impl PairedApps {
         Ok(Self { _directory: directory, steady, disturbed })
     }
 
-    /// Sends the whole stream: random commands, and for each tenant a last record that is not JSON. Returns the origins of the
-    /// last records.
+    /// Sends the whole stream: random commands, and for each tenant a last record that is not JSON. Returns the origins
+    /// of the last records.
     fn send(&self) -> Result<BTreeSet<(String, i32, i64)>> {
         let mut random = 0x2545_f491_4f6c_dd1d_u64;
         let mut next = |below: u64| {

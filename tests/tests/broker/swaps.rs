@@ -1,4 +1,5 @@
-//! Do tenants change their release while hosts run, without loss and without a restart? The tests use the real commands.
+//! Do tenants change their release while hosts run, without loss and without a restart? The tests use the real
+//! commands.
 
 mod fallback;
 mod gates;
@@ -239,7 +240,8 @@ fn the_messenger_changes_to_a_second_state_version_and_back() -> Result<()> {
         ..Record::default()
     };
     let status = |count| app.wait_for("EVENT_TOPIC_MESSENGER_STATUS", count);
-    // Only known characters can create a messenger. The test waits for the logins, because two topics have no common order.
+    // Only known characters can create a messenger. The test waits for the logins, because two topics have no common
+    // order.
     let login = |who: u32| Record {
         topic: app.topic("EVENT_TOPIC_CHARACTER_STATUS").to_owned(),
         value: Some(format!(r#"{{"worldId":0,"characterId":{who},"type":"LOGIN","body":{{"channelId":1}}}}"#).into()),

@@ -1,8 +1,8 @@
 //! Can a delayed EndTxn request end a later transaction?
 //!
-//! An EndTxn request names only the producer's id and epoch. A broker applies it to the transaction that the producer has open
-//! at that time, even if the request was sent for an earlier one. So after a lost connection the next transaction needs a new
-//! epoch.
+//! An EndTxn request names only the producer's id and epoch. A broker applies it to the transaction that the producer
+//! has open at that time, even if the request was sent for an earlier one. So after a lost connection the next
+//! transaction needs a new epoch.
 
 use std::process::Command;
 
@@ -13,8 +13,9 @@ use switchboard_tests::proxy::Api;
 
 use crate::proxied_broker::ProxiedBroker;
 
-/// Runs a host whose EndTxn request is held back and arrives while a later transaction is open. The host is killed before it
-/// ends that transaction. Returns the ids of all lines at the end, and the broker's error code for the late request.
+/// Runs a host whose EndTxn request is held back and arrives while a later transaction is open. The host is killed
+/// before it ends that transaction. Returns the ids of all lines at the end, and the broker's error code for the late
+/// request.
 fn delay_end_of_transaction(host: impl Fn() -> Result<Command>) -> Result<(Vec<u32>, i16)> {
     let command = host()?;
     let setup = ProxiedBroker::new()?;

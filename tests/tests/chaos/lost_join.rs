@@ -1,5 +1,5 @@
-//! Does a host recover when its JoinGroup request is lost on a connection that stays open? The consumer waits for the answer as
-//! if it were still a member, and meanwhile the group has removed it.
+//! Does a host recover when its JoinGroup request is lost on a connection that stays open? The consumer waits for the
+//! answer as if it were still a member, and meanwhile the group has removed it.
 
 use anyhow::Result;
 use switchboard_tests::app::WAIT_LIMIT;

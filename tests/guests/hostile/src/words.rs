@@ -44,8 +44,8 @@ impl Plugin for Hostile {
                 ctx.set_json("count", &count);
                 format!("{count} {rest}").trim_end().into()
             }
-            // As many thousand turns of a loop as the first argument says: slow, but within all limits. Answers with the second
-            // argument.
+            // As many thousand turns of a loop as the first argument says: slow, but within all limits. Answers with
+            // the second argument.
             "burn" => {
                 for turn in 0..number() * 1000 {
                     black_box(turn);

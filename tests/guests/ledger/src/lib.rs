@@ -1,5 +1,5 @@
-//! A plugin that numbers each tenant's messages, so that its outputs and its state show every loss, repetition and overtaking.
-//! A message's value is `<id> <word> <argument>`:
+//! A plugin that numbers each tenant's messages, so that its outputs and its state show every loss, repetition and
+//! overtaking. A message's value is `<id> <word> <argument>`:
 //!
 //! | word | does |
 //! |---|---|
@@ -9,12 +9,12 @@
 //! | `keep`, `drop` | sets and deletes the key `kept/<argument>` |
 //! | `refuse`, `trap` | act as `keep`, and then refuse the message or trap: no change may remain |
 //!
-//! A line to LINES, keyed by tenant, is `<id> <number> <hash> <part>`; one to AUDIT, keyed by id, is `<id> <number> <hash>`.
-//! The hash is over all ids so far. Each has a header `release` with the plugin's version. A refusal's reason is `after
-//! <number> <hash>`. Tests run the same code natively as their model.
+//! A line to LINES, keyed by tenant, is `<id> <number> <hash> <part>`; one to AUDIT, keyed by id, is `<id> <number>
+//! <hash>`. The hash is over all ids so far. Each has a header `release` with the plugin's version. A refusal's reason
+//! is `after <number> <hash>`. Tests run the same code natively as their model.
 //!
-//! Tests overwrite the version in the component ([`MARK`]) to make as many releases as they need. Every output names the release
-//! that made it.
+//! Tests overwrite the version in the component ([`MARK`]) to make as many releases as they need. Every output names
+//! the release that made it.
 
 #![cfg_attr(not(target_family = "wasm"), forbid(unsafe_code))]
 

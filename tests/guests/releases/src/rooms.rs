@@ -1,7 +1,7 @@
 //! The messenger with room names: state version 2.
 //!
-//! In addition to version 1, each messenger `messenger/<id>` has the name of its room at `room/<id>`, as text. Outputs that name
-//! a messenger have the room's name in the header ROOM. Apart from that header they are those of version 1.
+//! In addition to version 1, each messenger `messenger/<id>` has the name of its room at `room/<id>`, as text. Outputs
+//! that name a messenger have the room's name in the header ROOM. Apart from that header they are those of version 1.
 
 use messenger::Messenger;
 use serde_json::Value;
@@ -72,7 +72,8 @@ fn create_room(ctx: &mut Context<'_>, id: &str) -> Option<Vec<u8>> {
     Some(name.into_bytes())
 }
 
-/// The id of an output's messenger, as in the keys of the state. An output's key is the id, little-endian. 0 means no messenger.
+/// The id of an output's messenger, as in the keys of the state. An output's key is the id, little-endian. 0 means no
+/// messenger.
 fn messenger_id(output: &Outbound) -> Option<String> {
     let id = u64::from_le_bytes(output.key.as_deref()?.try_into().ok()?);
     (id != 0).then(|| format!("{id:010}"))

@@ -46,8 +46,8 @@ macro_rules! tagged {
     };
 }
 
-/// Whether `trapping` traps on this message and `rejecting` rejects it. That is about a third of all messages. The result depends
-/// only on the message.
+/// Whether `trapping` traps on this message and `rejecting` rejects it. That is about a third of all messages. The
+/// result depends only on the message.
 pub fn is_third(message: &Message) -> bool {
     message.value.iter().flatten().map(|byte| u32::from(*byte)).sum::<u32>().is_multiple_of(3)
 }

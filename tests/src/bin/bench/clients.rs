@@ -43,8 +43,8 @@ pub(crate) fn consumer(kafka: &Kafka, group: &str) -> Result<BaseConsumer> {
     Ok(config.create()?)
 }
 
-/// Sends commands with which characters open, enter and leave rooms at random. Each command gives one output. The last record
-/// of each tenant is not JSON: its dead letter shows that all records before it are settled.
+/// Sends commands with which characters open, enter and leave rooms at random. Each command gives one output. The last
+/// record of each tenant is not JSON: its dead letter shows that all records before it are settled.
 pub(crate) fn fill(kafka: &Kafka, app: &App, count: usize) -> Result<()> {
     let producer = producer(kafka)?;
     let mut random = 0x2545_f491_4f6c_dd1d_usize;

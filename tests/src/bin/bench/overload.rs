@@ -37,8 +37,8 @@ const LOADS: [Load; 2] = [
     Load { name: "1 MiB", value_bytes: 1 << 20, burn: 3000, backlog: 400 },
 ];
 
-/// The maximum of uncommitted records that a worker holds with the default settings, in MiB: the records read ahead and one
-/// fetch, two batches, and the producer's queue.
+/// The maximum of uncommitted records that a worker holds with the default settings, in MiB: the records read ahead and
+/// one fetch, two batches, and the producer's queue.
 const WORKER_BOUND_MIB: u64 = 4 + 4 + 2 * 16 + 32;
 
 pub(crate) fn run(args: &Args) -> Result<()> {

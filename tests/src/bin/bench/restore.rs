@@ -108,7 +108,7 @@ fn start(app: &App, entries: usize, flags: &[&str]) -> Result<(Host, Run)> {
     host.wait_for("all shards", STALL_LIMIT, |line| {
         let Some((_, line)) = line.split_once("restored ") else { return false };
         let words: Vec<_> = line.split(' ').collect();
-        let before = |word: &str| words.iter().position(|known| *known == word).map(|place| words[place - 1]);
+        let before = |word: &str| words.iter().position(|known| *known == word).map(|index| words[index - 1]);
         let count = |word: &str| before(word).and_then(|count| count.parse::<usize>().ok()).unwrap_or(0);
         restored.set(restored.get() + count("entries") + count("records"));
         slowest.set(before("s").and_then(|seconds| seconds.parse().ok()).unwrap_or(0.0_f64).max(slowest.get()));

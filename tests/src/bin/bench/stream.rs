@@ -20,8 +20,8 @@ use crate::clients::{STALL_LIMIT, config, consumer, enqueue};
 
 /// The number of tenants of a stream: a few on each of the 16 shards.
 pub(crate) const TENANTS: usize = 48;
-/// The number of partitions of the topic IN. Each tenant's inputs go to all of them in turn, so that no tenant depends on a
-/// single source partition.
+/// The number of partitions of the topic IN. Each tenant's inputs go to all of them in turn, so that no tenant depends
+/// on a single source partition.
 pub(crate) const PARTITIONS: i32 = 8;
 
 /// An output. The plugin counts each tenant's inputs and answers with the count and the input's number.
@@ -110,8 +110,8 @@ impl Stream {
         lock(&self.shared.sent).len()
     }
 
-    /// Waits until every tenant has an output for an input from this number on. Returns the time of the first such output, and
-    /// the time at which the last tenant had one.
+    /// Waits until every tenant has an output for an input from this number on. Returns the time of the first such
+    /// output, and the time at which the last tenant had one.
     pub(crate) fn outputs_since(&self, from: usize) -> Result<(Instant, Instant)> {
         let mut stall = Stall::with_limit(0, STALL_LIMIT);
         loop {

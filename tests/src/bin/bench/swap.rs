@@ -1,5 +1,5 @@
-//! The cost of a change of a tenant's release: the pause of its outputs, the time until all hosts have changed over, and the
-//! effect on other tenants.
+//! The cost of a change of a tenant's release: the pause of its outputs, the time until all hosts have changed over,
+//! and the effect on other tenants.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,7 +25,8 @@ const HALF_GAP_SPAN: Duration = Duration::from_millis(250);
 /// The pause between two measurements.
 const PAUSE_BETWEEN_SWAPS: Duration = Duration::from_millis(700);
 const SECOND: Duration = Duration::from_secs(1);
-/// The runner of commands. In production they run on other machines than hosts and brokers. Here they get a low priority.
+/// The runner of commands. In production they run on other machines than hosts and brokers. Here they get a low
+/// priority.
 const LOW_PRIORITY: [&str; 3] = ["nice", "-n", "19"];
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -85,7 +86,7 @@ impl LedgerApp {
         let topics = WatchedTopics {
             lines: app.topic("LINES").to_owned(),
             partitions: PARTITIONS,
-            letters: app.dead_letters(),
+            dead_letters: app.dead_letters(),
             control: format!("{}-switchboard-control", app.name),
         };
         first.wait_for("its topics", STALL_LIMIT, |line| line.contains("host is running"))?;
@@ -124,8 +125,8 @@ impl LedgerApp {
         Ok(Deployed { release, began, ended, written })
     }
 
-    /// Waits until a tenant has an output by this release since then. Returns when the output before it was read, and when the
-    /// output itself was.
+    /// Waits until a tenant has an output by this release since then. Returns when the output before it was read, and
+    /// when the output itself was.
     fn changeover(&self, tenant: usize, release: usize, since: Instant) -> Result<(Instant, Instant)> {
         let began = Instant::now();
         loop {
@@ -242,8 +243,8 @@ fn pause(kafka: &Kafka, args: &Args) -> Result<()> {
     ledgers.finish(sent)
 }
 
-/// Measures the time from the start of a deployment for all tenants until the last host has changed over, under a steady
-/// stream. Also measures the effect of one tenant's deployment on the others.
+/// Measures the time from the start of a deployment for all tenants until the last host has changed over, under a
+/// steady stream. Also measures the effect of one tenant's deployment on the others.
 fn rollout(kafka: &Kafka, args: &Args) -> Result<()> {
     let mut ledgers = LedgerApp::new(kafka, "rollout")?;
     ledgers.start(args)?;
@@ -308,8 +309,8 @@ fn saturated(kafka: &Kafka, args: &Args) -> Result<()> {
 }
 
 impl LedgerApp {
-    /// Deploys an artifact to one tenant. Returns the ratio of the other tenants' outputs in the second from then on to those
-    /// in the second before.
+    /// Deploys an artifact to one tenant. Returns the ratio of the other tenants' outputs in the second from then on to
+    /// those in the second before.
     fn ratio(&mut self) -> Result<f64> {
         thread::sleep(2 * SECOND);
         let deployed = self.deploy(&LOW_PRIORITY, &["--tenant", &load::name(BUSY_TENANT)])?;

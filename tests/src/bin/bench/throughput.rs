@@ -38,8 +38,8 @@ pub(crate) fn run(kafka: &Kafka, args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Copies a topic of the same records (key, value and headers) with `loops` consume-produce loops. Returns the records per
-/// second from the first record on.
+/// Copies a topic of the same records (key, value and headers) with `loops` consume-produce loops. Returns the records
+/// per second from the first record on.
 fn plain(kafka: &Kafka, count: usize, loops: usize) -> Result<f64> {
     let app = App::on(kafka, "plain", &MESSENGER, PARTITIONS)?;
     fill(kafka, &app, count)?;

@@ -20,8 +20,8 @@ fn a_fallback_release_is_kept_for_its_tenants_and_loaded_where_it_is_missing() -
     send(&app, "b", 0..3)?;
     assert_eq!(lines(&app, "a", 3)?, by("1.0.0", 0..3));
     lines(&app, "b", 3)?;
-    // Neither tenant has a message while the routes name this release. So no route, and no previous route, names the release
-    // that the tenants ran last.
+    // Neither tenant has a message while the routes name this release. So no route, and no previous route, names the
+    // release that the tenants ran last.
     deploy(&app, &release("tagged_2")?, &[])?;
     deploy(&app, &release("unwilling")?, &["--no-gate"])?;
     send(&app, "a", 3..6)?;
