@@ -1,4 +1,4 @@
-//! One shard's checkpoint: a file of redb, whose transactions keep entries and the offset to go on from together.
+//! One shard's checkpoint file: a redb database whose transactions write entries and the next offset together.
 
 use std::fs;
 use std::io;
@@ -11,24 +11,24 @@ use switchboard_core::record::{Offset, OutOfRange, ShardId, Timestamp};
 
 /// The changelog's key -> its value.
 const ENTRIES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("entries");
-/// What the file is about, under the version of this format: shard, shards, topic id, offset, as-of time.
+/// The file's metadata under the version of its format: shard, number of shards, topic id, offset, as-of time.
 const ABOUT: TableDefinition<u32, About> = TableDefinition::new("about");
-const FORMAT: u32 = 1;
+const FORMAT_VERSION: u32 = 1;
 
 type About = (i32, u32, u128, i64, u64);
 
-/// A checkpoint's place in its changelog.
+/// Which changelog a checkpoint belongs to, and how far it has read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CheckpointMeta {
+    /// The shard.
     pub shard: ShardId,
-    /// Number of shards of the application.
-    pub shards: u32,
-    /// Kafka's id of the changelog's incarnation (KIP-516).
-    pub topic: u128,
-    /// All entries are as a read_committed reader has them who has read up to here: where to go on reading.
+    /// The application's number of shards.
+    pub shard_count: u32,
+    /// Kafka's id of the changelog topic (KIP-516). A topic that is deleted and created again has another one.
+    pub topic_id: u128,
+    /// The next offset to read. The entries are those that a read_committed reader has after reading up to here.
     pub offset: Offset,
-    /// When such a reader had last read all that there was: tombstones of the entries that are in here were all written
-    /// later.
+    /// When such a reader had last read everything. Tombstones of the entries in this checkpoint were all written later.
     pub as_of: Timestamp,
 }
 
@@ -36,71 +36,94 @@ pub struct CheckpointMeta {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct WantedShard {
     pub(super) shard: ShardId,
-    /// Number of shards of the application.
-    pub(super) shards: u32,
+    /// The application's number of shards.
+    pub(super) shard_count: u32,
 }
 
-/// The changelog as it is now.
+/// The changelog topic as it is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Topic {
+pub struct ChangelogTopic {
+    /// Kafka's id of the topic (KIP-516).
     pub id: u128,
-    /// Its `delete.retention.ms`: how long compaction keeps a tombstone at least.
-    pub tombstones: Duration,
+    /// The topic's `delete.retention.ms`: compaction keeps a tombstone for at least this time.
+    pub tombstone_retention: Duration,
 }
 
-impl Topic {
-    /// From this age on a checkpoint is too old: half of the time that tombstones are kept, so that the other half is left
-    /// for reading on from it.
-    pub(super) fn oldest(&self) -> Duration {
-        self.tombstones / 2
+impl ChangelogTopic {
+    /// The age from which on a checkpoint is too old: half of the time that tombstones are kept. The other half is left for
+    /// reading the changelog from the checkpoint's offset to its end.
+    pub(super) fn max_checkpoint_age(&self) -> Duration {
+        self.tombstone_retention / 2
     }
+}
+
+/// Why a checkpoint cannot stand for the beginning of the changelog.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Mismatch {
+    #[error("it is of shard {shard} of {shard_count}")]
+    Shard { shard: ShardId, shard_count: u32 },
+    #[error("it is of a topic that was deleted; the changelog was created again since")]
+    Topic,
+    #[error("its offset {offset} is below the changelog's start {start}")]
+    BelowStart { offset: Offset, start: Offset },
+    #[error("its offset {offset} is beyond the changelog's end {end}")]
+    BeyondEnd { offset: Offset, end: Offset },
+    #[error("it is from the future")]
+    Future,
+    #[error(
+        "it is {age:.0?} old, and tombstones written since may have been compacted away (delete.retention.ms={retention_ms})"
+    )]
+    TooOld { age: Duration, retention_ms: u128 },
 }
 
 impl CheckpointMeta {
-    /// Why a checkpoint may not stand for the changelog's beginning, if so.
-    pub(super) fn refusal(
+    /// Checks that the checkpoint may stand for the beginning of the changelog.
+    pub(super) fn check(
         &self,
-        topic: &Topic,
-        of: WantedShard,
+        topic: &ChangelogTopic,
+        wanted: WantedShard,
         bounds: &Range<Offset>,
         now: Timestamp,
-    ) -> Option<String> {
-        let Range { start, end } = bounds;
-        if (WantedShard { shard: self.shard, shards: self.shards }) != of {
-            return Some(format!("it is of shard {} of {}", self.shard, self.shards));
+    ) -> Result<(), Mismatch> {
+        let Range { start, end } = *bounds;
+        let Self { shard, shard_count, offset, .. } = *self;
+        if (WantedShard { shard, shard_count }) != wanted {
+            return Err(Mismatch::Shard { shard, shard_count });
         }
-        if self.topic != topic.id {
-            return Some("the changelog was deleted and made anew since".into());
+        if self.topic_id != topic.id {
+            return Err(Mismatch::Topic);
         }
-        if self.offset < *start {
-            return Some(format!("its offset {} is below the changelog's start {start}", self.offset));
+        if offset < start {
+            return Err(Mismatch::BelowStart { offset, start });
         }
-        if self.offset > *end {
-            return Some(format!("its offset {} is beyond the changelog's end {end}", self.offset));
+        if offset > end {
+            return Err(Mismatch::BeyondEnd { offset, end });
         }
-        match now.checked_since(self.as_of) {
-            None => Some("it is from the future".into()),
-            Some(age) if age >= topic.oldest() => Some(format!(
-                "it is {age:.0?} old, and entries deleted since may have been compacted away (delete.retention.ms={})",
-                topic.tombstones.as_millis()
-            )),
-            Some(_) => None,
+        let age = now.checked_since(self.as_of).ok_or(Mismatch::Future)?;
+        if age >= topic.max_checkpoint_age() {
+            return Err(Mismatch::TooOld { age, retention_ms: topic.tombstone_retention.as_millis() });
         }
+        Ok(())
     }
 }
 
-/// Why a file cannot be used.
+/// Why a checkpoint file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// To be replaced.
+    /// The file is damaged or is no checkpoint. Replace it.
     #[error("it is unusable: {0}")]
     Unusable(String),
-    /// To be left alone.
+    /// Another process has the file open. Leave it alone.
     #[error("another process has {0} open: give each its own --instance or --state-dir")]
     Locked(PathBuf),
-    /// The disk does not do what it should.
-    #[error("{0}: {1}")]
-    Storage(PathBuf, String),
+    /// The disk failed. Do not use the file before it has been opened and checked again.
+    #[error("{path}: {source}")]
+    Database {
+        /// The file.
+        path: PathBuf,
+        /// Why the database failed.
+        source: Box<redb::Error>,
+    },
 }
 
 /// An open file.
@@ -110,55 +133,55 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Opens a file and checks it as a whole, every page's checksum: redb itself trusts what it reads. `None`: there is none.
+    /// Opens a file and checks every page's checksum: redb itself trusts what it reads. `None`: the file does not exist.
     ///
     /// # Errors
-    /// When it cannot be used.
-    pub(super) fn open(path: &Path, cache: usize) -> Result<Option<(Self, CheckpointMeta)>, StoreError> {
-        let opened = redb::Builder::new().set_cache_size(cache).set_check_integrity_on_open(true).open(path);
+    /// When the file cannot be used.
+    pub(super) fn open(path: &Path, cache_bytes: usize) -> Result<Option<(Self, CheckpointMeta)>, StoreError> {
+        let opened = redb::Builder::new().set_cache_size(cache_bytes).set_check_integrity_on_open(true).open(path);
         let database = match opened {
             Ok(database) => database,
-            Err(DatabaseError::Storage(StorageError::Io(error))) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(None);
+            Err(DatabaseError::Storage(StorageError::Io(error))) => {
+                return match error.kind() {
+                    io::ErrorKind::NotFound => Ok(None),
+                    // This is how redb reports a file that it did not write.
+                    io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+                        Err(StoreError::Unusable(error.to_string()))
+                    }
+                    _ => Err(failed(path)(error)),
+                };
             }
-            // So redb tells of what is no file of its own.
-            Err(DatabaseError::Storage(StorageError::Io(error)))
-                if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
-            {
-                return Err(StoreError::Unusable(error.to_string()));
-            }
-            Err(DatabaseError::Storage(StorageError::Io(error))) => return Err(failed(path)(error)),
             Err(DatabaseError::DatabaseAlreadyOpen) => return Err(StoreError::Locked(path.to_owned())),
             Err(error) => return Err(StoreError::Unusable(error.to_string())),
         };
         let store = Self { database, path: path.to_owned() };
-        let place = store.snapshot()?.place;
-        Ok(Some((store, place)))
+        let meta = store.snapshot()?.meta;
+        Ok(Some((store, meta)))
     }
 
-    /// Makes an empty file in the place of whatever is there.
+    /// Creates an empty file, in place of whatever is there.
     ///
     /// # Errors
-    /// When the disk does not let it.
-    pub(super) fn create(path: &Path, cache: usize, place: &CheckpointMeta) -> Result<Self, StoreError> {
+    /// When the disk refuses.
+    pub(super) fn create(path: &Path, cache_bytes: usize, meta: &CheckpointMeta) -> Result<Self, StoreError> {
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(path)(error)),
             _ => {}
         }
-        let database = redb::Builder::new().set_cache_size(cache).create(path).map_err(failed(path))?;
+        let database = redb::Builder::new().set_cache_size(cache_bytes).create(path).map_err(failed(path))?;
         let store = Self { database, path: path.to_owned() };
-        store.write([], place)?;
+        store.write([], meta)?;
         Ok(store)
     }
 
-    /// Changes (`None` deletes) and the place that they lead to, in one transaction.
+    /// Writes changes (`None` deletes) and the metadata after them, in one transaction.
     ///
     /// # Errors
-    /// When the disk does not let it; the file is as it was, and not to be used before it is opened again.
+    /// When the disk refuses. The file is unchanged then. Do not use it before it has been opened again.
     pub(super) fn write<'a>(
         &self,
         changes: impl IntoIterator<Item = (&'a [u8], Option<&'a [u8]>)>,
-        place: &CheckpointMeta,
+        meta: &CheckpointMeta,
     ) -> Result<(), StoreError> {
         let write = || {
             let transaction = self.database.begin_write()?;
@@ -170,44 +193,46 @@ impl Store {
                         None => entries.remove(key)?,
                     };
                 }
-                transaction.open_table(ABOUT)?.insert(FORMAT, about(place))?;
+                transaction.open_table(ABOUT)?.insert(FORMAT_VERSION, to_about(meta))?;
             }
             Ok(transaction.commit()?)
         };
         write().map_err(|error: redb::Error| failed(&self.path)(error))
     }
 
-    /// Entries and place as they are now, whatever is written meanwhile.
+    /// Entries and metadata as they are now. Later writes do not change the snapshot.
     ///
     /// # Errors
-    /// When it is no checkpoint, or the disk does not let it.
+    /// When the file is no checkpoint, or the disk fails.
     pub(super) fn snapshot(&self) -> Result<Snapshot, StoreError> {
         let read = || {
             let transaction = self.database.begin_read()?;
             let about = transaction.open_table(ABOUT)?;
-            let place = about.get_owned(FORMAT)?.map(|place| place.value());
+            let about = about.get_owned(FORMAT_VERSION)?.map(|about| about.value());
             let entries = transaction.open_table(ENTRIES)?.range_owned::<&[u8]>(..)?;
-            Ok((place, Entries { entries, path: self.path.clone() }))
+            Ok((about, Entries { entries, path: self.path.clone() }))
         };
         match read() {
             Ok((Some(about), entries)) => {
-                let place = place(about).map_err(|error| StoreError::Unusable(error.to_string()))?;
-                Ok(Snapshot { place, entries })
+                let meta = from_about(about).map_err(|error| StoreError::Unusable(error.to_string()))?;
+                Ok(Snapshot { meta, entries })
             }
-            Ok((None, _)) => Err(StoreError::Unusable(format!("it is not of the format {FORMAT}"))),
+            Ok((None, _)) => Err(StoreError::Unusable(format!("it does not have the format {FORMAT_VERSION}"))),
             Err(redb::Error::Io(error)) => Err(failed(&self.path)(error)),
             Err(error) => Err(StoreError::Unusable(error.to_string())),
         }
     }
 }
 
-/// A checkpoint to restore from: what it has, and where the changelog is to be read on.
+/// What a restore starts with: entries, and the offset from which to read the changelog.
 pub struct Snapshot {
-    pub place: CheckpointMeta,
+    /// Which changelog the entries are from, and up to which offset.
+    pub meta: CheckpointMeta,
+    /// The entries.
     pub entries: Entries,
 }
 
-/// A checkpoint's entries in their keys' order. The file stays open as long as this is there.
+/// A checkpoint's entries in key order. The file stays open until this is dropped.
 pub struct Entries {
     entries: OwnedRange<&'static [u8], &'static [u8]>,
     path: PathBuf,
@@ -225,20 +250,20 @@ impl Iterator for Entries {
     }
 }
 
-fn about(place: &CheckpointMeta) -> About {
-    let CheckpointMeta { shard, shards, topic, offset, as_of } = *place;
-    (shard.get(), shards, topic, offset.get(), u64::try_from(as_of.as_millis()).unwrap_or_default())
+fn to_about(meta: &CheckpointMeta) -> About {
+    let CheckpointMeta { shard, shard_count, topic_id, offset, as_of } = *meta;
+    (shard.get(), shard_count, topic_id, offset.get(), u64::try_from(as_of.as_millis()).unwrap_or_default())
 }
 
-/// The inverse of `about`.
-fn place((shard, shards, topic, offset, as_of): About) -> Result<CheckpointMeta, OutOfRange> {
+/// The inverse of `to_about`.
+fn from_about((shard, shard_count, topic_id, offset, as_of): About) -> Result<CheckpointMeta, OutOfRange> {
     let (shard, offset) = (shard.try_into()?, offset.try_into()?);
     let as_of = Timestamp::from_millis(i64::try_from(as_of).unwrap_or(i64::MAX));
-    Ok(CheckpointMeta { shard, shards, topic, offset, as_of })
+    Ok(CheckpointMeta { shard, shard_count, topic_id, offset, as_of })
 }
 
-fn failed<E: std::fmt::Display>(path: &Path) -> impl Fn(E) -> StoreError + '_ {
-    |error| StoreError::Storage(path.to_owned(), error.to_string())
+fn failed<E: Into<redb::Error>>(path: &Path) -> impl Fn(E) -> StoreError + '_ {
+    |error| StoreError::Database { path: path.to_owned(), source: Box::new(error.into()) }
 }
 
 #[cfg(test)]
@@ -246,10 +271,10 @@ mod tests {
     use super::*;
 
     const CACHE: usize = 1 << 20;
-    const PLACE: CheckpointMeta = CheckpointMeta {
+    const META: CheckpointMeta = CheckpointMeta {
         shard: ShardId::new(3).unwrap(),
-        shards: 4,
-        topic: 7,
+        shard_count: 4,
+        topic_id: 7,
         offset: Offset::new(50).unwrap(),
         as_of: Timestamp::from_millis(1000),
     };
@@ -264,60 +289,60 @@ mod tests {
         entries.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
     }
 
-    /// A file with 300 entries, a directory of its own, and its path.
+    /// A directory, the path of a file in it, and the file's 300 entries.
     fn filled() -> (tempfile::TempDir, PathBuf, Vec<(String, String)>) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("shard-3.redb");
-        let store = Store::create(&path, CACHE, &PLACE).unwrap();
+        let store = Store::create(&path, CACHE, &META).unwrap();
         let keys: Vec<_> = (0..300).map(|number| format!("tenant\0key-{number:03}")).collect();
-        store.write(keys.iter().map(|key| (key.as_bytes(), Some([b'v'; 200].as_slice()))), &PLACE).unwrap();
+        store.write(keys.iter().map(|key| (key.as_bytes(), Some([b'v'; 200].as_slice()))), &META).unwrap();
         let entries = entries(&store);
         drop(store);
         (directory, path, entries)
     }
 
     #[test]
-    fn what_is_written_is_there_after_it_is_opened_again_and_deleted_keys_are_not() {
+    fn written_entries_survive_reopening_and_deleted_keys_do_not() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
         assert!(Store::open(&path, CACHE).unwrap().is_none());
-        let store = Store::create(&path, CACHE, &PLACE).unwrap();
-        store.write([(&b"a"[..], Some(&b"1"[..])), (b"b", Some(b"2")), (b"c", Some(b""))], &PLACE).unwrap();
-        let later = CheckpointMeta { offset: 60.into(), as_of: Timestamp::from_millis(2000), ..PLACE };
+        let store = Store::create(&path, CACHE, &META).unwrap();
+        store.write([(&b"a"[..], Some(&b"1"[..])), (b"b", Some(b"2")), (b"c", Some(b""))], &META).unwrap();
+        let later = CheckpointMeta { offset: 60.into(), as_of: Timestamp::from_millis(2000), ..META };
         let before = store.snapshot().unwrap();
         store.write([(&b"a"[..], None), (b"b", Some(&b"3"[..])), (b"x", None)], &later).unwrap();
-        assert_eq!((before.place, before.entries.count()), (PLACE, 3), "a reader keeps what it began with");
+        assert_eq!((before.meta, before.entries.count()), (META, 3), "a snapshot does not change");
         drop(store);
-        let (store, place) = Store::open(&path, CACHE).unwrap().unwrap();
-        assert_eq!(place, later);
+        let (store, meta) = Store::open(&path, CACHE).unwrap().unwrap();
+        assert_eq!(meta, later);
         assert_eq!(entries(&store), owned(&[("b", "3"), ("c", "")]));
         drop(store);
-        assert_eq!(entries(&Store::create(&path, CACHE, &PLACE).unwrap()), [], "a file made anew is empty");
+        assert_eq!(entries(&Store::create(&path, CACHE, &META).unwrap()), [], "a file that was created again is empty");
     }
 
     #[test]
-    fn an_open_file_is_nobody_elses() {
+    fn an_open_file_is_locked() {
         let (_directory, path, _) = filled();
         let _store = Store::open(&path, CACHE).unwrap();
         assert!(matches!(Store::open(&path, CACHE), Err(StoreError::Locked(_))));
     }
 
     #[test]
-    fn a_killed_writers_file_is_as_its_last_transaction_left_it() {
+    fn the_file_of_a_killed_writer_has_its_last_transaction() {
         let (directory, path, entries_before) = filled();
         let (store, _) = Store::open(&path, CACHE).unwrap().unwrap();
-        let later = CheckpointMeta { offset: 99.into(), ..PLACE };
+        let later = CheckpointMeta { offset: 99.into(), ..META };
         store.write([(&b"tenant\0key-000"[..], None)], &later).unwrap();
-        // As a kill leaves it: not closed.
+        // A kill leaves the file like this: not closed.
         let copy = directory.path().join("copy");
         fs::copy(&path, &copy).unwrap();
-        let (store, place) = Store::open(&copy, CACHE).unwrap().unwrap();
-        assert_eq!(place, later);
+        let (store, meta) = Store::open(&copy, CACHE).unwrap().unwrap();
+        assert_eq!(meta, later);
         assert_eq!(entries(&store), entries_before[1..]);
     }
 
     #[test]
-    fn what_is_no_checkpoint_is_unusable() {
+    fn a_file_that_is_no_checkpoint_is_unusable() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
         let unusable = |what: &str| {
@@ -332,16 +357,16 @@ mod tests {
         fs::remove_file(&path).unwrap();
         drop(Database::create(&path).unwrap());
         unusable("a database without tables");
-        let store = Store::create(&path, CACHE, &PLACE).unwrap();
+        let store = Store::create(&path, CACHE, &META).unwrap();
         let transaction = store.database.begin_write().unwrap();
         transaction.open_table(ABOUT).unwrap().retain(|_, _| false).unwrap();
-        transaction.open_table(ABOUT).unwrap().insert(FORMAT + 1, (3, 4, 7, 50, 1000)).unwrap();
+        transaction.open_table(ABOUT).unwrap().insert(FORMAT_VERSION + 1, (3, 4, 7, 50, 1000)).unwrap();
         transaction.commit().unwrap();
         drop(store);
         unusable("another format");
     }
 
-    /// Every kind of damage, all over the file: it is found, or it is where nothing is. Never a panic, never other entries.
+    /// Damage of every kind all over the file is found, or hits unused bytes. It never causes a panic or other entries.
     #[test]
     fn damage_is_found_when_the_file_is_opened() {
         let (_directory, path, whole) = filled();
@@ -367,37 +392,37 @@ mod tests {
             }
             fs::write(&path, &bad).unwrap();
             match Store::open(&path, CACHE) {
-                Ok(Some((store, place))) => {
-                    assert_eq!(place, PLACE);
+                Ok(Some((store, meta))) => {
+                    assert_eq!(meta, META);
                     assert_eq!(entries(&store), whole);
-                    store.write([(&b"new"[..], Some(&b"entry"[..]))], &PLACE).unwrap();
+                    store.write([(&b"new"[..], Some(&b"entry"[..]))], &META).unwrap();
                 }
                 Err(StoreError::Unusable(_)) => found += 1,
                 other => panic!("{:?}", other.map(|_| ())),
             }
         }
-        assert!(found > 200, "{found} of 600 damaged files found out");
+        assert!(found > 200, "{found} of 600 damaged files were found");
     }
 
     #[test]
-    fn a_checkpoint_is_refused_that_does_not_fit_the_changelog() {
-        let topic = Topic { id: 7, tombstones: Duration::from_secs(20) };
-        let refusal = |place: CheckpointMeta, bounds: Range<u32>, now: i64| {
-            let of = WantedShard { shard: 3.into(), shards: 4 };
-            place.refusal(&topic, of, &(bounds.start.into()..bounds.end.into()), Timestamp::from_millis(now))
+    fn a_checkpoint_that_does_not_fit_the_changelog_is_refused() {
+        let topic = ChangelogTopic { id: 7, tombstone_retention: Duration::from_secs(20) };
+        let check = |meta: CheckpointMeta, bounds: Range<u32>, now: i64| {
+            let wanted = WantedShard { shard: 3.into(), shard_count: 4 };
+            meta.check(&topic, wanted, &(bounds.start.into()..bounds.end.into()), Timestamp::from_millis(now))
         };
-        let expect = |refusal: Option<String>, words: &str| {
-            let refusal = refusal.unwrap();
-            assert!(refusal.contains(words), "{refusal}");
+        let expect = |result: Result<(), Mismatch>, words: &str| {
+            let mismatch = result.unwrap_err().to_string();
+            assert!(mismatch.contains(words), "{mismatch}");
         };
-        assert_eq!(refusal(PLACE, 50..50, 1000), None);
-        assert_eq!(refusal(PLACE, 0..51, 10_999), None);
-        expect(refusal(PLACE, 51..60, 1000), "below");
-        expect(refusal(PLACE, 0..49, 1000), "beyond");
-        expect(refusal(PLACE, 0..51, 11_000), "10s old");
-        expect(refusal(PLACE, 0..51, 999), "future");
-        expect(refusal(CheckpointMeta { topic: 8, ..PLACE }, 0..51, 1000), "made anew");
-        expect(refusal(CheckpointMeta { shard: 2.into(), ..PLACE }, 0..51, 1000), "shard 2");
-        expect(refusal(CheckpointMeta { shards: 8, ..PLACE }, 0..51, 1000), "of 8");
+        assert_eq!(check(META, 50..50, 1000), Ok(()));
+        assert_eq!(check(META, 0..51, 10_999), Ok(()));
+        expect(check(META, 51..60, 1000), "below");
+        expect(check(META, 0..49, 1000), "beyond");
+        expect(check(META, 0..51, 11_000), "10s old");
+        expect(check(META, 0..51, 999), "future");
+        expect(check(CheckpointMeta { topic_id: 8, ..META }, 0..51, 1000), "created again");
+        expect(check(CheckpointMeta { shard: 2.into(), ..META }, 0..51, 1000), "shard 2");
+        expect(check(CheckpointMeta { shard_count: 8, ..META }, 0..51, 1000), "of 8");
     }
 }

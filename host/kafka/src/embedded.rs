@@ -1,3 +1,5 @@
+//! An embedded broker for demos: librdkafka's mock cluster in this process.
+
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
@@ -7,12 +9,15 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext};
 use rdkafka::types::RDKafkaErrorCode;
 use switchboard_core::record::Record;
 
-use super::sys;
-use super::topology::Topology;
+use crate::sys;
+use crate::topics::Topology;
+
+/// How long a write to the embedded broker may take.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// librdkafka's mock cluster: a broker in this process, for demos and first steps.
 ///
-/// It knows the protocol, not the guarantees: it forgets the offsets that a transaction committed, shows aborted
+/// It speaks the protocol but gives none of the guarantees: it forgets the offsets that a transaction committed, shows aborted
 /// records and fences nobody. Nothing that it shows is evidence for exactly-once.
 pub struct EmbeddedBroker {
     cluster: MockCluster<'static, DefaultProducerContext>,
@@ -20,7 +25,7 @@ pub struct EmbeddedBroker {
 }
 
 impl EmbeddedBroker {
-    /// Starts a broker on a free port; it ends with this value.
+    /// Starts a broker on a free port. It ends when this value is dropped.
     ///
     /// # Errors
     /// When librdkafka cannot start it.
@@ -35,6 +40,7 @@ impl EmbeddedBroker {
         Ok(Self { cluster, producer })
     }
 
+    /// Where clients connect to.
     pub fn bootstrap_servers(&self) -> String {
         self.cluster.bootstrap_servers()
     }
@@ -44,13 +50,13 @@ impl EmbeddedBroker {
     /// # Errors
     /// When librdkafka refuses one.
     pub fn create_topics(&self, topology: &Topology, source_partitions: i32) -> KafkaResult<()> {
-        let shards = i32::try_from(topology.shard_count).unwrap_or(i32::MAX);
+        let shard_count = i32::try_from(topology.shard_count).unwrap_or(i32::MAX);
         for (name, partitions) in
-            [(&topology.shards, shards), (&topology.changelog, shards), (&topology.dead_letters, 1)]
+            [(&topology.repartition, shard_count), (&topology.changelog, shard_count), (&topology.dead_letters, 1)]
         {
             self.cluster.create_topic(name, partitions, 1)?;
         }
-        for topic in topology.sources.iter().chain(&topology.outputs) {
+        for topic in topology.consumed.iter().chain(&topology.produced) {
             self.cluster.create_topic(&topic.name, source_partitions, 1)?;
         }
         Ok(())
@@ -59,13 +65,13 @@ impl EmbeddedBroker {
     /// Writes a record, without a transaction, and waits until the broker has it.
     ///
     /// # Errors
-    /// When it is not taken within 10 s.
+    /// When the broker does not take it within 10 s.
     pub fn send(&self, topic: &str, record: &Record) -> KafkaResult<()> {
         let mut out = BaseRecord::<[u8], [u8]>::to(topic).headers(sys::write_headers(&record.headers));
         out.key = record.key.as_deref();
         out.payload = record.value.as_deref();
         self.producer.send(out).map_err(|(error, _): (KafkaError, _)| error)?;
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + SEND_TIMEOUT;
         while !sys::flush(&self.producer, Duration::from_millis(1)) {
             self.producer.poll(Duration::ZERO);
             if Instant::now() > deadline {

@@ -1,4 +1,4 @@
-//! What a check of the cluster finds: one form for those that `run` makes at its start and those that `doctor` prints.
+//! A finding: one result of a check of the cluster. The checks at the start of `run` and those of `doctor` share this form.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use serde::Serialize;
 pub enum Level {
     /// As it should be.
     Ok,
-    /// It works, at a price that is told.
+    /// It works at a price, or could not be checked.
     Warning,
     /// Something does not work, or would lose data.
     Problem,
@@ -19,10 +19,11 @@ pub enum Level {
 /// One line of a diagnosis.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
+    /// How much it matters.
     pub level: Level,
-    /// What was looked at: `the topic app-state`.
+    /// What was checked: `the topic app-switchboard-changelog`.
     pub subject: String,
-    /// What is so.
+    /// What was found.
     pub text: String,
     /// What to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -30,20 +31,20 @@ pub struct Finding {
 }
 
 impl Finding {
-    pub(super) fn ok(subject: impl Into<String>, text: impl Into<String>) -> Self {
+    pub(crate) fn ok(subject: impl Into<String>, text: impl Into<String>) -> Self {
         Self { level: Level::Ok, subject: subject.into(), text: text.into(), fix: None }
     }
 
-    pub(super) fn warning(subject: impl Into<String>, text: impl Into<String>, fix: impl Into<String>) -> Self {
+    pub(crate) fn warning(subject: impl Into<String>, text: impl Into<String>, fix: impl Into<String>) -> Self {
         Self { level: Level::Warning, subject: subject.into(), text: text.into(), fix: Some(fix.into()) }
     }
 
-    pub(super) fn problem(subject: impl Into<String>, text: impl Into<String>, fix: impl Into<String>) -> Self {
+    pub(crate) fn problem(subject: impl Into<String>, text: impl Into<String>, fix: impl Into<String>) -> Self {
         Self { level: Level::Problem, subject: subject.into(), text: text.into(), fix: Some(fix.into()) }
     }
 }
 
-/// As a sentence, for an error or a log line.
+/// Subject, text and fix as a sentence, for an error or a log line.
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.subject, self.text)?;

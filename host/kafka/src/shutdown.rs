@@ -1,7 +1,11 @@
+//! How the threads of a process are asked to stop.
+
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-/// A stop that anyone may ask for and everyone waits with.
+use crate::lock::lock;
+
+/// A request to stop. Any thread may make it, and every thread can wait for it. Clones share the request.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
     inner: Arc<(Mutex<bool>, Condvar)>,
@@ -18,23 +22,24 @@ impl Drop for AskOnDrop<'_> {
 }
 
 impl Shutdown {
+    /// Asks all threads to stop.
     pub fn ask(&self) {
-        *self.inner.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *lock(&self.inner.0) = true;
         self.inner.1.notify_all();
     }
 
+    /// Whether a stop was requested.
     pub fn is_asked(&self) -> bool {
-        *self.inner.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.inner.0)
     }
 
-    /// Waits for at most `time`; true as soon as a stop is asked for.
+    /// Waits for at most `time`. Returns true as soon as a stop is requested.
     pub fn wait(&self, time: Duration) -> bool {
-        let asked = self.inner.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.inner.1.wait_timeout_while(asked, time, |asked| !*asked);
+        let waited = self.inner.1.wait_timeout_while(lock(&self.inner.0), time, |asked| !*asked);
         *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
-    /// Asks for a stop when it is dropped: by a thread without which nothing must go on, also when it panics.
+    /// Asks all threads to stop when the guard is dropped, also by a panic. For a thread without which the process must not go on.
     pub fn on_drop(&self) -> AskOnDrop<'_> {
         AskOnDrop(self)
     }

@@ -1,3 +1,5 @@
+//! The cache of answers, bounded in bytes, each answer with its own time to live.
+
 use std::time::{Duration, Instant};
 
 use moka::Expiry;
@@ -5,8 +7,8 @@ use moka::sync;
 use switchboard_core::record::TenantId;
 use switchboard_core::worker::Query;
 
-/// What an entry weighs beside its bytes: the cache's own bookkeeping, roughly.
-const OVERHEAD: usize = 200;
+/// The cache's own bookkeeping for an entry, roughly, in addition to the entry's bytes.
+const ENTRY_OVERHEAD_BYTES: usize = 200;
 
 #[derive(Clone)]
 struct Entry {
@@ -14,12 +16,13 @@ struct Entry {
     time_to_live: Duration,
 }
 
-/// A bounded memory of answers, «not found» among them, each with its time to live. Clones share it.
+/// Cached answers, "not found" included. Clones share the entries.
 #[derive(Clone)]
 pub(super) struct Cache {
     entries: sync::Cache<(TenantId, Query), Entry>,
 }
 
+/// Takes the time to live from the entry.
 struct ByEntry;
 
 impl Expiry<(TenantId, Query), Entry> for ByEntry {
@@ -39,19 +42,21 @@ impl Expiry<(TenantId, Query), Entry> for ByEntry {
 }
 
 impl Cache {
+    /// A cache whose entries weigh at most `bytes`.
     pub(super) fn new(bytes: u64) -> Self {
         let weigh = |(tenant, query): &(TenantId, Query), entry: &Entry| {
             let key = tenant.as_str().len() + query.source.len() + query.key.len();
-            u32::try_from(OVERHEAD + key + entry.answer.as_ref().map_or(0, Vec::len)).unwrap_or(u32::MAX)
+            u32::try_from(ENTRY_OVERHEAD_BYTES + key + entry.answer.as_ref().map_or(0, Vec::len)).unwrap_or(u32::MAX)
         };
         Self { entries: sync::Cache::builder().max_capacity(bytes).weigher(weigh).expire_after(ByEntry).build() }
     }
 
-    /// `None`: not remembered.
+    /// `None`: not cached. `Some(None)`: cached as "not found".
     pub(super) fn get(&self, tenant: &TenantId, query: &Query) -> Option<Option<Vec<u8>>> {
         self.entries.get(&(tenant.clone(), query.clone())).map(|entry| entry.answer)
     }
 
+    /// Caches an answer of a tenant for `time_to_live`.
     pub(super) fn insert(&self, tenant: &TenantId, query: &Query, answer: Option<Vec<u8>>, time_to_live: Duration) {
         self.entries.insert((tenant.clone(), query.clone()), Entry { answer, time_to_live });
     }
@@ -66,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_a_tenants_own_and_ends_with_its_time() {
+    fn an_answer_belongs_to_one_tenant_and_expires() {
         let cache = Cache::new(1 << 20);
         let (one, two) = (TenantId::new("one"), TenantId::new("two"));
         cache.insert(&one, &query("1"), Some(vec![1]), Duration::from_hours(1));
@@ -74,14 +79,14 @@ mod tests {
         cache.insert(&one, &query("3"), Some(vec![3]), Duration::ZERO);
         assert_eq!(cache.get(&one, &query("1")), Some(Some(vec![1])));
         assert_eq!(cache.get(&one, &query("2")), Some(None));
-        assert_eq!(cache.get(&one, &query("3")), None, "its time is over");
-        assert_eq!(cache.get(&two, &query("1")), None, "another tenant's");
+        assert_eq!(cache.get(&one, &query("3")), None, "it has expired");
+        assert_eq!(cache.get(&two, &query("1")), None, "it is another tenant's");
         cache.insert(&one, &query("1"), None, Duration::from_hours(1));
         assert_eq!(cache.get(&one, &query("1")), Some(None));
     }
 
     #[test]
-    fn what_is_remembered_is_bounded_in_bytes() {
+    fn the_cache_is_bounded_in_bytes() {
         let cache = Cache::new(10_000);
         for key in 0..100 {
             cache.insert(&TenantId::new("t"), &query(&key.to_string()), Some(vec![0; 1000]), Duration::from_hours(1));

@@ -1,8 +1,26 @@
-//! HTTP sources behind the worker's `Lookups`.
+//! Lookup sources over HTTP, behind the worker's `Lookups`.
 //!
-//! A source is a URL template; a question is a GET with the tenant's headers as text; 200 is an answer, 404 says that
-//! there is none; what another try may mend (time-outs, 5xx, 408, 429) is retried with back-off, the rest is a failure. Answers and «not found» are
-//! remembered for a while, by source, tenant and key. This room never decides what becomes of a message.
+//! A lookup source is a URL template. A query is a GET request with the tenant's headers as text. Answers and "not found" are
+//! cached for a while, by source, tenant and key. This crate never decides what happens to a message.
+//!
+//! | type | what it is |
+//! |---|---|
+//! | [`HttpLookups`] | all lookup sources of a process, with their cache |
+//! | [`Source`] | one HTTP source |
+//! | [`SourceOptions`] | its configuration |
+//! | [`SourceError`] | why a configuration is refused at start |
+//!
+//! # Answers and errors
+//!
+//! | response | result |
+//! |---|---|
+//! | 200 | the body is the answer, up to 1 MiB |
+//! | 404 | "not found", which is an answer too |
+//! | a time-out, a lost connection, 5xx, 408, 429 | the request is repeated with back-off while retries and time are left |
+//! | any other status, an invalid URL, a response that is not HTTP | a failure at once |
+//!
+//! A failure reaches the worker as a `LookupError` whose source has the URL and the cause. The worker decides between another
+//! attempt and a dead letter. A source that is not configured answers "not found".
 #![deny(unsafe_code)]
 
 mod cache;
@@ -17,7 +35,7 @@ use switchboard_core::worker::{LookupError, Lookups, Query};
 use cache::Cache;
 pub use source::{Source, SourceError, SourceOptions};
 
-/// The lookup sources of a process; clones share their cache and connections.
+/// The lookup sources of a process. Clones share their cache and connections.
 #[derive(Clone)]
 pub struct HttpLookups {
     sources: Arc<[Source]>,
@@ -27,7 +45,7 @@ pub struct HttpLookups {
 }
 
 impl HttpLookups {
-    /// `cache_bytes` bounds what is remembered in all.
+    /// Lookup sources whose cached answers take at most `cache_bytes`, all together.
     pub fn new(sources: Vec<Source>, cache_bytes: u64, tenants: &TenantSchema) -> Self {
         Self {
             sources: sources.into(),
@@ -35,9 +53,7 @@ impl HttpLookups {
             headers: tenants.headers().iter().map(|header| header.name.clone()).collect(),
         }
     }
-}
 
-impl HttpLookups {
     fn source(&self, query: &Query) -> Option<&Source> {
         self.sources.iter().find(|source| source.name() == query.source)
     }
@@ -61,7 +77,7 @@ impl Lookups for HttpLookups {
         let Some(source) = self.source(query) else { return Ok(None) };
         let names = self.headers.iter().map(String::as_str);
         let headers: Vec<_> = names.zip(tenant.texts.iter().map(String::as_str)).collect();
-        let answer = source.ask(&query.key, &headers, attempt, budget).map_err(LookupError::new)?;
+        let answer = source.fetch(&query.key, &headers, attempt, budget).map_err(LookupError::new)?;
         self.cache.insert(&tenant.id, query, answer.clone(), source.time_to_live(answer.is_some()));
         Ok(answer)
     }

@@ -1,3 +1,5 @@
+//! One HTTP source: its configuration, its URL template, and requests with retries.
+
 use std::time::{Duration, Instant};
 
 use backon::{BlockingRetryable as _, ExponentialBuilder};
@@ -7,33 +9,33 @@ use ureq::Agent;
 use ureq::http::StatusCode;
 use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 
-/// Everything but RFC 3986's unreserved characters: a key is one path segment.
+/// All characters but the unreserved ones of RFC 3986: a key becomes one segment of the path.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// The longest answer that is read, in bytes.
-const MAX_ANSWER: u64 = 1 << 20;
-/// The first pause before a question is asked again; doubled from then on.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The largest answer that is read.
+const MAX_ANSWER_BYTES: u64 = 1 << 20;
+/// The pause before the second request. It doubles with each further one.
+const FIRST_RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// How a source is asked, as configured.
+/// The configuration of a lookup source (`[lookups.NAME]`).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct SourceOptions {
-    /// With `{base}` and `{key}`: `{base}characters/{key}`.
+    /// The URL template with `{key}` and, optionally, `{base}`: `{base}characters/{key}`.
     pub url: String,
-    /// Environment variables that hold the base URL; the first that is set counts. None given: `<SOURCE>_SERVICE_URL`,
-    /// the source's name in upper case, then `BASE_SERVICE_URL`.
+    /// Environment variables that hold the base URL. The first one that is set counts. The default is `<SOURCE>_SERVICE_URL`,
+    /// with the source's name in upper case, then `BASE_SERVICE_URL`.
     #[serde(default)]
     pub base_env: Vec<String>,
-    /// One request, in milliseconds.
+    /// The time-out of one request, in milliseconds.
     #[serde(default = "default_timeout")]
     pub timeout_ms: u64,
-    /// Requests after the first, before a question is given up.
+    /// How often a failed request is repeated.
     #[serde(default = "default_retries")]
     pub retries: usize,
-    /// How long an answer is remembered, in milliseconds.
+    /// How long an answer is cached, in milliseconds.
     #[serde(default = "default_hit_ttl")]
     pub hit_ttl_ms: u64,
-    /// How long a «not found» is remembered, in milliseconds.
+    /// How long a "not found" is cached, in milliseconds.
     #[serde(default = "default_miss_ttl")]
     pub miss_ttl_ms: u64,
 }
@@ -55,7 +57,7 @@ fn default_miss_ttl() -> u64 {
 }
 
 impl SourceOptions {
-    /// A source with default times.
+    /// A source with the default times.
     pub fn new(url: String) -> Self {
         Self {
             url,
@@ -68,11 +70,13 @@ impl SourceOptions {
     }
 }
 
-/// A source that is not configured well.
+/// A configuration that is refused at start.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
+    /// The template of a source never uses the key.
     #[error("lookup source {0}: the URL template {1:?} has no {{key}}")]
     NoKey(String, String),
+    /// The template of a source, with its base URL, is no URL.
     #[error("lookup source {0}: {1:?} is no http or https URL")]
     NoUrl(String, String),
 }
@@ -80,7 +84,7 @@ pub enum SourceError {
 /// One HTTP source.
 pub struct Source {
     name: String,
-    /// With `{key}` left in it.
+    /// The URL template. Only `{key}` is left in it.
     template: String,
     options: SourceOptions,
     agent: Agent,
@@ -88,24 +92,20 @@ pub struct Source {
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Unanswered {
-    #[error("{url}: {error}")]
-    Request {
-        url: String,
-        #[source]
-        error: ureq::Error,
-    },
+pub(super) enum FetchError {
+    #[error("{url}: {source}")]
+    Request { url: String, source: ureq::Error },
     #[error("{url}: HTTP status {status}")]
     Status { url: String, status: StatusCode },
-    #[error("no time was left to ask")]
+    #[error("no time was left for a request")]
     NoTime,
 }
 
-impl Unanswered {
-    /// Whether the source may answer when it is asked again.
-    fn may_pass(&self) -> bool {
+impl FetchError {
+    /// Whether the same request may succeed later.
+    fn is_retriable(&self) -> bool {
         match self {
-            Self::Request { error, .. } => !matches!(error, ureq::Error::Http(_) | ureq::Error::BadUri(_)),
+            Self::Request { source, .. } => !matches!(source, ureq::Error::Http(_) | ureq::Error::BadUri(_)),
             Self::Status { status, .. } => {
                 status.is_server_error()
                     || [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT].contains(status)
@@ -116,11 +116,13 @@ impl Unanswered {
 }
 
 impl Source {
-    /// `None` when the template wants a base URL and none of its variables is set: the source is not configured, and
-    /// every answer is «not found».
+    /// A source; the base URL comes from `environment`.
+    ///
+    /// `None` when the template needs a base URL and none of its variables is set. Then the source is not configured, and every
+    /// answer is "not found".
     ///
     /// # Errors
-    /// When the template can never give a URL.
+    /// When the template can never become a URL.
     pub fn new(
         name: &str,
         mut options: SourceOptions,
@@ -149,46 +151,49 @@ impl Source {
         Ok(Some(Self { name: name.to_owned(), template, options, agent }))
     }
 
+    /// The source's name in the configuration and in the plugin's manifest.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The URL template, its base filled in.
+    /// The URL template with its base URL filled in.
     pub fn template(&self) -> &str {
         &self.template
     }
 
+    /// How long an answer (`hit`) or a "not found" is cached.
     pub(super) fn time_to_live(&self, hit: bool) -> Duration {
         Duration::from_millis(if hit { self.options.hit_ttl_ms } else { self.options.miss_ttl_ms })
     }
 
-    /// Asks until there is an answer, retries or time are used up, or the source says what another try will not mend.
-    pub(super) fn ask(
+    /// Requests the value of a key until there is an answer, the retries or the `budget` are used up, or a failure is not
+    /// retriable. `attempt` counts the earlier calls for the same query; a later attempt starts with a pause.
+    pub(super) fn fetch(
         &self,
         key: &str,
         headers: &[(&str, &str)],
         attempt: u32,
         budget: Duration,
-    ) -> Result<Option<Vec<u8>>, Unanswered> {
+    ) -> Result<Option<Vec<u8>>, FetchError> {
         let deadline = Instant::now() + budget;
         let url = self.template.replace("{key}", &utf8_percent_encode(key, RESERVED).to_string());
         if attempt > 0 {
-            // The last answer was unusable: the source is given time to mend it.
-            let pause = FIRST_PAUSE.saturating_mul(1 << attempt.min(10));
+            // The previous answer was unusable. The source gets time to recover.
+            let pause = FIRST_RETRY_PAUSE.saturating_mul(1 << attempt.min(10));
             std::thread::sleep(pause.min(deadline.saturating_duration_since(Instant::now())));
         }
         let back_off = ExponentialBuilder::default()
-            .with_min_delay(FIRST_PAUSE)
+            .with_min_delay(FIRST_RETRY_PAUSE)
             .with_max_times(self.options.retries)
             .with_total_delay(Some(budget))
             .with_jitter();
-        (|| self.request(&url, headers, deadline)).retry(back_off).when(Unanswered::may_pass).call()
+        (|| self.request(&url, headers, deadline)).retry(back_off).when(FetchError::is_retriable).call()
     }
 
-    fn request(&self, url: &str, headers: &[(&str, &str)], deadline: Instant) -> Result<Option<Vec<u8>>, Unanswered> {
+    fn request(&self, url: &str, headers: &[(&str, &str)], deadline: Instant) -> Result<Option<Vec<u8>>, FetchError> {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(Unanswered::NoTime);
+            return Err(FetchError::NoTime);
         }
         let timeout = left.min(Duration::from_millis(self.options.timeout_ms));
         let mut request = self.agent.get(url).config().timeout_global(Some(timeout)).build();
@@ -196,14 +201,14 @@ impl Source {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let failure = |error| Unanswered::Request { url: url.to_owned(), error };
+        let failure = |source| FetchError::Request { url: url.to_owned(), source };
         let mut response = request.call().map_err(failure)?;
         match response.status() {
             StatusCode::OK => {
-                response.body_mut().with_config().limit(MAX_ANSWER).read_to_vec().map(Some).map_err(failure)
+                response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_vec().map(Some).map_err(failure)
             }
             StatusCode::NOT_FOUND => Ok(None),
-            status => Err(Unanswered::Status { url: url.to_owned(), status }),
+            status => Err(FetchError::Status { url: url.to_owned(), status }),
         }
     }
 }
@@ -238,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn templates_that_give_no_url_are_refused() {
+    fn templates_that_can_be_no_url_are_refused() {
         assert!(matches!(source("http://x/", &[]), Err(SourceError::NoKey(..))));
         assert!(matches!(source("ftp://x/{key}", &[]), Err(SourceError::NoUrl(..))));
         assert!(matches!(source("{base}/{key}", &[("BASE_SERVICE_URL", "nonsense")]), Err(SourceError::NoUrl(..))));

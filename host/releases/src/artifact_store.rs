@@ -45,7 +45,7 @@ struct ReleaseRecords {
 }
 
 impl ReleaseRecords {
-    fn of(release: &Digest, registry: &RegistryState) -> Self {
+    fn find(release: &Digest, registry: &RegistryState) -> Self {
         let signature = registry.release(release).and_then(|record| record.signature.clone());
         Self { signature, chunk_offsets: registry.chunks(release) }
     }
@@ -175,7 +175,7 @@ impl ArtifactStore {
             self.releases.remove(release);
             return false;
         }
-        let records = ReleaseRecords::of(release, registry);
+        let records = ReleaseRecords::find(release, registry);
         let started = Instant::now();
         let first_attempt = match self.releases.get(release) {
             Some(LoadState::Ready(_)) => return false,
@@ -296,7 +296,7 @@ fn topic_conflicts<'a>(
 mod tests {
     use switchboard_core::record::Timestamp;
     use switchboard_core::registry::{Actor, Audience, ChangeRequest, Deployment, ReleaseRecord, deploy};
-    use switchboard_kafka::control::ArtifactReader;
+    use switchboard_kafka::control_topic::ArtifactReader;
     use switchboard_kafka::{ClientOptions, GroupProtocol};
     use switchboard_sandbox::{Limits, Sandbox};
 

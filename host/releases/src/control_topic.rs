@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use switchboard_core::record::{ControlPosition, TopicId};
 use switchboard_core::registry::{Actor, ChangeRequest, HostStatus, Refusal, RegistryState, automatic_rollback};
-use switchboard_kafka::control::{ControlError, ControlReader, ControlWriter, StatusWriter, UpdateError};
+use switchboard_kafka::control_topic::{ControlError, ControlReader, ControlWriter, StatusWriter, UpdateError};
 use switchboard_kafka::{ClientOptions, Shutdown, Topology};
 
 use super::gate::FailingRelease;

@@ -2,11 +2,11 @@
 //!
 //! A gate counts the messages that this host's workers have committed.
 //!
-//! * A failure counts one: a trap, a limit, a deadline, an output that may not be sent, a tenant's state that the release cannot
-//!   take over. A sound plugin has none of these.
-//! * A rejection (the plugin calls a message invalid) depends on the input. Only rejections beyond the rate of the replaced
-//!   release count. If this host has seen fewer than `MIN_SAMPLE_MESSAGES` messages of the replaced release, rejections
-//!   do not count.
+//! * A failure counts one: a trap, a limit, a deadline, an output that may not be sent, a tenant's state that the
+//!   release cannot take over. A sound plugin has none of these.
+//! * A rejection (the plugin calls a message invalid) depends on the input. Only rejections beyond the rate of the
+//!   replaced release count. If this host has seen fewer than `MIN_SAMPLE_MESSAGES` messages of the replaced release,
+//!   rejections do not count.
 //!
 //! A gate's time starts when its route is set. A host that starts later does not extend that time.
 

@@ -230,7 +230,7 @@ impl Observer for HealthObserver {
         }
     }
 
-    fn stays(&mut self, tenant: &TenantId, _: Digest, on: Digest, why: &str) {
+    fn runs_fallback(&mut self, tenant: &TenantId, _: Digest, on: Digest, why: &str) {
         let totals = &mut *self.health.totals();
         let fallback = Fallback { release: on, reason: why.to_owned() };
         let known = totals.workers[self.worker].on_fallback.insert(tenant.clone(), fallback.clone());
@@ -362,7 +362,7 @@ mod tests {
         let health = ReleaseHealth::default();
         let (mut observer, old, new, tenant) = (health.observer(), release(1), release(2), TenantId::new("t"));
         observer.refused(&tenant, &new, "no");
-        observer.stays(&tenant, new.digest, old.digest, "no");
+        observer.runs_fallback(&tenant, new.digest, old.digest, "no");
         observer.waits(&tenant, Some(old.digest), "none");
         assert_eq!(health.missing_releases(), [old.digest].into());
         let fallback = Fallback { release: old.digest, reason: "no".into() };
@@ -370,7 +370,7 @@ mod tests {
         assert_eq!(health.waiting(), [(tenant.clone(), "none".into())].into());
         assert_eq!(health.counts(&new.digest).failures, 1, "a release that cannot take a tenant over has failed");
         let problems = health.problem_count();
-        observer.stays(&tenant, new.digest, old.digest, "no");
+        observer.runs_fallback(&tenant, new.digest, old.digest, "no");
         observer.waits(&tenant, Some(old.digest), "none");
         assert_eq!(health.problem_count(), problems, "both were known");
         observer.rerouted();

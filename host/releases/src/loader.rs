@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use switchboard_core::registry::RegistryState;
 use switchboard_core::routing::{Digest, Manifest};
-use switchboard_kafka::control::{ArtifactReader, FetchError};
+use switchboard_kafka::control_topic::{ArtifactReader, FetchError};
 use switchboard_kafka::{Topology, TopologyError};
 use switchboard_sandbox::{Artifact, LoadError, Sandbox};
 

@@ -19,13 +19,13 @@ struct FileVersion {
 impl WatchedFile {
     /// Watches a file that has just been loaded.
     pub fn new(path: PathBuf) -> Self {
-        let loaded = FileVersion::of(&path);
+        let loaded = FileVersion::read(&path);
         Self { path, loaded }
     }
 
     /// The file's path, if the file has changed since the last call. A file that is missing has not changed.
     pub(super) fn take_change(&mut self) -> Option<&Path> {
-        let current = FileVersion::of(&self.path)?;
+        let current = FileVersion::read(&self.path)?;
         if self.loaded == Some(current) {
             return None;
         }
@@ -35,7 +35,7 @@ impl WatchedFile {
 }
 
 impl FileVersion {
-    fn of(path: &Path) -> Option<Self> {
+    fn read(path: &Path) -> Option<Self> {
         let metadata = std::fs::metadata(path).ok()?;
         Some(Self { modified: metadata.modified().ok()?, size: metadata.len() })
     }

@@ -5,7 +5,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use switchboard_core::worker::StartFrom;
-use switchboard_kafka::{ClientOptions, Committed, Purge, Shutdown, Topology, tell_lag};
+use switchboard_kafka::{ClientOptions, CommittedOffsets, Purge, Shutdown, Topology, report_lag};
 use switchboard_releases::ReleaseController;
 use switchboard_sandbox::RoutingWatch;
 
@@ -20,7 +20,7 @@ const RELEASES: &str = "releases";
 
 /// What a thread needs to log the application's lag.
 pub(crate) struct LagReport {
-    pub(crate) committed: Committed,
+    pub(crate) committed: CommittedOffsets,
     pub(crate) options: ClientOptions,
     pub(crate) topology: Arc<Topology>,
     pub(crate) routing: RoutingWatch,
@@ -62,7 +62,7 @@ impl Services {
             // Err: two aliases name one topic. Such releases are refused when they are loaded.
             let consumed =
                 || topology.with(routing.newest().routing.consumed(), []).unwrap_or_else(|_| (*topology).clone());
-            tell_lag(&committed, &options, consumed, start_from, stop);
+            report_lag(&committed, &options, consumed, start_from, stop);
         })
     }
 

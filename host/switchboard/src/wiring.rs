@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use switchboard_core::record::{OutputRules, TenantSchema};
 use switchboard_core::worker::WorkerConfig;
-use switchboard_kafka::control::ArtifactReader;
+use switchboard_kafka::control_topic::ArtifactReader;
 use switchboard_kafka::{ClientOptions, GroupProtocol, Topology};
 use switchboard_lookup::{HttpLookups, Source};
 use switchboard_releases::{Loader, TrustedKeys};

@@ -52,12 +52,12 @@ impl Checkpointed {
     /// Starts a host that keeps checkpoints. Returns what it has restored.
     fn start(&self, name: &str) -> Result<(Host, Restored)> {
         let host = self.app.run(name, &["--state-dir", &self.state_dir()])?;
-        let line = host.wait_for("its shard", WAIT_LIMIT, |line| line.contains("restored 1 shards: "))?;
-        let number = |before: &str| -> Result<usize> {
-            let end = line.find(before).with_context(|| format!("no {before:?} in {line}"))?;
-            Ok(line[..end].rsplit(' ').next().context("no word")?.parse()?)
+        let line = host.wait_for("its shard", WAIT_LIMIT, |line| line.contains("restore finished shards=1 "))?;
+        let number = |field: &str| -> Result<usize> {
+            let (_, rest) = line.split_once(field).with_context(|| format!("no {field:?} in {line}"))?;
+            Ok(rest.split(' ').next().context("no word")?.parse()?)
         };
-        let restored = Restored { entries: number(" entries from")?, records: number(" records from")? };
+        let restored = Restored { entries: number(" checkpoint_entries=")?, records: number(" changelog_records=")? };
         Ok((host, restored))
     }
 
@@ -112,8 +112,8 @@ fn a_restart_reads_only_the_changelog_after_the_checkpoint() -> Result<()> {
     assert_eq!(test.keys()?, keys(1..410));
     assert!(host.terminate(WAIT_LIMIT)?.success());
     let mut host = test.app.run("without a state directory", &[])?;
-    let line = host.wait_for("its shard", WAIT_LIMIT, |line| line.contains("restored 1 shards: "))?;
-    assert!(line.contains(" 0 entries from checkpoints, "), "{line}");
+    let line = host.wait_for("its shard", WAIT_LIMIT, |line| line.contains("restore finished shards=1 "))?;
+    assert!(line.contains(" checkpoint_entries=0 "), "{line}");
     assert_eq!(test.keys()?, keys(1..410));
     assert!(host.terminate(WAIT_LIMIT)?.success());
     Ok(())
@@ -148,7 +148,7 @@ fn a_lost_or_damaged_checkpoint_costs_only_a_full_restore() -> Result<()> {
         }
         let (mut host, restored) = test.start(damage)?;
         assert_eq!((restored.entries, restored.records >= 300), (0, true), "{damage}: {restored:?}");
-        let reason = if damage == "lost" { "there is no checkpoint" } else { "is not used: it is unusable" };
+        let reason = if damage == "lost" { "there is no checkpoint" } else { "reason=it is unusable" };
         let reasons = host.log().into_iter().filter(|line| line.contains(reason)).count();
         assert_eq!(reasons, 1, "{damage}: {:#?}", host.log());
         assert_eq!(test.keys()?, keys(0..300), "{damage}");
@@ -177,7 +177,11 @@ fn a_checkpoint_of_a_recreated_changelog_is_not_used() -> Result<()> {
 
     let (mut host, restored) = test.start("second")?;
     assert_eq!(restored, Restored { entries: 0, records: 200 });
-    assert!(host.log().iter().any(|line| line.contains("is not used: the changelog was deleted and made anew")));
+    assert!(
+        host.log()
+            .iter()
+            .any(|line| line.contains("the checkpoint is not used") && line.contains("created again since"))
+    );
     assert_eq!(test.keys()?, keys(1000..1200));
     assert!(host.terminate(WAIT_LIMIT)?.success());
     Ok(())
@@ -236,7 +240,8 @@ fn a_key_whose_tombstone_was_compacted_away_does_not_come_back() -> Result<()> {
         make_older(&test.file(), days * 86_400_000)?;
         let (mut host, restored) = test.start(&format!("{days} days later"))?;
         assert_eq!(restored.entries > 0, used, "{restored:?}");
-        let is_rejected = host.log().iter().any(|line| line.contains("is not used: it is") && line.contains(" old, "));
+        let is_rejected =
+            host.log().iter().any(|line| line.contains("the checkpoint is not used") && line.contains(" old, "));
         assert_eq!(is_rejected, !used);
         assert_eq!(test.keys()?.contains("deleted"), used);
         assert!(host.terminate(WAIT_LIMIT)?.success());
@@ -277,12 +282,10 @@ fn a_disk_that_refuses_writes_is_a_warning_and_the_host_continues_without_checkp
     let limited = "trap '' XFSZ; ulimit -f 256; exec \"$0\" \"$@\"";
     let state_dir = test.state_dir();
     let mut host = test.app.start_by(&["sh", "-c", limited], "full", &["--state-dir", &state_dir])?;
-    host.wait_for("its shard", WAIT_LIMIT, |line| line.contains("restored 1 shards: "))?;
+    host.wait_for("its shard", WAIT_LIMIT, |line| line.contains("restore finished shards=1 "))?;
     let value = "x".repeat(10_000);
     test.send(&(0..200).map(|number| format!("state key-{number}={value}")).collect::<Vec<_>>())?;
-    host.wait_for("the warning", WAIT_LIMIT, |line| {
-        line.contains(" WARN ") && line.contains("no checkpoint of shard 0")
-    })?;
+    host.wait_for("the warning", WAIT_LIMIT, |line| line.contains(" WARN ") && line.contains("no checkpoint for now"))?;
     test.send(&["state key-0".to_owned()])?;
     assert_eq!(test.keys()?, keys(1..200));
     assert!(host.terminate(WAIT_LIMIT)?.success());

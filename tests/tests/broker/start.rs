@@ -189,7 +189,7 @@ fn a_host_waits_for_an_unreachable_broker() -> Result<()> {
     let most = 1 + usize::try_from(started.elapsed().as_secs() / 4)?;
     assert!((1..=most).contains(&complaints(&patient)), "at most {most}: {:#?}", patient.log());
 
-    patient.wait_for("the missing topics", WAIT_LIMIT, |line| line.contains("do not exist yet: IN, OUT"))?;
+    patient.wait_for("the missing topics", WAIT_LIMIT, |line| line.contains("do not exist yet topics=IN, OUT"))?;
     patient.wait_for("it runs", WAIT_LIMIT, |line| line.contains("host is running"))?;
     let client = kafka.client()?;
     client.create_topic("OUT", 1, &[])?;

@@ -175,8 +175,8 @@ fn tenants_of_a_refused_release_run_the_fallback_release_or_wait_as_configured()
             line.contains("cannot run the release release=hostile") && line.contains("OUT")
         })?;
         send(&app, "a", 3..6)?;
-        let shown = if how == "keep" { "stays on tagged 1.0.0" } else { "messages wait" };
-        host.wait_for(shown, WAIT_LIMIT, |line| line.contains(shown) && line.contains("OUT"))?;
+        let expected = if how == "keep" { "runs the fallback release tagged 1.0.0" } else { "messages wait" };
+        host.wait_for(expected, WAIT_LIMIT, |line| line.contains(expected) && line.contains("OUT"))?;
         assert_eq!(lines(&app, "a", answered)?.len(), answered);
         let list = if how == "keep" { "fallback" } else { "waiting" };
         progress::wait_until(&format!("the status to say that the tenant is {list}"), || {
@@ -199,7 +199,7 @@ fn a_failed_migration_leaves_no_state_behind_and_the_tenant_runs_the_fallback_re
     send(&app, "a", 3..6)?;
     assert_eq!(lines(&app, "a", 6)?, by("1.0.0", 0..6), "its numbers continue");
     host.wait_for("the reason", WAIT_LIMIT, |line| {
-        line.contains("stays on tagged 1.0.0") && line.contains("as built")
+        line.contains("runs the fallback release tagged 1.0.0") && line.contains("as built")
     })?;
     send(&app, "new", 0..1)?;
     assert_eq!(lines(&app, "new", 1)?, by("4.0.0", 0..1), "a tenant without state needs no migration");
@@ -212,7 +212,8 @@ fn a_failed_migration_leaves_no_state_behind_and_the_tenant_runs_the_fallback_re
     let letters = reader.until("the dead letters", WAIT_LIMIT, |all| all.len() >= 3)?;
     let shown = |letter: &Record| {
         let reason = header(letter, "switchboard-reason").unwrap_or_default();
-        let is_told = ["IN2", "stays on tagged 1.0.0", "as built"].iter().all(|part| reason.contains(part));
+        let is_told =
+            ["IN2", "runs the fallback release tagged 1.0.0", "as built"].iter().all(|part| reason.contains(part));
         let header = |name| header(letter, name).map(str::to_owned);
         (header("TENANT"), header("switchboard-class"), header("switchboard-topic"), is_told)
     };

@@ -209,6 +209,7 @@ impl Assignment {
             return Ok(());
         }
         let partitions: Vec<_> = self.arriving.iter().copied().collect();
+        #[cfg(feature = "mutations")]
         if mutated!("restore-before-stable-offsets") {
             self.own_shards_early(&partitions);
         }
@@ -224,6 +225,7 @@ impl Assignment {
     }
 
     /// Restores shards before their stable offsets are known: a mistake that only a mutation makes.
+    #[cfg(feature = "mutations")]
     fn own_shards_early(&mut self, partitions: &[Partition]) {
         for partition in partitions {
             if let Partition::Shard(shard) = partition {

@@ -78,6 +78,7 @@ impl<P: Plugins, L: Lookups, O: Observer> Handler<'_, P, L, O> {
         tenant: &Tenant,
     ) -> Result<Handled, Fault> {
         self.shards.insert(shard);
+        #[cfg(feature = "mutations")]
         if mutated!("new-routing-within-a-transaction") {
             self.releases.take_early(self.plugins.routing());
         }

@@ -23,7 +23,7 @@ pub trait Observer {
     fn settled(&mut self, _message: Settled<'_>) {}
 
     /// A tenant runs the fallback release `on` instead of the release that its route names.
-    fn stays(&mut self, _tenant: &TenantId, _wanted: Digest, _on: Digest, _why: &str) {}
+    fn runs_fallback(&mut self, _tenant: &TenantId, _wanted: Digest, _on: Digest, _why: &str) {}
 
     /// A release could not take over a tenant's state, by a fault of its own.
     fn refused(&mut self, _tenant: &TenantId, _release: &Release, _why: &str) {}
@@ -32,7 +32,7 @@ pub trait Observer {
     /// `missing_release` if that were ready here.
     fn waits(&mut self, _tenant: &TenantId, _missing_release: Option<Digest>, _why: &str) {}
 
-    /// Another routing was taken, or partitions were revoked. For each tenant, `stays` and `waits` will be reported again
+    /// Another routing was taken, or partitions were revoked. For each tenant, `runs_fallback` and `waits` will be reported again
     /// where they still hold.
     fn rerouted(&mut self) {}
 

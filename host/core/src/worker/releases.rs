@@ -24,6 +24,7 @@ const FIRST_STATE_VERSION: u32 = 1;
 pub(super) struct Releases {
     routing: Arc<Routing>,
     /// A routing that was taken within a transaction. Only a mutation does that.
+    #[cfg(feature = "mutations")]
     early: Option<Arc<Routing>>,
     /// Decided at a tenant's first message since the routing was taken.
     decided: HashMap<TenantId, Decided>,
@@ -79,6 +80,7 @@ impl Releases {
     }
 
     /// Takes a routing while a transaction is open: a mistake that only a mutation makes.
+    #[cfg(feature = "mutations")]
     pub(super) fn take_early(&mut self, routing: Option<Arc<Routing>>) {
         if let Some(routing) = routing {
             self.early = Some(Arc::clone(&routing));
@@ -86,7 +88,8 @@ impl Releases {
         }
     }
 
-    /// The routing that was taken within the last transaction. Always `None` in the product.
+    /// The routing that was taken within the last transaction.
+    #[cfg(feature = "mutations")]
     pub(super) fn taken_early(&mut self) -> Option<Arc<Routing>> {
         self.early.take()
     }
@@ -329,7 +332,7 @@ fn fall_back(
             }
             let id = &tenant.tenant.id;
             tracing::warn!(tenant = %id, "runs the fallback release {}: {why}", title(release));
-            observer.stays(id, wanted, release.digest, &why);
+            observer.runs_fallback(id, wanted, release.digest, &why);
             Ok(Decided { release: Arc::clone(release), fallback: Some(Arc::new(Fallback { wanted, why })) })
         }
         ready => Err(Waits { why, missing_release: fallback.filter(|_| ready.is_none()) }),

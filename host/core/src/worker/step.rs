@@ -168,8 +168,10 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
 
     /// The next routing, if there is another one.
     fn next_routing(&mut self) -> Option<Arc<Routing>> {
-        let early = self.releases.taken_early();
-        self.plugins.routing().or(early)
+        let next = self.plugins.routing();
+        #[cfg(feature = "mutations")]
+        let next = next.or(self.releases.taken_early());
+        next
     }
 
     /// Takes the next routing, if there is one. From here on it says which release handles a message. No transaction is
@@ -339,6 +341,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         if let Err(fault) = sent.and_then(|()| write_changelog(&mut txn, &batch.shards, &mut self.assignment)) {
             return Err((batch, txn.abort(fault, false)));
         }
+        #[cfg(feature = "mutations")]
         if let Some(receipt) = Receipt::premature() {
             self.assignment.promote(&batch.shards, &receipt);
         }

@@ -17,8 +17,9 @@ pub(super) const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Receipt(());
 
+#[cfg(feature = "mutations")]
 impl Receipt {
-    /// A receipt before there is a commit: a mistake, so always `None` in the product.
+    /// A receipt before there is a commit: a mistake.
     pub(super) fn premature() -> Option<Self> {
         mutated!("promote-before-commit").then_some(Self(()))
     }

@@ -1,4 +1,4 @@
-//! Transactions that fail: nothing is lost, nothing comes twice.
+//! Transactions that fail: nothing is lost, and nothing happens twice.
 
 use switchboard_core::worker::{FatalError, Fault};
 
@@ -11,15 +11,15 @@ fn abortable() -> Fault {
 
 fn counting() -> Rig {
     let rig = Rig::ready();
-    rig.routed(&[("A", "count"), ("A", "count"), ("D", "count")]);
+    rig.repartitioned(&[("A", "count"), ("A", "count"), ("D", "count")]);
     rig
 }
 
 fn assert_counted_once(rig: &mut Rig, what: &str) {
     rig.run();
     assert_eq!(rig.outputs(), ["A1", "A2", "D1"], "{what}");
-    // What comes later goes on from the state that is committed.
-    rig.routed(&[("A", "count")]);
+    // Later messages run on the committed state.
+    rig.repartitioned(&[("A", "count")]);
     rig.run();
     assert_eq!(rig.outputs(), ["A1", "A2", "D1", "A3"], "{what}");
 }
@@ -34,13 +34,13 @@ fn an_aborted_batch_runs_again_on_the_same_state() {
                 rig.kafka().fail("abort", 1, Effect::None, abortable());
             }
             assert_counted_once(&mut rig, call);
-            assert_eq!(rig.count("restart"), 0, "{call}: it runs again from memory");
+            assert_eq!(rig.count("restart"), 0, "{call}: the batch runs again from memory");
         }
     }
 }
 
 #[test]
-fn after_an_abort_the_instances_of_its_tenants_are_replaced() {
+fn an_abort_replaces_the_wasm_instances_of_its_tenants() {
     let mut rig = counting();
     rig.kafka().fail("flush", 1, Effect::None, abortable());
     rig.run();
@@ -48,7 +48,7 @@ fn after_an_abort_the_instances_of_its_tenants_are_replaced() {
 }
 
 #[test]
-fn a_retriable_call_is_made_again_within_its_transaction() {
+fn a_retriable_call_is_repeated_within_its_transaction() {
     for call in ["send", "flush", "send_offsets", "commit"] {
         let mut rig = counting();
         rig.kafka().fail(call, 3, Effect::None, Fault::Retriable("not yet".into()));
@@ -70,7 +70,7 @@ fn the_outcome_of_a_commit_without_an_answer_is_read_from_kafka() {
             let mut rig = counting();
             let what = format!("{fault:?}, {effect:?}");
             if let (Fault::Retriable(_), Effect::Done) = (&fault, effect) {
-                // Committed by the first call, which the others ask about in vain.
+                // The first call commits. The repeated calls get no answer.
                 rig.kafka().fail("commit", 1, Effect::Done, fault.clone());
                 rig.kafka().fail("commit", times, Effect::None, fault);
             } else {
@@ -83,7 +83,7 @@ fn the_outcome_of_a_commit_without_an_answer_is_read_from_kafka() {
 }
 
 #[test]
-fn a_fatal_fault_before_the_commit_costs_the_producer_only() {
+fn a_fatal_fault_before_the_commit_replaces_only_the_producer() {
     for call in ["begin", "send", "flush", "send_offsets"] {
         let mut rig = counting();
         rig.kafka().fail(call, 1, Effect::None, Fault::Fatal("gone".into()));
@@ -94,7 +94,7 @@ fn a_fatal_fault_before_the_commit_costs_the_producer_only() {
 }
 
 #[test]
-fn after_a_failed_end_of_a_transaction_the_next_one_has_a_new_producer() {
+fn a_transaction_that_could_not_be_ended_is_followed_by_a_new_producer() {
     for call in ["begin", "send_offsets", "commit"] {
         let mut rig = counting();
         rig.kafka().fail(call, 1, Effect::None, abortable());
@@ -109,17 +109,17 @@ fn after_a_failed_end_of_a_transaction_the_next_one_has_a_new_producer() {
 }
 
 #[test]
-fn after_an_abort_that_was_acknowledged_and_after_a_commit_the_producer_stays() {
+fn an_acknowledged_abort_and_a_commit_keep_the_producer() {
     let mut rig = counting();
     rig.kafka().fail("flush", 1, Effect::None, abortable());
     rig.run();
-    rig.routed(&[("A", "count")]);
+    rig.repartitioned(&[("A", "count")]);
     rig.run();
     assert_eq!((rig.count("abort"), rig.count("commit"), rig.count("renew")), (1, 2, 0));
 }
 
 #[test]
-fn a_suspect_producer_makes_no_further_transaction() {
+fn a_suspect_producer_begins_no_further_transaction() {
     let mut rig = counting();
     rig.kafka().suspect = true;
     rig.run();
@@ -138,7 +138,7 @@ fn without_a_new_producer_there_is_no_transaction() {
 }
 
 #[test]
-fn who_is_no_live_member_sends_no_offsets() {
+fn a_worker_that_is_no_live_member_sends_no_offsets() {
     let mut rig = counting();
     rig.kafka().live = false;
     rig.step().unwrap();
@@ -150,7 +150,7 @@ fn who_is_no_live_member_sends_no_offsets() {
 }
 
 #[test]
-fn a_membership_that_ends_while_offsets_are_sent_starts_everything_again() {
+fn a_membership_that_ends_while_offsets_are_sent_restarts_the_worker() {
     let mut rig = counting();
     rig.kafka().fail("send_offsets", 1, Effect::None, Fault::NotAMember("the generation is over".into()));
     assert_counted_once(&mut rig, "a member again");
@@ -158,9 +158,9 @@ fn a_membership_that_ends_while_offsets_are_sent_starts_everything_again() {
 }
 
 #[test]
-fn a_time_out_halves_the_batch_which_grows_again() {
+fn a_time_out_halves_the_batch_and_commits_double_it_again() {
     let mut rig = Rig::ready();
-    rig.routed(&[("A", "count"); 12]);
+    rig.repartitioned(&[("A", "count"); 12]);
     rig.kafka().fail("flush", 2, Effect::None, Fault::TimedOut("too much".into()));
     rig.run();
     let sizes: Vec<_> = rig
@@ -174,7 +174,7 @@ fn a_time_out_halves_the_batch_which_grows_again() {
 }
 
 #[test]
-fn a_failing_batch_is_tried_again_ever_more_slowly() {
+fn a_failing_batch_is_retried_with_growing_pauses() {
     let mut rig = counting();
     rig.kafka().fail("flush", usize::MAX, Effect::None, abortable());
     let waits: Vec<_> = (0..9).map(|_| format!("{:?}", rig.step().unwrap())).collect();
@@ -184,7 +184,7 @@ fn a_failing_batch_is_tried_again_ever_more_slowly() {
 }
 
 #[test]
-fn a_transaction_that_was_open_for_too_long_is_begun_again_as_the_broker_has_ended_it() {
+fn a_transaction_that_the_broker_ended_for_its_age_runs_again_after_a_restart() {
     for (fault, stops) in [(Fault::Fenced("too old".into()), false), (Fault::FencedInstance("too old".into()), true)] {
         let mut rig = counting();
         rig.kafka().fail("flush", 9, Effect::None, Fault::Retriable("stopped".into()));

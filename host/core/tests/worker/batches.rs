@@ -1,14 +1,14 @@
-//! What makes a transaction, in which order, and when it ends.
+//! What a transaction contains, in which order, and when it ends.
 
 use std::time::Duration;
 
 use switchboard_core::record::Timestamp;
 use switchboard_core::worker::{BatchLimits, WorkerConfig};
 
-use super::rig::{Rig, SHARD_A, SHARD_D, SOURCE, message, pairs, rules};
+use super::rig::{Rig, SHARD_A, SHARD_D, SOURCE, config, message, pairs};
 
 fn limited(batch: BatchLimits) -> WorkerConfig {
-    WorkerConfig { batch, ..rules() }
+    WorkerConfig { batch, ..config() }
 }
 
 /// The offsets of each committed transaction, as they were sent.
@@ -21,14 +21,14 @@ fn offsets(rig: &Rig) -> Vec<String> {
 #[test]
 fn outputs_changelog_dead_letters_and_offsets_are_one_transaction_in_this_order() {
     let mut rig = Rig::ready();
-    rig.routed(&[("A", "count"), ("A", "reject"), ("D", "count")]);
+    rig.repartitioned(&[("A", "count"), ("A", "reject"), ("D", "count")]);
     rig.run();
     let expected = [
         "begin",
         "send OUT",
         "send dead-letters",
         "send OUT",
-        // What each tenant ran under, then its count.
+        // Each tenant's last run, then its count.
         "send changelog 0",
         "send changelog 0",
         "send changelog 1",
@@ -45,14 +45,14 @@ fn outputs_changelog_dead_letters_and_offsets_are_one_transaction_in_this_order(
 #[test]
 fn only_the_last_change_of_a_key_goes_to_the_changelog() {
     let mut rig = Rig::ready();
-    rig.routed(&[("A", "count"), ("A", "count"), ("A", "count")]);
+    rig.repartitioned(&[("A", "count"), ("A", "count"), ("A", "count")]);
     rig.run();
     let counts: Vec<_> = rig.kafka().changelogs[&0.into()].iter().filter(|(key, _)| key == b"A\0n").cloned().collect();
     assert_eq!(counts, [(b"A\0n".to_vec(), Some(b"3".to_vec()))]);
 }
 
 #[test]
-fn a_source_record_goes_by_way_of_its_tenants_shard() {
+fn a_source_record_is_processed_from_its_tenants_shard() {
     let mut rig = Rig::ready();
     rig.produce(&[("A", "count"), ("D", "count"), ("A", "count")]);
     rig.run();
@@ -62,9 +62,9 @@ fn a_source_record_goes_by_way_of_its_tenants_shard() {
 }
 
 #[test]
-fn routing_and_processing_never_share_a_transaction() {
+fn repartitioning_and_processing_never_share_a_transaction() {
     let mut rig = Rig::ready();
-    rig.routed(&[("A", "count"); 10]);
+    rig.repartitioned(&[("A", "count"); 10]);
     rig.produce(&[("D", "count"); 10]);
     rig.run();
     verbs(&rig);
@@ -74,19 +74,19 @@ fn routing_and_processing_never_share_a_transaction() {
 /// The verb of each transaction.
 fn verbs(rig: &Rig) -> Vec<&'static str> {
     let verb = |calls: &Vec<String>| {
-        let routes = calls.iter().any(|call| call.starts_with("send shard"));
+        let repartitions = calls.iter().any(|call| call.starts_with("send shard"));
         let processes = calls.iter().any(|call| call.starts_with("send OUT"));
-        assert!(routes != processes, "{calls:?}");
-        if routes { "route" } else { "process" }
+        assert!(repartitions != processes, "{calls:?}");
+        if repartitions { "repartition" } else { "process" }
     };
     rig.committed_transactions().iter().map(verb).collect()
 }
 
 #[test]
-fn what_has_waited_longest_goes_first() {
-    for (source, first) in [(6, "route"), (8, "process")] {
+fn the_oldest_record_goes_first() {
+    for (source, first) in [(6, "repartition"), (8, "process")] {
         let mut rig = Rig::ready();
-        rig.routed(&[("A", "count"); 2]);
+        rig.repartitioned(&[("A", "count"); 2]);
         rig.produce(&[("D", "count"); 2]);
         for record in rig.kafka().logs.get_mut(&SOURCE).unwrap() {
             record.timestamp = Some(Timestamp::from_millis(source));
@@ -98,23 +98,23 @@ fn what_has_waited_longest_goes_first() {
 }
 
 #[test]
-fn records_whose_timestamps_are_always_older_do_not_starve_others() {
-    // One record a transaction.
-    let mut rig = Rig::ready_with(limited(BatchLimits { records: 20, time: Duration::ZERO, ..rules().batch }));
-    rig.routed(&[("A", "count"); 10]);
+fn records_with_ever_older_timestamps_do_not_starve_others() {
+    // Each transaction has one record.
+    let mut rig = Rig::ready_with(limited(BatchLimits { records: 20, time: Duration::ZERO, ..config().batch }));
+    rig.repartitioned(&[("A", "count"); 10]);
     rig.produce(&[("D", "count"); 2]);
     for record in rig.kafka().logs.get_mut(&SOURCE).unwrap() {
         record.timestamp = Some(Timestamp::from_millis(8));
     }
     rig.run();
     let verbs = verbs(&rig);
-    assert_eq!(verbs[..6], ["process", "process", "process", "process", "route", "process"], "{verbs:?}");
+    assert_eq!(verbs[..6], ["process", "process", "process", "process", "repartition", "process"], "{verbs:?}");
 }
 
 #[test]
-fn a_batch_ends_at_so_many_records() {
+fn a_batch_ends_at_its_number_of_records() {
     let mut rig = Rig::ready();
-    rig.routed(&[("A", "count"); 9]);
+    rig.repartitioned(&[("A", "count"); 9]);
     rig.run();
     assert_eq!(offsets(&rig), ["shard-0@4", "shard-0@8", "shard-0@9"]);
 }
@@ -123,16 +123,16 @@ fn a_batch_ends_at_so_many_records() {
 fn a_batch_ends_with_the_record_that_reaches_the_byte_limit() {
     let long = format!("say {}", "x".repeat(1000));
     let (long, bytes) = (long.as_str(), message("A", &long).bytes());
-    let mut rig = Rig::ready_with(limited(BatchLimits { records: 100, bytes: 2 * bytes, ..rules().batch }));
-    rig.routed(&[("A", long); 5]);
+    let mut rig = Rig::ready_with(limited(BatchLimits { records: 100, bytes: 2 * bytes, ..config().batch }));
+    rig.repartitioned(&[("A", long); 5]);
     rig.run();
     assert_eq!(offsets(&rig), ["shard-0@2", "shard-0@4", "shard-0@5"]);
 }
 
 #[test]
-fn a_batch_ends_after_so_long() {
-    let mut rig = Rig::ready_with(limited(BatchLimits { time: Duration::from_millis(100), ..rules().batch }));
-    rig.routed(&[("A", "slow"); 3]);
+fn a_batch_ends_after_its_time() {
+    let mut rig = Rig::ready_with(limited(BatchLimits { time: Duration::from_millis(100), ..config().batch }));
+    rig.repartitioned(&[("A", "slow"); 3]);
     rig.run();
     assert_eq!(offsets(&rig), ["shard-0@2", "shard-0@3"], "60 ms each");
 }
@@ -140,14 +140,14 @@ fn a_batch_ends_after_so_long() {
 #[test]
 fn a_lone_record_does_not_wait_for_more() {
     let mut rig = Rig::ready();
-    rig.routed(&[("A", "count")]);
+    rig.repartitioned(&[("A", "count")]);
     let before = rig.kafka().now;
     rig.step().unwrap();
     assert_eq!((rig.committed(SHARD_A), rig.kafka().now), (Some(1), before));
 }
 
 #[test]
-fn records_that_wait_are_bounded() {
+fn the_number_of_waiting_records_is_bounded() {
     let mut rig = Rig::ready();
     rig.produce(&[("A", "count"); 100]);
     rig.step().unwrap();

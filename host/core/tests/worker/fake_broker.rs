@@ -1,4 +1,4 @@
-//! Kafka in memory: logs, committed offsets, one open transaction. It does as it is told and can be told to fail.
+//! Kafka in memory: logs, committed offsets, one open transaction. A script makes calls fail.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -13,9 +13,9 @@ use switchboard_core::worker::{Broker, Consumed, Destination, Event, Fault, NotN
 /// What a failing call does to the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// It never arrived.
+    /// The request never arrived.
     None,
-    /// It was done; only the answer is lost.
+    /// The request had its effect. Only the answer is lost.
     Done,
 }
 
@@ -35,32 +35,32 @@ struct Open {
     offsets: BTreeMap<Partition, Offset>,
 }
 
-/// Everything that tests set up and look at.
+/// What tests set up and look at.
 pub(crate) struct Kafka {
     pub(crate) now: Duration,
-    /// Calls in their order, without polls and questions about this client itself.
+    /// The calls in their order, without polls and without questions about the client itself.
     pub(crate) calls: Vec<String>,
     scripts: Vec<Script>,
-    /// Events that come before any further record.
+    /// Events that arrive before any further record.
     pub(crate) events: VecDeque<Event>,
-    /// The partitions that a member which joins anew is given.
+    /// The partitions that a member gets when it joins again.
     pub(crate) assignment: Vec<Partition>,
     pub(crate) logs: BTreeMap<Partition, Vec<Record>>,
     pub(crate) log_starts: BTreeMap<Partition, Offset>,
     pub(crate) committed: BTreeMap<Partition, Offset>,
-    /// Where fetching goes on, and whether it is paused.
+    /// The offset to fetch next, and whether the partition is paused.
     positions: BTreeMap<Partition, (Offset, bool)>,
     pub(crate) changelogs: BTreeMap<ShardId, Vec<Entry>>,
-    /// Records of a predecessor's open transaction in the changelogs.
+    /// The number of records of a predecessor's open transaction in each changelog.
     pub(crate) unstable: BTreeMap<ShardId, usize>,
     restoring: BTreeMap<ShardId, usize>,
-    /// Outputs and dead letters that read_committed readers see, by destination.
+    /// The outputs and dead letters that read_committed readers see, with their destinations.
     pub(crate) visible: Vec<(String, Record)>,
     open: Option<Open>,
     pub(crate) epoch: u32,
     pub(crate) live: bool,
     pub(crate) suspect: bool,
-    /// Values that contain this are refused by the broker.
+    /// The broker refuses records of this destination whose values contain this text.
     pub(crate) refuses: Vec<(&'static str, &'static str)>,
 }
 
@@ -88,7 +88,7 @@ impl Kafka {
         }
     }
 
-    /// The next calls of that name fail, so many times.
+    /// The next calls of this name fail, this many times.
     pub(crate) fn fail(&mut self, call: &'static str, times: usize, effect: Effect, fault: Fault) {
         self.scripts.push(Script { call, times, effect, fault });
     }
@@ -97,7 +97,7 @@ impl Kafka {
         self.scripts.clear();
     }
 
-    /// A predecessor of the same transactional id has died with these offsets pending.
+    /// A predecessor with the same transactional id died with these offsets pending.
     pub(crate) fn leave_open(&mut self, offsets: &[(Partition, Offset)]) {
         self.open = Some(Open { records: Vec::new(), offsets: offsets.iter().copied().collect() });
     }
@@ -115,7 +115,7 @@ impl Kafka {
         self.log_starts.get(&partition).copied().unwrap_or_default()
     }
 
-    /// Notes a call; what its script says, time passing meanwhile.
+    /// Notes a call, and returns what its script says. A scripted call takes a second.
     fn call(&mut self, name: &str, detail: &str) -> Option<(Effect, Fault)> {
         self.calls.push(format!("{name} {detail}").trim_end().to_owned());
         let script = self.scripts.iter_mut().find(|script| script.call == name && script.times > 0)?;
@@ -173,7 +173,7 @@ impl Kafka {
     }
 }
 
-/// The worker's end of it.
+/// The broker that the worker gets.
 pub(crate) struct FakeBroker(pub(crate) Rc<RefCell<Kafka>>);
 
 pub(crate) fn name(partition: Partition) -> String {

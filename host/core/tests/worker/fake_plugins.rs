@@ -1,4 +1,4 @@
-//! A plugin that does what a message's value says, lookup sources with scripted answers, an observer that takes notes.
+//! A plugin that does what a message's value says, lookups with scripted answers, and an observer that takes notes.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -16,16 +16,16 @@ use switchboard_core::worker::{
 
 use super::fake_broker::Kafka;
 
-/// Counts the messages of a tenant in its state and answers with tenant and count, `a1`. Other commands:
+/// `count` counts the messages of a tenant in its state, and sends tenant and count: `a1`. Other commands:
 /// `reject`, `trap`, `elsewhere`, `state` (all its keys), `say TEXT`, `many TEXT ..`, `slow`, `look KEY ..`, `choosy KEY`, `undeclared`.
 pub(crate) struct FakePlugins {
     pub(crate) kafka: Rc<RefCell<Kafka>>,
     pub(crate) discarded: Rc<RefCell<Vec<String>>>,
-    /// The next one to be taken.
+    /// The next routing.
     pub(crate) routing: Rc<RefCell<Option<Arc<Routing>>>>,
 }
 
-/// A release by its number, which is its version too; outputs of any but the first tell it: `a1@2`.
+/// The release of this number and version. Outputs of all but the first have the version: `a1@2`.
 pub(crate) fn release(number: u8) -> Release {
     let manifest = Manifest {
         name: "fake".into(),
@@ -51,7 +51,7 @@ impl Plugins for FakePlugins {
         self.routing.borrow_mut().take()
     }
 
-    /// Doubles the count and says from where it came; of tenants with `F` in their names it fails half way.
+    /// Doubles the count and notes the old version. Fails half-way for tenants with `F` in their names.
     fn migrate(
         &mut self,
         _: &Arc<Release>,
@@ -78,7 +78,7 @@ impl Plugins for FakePlugins {
         let text = String::from_utf8(call.record.value.clone().unwrap_or_default()).unwrap();
         let (command, rest) = text.split_once(' ').unwrap_or((&text, ""));
         let before = state.get("n").map_or(0, |n| std::str::from_utf8(n).unwrap().parse::<u32>().unwrap());
-        // Staged in any case: what becomes of it is the host's to decide.
+        // Staged in any case. The host decides whether it is kept.
         state.set("n", (before + 1).to_string().into_bytes(), &StateLimits::default()).unwrap();
         let by = if release.digest == Digest::new([1; 32]) {
             String::new()
@@ -88,7 +88,7 @@ impl Plugins for FakePlugins {
         let count = format!("{}{}{by}", call.tenant.id, before + 1);
         match command {
             "count" => Outcome::Outputs(vec![output("OUT", &count)]),
-            "reject" => Outcome::Rejected("told so".into()),
+            "reject" => Outcome::Rejected("a test says so".into()),
             "trap" => Outcome::Failed(DeadLetter::new(Class::Trap, "unreachable")),
             "elsewhere" => Outcome::Outputs(vec![output("OUT", &count), output("ELSEWHERE", &count)]),
             "state" => {
@@ -126,12 +126,12 @@ impl Plugins for FakePlugins {
     }
 }
 
-/// Answers by key, given one after the other; `Err`: none can be had.
+/// The answers of a key, one after the other. `Err`: there is no answer.
 #[derive(Default)]
 pub(crate) struct Names {
     pub(crate) known: BTreeMap<String, &'static str>,
     pub(crate) answers: BTreeMap<String, VecDeque<Result<Option<&'static str>, &'static str>>>,
-    /// Each question: key, attempt.
+    /// The key and the attempt of each request.
     pub(crate) asked: Vec<(String, u32)>,
     /// How long an answer takes.
     pub(crate) takes: Duration,
@@ -166,7 +166,7 @@ impl Lookups for FakeLookups {
     }
 }
 
-/// What an observer is told, a line each.
+/// One line for each report to the observer.
 pub(crate) struct Notes(pub(crate) Rc<RefCell<Vec<String>>>);
 
 impl Observer for Notes {
@@ -180,14 +180,14 @@ impl Observer for Notes {
         self.0.borrow_mut().push(format!("{origin} {tenant} {verdict}"));
     }
 
-    fn stays(&mut self, tenant: &TenantId, wanted: Digest, on: Digest, why: &str) {
+    fn runs_fallback(&mut self, tenant: &TenantId, wanted: Digest, on: Digest, why: &str) {
         let number = |digest: Digest| digest.bytes()[0];
-        self.0.borrow_mut().push(format!("{tenant} stays on {}, not {}: {why}", number(on), number(wanted)));
+        self.0.borrow_mut().push(format!("{tenant} runs {} instead of {}: {why}", number(on), number(wanted)));
     }
 
     fn waits(&mut self, tenant: &TenantId, missing_release: Option<Digest>, why: &str) {
         let missing_release = missing_release
-            .map(|missing_release| format!(" (missing_release {})", missing_release.bytes()[0]))
+            .map(|missing_release| format!(" (missing release {})", missing_release.bytes()[0]))
             .unwrap_or_default();
         self.0.borrow_mut().push(format!("{tenant} waits: {why}{missing_release}"));
     }

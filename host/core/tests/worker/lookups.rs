@@ -5,7 +5,7 @@ use std::time::Duration;
 use switchboard_core::worker::{Fault, WorkerConfig};
 
 use super::fake_broker::Effect;
-use super::rig::{Rig, SHARD_A, pairs, rules};
+use super::rig::{Rig, SHARD_A, config, pairs};
 
 type Answer = Result<Option<&'static str>, &'static str>;
 
@@ -20,30 +20,30 @@ fn answering(answers: &[(&str, &[Answer])]) -> Rig {
 #[test]
 fn no_open_transaction_waits_for_an_answer_and_the_tenants_order_is_kept() {
     let mut rig = answering(&[("ann", &[Ok(Some("Ann"))])]);
-    rig.routed(&[("A", "count"), ("A", "look ann"), ("A", "count")]);
+    rig.repartitioned(&[("A", "count"), ("A", "look ann"), ("A", "count")]);
     rig.run();
     let around_the_question = ["send_offsets shard-0@1", "commit", "fetch ann", "begin"];
     let calls = rig.calls();
     let asked = calls.iter().position(|call| call == "fetch ann").unwrap();
-    assert_eq!(calls[asked - 2..asked + 2], around_the_question, "what is before it is committed first");
+    assert_eq!(calls[asked - 2..asked + 2], around_the_question, "earlier records are committed first");
     assert_eq!(rig.outputs(), ["A1", "A2:Ann", "A3"]);
     assert_eq!(rig.committed(SHARD_A), Some(3));
 }
 
 #[test]
-fn each_answer_of_a_message_is_asked_for_once() {
+fn each_answer_of_a_message_is_fetched_once() {
     let mut rig = answering(&[("ann", &[Ok(Some("Ann"))]), ("bob", &[Ok(Some("Bob"))])]);
-    rig.routed(&[("A", "look ann bob"), ("A", "count")]);
+    rig.repartitioned(&[("A", "look ann bob"), ("A", "count")]);
     rig.run();
     assert_eq!(rig.outputs(), ["A1:Ann:Bob", "A2"]);
     assert_eq!(rig.names().asked, [("ann".into(), 0), ("bob".into(), 0)]);
 }
 
 #[test]
-fn after_an_abort_a_message_is_given_the_answers_that_it_had() {
+fn a_message_keeps_its_answers_over_an_abort() {
     for call in ["send", "flush", "send_offsets", "commit"] {
         let mut rig = answering(&[("ann", &[Ok(Some("Ann")), Ok(Some("Bob"))])]);
-        rig.routed(&[("A", "look ann")]);
+        rig.repartitioned(&[("A", "look ann")]);
         rig.step().unwrap();
         rig.kafka().fail(call, 1, Effect::None, Fault::Abortable("for a test".into()));
         rig.run();
@@ -53,17 +53,17 @@ fn after_an_abort_a_message_is_given_the_answers_that_it_had() {
 }
 
 #[test]
-fn there_is_none_is_an_answer() {
+fn a_source_without_an_entry_is_an_answer() {
     let mut rig = answering(&[("ann", &[Ok(None)])]);
-    rig.routed(&[("A", "look ann")]);
+    rig.repartitioned(&[("A", "look ann")]);
     rig.run();
     assert_eq!(rig.outputs(), ["A1:nobody"]);
 }
 
 #[test]
-fn a_message_that_can_have_no_answer_is_a_dead_letter_and_leaves_no_state() {
+fn a_message_without_an_answer_is_a_dead_letter_and_leaves_no_state() {
     let mut rig = answering(&[("ann", &[Err("the source is down")])]);
-    rig.routed(&[("A", "count"), ("A", "look ann"), ("A", "count")]);
+    rig.repartitioned(&[("A", "count"), ("A", "look ann"), ("A", "count")]);
     rig.run();
     assert_eq!(rig.outputs(), ["A1", "A2"]);
     assert_eq!(rig.dead_letters(), pairs(&[("lookup", "look ann")]));
@@ -73,34 +73,34 @@ fn a_message_that_can_have_no_answer_is_a_dead_letter_and_leaves_no_state() {
 fn known_answers_do_not_end_the_transaction() {
     let mut rig = Rig::ready();
     rig.names().known.insert("ann".into(), "Ann");
-    rig.routed(&[("A", "look ann"), ("A", "look ann"), ("A", "count")]);
+    rig.repartitioned(&[("A", "look ann"), ("A", "look ann"), ("A", "count")]);
     rig.run();
     assert_eq!(rig.outputs(), ["A1:Ann", "A2:Ann", "A3"]);
     assert_eq!((rig.count("commit"), rig.names().asked.len()), (1, 0));
 }
 
 #[test]
-fn an_answer_that_cannot_be_used_is_asked_for_again() {
+fn an_unusable_answer_is_fetched_again() {
     let mut rig = answering(&[("ann", &[Ok(Some("bad")), Ok(Some("bad")), Ok(Some("Ann"))])]);
-    rig.routed(&[("A", "choosy ann")]);
+    rig.repartitioned(&[("A", "choosy ann")]);
     rig.run();
     assert_eq!(rig.outputs(), ["A1:Ann"]);
     assert_eq!(rig.names().asked, [("ann".into(), 0), ("ann".into(), 1), ("ann".into(), 2)]);
 }
 
 #[test]
-fn a_known_answer_that_cannot_be_used_is_asked_for() {
+fn an_unusable_known_answer_is_fetched() {
     let mut rig = answering(&[("ann", &[Ok(Some("Ann"))])]);
     rig.names().known.insert("ann".into(), "bad");
-    rig.routed(&[("A", "choosy ann")]);
+    rig.repartitioned(&[("A", "choosy ann")]);
     rig.run();
     assert_eq!(rig.outputs(), ["A1:Ann"]);
 }
 
 #[test]
-fn answers_that_never_can_be_used_cost_the_message_in_the_end() {
+fn answers_that_stay_unusable_make_the_message_a_dead_letter() {
     let mut rig = answering(&[("ann", &[Ok(Some("bad")); 50])]);
-    rig.routed(&[("A", "choosy ann"), ("A", "count")]);
+    rig.repartitioned(&[("A", "choosy ann"), ("A", "count")]);
     rig.run();
     assert_eq!(rig.outputs(), ["A1"]);
     assert_eq!(rig.dead_letters(), pairs(&[("lookup", "choosy ann")]));
@@ -110,10 +110,10 @@ fn answers_that_never_can_be_used_cost_the_message_in_the_end() {
 }
 
 #[test]
-fn a_message_may_make_so_many_lookups() {
+fn a_message_that_exceeds_its_number_of_lookups_is_a_dead_letter() {
     let answers: &[Answer] = &[Ok(Some("x"))];
     let mut rig = answering(&[("a", answers), ("b", answers), ("c", answers), ("d", answers)]);
-    rig.routed(&[("A", "look a b c"), ("A", "look a b c d"), ("A", "count")]);
+    rig.repartitioned(&[("A", "look a b c"), ("A", "look a b c d"), ("A", "count")]);
     for key in ["a", "b", "c"] {
         rig.names().known.insert(key.into(), "x");
     }
@@ -123,13 +123,13 @@ fn a_message_may_make_so_many_lookups() {
 }
 
 #[test]
-fn the_lookups_of_a_message_share_its_time() {
-    let mut rig = Rig::ready_with(WorkerConfig { lookup_time: Duration::from_secs(30), ..rules() });
+fn the_lookups_of_a_message_share_its_lookup_time() {
+    let mut rig = Rig::ready_with(WorkerConfig { lookup_time: Duration::from_secs(30), ..config() });
     for key in ["a", "b", "c"] {
         rig.names().answers.insert(key.into(), [Ok(Some("x"))].into());
     }
     rig.names().takes = Duration::from_secs(10);
-    rig.routed(&[("A", "look a b c")]);
+    rig.repartitioned(&[("A", "look a b c")]);
     rig.run();
     assert_eq!(rig.outputs(), ["A1:x:x:x"]);
     assert_eq!(rig.names().budgets, [30, 20, 10].map(Duration::from_secs));

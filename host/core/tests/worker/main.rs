@@ -1,4 +1,4 @@
-//! The worker's machine against a scripted broker: each test states one rule of `docs/architecture.md`.
+//! The worker against a scripted broker. Each test states one rule of `docs/architecture.md`.
 
 mod aborts;
 mod batches;

@@ -1,24 +1,24 @@
-//! Partitions that go, come back, or are not ours any more without our knowing.
+//! Partitions that are revoked, assigned again, or lost without notice.
 
 use switchboard_core::record::Record;
 use switchboard_core::worker::{Consumed, Event, FatalError, Fault};
 
 use super::fake_broker::Effect;
-use super::rig::{Rig, SHARD_A, SHARD_D, SOURCE, rules};
+use super::rig::{Rig, SHARD_A, SHARD_D, SOURCE, config};
 
 #[test]
-fn what_was_read_of_a_partition_that_goes_is_dropped_and_others_go_on() {
+fn the_records_of_a_revoked_partition_are_dropped_and_others_go_on() {
     for event in [Event::Revoked(vec![SHARD_A]), Event::Lost(vec![SHARD_A])] {
         let mut rig = Rig::ready();
-        rig.routed(&[("A", "count"); 8]);
+        rig.repartitioned(&[("A", "count"); 8]);
         rig.step().unwrap();
-        rig.routed(&[("D", "count"); 2]);
+        rig.repartitioned(&[("D", "count"); 2]);
         rig.kafka().events.push_back(event);
         rig.run();
         assert_eq!(rig.outputs(), ["A1", "A2", "A3", "A4", "D1", "D2"]);
         assert_eq!(rig.committed(SHARD_A), Some(4));
 
-        // Back again, it goes on from there, on the state that is committed.
+        // Assigned again, the shard goes on from there, on the committed state.
         rig.kafka().events.push_back(Event::Assigned(vec![SHARD_A]));
         rig.later();
         assert_eq!(rig.outputs()[6..], ["A5", "A6", "A7", "A8"]);
@@ -26,13 +26,13 @@ fn what_was_read_of_a_partition_that_goes_is_dropped_and_others_go_on() {
 }
 
 #[test]
-fn state_that_another_owner_changed_meanwhile_is_read_anew() {
+fn state_that_another_owner_changed_is_restored_again() {
     let mut rig = Rig::ready();
-    rig.routed(&[("A", "count")]);
+    rig.repartitioned(&[("A", "count")]);
     rig.run();
     rig.kafka().events.push_back(Event::Revoked(vec![SHARD_A]));
     rig.run();
-    rig.routed(&[("A", "count"), ("A", "count")]);
+    rig.repartitioned(&[("A", "count"), ("A", "count")]);
     rig.kafka().changelogs.get_mut(&0.into()).unwrap().push((b"A\0n".to_vec(), Some(b"50".to_vec())));
     rig.kafka().committed.insert(SHARD_A, 2.into());
     rig.kafka().events.push_back(Event::Assigned(vec![SHARD_A]));
@@ -41,9 +41,9 @@ fn state_that_another_owner_changed_meanwhile_is_read_anew() {
 }
 
 #[test]
-fn a_partition_is_given_back_between_transactions() {
+fn a_revoked_partition_is_given_back_between_transactions() {
     let mut rig = Rig::ready();
-    rig.routed(&[("A", "count"); 8]);
+    rig.repartitioned(&[("A", "count"); 8]);
     rig.step().unwrap();
     rig.kafka().events.push_back(Event::Revoked(vec![SHARD_A]));
     rig.run();
@@ -53,10 +53,10 @@ fn a_partition_is_given_back_between_transactions() {
 }
 
 #[test]
-fn a_shard_that_goes_while_it_is_taken_over_is_not_restored_on() {
-    let mut rig = Rig::with(rules(), &[SHARD_D]);
+fn the_restore_of_a_revoked_shard_stops() {
+    let mut rig = Rig::with(config(), &[SHARD_D]);
     rig.run();
-    rig.routed(&[("A", "count"), ("D", "count")]);
+    rig.repartitioned(&[("A", "count"), ("D", "count")]);
     rig.kafka().fail("poll_restore", usize::MAX, Effect::None, Fault::Retriable("not now".into()));
     rig.kafka().events.push_back(Event::Assigned(vec![SHARD_A]));
     rig.step().unwrap();
@@ -69,9 +69,9 @@ fn a_shard_that_goes_while_it_is_taken_over_is_not_restored_on() {
 }
 
 #[test]
-fn a_consumer_that_cannot_go_on_starts_again_from_what_is_committed() {
+fn a_failed_consumer_starts_again_from_what_is_committed() {
     let mut rig = Rig::ready();
-    rig.routed(&[("A", "count"); 8]);
+    rig.repartitioned(&[("A", "count"); 8]);
     rig.produce(&[("D", "count"); 3]);
     rig.step().unwrap();
     rig.kafka().events.push_back(Event::Failed("by a test".into()));
@@ -83,9 +83,9 @@ fn a_consumer_that_cannot_go_on_starts_again_from_what_is_committed() {
 }
 
 #[test]
-fn a_consumer_that_cannot_start_tries_on() {
+fn a_consumer_that_cannot_start_is_retried() {
     let mut rig = Rig::ready();
-    rig.routed(&[("A", "count")]);
+    rig.repartitioned(&[("A", "count")]);
     rig.kafka().fail("restart", 3, Effect::None, Fault::Fatal("no".into()));
     rig.kafka().events.push_back(Event::Failed("by a test".into()));
     rig.run();
@@ -93,8 +93,8 @@ fn a_consumer_that_cannot_start_tries_on() {
 }
 
 #[test]
-fn a_record_of_a_partition_that_is_not_being_read_is_not_left_out() {
-    let mut rig = Rig::with(rules(), &[SHARD_D]);
+fn a_record_of_a_partition_that_is_not_being_read_restarts_the_worker() {
+    let mut rig = Rig::with(config(), &[SHARD_D]);
     rig.run();
     rig.kafka().events.push_back(Event::Record(Consumed {
         partition: SOURCE,
@@ -106,16 +106,16 @@ fn a_record_of_a_partition_that_is_not_being_read_is_not_left_out() {
 }
 
 #[test]
-fn a_member_with_another_of_its_identity_stops() {
+fn a_member_stops_when_another_one_has_its_identity() {
     let mut rig = Rig::ready();
     rig.kafka().events.push_back(Event::Fenced("twin".into()));
     assert_eq!(rig.try_run(), Err(FatalError::Fenced("twin".into())));
 }
 
 #[test]
-fn who_is_no_member_any_more_learns_it_though_it_has_all_the_records_that_it_takes() {
+fn a_worker_without_room_for_records_learns_that_it_lost_its_partitions() {
     let mut rig = Rig::ready();
-    rig.routed(&[("A", "count"); 20]);
+    rig.repartitioned(&[("A", "count"); 20]);
     rig.step().unwrap();
     rig.kafka().live = false;
     rig.step().unwrap();
@@ -130,11 +130,11 @@ fn who_is_no_member_any_more_learns_it_though_it_has_all_the_records_that_it_tak
 }
 
 #[test]
-fn a_rebalance_is_heard_of_though_nothing_can_be_committed_and_there_is_no_room() {
+fn a_worker_without_room_that_cannot_commit_still_takes_part_in_a_rebalance() {
     let mut rig = Rig::ready();
-    rig.routed(&[("A", "count"); 20]);
+    rig.repartitioned(&[("A", "count"); 20]);
     rig.produce(&[("D", "count"); 2]);
-    // The generation has moved on: offsets are not taken until the revocation is answered.
+    // There is a new generation: offsets are not accepted until the revocation is answered.
     rig.kafka().fail("send_offsets", usize::MAX, Effect::None, Fault::Abortable("ILLEGAL_GENERATION".into()));
     for _ in 0..5 {
         rig.step().unwrap();
@@ -145,7 +145,7 @@ fn a_rebalance_is_heard_of_though_nothing_can_be_committed_and_there_is_no_room(
         rig.step().unwrap();
     }
     assert_eq!((rig.count("unassign source-0"), rig.count("restart")), (1, 0));
-    assert!(rig.kafka().position(SHARD_A) <= read + 2, "no more is taken in meanwhile");
+    assert!(rig.kafka().position(SHARD_A) <= read + 2, "no more records are taken in meanwhile");
     rig.kafka().heal();
     rig.run();
     let expected: Vec<_> = (1..=20).map(|n| format!("A{n}")).collect();

@@ -1,4 +1,4 @@
-//! Records that the broker refuses for themselves.
+//! Records that the broker refuses as such.
 
 use switchboard_core::worker::{FatalError, Fault};
 
@@ -6,10 +6,17 @@ use super::fake_broker::Effect;
 use super::rig::{Rig, SHARD_A, SHARD_D, SOURCE, header, pairs};
 
 #[test]
-fn a_refused_output_costs_its_message_only() {
+fn a_refused_output_makes_only_its_message_a_dead_letter() {
     let mut rig = Rig::ready();
     rig.kafka().refuses.push(("OUT", "large"));
-    rig.routed(&[("A", "count"), ("A", "count"), ("A", "say large"), ("A", "count"), ("A", "count"), ("A", "count")]);
+    rig.repartitioned(&[
+        ("A", "count"),
+        ("A", "count"),
+        ("A", "say large"),
+        ("A", "count"),
+        ("A", "count"),
+        ("A", "count"),
+    ]);
     rig.run();
     assert_eq!(rig.outputs(), ["A1", "A2", "A3", "A4", "A5"]);
     assert_eq!(rig.dead_letters(), pairs(&[("output", "say large")]));
@@ -20,8 +27,8 @@ fn a_refused_output_costs_its_message_only() {
 fn the_batch_halves_until_the_message_is_alone_and_grows_again() {
     let mut rig = Rig::ready();
     rig.kafka().refuses.push(("OUT", "large"));
-    rig.routed(&[("A", "say large")]);
-    rig.routed(&[("A", "count"); 8]);
+    rig.repartitioned(&[("A", "say large")]);
+    rig.repartitioned(&[("A", "count"); 8]);
     rig.run();
     let mut sizes = Vec::new();
     for call in rig.calls() {
@@ -31,14 +38,14 @@ fn the_batch_halves_until_the_message_is_alone_and_grows_again() {
             _ => {}
         }
     }
-    // Alone thrice: as it is, output by output, as a dead letter.
+    // Three times alone: as it is, output by output, as a dead letter.
     assert_eq!(sizes, [4, 2, 1, 1, 1, 2, 4, 2]);
 }
 
 #[test]
-fn outputs_that_are_refused_only_together_go_one_by_one() {
+fn outputs_that_are_refused_only_as_a_batch_are_flushed_one_by_one() {
     let mut rig = Rig::ready();
-    rig.routed(&[("A", "many x y")]);
+    rig.repartitioned(&[("A", "many x y")]);
     let refusal = Fault::Refused("the two in one request".into());
     rig.kafka().fail("flush", 1, Effect::None, refusal);
     rig.run();
@@ -53,24 +60,24 @@ fn outputs_that_are_refused_only_together_go_one_by_one() {
 fn a_dead_letter_that_is_refused_is_written_by_its_coordinates() {
     let mut rig = Rig::ready();
     rig.kafka().refuses = vec![("OUT", "large"), ("dead-letters", "large")];
-    rig.routed(&[("A", "count"), ("A", "say large"), ("A", "count")]);
+    rig.repartitioned(&[("A", "count"), ("A", "say large"), ("A", "count")]);
     rig.run();
     assert_eq!(rig.outputs(), ["A1", "A2"]);
     assert_eq!(rig.dead_letters(), pairs(&[("output", "null")]));
 }
 
 #[test]
-fn where_no_dead_letter_is_taken_the_worker_stops_and_skips_nothing() {
+fn a_worker_whose_dead_letters_are_refused_stops_and_skips_nothing() {
     let mut rig = Rig::ready();
     rig.kafka().refuses = vec![("OUT", "large"), ("dead-letters", "")];
-    rig.routed(&[("A", "count"), ("A", "say large"), ("A", "count")]);
+    rig.repartitioned(&[("A", "count"), ("A", "say large"), ("A", "count")]);
     assert!(matches!(rig.try_run(), Err(FatalError::DeadLettersRefused(_))));
     assert_eq!(rig.committed(SHARD_A), Some(1));
     assert_eq!(rig.outputs(), ["A1"]);
 }
 
 #[test]
-fn a_record_that_the_shard_topic_refuses_is_a_dead_letter_as_it_came() {
+fn a_record_that_the_repartition_topic_refuses_is_a_dead_letter_in_its_source_form() {
     let mut rig = Rig::ready();
     rig.kafka().refuses.push(("shard", "large"));
     rig.produce(&[("A", "count"), ("A", "say large"), ("A", "count")]);
@@ -83,13 +90,13 @@ fn a_record_that_the_shard_topic_refuses_is_a_dead_letter_as_it_came() {
 }
 
 #[test]
-fn a_refused_message_is_found_while_there_is_always_something_to_route() {
+fn a_refused_message_is_found_while_records_to_repartition_keep_arriving() {
     let mut rig = Rig::ready();
     rig.kafka().refuses.push(("OUT", "large"));
-    rig.routed(&[("A", "say large"), ("A", "count")]);
+    rig.repartitioned(&[("A", "say large"), ("A", "count")]);
     rig.step().unwrap();
     for _ in 0..40 {
-        // For a shard that somebody else processes.
+        // These are for a shard that another worker processes.
         rig.kafka().logs.remove(&SHARD_D);
         rig.produce(&[("D", "count"); 8]);
         rig.step().unwrap();

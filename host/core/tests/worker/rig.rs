@@ -1,4 +1,4 @@
-//! A worker with all its fakes, and what tests ask of them.
+//! A worker with all its fakes, and what tests ask them.
 
 use std::cell::{RefCell, RefMut};
 use std::rc::Rc;
@@ -17,7 +17,7 @@ use super::fake_broker::{FakeBroker, Kafka};
 use super::fake_plugins::{FakeLookups, FakePlugins, Names, Notes, release};
 
 pub(crate) const SOURCE: Partition = Partition::Source { topic: 0, index: PartitionIndex::new(0).unwrap() };
-/// The shards of the tenants `A` and `B`, and of `D`, as `tenants_and_their_shards` checks.
+/// The shards of the tenants `A` and `B`, and of `D`, as `the_tenants_have_the_shards_that_the_tests_assume` checks.
 pub(crate) const SHARD_A: Partition = Partition::Shard(ShardId::new(0).unwrap());
 pub(crate) const SHARD_D: Partition = Partition::Shard(ShardId::new(1).unwrap());
 
@@ -33,7 +33,7 @@ pub(crate) struct Rig {
     routing: Rc<RefCell<Option<Arc<Routing>>>>,
 }
 
-pub(crate) fn rules() -> WorkerConfig {
+pub(crate) fn config() -> WorkerConfig {
     WorkerConfig {
         app: "app".into(),
         shards: 2,
@@ -61,8 +61,8 @@ pub(crate) fn header(headers: &Headers, name: &str) -> String {
 }
 
 impl Rig {
-    /// Assigned these, nothing read yet.
-    pub(crate) fn with(rules: WorkerConfig, assigned: &[Partition]) -> Self {
+    /// A worker that these partitions are assigned to. Nothing is read yet.
+    pub(crate) fn with(config: WorkerConfig, assigned: &[Partition]) -> Self {
         let mut kafka = Kafka::new();
         kafka.assignment = assigned.to_vec();
         kafka.events.push_back(Event::Assigned(assigned.to_vec()));
@@ -72,7 +72,7 @@ impl Rig {
         let plugins =
             FakePlugins { kafka: Rc::clone(&kafka), discarded: Rc::clone(&discarded), routing: Rc::clone(&routing) };
         let worker = Worker::new(
-            rules,
+            config,
             FakeBroker(Rc::clone(&kafka)),
             plugins,
             FakeLookups { kafka: Rc::clone(&kafka), names: Rc::clone(&names) },
@@ -86,13 +86,13 @@ impl Rig {
         *self.routing.borrow_mut() = Some(Arc::new(routing));
     }
 
-    /// With everything taken over and the calls so far forgotten.
+    /// A worker that has taken over all partitions. The calls up to here are forgotten.
     pub(crate) fn ready() -> Self {
-        Self::ready_with(rules())
+        Self::ready_with(config())
     }
 
-    pub(crate) fn ready_with(rules: WorkerConfig) -> Self {
-        let mut rig = Self::with(rules, &[SOURCE, SHARD_A, SHARD_D]);
+    pub(crate) fn ready_with(config: WorkerConfig) -> Self {
+        let mut rig = Self::with(config, &[SOURCE, SHARD_A, SHARD_D]);
         rig.run();
         rig.kafka().calls.clear();
         rig
@@ -113,13 +113,13 @@ impl Rig {
         log.extend(messages.iter().map(|(tenant, command)| message(tenant, command)));
     }
 
-    /// Records of the repartition topic, as routed from the source's offsets 0, 1, ..
-    pub(crate) fn routed(&self, messages: &[(&str, &str)]) {
-        self.routed_from("IN", None, messages);
+    /// Records of the repartition topic, from the offsets 0, 1, .. of the source topic.
+    pub(crate) fn repartitioned(&self, messages: &[(&str, &str)]) {
+        self.repartitioned_from("IN", None, messages);
     }
 
-    /// The same from another topic, by a worker that knew of changes of routes up to this one.
-    pub(crate) fn routed_from(&self, alias: &str, routes: Option<ControlPosition>, messages: &[(&str, &str)]) {
+    /// The same from another topic, by a worker that had read changes of routes up to this one.
+    pub(crate) fn repartitioned_from(&self, alias: &str, routes: Option<ControlPosition>, messages: &[(&str, &str)]) {
         let mut kafka = self.kafka();
         for (tenant, command) in messages {
             let shard = Partition::Shard(shard_of(&TenantId::new(*tenant), 2));
@@ -137,7 +137,7 @@ impl Rig {
         self.worker.step()
     }
 
-    /// Steps until nothing happens any more, or for so long that it never will.
+    /// Steps until nothing happens any more, or `MOST_STEPS` times.
     pub(crate) fn try_run(&mut self) -> Result<(), FatalError> {
         let mut quiet = 0;
         for _ in 0..MOST_STEPS {
@@ -154,10 +154,10 @@ impl Rig {
     }
 
     pub(crate) fn run(&mut self) {
-        self.try_run().expect("a worker that goes on");
+        self.try_run().expect("the worker goes on");
     }
 
-    /// A second later, when questions are asked again that could not be answered.
+    /// Runs a second later, when the worker repeats its questions.
     pub(crate) fn later(&mut self) {
         self.kafka().now += Duration::from_secs(1);
         self.run();
@@ -206,7 +206,7 @@ pub(crate) fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 #[test]
-fn tenants_and_their_shards() {
+fn the_tenants_have_the_shards_that_the_tests_assume() {
     let shard = |tenant: &str| Partition::Shard(shard_of(&TenantId::new(tenant), 2));
     assert_eq!(["A", "B", "D"].map(shard), [SHARD_A, SHARD_A, SHARD_D]);
 }

@@ -10,7 +10,7 @@ use switchboard_core::worker::{Event, Fault, Partition};
 
 use super::fake_broker::Effect;
 use super::fake_plugins::release;
-use super::rig::{Rig, SHARD_A, SHARD_D, SOURCE, header, pairs, rules};
+use super::rig::{Rig, SHARD_A, SHARD_D, SOURCE, config, header, pairs};
 
 const TOPIC: u64 = 9;
 
@@ -18,7 +18,7 @@ fn position(topic: u64, offset: u32) -> ControlPosition {
     ControlPosition { topic: Some(TopicId::new(topic)), offset: offset.into() }
 }
 
-/// Routes as they are at a place of the control topic: the default's release and pins, all set there.
+/// The routes at a position of the control topic: the default and the pins, all set there.
 struct At {
     offset: u32,
     default: u8,
@@ -33,7 +33,7 @@ fn at(offset: u32, default: u8, pins: &'static [(&'static str, u8)]) -> At {
 }
 
 impl At {
-    /// The second version of the state's layout is that of release 2, and of the releases 2 and 3 what they can take over.
+    /// Release 2 has state version 2. `second` and `third`: the versions that the releases 2 and 3 can migrate.
     fn layouts(mut self, second: &[u32], third: &[u32]) -> Self {
         let change = |number, state_version, migrates: &[u32]| {
             let mut release = release(number);
@@ -54,7 +54,7 @@ impl At {
         self
     }
 
-    /// A release consumes `MORE`, too.
+    /// This release consumes `MORE` too.
     fn wider(mut self, number: u8) -> Self {
         let Availability::Ready(release) = &mut self.releases[usize::from(number) - 1] else {
             unreachable!("they are ready at first")
@@ -84,15 +84,15 @@ impl At {
 }
 
 fn rig(at: At) -> Rig {
-    let mut rig = Rig::with(rules(), &[SOURCE, SHARD_A, SHARD_D]);
+    let mut rig = Rig::with(config(), &[SOURCE, SHARD_A, SHARD_D]);
     rig.reroute(at.routing());
     rig.run();
     rig.kafka().calls.clear();
     rig
 }
 
-/// What the changelog says of a tenant.
-fn ran(rig: &Rig, tenant: &str) -> Option<(u8, u32, i64)> {
+/// The tenant's last run, by the changelog: release, state version, offset of the route.
+fn last_run(rig: &Rig, tenant: &str) -> Option<(u8, u32, i64)> {
     let key = encode_key(&TenantId::new(tenant), LastRun::KEY);
     let kafka = rig.kafka();
     let (_, value) = kafka.changelogs.values().flatten().rfind(|(k, _)| *k == key)?;
@@ -105,12 +105,12 @@ fn ran(rig: &Rig, tenant: &str) -> Option<(u8, u32, i64)> {
 fn last_note(rig: &Rig, tenant: &str) -> String {
     let notes = rig.notes.borrow();
     let of =
-        |note: &&String| note.starts_with(&format!("{tenant} stays")) || note.starts_with(&format!("{tenant} waits"));
+        |note: &&String| note.starts_with(&format!("{tenant} runs")) || note.starts_with(&format!("{tenant} waits"));
     notes.iter().rfind(of).cloned().unwrap_or_default()
 }
 
-/// A predecessor ran this tenant so.
-fn left_behind(rig: &Rig, tenant: &str, shard: u16, number: u8, state_version: u32, offset: u32) {
+/// Another worker ran this tenant before.
+fn ran_elsewhere(rig: &Rig, tenant: &str, shard: u16, number: u8, state_version: u32, offset: u32) {
     let route = Some(position(TOPIC, offset));
     let entry = LastRun { release: release(number).digest, state_version, route }.encode();
     let (shard, mut kafka) = (ShardId::from(shard), rig.kafka());
@@ -119,47 +119,47 @@ fn left_behind(rig: &Rig, tenant: &str, shard: u16, number: u8, state_version: u
 }
 
 #[test]
-fn records_before_a_swap_are_the_old_releases_and_those_after_it_the_new_ones() {
+fn the_old_release_handles_records_before_a_swap_and_the_new_one_those_after_it() {
     let mut rig = rig(at(5, 1, &[]));
-    rig.routed(&[("A", "count"), ("D", "count")]);
+    rig.repartitioned(&[("A", "count"), ("D", "count")]);
     rig.run();
-    assert_eq!((ran(&rig, "A"), ran(&rig, "D")), (Some((1, 1, 5)), Some((1, 1, 5))));
+    assert_eq!((last_run(&rig, "A"), last_run(&rig, "D")), (Some((1, 1, 5)), Some((1, 1, 5))));
     rig.reroute(at(8, 1, &[("A", 2)]).routing());
-    rig.routed(&[("A", "count"), ("D", "count"), ("A", "count")]);
+    rig.repartitioned(&[("A", "count"), ("D", "count"), ("A", "count")]);
     rig.run();
     assert_eq!(rig.outputs(), ["A1", "D1", "A2@2", "A3@2", "D2"], "its state goes on");
-    assert_eq!(ran(&rig, "A"), Some((2, 1, 8)));
+    assert_eq!(last_run(&rig, "A"), Some((2, 1, 8)));
     assert_eq!(rig.count("subscribe IN"), 0, "the same topics: no rebalance");
 }
 
 #[test]
-fn what_a_tenant_ran_under_is_of_the_transaction_of_its_first_message() {
+fn the_entry_of_the_last_run_is_part_of_the_first_messages_transaction() {
     let mut rig = rig(at(5, 1, &[]));
-    rig.routed(&[("A", "count")]);
+    rig.repartitioned(&[("A", "count")]);
     rig.run();
     rig.kafka().calls.clear();
     rig.reroute(at(8, 2, &[]).routing());
-    rig.kafka().fail("commit", 1, Effect::None, Fault::Abortable("told so".into()));
-    rig.routed(&[("A", "count")]);
+    rig.kafka().fail("commit", 1, Effect::None, Fault::Abortable("a test says so".into()));
+    rig.repartitioned(&[("A", "count")]);
     rig.step().unwrap();
-    assert_eq!((rig.outputs(), ran(&rig, "A")), (vec!["A1".into()], Some((1, 1, 5))), "aborted together");
+    assert_eq!((rig.outputs(), last_run(&rig, "A")), (vec!["A1".into()], Some((1, 1, 5))), "aborted together");
     rig.run();
-    assert_eq!((rig.outputs(), ran(&rig, "A")), (vec!["A1".into(), "A2@2".into()], Some((2, 1, 8))));
+    assert_eq!((rig.outputs(), last_run(&rig, "A")), (vec!["A1".into(), "A2@2".into()], Some((2, 1, 8))));
     assert_eq!(rig.count("commit"), 2, "the one that failed, and one that did not");
 }
 
 #[test]
-fn a_tenant_is_not_run_by_older_routes_than_it_was_elsewhere_and_its_shard_waits_alone() {
-    let mut rig = Rig::with(rules(), &[SOURCE, SHARD_A, SHARD_D]);
-    left_behind(&rig, "B", 0, 2, 1, 8);
+fn a_tenant_does_not_run_by_older_routes_than_elsewhere_and_only_its_shard_waits() {
+    let mut rig = Rig::with(config(), &[SOURCE, SHARD_A, SHARD_D]);
+    ran_elsewhere(&rig, "B", 0, 2, 1, 8);
     rig.reroute(at(5, 1, &[]).routing());
-    rig.routed(&[("A", "count"), ("B", "count"), ("A", "count"), ("D", "count")]);
+    rig.repartitioned(&[("A", "count"), ("B", "count"), ("A", "count"), ("D", "count")]);
     rig.run();
     assert_eq!(rig.outputs(), ["A1", "D1"]);
     assert_eq!(rig.committed(SHARD_A), Some(1), "what comes before it is settled");
     assert!(last_note(&rig, "B").contains("offset 8"), "{}", last_note(&rig, "B"));
     rig.reroute(at(7, 1, &[]).routing());
-    rig.routed(&[("D", "count")]);
+    rig.repartitioned(&[("D", "count")]);
     rig.run();
     assert_eq!(rig.outputs(), ["A1", "D1", "D2"], "the topic has not been read that far yet");
     rig.reroute(at(8, 2, &[]).routing());
@@ -169,11 +169,11 @@ fn a_tenant_is_not_run_by_older_routes_than_it_was_elsewhere_and_its_shard_waits
 }
 
 #[test]
-fn a_shard_that_waits_can_be_given_away_and_come_back() {
-    let mut rig = Rig::with(rules(), &[SHARD_A, SHARD_D]);
-    left_behind(&rig, "A", 0, 2, 1, 8);
+fn a_shard_that_waits_can_be_revoked_and_assigned_again() {
+    let mut rig = Rig::with(config(), &[SHARD_A, SHARD_D]);
+    ran_elsewhere(&rig, "A", 0, 2, 1, 8);
     rig.reroute(at(5, 1, &[]).routing());
-    rig.routed(&[("A", "count"), ("D", "count")]);
+    rig.repartitioned(&[("A", "count"), ("D", "count")]);
     rig.run();
     rig.kafka().events.push_back(Event::Revoked(vec![SHARD_A]));
     rig.run();
@@ -186,53 +186,53 @@ fn a_shard_that_waits_can_be_given_away_and_come_back() {
 }
 
 #[test]
-fn offsets_of_another_control_topic_are_not_waited_for() {
-    let mut rig = Rig::with(rules(), &[SHARD_A]);
-    left_behind(&rig, "A", 0, 2, 1, 800);
+fn a_worker_does_not_wait_for_offsets_of_another_control_topic() {
+    let mut rig = Rig::with(config(), &[SHARD_A]);
+    ran_elsewhere(&rig, "A", 0, 2, 1, 800);
     let other = LastRun { release: release(2).digest, state_version: 1, route: Some(position(1, 800)) };
     rig.kafka().changelogs.get_mut(&0.into()).unwrap()[0].1 = Some(other.encode());
     rig.reroute(at(5, 1, &[]).routing());
-    rig.routed(&[("A", "count")]);
+    rig.repartitioned(&[("A", "count")]);
     rig.run();
     assert_eq!(rig.outputs(), ["A1"]);
 }
 
 #[test]
-fn tenants_of_a_release_that_cannot_run_here_stay_or_wait_as_it_is_set() {
+fn tenants_of_a_failed_release_run_the_fallback_release_or_wait_by_setting() {
     for (on_failure, expected) in
         [(OnFailure::Keep, vec!["A1", "D1", "A2", "D2"]), (OnFailure::Stop, vec!["A1", "D1", "D2"])]
     {
         let mut rig = rig(at(5, 1, &[]));
-        rig.routed(&[("A", "count"), ("D", "count")]);
+        rig.repartitioned(&[("A", "count"), ("D", "count")]);
         rig.run();
         rig.reroute(at(8, 1, &[("A", 2)]).without(2, on_failure).routing());
-        rig.routed(&[("A", "count"), ("D", "count")]);
+        rig.repartitioned(&[("A", "count"), ("D", "count")]);
         rig.run();
         assert_eq!(rig.outputs(), expected, "{on_failure:?}");
         assert!(last_note(&rig, "A").contains("no memory"), "{}", last_note(&rig, "A"));
-        assert_eq!(ran(&rig, "A"), Some((1, 1, 5)), "what it ran is still what it ran");
+        assert_eq!(last_run(&rig, "A"), Some((1, 1, 5)), "its last run is the same");
         rig.reroute(at(8, 1, &[("A", 2)]).routing());
-        rig.routed(&[("A", "count")]);
+        rig.repartitioned(&[("A", "count")]);
         rig.run();
         assert_eq!(rig.outputs().last().unwrap(), "A3@2", "{on_failure:?}");
     }
 }
 
 #[test]
-fn a_tenant_that_ran_a_release_elsewhere_does_not_go_back_because_this_host_cannot_run_it() {
-    let mut rig = Rig::with(rules(), &[SHARD_A, SHARD_D]);
-    left_behind(&rig, "A", 0, 2, 1, 5);
+fn a_tenant_does_not_go_back_to_an_older_release_because_this_host_cannot_run_the_newer_one() {
+    let mut rig = Rig::with(config(), &[SHARD_A, SHARD_D]);
+    ran_elsewhere(&rig, "A", 0, 2, 1, 5);
     rig.reroute(at(5, 2, &[]).without(2, OnFailure::Keep).routing());
-    rig.routed(&[("A", "count"), ("D", "count")]);
+    rig.repartitioned(&[("A", "count"), ("D", "count")]);
     rig.run();
     assert_eq!(rig.outputs(), ["D1"], "D never ran: it has the release that its route replaced");
-    assert!(last_note(&rig, "A").contains("waits") && last_note(&rig, "D").contains("stays on 1"));
-    assert_eq!(ran(&rig, "D"), Some((1, 1, 5)));
+    assert!(last_note(&rig, "A").contains("waits") && last_note(&rig, "D").contains("runs 1 instead of 2"));
+    assert_eq!(last_run(&rig, "D"), Some((1, 1, 5)));
 }
 
 #[test]
 fn a_tenant_without_any_route_waits_for_one() {
-    let mut rig = Rig::with(rules(), &[SOURCE, SHARD_A, SHARD_D]);
+    let mut rig = Rig::with(config(), &[SOURCE, SHARD_A, SHARD_D]);
     let pinned = Routing::new(
         RouteTable { default: Versioned::default(), ..at(5, 1, &[("D", 1)]).table() },
         Some(position(TOPIC, 6)),
@@ -241,7 +241,7 @@ fn a_tenant_without_any_route_waits_for_one() {
         OnFailure::Keep,
     );
     rig.reroute(pinned);
-    rig.routed(&[("A", "count"), ("D", "count")]);
+    rig.repartitioned(&[("A", "count"), ("D", "count")]);
     rig.run();
     assert_eq!(rig.outputs(), ["D1"]);
     assert!(last_note(&rig, "A").contains("deploy"));
@@ -251,7 +251,7 @@ fn a_tenant_without_any_route_waits_for_one() {
 }
 
 #[test]
-fn topics_are_subscribed_to_for_as_long_as_a_release_consumes_them() {
+fn a_topic_is_subscribed_to_while_a_release_consumes_it() {
     let mut rig = rig(at(5, 1, &[]));
     rig.reroute(at(8, 1, &[("A", 2)]).wider(2).routing());
     rig.run();
@@ -265,25 +265,29 @@ fn topics_are_subscribed_to_for_as_long_as_a_release_consumes_them() {
     assert_eq!((rig.committed(more), rig.committed(SHARD_D)), (Some(2), Some(1)), "and it is settled");
     assert_eq!(rig.dead_letters(), []);
     let routed = from_repartitioned(rig.kafka().logs[&SHARD_D][0].clone(), &[]).unwrap();
-    assert_eq!(routed.routes, Some(position(TOPIC, 8)), "which routes led to the topic");
+    assert_eq!(routed.routes, Some(position(TOPIC, 8)), "the routes that made the topic consumed");
     rig.reroute(at(9, 1, &[]).routing());
     rig.kafka().events.push_back(Event::Revoked(vec![more]));
     rig.run();
-    assert_eq!((rig.count("subscribe IN"), rig.committed(more)), (1, Some(2)), "left, and its offsets kept");
+    assert_eq!(
+        (rig.count("subscribe IN"), rig.committed(more)),
+        (1, Some(2)),
+        "the topic is left, and its offsets stay"
+    );
 }
 
 #[test]
-fn a_record_of_a_topic_that_is_new_waits_where_the_routes_have_not_been_read_that_led_to_it() {
+fn a_record_of_a_new_topic_waits_until_the_routes_that_made_it_consumed_are_read() {
     let mut rig = rig(at(5, 1, &[]));
     let place = |offset| Some(position(TOPIC, offset));
-    rig.routed(&[("B", "count"), ("D", "count")]);
-    rig.routed_from("MORE", place(8), &[("A", "count")]);
-    rig.routed(&[("B", "count"), ("D", "count")]);
+    rig.repartitioned(&[("B", "count"), ("D", "count")]);
+    rig.repartitioned_from("MORE", place(8), &[("A", "count")]);
+    rig.repartitioned(&[("B", "count"), ("D", "count")]);
     rig.run();
     assert_eq!(rig.outputs(), ["B1", "D1", "D2"]);
     assert_eq!(rig.committed(SHARD_A), Some(1), "it is not settled, and nothing after it");
     assert!(last_note(&rig, "A").contains("waits") && last_note(&rig, "A").contains("offset 8"));
-    assert_eq!(ran(&rig, "A"), Some((1, 1, 5)), "what it runs until then");
+    assert_eq!(last_run(&rig, "A"), Some((1, 1, 5)), "what it runs until then");
     rig.reroute(at(7, 1, &[]).routing());
     rig.run();
     assert_eq!(rig.committed(SHARD_A), Some(1), "not that far yet");
@@ -294,65 +298,72 @@ fn a_record_of_a_topic_that_is_new_waits_where_the_routes_have_not_been_read_tha
 }
 
 #[test]
-fn what_a_tenant_ran_is_committed_with_its_shards_offset_before_a_message_that_waits() {
-    let mut rig = Rig::with(rules(), &[SHARD_A]);
+fn the_entry_of_the_last_run_is_committed_with_the_shards_offset_before_a_message_that_waits() {
+    let mut rig = Rig::with(config(), &[SHARD_A]);
     rig.reroute(at(5, 1, &[]).routing());
-    rig.routed_from("MORE", Some(position(TOPIC, 8)), &[("A", "count")]);
+    rig.repartitioned_from("MORE", Some(position(TOPIC, 8)), &[("A", "count")]);
     rig.run();
     let expected = [["send changelog 0", "flush", "send_offsets shard-0@0"].as_slice()];
     assert_eq!(rig.committed_transactions(), expected, "unfenced, a predecessor's records could come after our own");
 }
 
 #[test]
-fn only_records_of_topics_that_a_tenants_release_does_not_consume_wait_for_routes() {
+fn a_record_that_its_tenants_release_consumes_does_not_wait_for_routes() {
     let mut rig = rig(at(5, 1, &[]));
     let place = |topic, offset| Some(position(topic, offset));
-    rig.routed_from("IN", place(TOPIC, 800), &[("A", "count")]);
+    rig.repartitioned_from("IN", place(TOPIC, 800), &[("A", "count")]);
     for routes in [None, place(TOPIC, 5), place(TOPIC + 1, 800)] {
-        rig.routed_from("MORE", routes, &[("A", "count")]);
+        rig.repartitioned_from("MORE", routes, &[("A", "count")]);
     }
-    rig.routed(&[("A", "count")]);
+    rig.repartitioned(&[("A", "count")]);
     rig.run();
     assert_eq!((rig.outputs(), rig.committed(SHARD_A)), (vec!["A1".into(), "A2".into()], Some(5)));
     assert_eq!(rig.dead_letters(), []);
 }
 
 #[test]
-fn what_the_wanted_release_consumes_is_a_dead_letter_where_a_tenant_stays_on_another() {
+fn a_record_that_only_the_wanted_release_consumes_is_a_dead_letter_under_the_fallback_release() {
     let place = Some(position(TOPIC, 8));
-    // It cannot be loaded; its state cannot be taken over.
+    // Release 2 cannot be loaded, or cannot migrate the state.
     let unloadable = || at(8, 2, &[]).wider(2).without(2, OnFailure::Keep).routing();
     let unwilling = || at(8, 2, &[]).layouts(&[], &[]).wider(2).routing();
     for (routing, reason) in [(unloadable(), "no memory"), (unwilling(), "cannot take over version 1")] {
         let mut rig = rig(at(5, 1, &[]));
-        rig.routed(&[("A", "count")]);
+        rig.repartitioned(&[("A", "count")]);
         rig.run();
         rig.reroute(routing);
-        rig.routed_from("MORE", place, &[("A", "say more")]);
-        rig.routed_from("OTHER", place, &[("A", "say other")]);
-        rig.routed(&[("A", "count")]);
+        rig.repartitioned_from("MORE", place, &[("A", "say more")]);
+        rig.repartitioned_from("OTHER", place, &[("A", "say other")]);
+        rig.repartitioned(&[("A", "count")]);
         rig.run();
         assert_eq!(rig.outputs(), ["A1", "A2"]);
         assert_eq!(rig.dead_letters(), pairs(&[("release", "say more")]), "neither release consumes the other topic");
-        let told = header(&rig.kafka().visible[1].1.headers, "switchboard-reason");
-        let title = format!("stays on fake 1 ({})", release(1).digest.short());
-        assert!([reason, "MORE", &release(2).digest.short(), &title].iter().all(|part| told.contains(part)), "{told}");
-        assert_eq!(ran(&rig, "A"), Some((1, 1, 5)));
+        let given = header(&rig.kafka().visible[1].1.headers, "switchboard-reason");
+        let title = format!("runs the fallback release fake 1 ({})", release(1).digest.short());
+        assert!(
+            [reason, "MORE", &release(2).digest.short(), &title].iter().all(|part| given.contains(part)),
+            "{given}"
+        );
+        assert_eq!(last_run(&rig, "A"), Some((1, 1, 5)));
     }
 }
 
 #[test]
-fn what_the_wanted_release_consumes_waits_where_that_is_tried_again_soon() {
+fn a_record_of_the_wanted_release_waits_while_that_release_may_become_ready() {
     let mut rig = rig(at(5, 1, &[]));
     let mut slow = at(8, 2, &[]);
     let consumes = Some(vec!["IN".into(), "MORE".into()]);
     slow.releases[1] = Availability::Failed { why: "it is not read yet".into(), consumes, transient: true };
     rig.reroute(slow.routing());
-    rig.routed(&[("A", "count")]);
-    rig.routed_from("OTHER", None, &[("A", "say other")]);
-    rig.routed_from("MORE", None, &[("A", "say more")]);
+    rig.repartitioned(&[("A", "count")]);
+    rig.repartitioned_from("OTHER", None, &[("A", "say other")]);
+    rig.repartitioned_from("MORE", None, &[("A", "say more")]);
     rig.run();
-    assert_eq!((rig.outputs(), rig.committed(SHARD_A)), (vec!["A1".into()], Some(2)), "it stays, for all else");
+    assert_eq!(
+        (rig.outputs(), rig.committed(SHARD_A)),
+        (vec!["A1".into()], Some(2)),
+        "it runs the fallback release for all else"
+    );
     let note = last_note(&rig, "A");
     assert!(note.contains("waits") && note.contains("MORE") && note.contains("it is not read yet"), "{note}");
     rig.reroute(at(9, 2, &[]).wider(2).routing());
@@ -361,12 +372,12 @@ fn what_the_wanted_release_consumes_waits_where_that_is_tried_again_soon() {
 }
 
 #[test]
-fn what_a_release_consumes_that_nothing_is_known_of_may_be_anything() {
+fn a_release_of_unknown_topics_may_consume_any_topic() {
     let mut rig = rig(at(5, 1, &[]));
     let mut unknown = at(8, 2, &[]);
     unknown.releases[1] = Availability::Failed { why: "it is gone".into(), consumes: None, transient: false };
     rig.reroute(unknown.routing());
-    rig.routed_from("MORE", None, &[("A", "count")]);
+    rig.repartitioned_from("MORE", None, &[("A", "count")]);
     rig.run();
     assert_eq!(rig.dead_letters(), pairs(&[("release", "count")]));
 }
@@ -374,55 +385,55 @@ fn what_a_release_consumes_that_nothing_is_known_of_may_be_anything() {
 #[test]
 fn state_is_migrated_once_before_the_first_message_and_in_its_transaction() {
     let mut rig = rig(at(5, 1, &[]).layouts(&[1], &[]));
-    rig.routed(&[("A", "count"), ("A", "count"), ("A", "count")]);
+    rig.repartitioned(&[("A", "count"), ("A", "count"), ("A", "count")]);
     rig.run();
     rig.kafka().calls.clear();
     rig.reroute(at(8, 2, &[]).layouts(&[1], &[]).routing());
-    rig.kafka().fail("commit", 1, Effect::None, Fault::Abortable("told so".into()));
-    rig.routed(&[("A", "state"), ("A", "reject"), ("A", "count")]);
+    rig.kafka().fail("commit", 1, Effect::None, Fault::Abortable("a test says so".into()));
+    rig.repartitioned(&[("A", "state"), ("A", "reject"), ("A", "count")]);
     rig.run();
     assert_eq!(rig.outputs()[3..], ["from=1 n=7", "A8@2"], "once, also after an abort and a rejected message");
-    assert_eq!(ran(&rig, "A"), Some((2, 2, 8)));
+    assert_eq!(last_run(&rig, "A"), Some((2, 2, 8)));
     assert_eq!(rig.count("commit"), 2, "the one that failed, and one that did not");
-    // The third release is of the first layout.
+    // Release 3 has state version 1.
     rig.reroute(at(9, 3, &[]).layouts(&[1], &[]).routing());
-    rig.routed(&[("A", "count")]);
+    rig.repartitioned(&[("A", "count")]);
     rig.run();
     assert_eq!(rig.outputs().last().unwrap(), "A9@2");
     let note = last_note(&rig, "A");
-    assert!(note.contains("stays on 2, not 3") && note.contains("cannot take over version 2"), "{note}");
+    assert!(note.contains("runs 2 instead of 3") && note.contains("cannot take over version 2"), "{note}");
     rig.reroute(at(10, 3, &[]).layouts(&[1], &[2]).routing());
-    rig.routed(&[("A", "state")]);
+    rig.repartitioned(&[("A", "state")]);
     rig.run();
     assert_eq!(rig.outputs().last().unwrap(), "from=2 n=19", "it says that it can");
-    assert_eq!(ran(&rig, "A"), Some((3, 1, 10)));
+    assert_eq!(last_run(&rig, "A"), Some((3, 1, 10)));
 }
 
 #[test]
-fn a_migration_that_fails_leaves_nothing_and_the_tenant_on_its_release() {
+fn a_failed_migration_changes_nothing_and_the_tenant_runs_the_fallback_release() {
     let mut rig = rig(at(5, 1, &[]).layouts(&[1], &[]));
     let tenant = "F";
-    rig.routed(&[(tenant, "count"), (tenant, "count")]);
+    rig.repartitioned(&[(tenant, "count"), (tenant, "count")]);
     rig.run();
     rig.reroute(at(8, 2, &[]).layouts(&[1], &[]).routing());
-    rig.routed(&[(tenant, "state"), (tenant, "count")]);
+    rig.repartitioned(&[(tenant, "state"), (tenant, "count")]);
     rig.run();
     assert_eq!(rig.outputs(), ["F1", "F2", "n=3", "F4"]);
-    assert_eq!(ran(&rig, tenant), Some((1, 1, 5)));
+    assert_eq!(last_run(&rig, tenant), Some((1, 1, 5)));
     let note = last_note(&rig, tenant);
-    assert!(note.contains("stays on 1, not 2") && note.contains("half way"), "{note}");
-    assert_eq!(rig.notes.borrow().iter().filter(|note| note.contains("stays")).count(), 1, "tried once");
+    assert!(note.contains("runs 1 instead of 2") && note.contains("half way"), "{note}");
+    assert_eq!(rig.notes.borrow().iter().filter(|note| note.contains("instead of")).count(), 1, "tried once");
 }
 
 #[test]
-fn what_is_committed_before_its_message_has_the_shards_offset_with_it() {
+fn a_take_over_before_a_lookup_is_committed_with_the_shards_offset() {
     let mut rig = rig(at(5, 1, &[]).layouts(&[1], &[]));
-    rig.routed(&[("A", "count"), ("D", "count")]);
+    rig.repartitioned(&[("A", "count"), ("D", "count")]);
     rig.run();
     rig.reroute(at(8, 2, &[]).layouts(&[1], &[]).routing());
     rig.kafka().calls.clear();
     rig.names().answers.insert("ann".into(), [Ok(Some("Ann"))].into());
-    rig.routed(&[("A", "look ann")]);
+    rig.repartitioned(&[("A", "look ann")]);
     rig.run();
     assert_eq!(rig.outputs(), ["A1", "D1", "A3@2:Ann"], "migrated once");
     let expected = [

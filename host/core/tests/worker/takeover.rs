@@ -1,19 +1,19 @@
-//! How partitions that were assigned are taken over: in one order, and never on a guess.
+//! How assigned partitions are taken over: in one order, and only on certain answers.
 
 use switchboard_core::worker::{Event, Fault, Partition, StartFrom, WorkerConfig};
 
 use super::fake_broker::{Effect, Entry};
-use super::rig::{Rig, SHARD_A, SHARD_D, SOURCE, rules};
+use super::rig::{Rig, SHARD_A, SHARD_D, SOURCE, config};
 
-/// A changelog's record: the tenant's count.
+/// A changelog record with the tenant's count.
 fn counted(tenant: &str, count: &str) -> Entry {
     (format!("{tenant}\0n").into_bytes(), Some(count.into()))
 }
 
-/// Both shards' logs hold a record that is not processed yet.
+/// The logs of both shards have a record that is not processed yet.
 fn waiting(assigned: &[Partition]) -> Rig {
-    let rig = Rig::with(rules(), assigned);
-    rig.routed(&[("A", "count"), ("D", "count")]);
+    let rig = Rig::with(config(), assigned);
+    rig.repartitioned(&[("A", "count"), ("D", "count")]);
     rig
 }
 
@@ -45,7 +45,7 @@ fn a_shard_is_taken_over_in_this_order_and_then_processed() {
 }
 
 #[test]
-fn a_predecessors_open_transaction_in_the_changelog_is_waited_for_while_others_go_on() {
+fn a_shard_waits_for_a_predecessors_open_transaction_in_its_changelog_and_others_go_on() {
     let mut rig = waiting(&[SHARD_A, SHARD_D]);
     rig.kafka().committed.insert(SHARD_A, 0.into());
     rig.kafka().unstable.insert(0.into(), 1);
@@ -59,15 +59,15 @@ fn a_predecessors_open_transaction_in_the_changelog_is_waited_for_while_others_g
 }
 
 #[test]
-fn the_transaction_that_a_dead_predecessor_of_the_same_id_left_open_is_ended_first() {
+fn the_open_transaction_of_a_dead_predecessor_with_the_same_id_is_ended_first() {
     let mut rig = waiting(&[SHARD_A]);
     rig.kafka().leave_open(&[(SHARD_A, 1.into())]);
     rig.run();
-    assert_eq!(rig.outputs(), ["A1"], "what it left open is undone, so its record is read again");
+    assert_eq!(rig.outputs(), ["A1"], "its open transaction is aborted, so its record is read again");
 }
 
 #[test]
-fn a_question_that_cannot_be_answered_now_means_wait_and_others_go_on() {
+fn a_take_over_waits_for_an_answer_and_other_shards_go_on() {
     for call in ["stable_offsets", "log_bounds", "changelog_end", "changelog_stable_bounds", "poll_restore"] {
         let mut rig = waiting(&[SHARD_D]);
         rig.kafka().assignment.push(SHARD_A);
@@ -75,7 +75,7 @@ fn a_question_that_cannot_be_answered_now_means_wait_and_others_go_on() {
         rig.kafka().fail(call, usize::MAX, Effect::None, Fault::Retriable("not now".into()));
         rig.kafka().events.push_back(Event::Assigned(vec![SHARD_A]));
         rig.run();
-        rig.routed(&[("D", "count")]);
+        rig.repartitioned(&[("D", "count")]);
         rig.later();
         assert_eq!(rig.outputs(), ["D1", "D2"], "{call}");
         rig.kafka().heal();
@@ -98,9 +98,9 @@ fn an_offset_below_the_logs_start_halts_its_partition_and_skips_nothing() {
         outputs.sort();
         assert_eq!(outputs, expected, "{halted:?}");
         assert_eq!(rig.committed(halted), Some(0));
-        // What still comes there is not even fetched.
+        // Later records of the partition are not even fetched.
         rig.produce(&[("D", "count")]);
-        rig.routed(&[("A", "count")]);
+        rig.repartitioned(&[("A", "count")]);
         rig.later();
         assert_eq!((rig.committed(halted), rig.count("restart")), (Some(0), 0), "{halted:?}");
     }
@@ -112,9 +112,9 @@ fn an_offset_beyond_the_logs_end_waits_for_the_end_and_skips_nothing() {
     rig.kafka().committed.insert(SHARD_A, 2.into());
     rig.run();
     assert_eq!(rig.outputs(), ["D1"], "a leader that does not know the end yet holds up its partition only");
-    rig.routed(&[("A", "count"), ("A", "count")]);
+    rig.repartitioned(&[("A", "count"), ("A", "count")]);
     rig.later();
-    assert_eq!(rig.outputs(), ["D1", "A1"], "read from the committed offset on");
+    assert_eq!(rig.outputs(), ["D1", "A1"], "reading starts at the committed offset");
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn a_shard_with_state_but_without_an_offset_is_halted() {
 }
 
 #[test]
-fn a_shard_from_which_processed_records_were_deleted_but_without_an_offset_is_halted() {
+fn a_shard_with_deleted_records_but_without_an_offset_is_halted() {
     let mut rig = waiting(&[SHARD_A, SHARD_D]);
     rig.kafka().log_starts.insert(SHARD_A, 1.into());
     rig.run();
@@ -136,7 +136,7 @@ fn a_shard_from_which_processed_records_were_deleted_but_without_an_offset_is_ha
 }
 
 #[test]
-fn a_shard_whose_state_is_all_deleted_needs_no_offset() {
+fn a_shard_whose_state_is_deleted_needs_no_offset() {
     let mut rig = waiting(&[SHARD_A]);
     rig.kafka().changelogs.insert(0.into(), vec![counted("A", "5"), (b"A\0n".to_vec(), None)]);
     rig.run();
@@ -144,9 +144,9 @@ fn a_shard_whose_state_is_all_deleted_needs_no_offset() {
 }
 
 #[test]
-fn a_source_without_an_offset_starts_where_the_setting_says() {
+fn a_source_partition_without_an_offset_starts_where_the_setting_says() {
     for (start_from, expected) in [(StartFrom::Earliest, vec!["D1", "D2", "D3"]), (StartFrom::Latest, vec!["D1"])] {
-        let mut rig = Rig::with(WorkerConfig { start_from, ..rules() }, &[SOURCE, SHARD_A, SHARD_D]);
+        let mut rig = Rig::with(WorkerConfig { start_from, ..config() }, &[SOURCE, SHARD_A, SHARD_D]);
         rig.produce(&[("D", "count"); 2]);
         rig.step().unwrap();
         rig.produce(&[("D", "count")]);
@@ -156,8 +156,8 @@ fn a_source_without_an_offset_starts_where_the_setting_says() {
 }
 
 #[test]
-fn a_source_that_starts_at_its_end_loses_nothing_to_a_restart_before_its_first_commit() {
-    let mut rig = Rig::with(WorkerConfig { start_from: StartFrom::Latest, ..rules() }, &[SOURCE, SHARD_A, SHARD_D]);
+fn a_source_partition_that_starts_at_its_end_loses_nothing_to_a_restart_before_its_first_commit() {
+    let mut rig = Rig::with(WorkerConfig { start_from: StartFrom::Latest, ..config() }, &[SOURCE, SHARD_A, SHARD_D]);
     rig.produce(&[("D", "reject"); 2]);
     rig.run();
     rig.produce(&[("D", "count")]);
@@ -167,7 +167,7 @@ fn a_source_that_starts_at_its_end_loses_nothing_to_a_restart_before_its_first_c
 }
 
 #[test]
-fn a_foreign_record_of_the_changelog_is_left_out() {
+fn a_foreign_record_of_the_changelog_is_ignored() {
     let mut rig = waiting(&[SHARD_A]);
     rig.kafka().committed.insert(SHARD_A, 0.into());
     rig.kafka().changelogs.insert(0.into(), vec![counted("A", "5"), (b"no separator".to_vec(), Some(b"9".to_vec()))]);

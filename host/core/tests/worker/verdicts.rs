@@ -1,4 +1,4 @@
-//! What becomes of a message, and what an observer is told of it.
+//! What follows from a message, and what the observer gets.
 
 use switchboard_core::record::{Headers, Record};
 use switchboard_core::worker::Fault;
@@ -7,11 +7,11 @@ use super::fake_broker::Effect;
 use super::rig::{Rig, SHARD_A, SHARD_D, SOURCE, header, pairs};
 
 #[test]
-fn a_message_without_outputs_of_its_own_leaves_no_state_either_and_the_batch_goes_on() {
+fn a_message_that_fails_leaves_no_state_and_the_batch_goes_on() {
     for (command, class) in [("reject", "invalid"), ("trap", "trap"), ("elsewhere", "output"), ("undeclared", "lookup")]
     {
         let mut rig = Rig::ready();
-        rig.routed(&[("A", "count"), ("A", command), ("A", "count")]);
+        rig.repartitioned(&[("A", "count"), ("A", command), ("A", "count")]);
         rig.run();
         assert_eq!(rig.outputs(), ["A1", "A2"], "after {command}");
         assert_eq!(rig.dead_letters(), pairs(&[(class, command)]));
@@ -20,20 +20,20 @@ fn a_message_without_outputs_of_its_own_leaves_no_state_either_and_the_batch_goe
 }
 
 #[test]
-fn a_dead_letter_tells_where_the_record_was_first_consumed() {
+fn a_dead_letter_has_the_origin_of_its_record() {
     let mut rig = Rig::ready();
     rig.produce(&[("A", "count"), ("A", "reject")]);
     rig.run();
     let kafka = rig.kafka();
     let (_, letter) = kafka.visible.iter().find(|(to, _)| to == "dead-letters").unwrap();
-    let told = ["topic", "partition", "offset", "timestamp"]
+    let found = ["topic", "partition", "offset", "timestamp"]
         .map(|what| header(&letter.headers, &format!("switchboard-{what}")));
-    assert_eq!(told, ["IN", "0", "1", "7"]);
+    assert_eq!(found, ["IN", "0", "1", "7"]);
     assert_eq!(header(&letter.headers, "T"), "A");
 }
 
 #[test]
-fn a_record_without_its_tenant_is_a_dead_letter_of_the_transaction_that_routes_its_neighbours() {
+fn a_record_without_a_tenant_is_a_dead_letter_in_the_transaction_that_repartitions_its_neighbours() {
     let mut rig = Rig::ready();
     rig.produce(&[("A", "count")]);
     let stray = Record { value: Some(b"stray".to_vec()), ..Record::default() };
@@ -47,13 +47,13 @@ fn a_record_without_its_tenant_is_a_dead_letter_of_the_transaction_that_routes_i
 }
 
 #[test]
-fn a_record_of_the_shard_topic_that_somebody_else_wrote_is_a_dead_letter() {
+fn a_foreign_record_of_the_repartition_topic_is_a_dead_letter() {
     let mut rig = Rig::ready();
-    rig.routed(&[("A", "count")]);
+    rig.repartitioned(&[("A", "count")]);
     let headers: Headers = [("T", Some("A"))].into_iter().collect();
     let foreign = Record { value: Some(b"count".to_vec()), headers, ..Record::default() };
     rig.kafka().logs.get_mut(&SHARD_A).unwrap().push(foreign);
-    rig.routed(&[("A", "count")]);
+    rig.repartitioned(&[("A", "count")]);
     rig.run();
     assert_eq!(rig.outputs(), ["A1", "A2"]);
     assert_eq!(rig.dead_letters(), pairs(&[("envelope", "count")]));
@@ -61,10 +61,10 @@ fn a_record_of_the_shard_topic_that_somebody_else_wrote_is_a_dead_letter() {
 }
 
 #[test]
-fn the_observer_hears_verdicts_and_then_the_end_of_their_transaction() {
+fn the_observer_gets_verdicts_and_then_the_end_of_their_transaction() {
     let mut rig = Rig::ready();
     rig.notes.borrow_mut().clear();
-    rig.routed(&[("A", "count"), ("A", "reject")]);
+    rig.repartitioned(&[("A", "count"), ("A", "reject")]);
     rig.kafka().fail("flush", 1, Effect::None, Fault::Abortable("for once".into()));
     rig.run();
     rig.produce(&[]);
@@ -84,14 +84,14 @@ fn the_observer_hears_verdicts_and_then_the_end_of_their_transaction() {
 }
 
 #[test]
-fn the_observer_hears_the_tenant_of_a_message_that_is_given_up_later() {
+fn the_observer_gets_the_tenant_of_a_message_that_becomes_a_dead_letter_later() {
     let mut rig = Rig::ready();
     rig.notes.borrow_mut().clear();
     rig.kafka().refuses.push(("OUT", "large"));
-    rig.routed(&[("A", "say large"), ("D", "look ann")]);
+    rig.repartitioned(&[("A", "say large"), ("D", "look ann")]);
     rig.run();
-    let told = rig.notes.borrow();
-    assert!(told.contains(&"IN[0]@0 A output".into()), "{told:?}");
-    assert!(told.contains(&"IN[0]@0 D lookup".into()), "{told:?}");
+    let found = rig.notes.borrow();
+    assert!(found.contains(&"IN[0]@0 A output".into()), "{found:?}");
+    assert!(found.contains(&"IN[0]@0 D lookup".into()), "{found:?}");
     assert_eq!([SHARD_A, SHARD_D].map(|shard| rig.committed(shard)), [Some(1), Some(1)]);
 }

@@ -1,24 +1,24 @@
-//! What the cluster as a whole is good for: its release, transactions, and for how long it keeps offsets.
+//! The cluster as a whole: its release, transactions, and how long it keeps offsets.
 
 use std::collections::HashMap;
 
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::producer::{BaseProducer, Producer as _};
 
-use super::super::finding::Finding;
-use super::super::properties::TRANSACTION_TIMEOUT_MS;
-use super::brokers::Configs;
-use super::client::{Heard, LISTEN};
-use super::{Cluster, REQUEST};
+use super::brokers::BrokerConfigs;
+use super::connection_log::{ConnectionLog, LOG_POLL};
+use super::{Cluster, DOCTOR_REQUEST_TIMEOUT};
+use crate::clients::options::TRANSACTION_TIMEOUT_MS;
+use crate::finding::Finding;
 
-pub(super) fn check(cluster: &Cluster<'_>, configs: Option<&Configs>) -> Vec<Finding> {
+pub(super) fn check(cluster: &Cluster<'_>, configs: Option<&BrokerConfigs>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let brokers = cluster.metadata.brokers().len();
     match configs {
         Some(configs) => {
             for config in configs.values() {
-                for finding in judge(config, brokers) {
-                    // Brokers are mostly set alike.
+                for finding in check_broker(config, brokers) {
+                    // Brokers mostly have the same configuration.
                     if !findings.contains(&finding) {
                         findings.push(finding);
                     }
@@ -35,8 +35,8 @@ pub(super) fn check(cluster: &Cluster<'_>, configs: Option<&Configs>) -> Vec<Fin
     findings
 }
 
-/// What one broker's configuration means for us.
-fn judge(config: &HashMap<String, String>, brokers: usize) -> Vec<Finding> {
+/// What the configuration of one broker means for an application.
+fn check_broker(config: &HashMap<String, String>, brokers: usize) -> Vec<Finding> {
     let number = |name: &str| config.get(name).and_then(|value| value.parse::<i64>().ok());
     let mut findings = vec![release(config)];
     if let Some(most) = number("transaction.max.timeout.ms")
@@ -44,7 +44,7 @@ fn judge(config: &HashMap<String, String>, brokers: usize) -> Vec<Finding> {
     {
         findings.push(Finding::problem(
             "transactions",
-            format!("the brokers have transaction.max.timeout.ms={most}: producers with ours are refused"),
+            format!("the brokers have transaction.max.timeout.ms={most}: Switchboard's producers are refused"),
             format!("Set transaction.max.timeout.ms of the brokers to {TRANSACTION_TIMEOUT_MS} or more"),
         ));
     }
@@ -58,7 +58,7 @@ fn judge(config: &HashMap<String, String>, brokers: usize) -> Vec<Finding> {
         {
             findings.push(Finding::warning(
                 subject,
-                format!("the brokers have {replication}=1: a broker that is lost takes its part along"),
+                format!("the brokers have {replication}=1: the loss of a broker loses the partitions on it"),
                 format!("Set {replication} of the brokers to 3, and raise that of the topic with kafka-reassign-partitions.sh"),
             ));
         }
@@ -68,7 +68,9 @@ fn judge(config: &HashMap<String, String>, brokers: usize) -> Vec<Finding> {
         {
             findings.push(Finding::problem(
                 subject,
-                format!("the brokers have {in_sync}={fewest}, but there are {brokers}: no transaction can be begun"),
+                format!(
+                    "the brokers have {in_sync}={fewest}, but there are {brokers} brokers: no transaction can begin"
+                ),
                 format!("Start {fewest} brokers, or set {in_sync} to {brokers}"),
             ));
         }
@@ -81,7 +83,7 @@ fn judge(config: &HashMap<String, String>, brokers: usize) -> Vec<Finding> {
         } else {
             Finding::warning(
                 "committed offsets",
-                format!("{text}: after a longer stop it is not known any more where to go on"),
+                format!("{text}: after a longer stop the offsets to continue from are lost"),
                 "Set offsets.retention.minutes of the brokers to 10080 or more",
             )
         });
@@ -89,7 +91,7 @@ fn judge(config: &HashMap<String, String>, brokers: usize) -> Vec<Finding> {
     findings
 }
 
-/// No request tells the release. Before 4.0 one of the settings has it; later it shows by a setting that others lack.
+/// No request returns the release. Before 4.0 one of the settings contains it. Later releases have a setting that earlier ones lack.
 fn release(config: &HashMap<String, String>) -> Finding {
     let subject = "the brokers' release";
     match config.get("inter.broker.protocol.version") {
@@ -99,40 +101,41 @@ fn release(config: &HashMap<String, String>) -> Finding {
                 return Finding::ok(subject, format!("Kafka {version} or later"));
             }
             let text = format!(
-                "the brokers speak {version} with one another; offsets in transactions are not fenced before 2.5"
+                "the brokers speak {version} with each other; offsets in transactions are not fenced before 2.5"
             );
             Finding::problem(subject, text, "Use Kafka 2.5 or later, and its inter.broker.protocol.version")
         }
         None if config.contains_key("group.coordinator.rebalance.protocols") => {
             Finding::ok(subject, "Kafka 4.0 or later")
         }
-        None => Finding::warning(subject, "not known", "Switchboard needs Kafka 2.5 or later, and is tested on 4.2"),
+        None => Finding::warning(subject, "unknown", "Switchboard needs Kafka 2.5 or later, and is tested on 4.2"),
     }
 }
 
-/// Begins and aborts a real one, under an id that no host has: theirs end in a number.
+/// Begins and aborts a real transaction, under an id that no host has: the ids of hosts end in a number.
 fn transaction(cluster: &Cluster<'_>) -> Finding {
     let app = &cluster.asked.options.app;
-    let (mut config, heard) = (cluster.asked.options.producer(0), Heard::default());
+    let (mut config, log) = (cluster.asked.options.producer(0), ConnectionLog::default());
     config.set("transactional.id", format!("{app}-switchboard-doctor"));
-    let result =
-        BaseProducer::from_config_and_context(&config, heard.clone()).and_then(|producer: BaseProducer<Heard>| {
-            let result = producer.init_transactions(REQUEST).and_then(|()| {
+    let result = BaseProducer::from_config_and_context(&config, log.clone()).and_then(
+        |producer: BaseProducer<ConnectionLog>| {
+            let result = producer.init_transactions(DOCTOR_REQUEST_TIMEOUT).and_then(|()| {
                 producer.begin_transaction()?;
-                producer.abort_transaction(REQUEST)
+                producer.abort_transaction(DOCTOR_REQUEST_TIMEOUT)
             });
-            // Why it failed is told by polling.
-            producer.poll(LISTEN);
+            // The reason of a failure arrives as a log line, by polling.
+            producer.poll(LOG_POLL);
             result
-        });
+        },
+    );
     match result {
-        Ok(()) => Finding::ok("transactions", format!("can be begun under the id {app}-switchboard-doctor")),
+        Ok(()) => Finding::ok("transactions", format!("can begin under the id {app}-switchboard-doctor")),
         Err(error) => Finding::problem(
             "transactions",
-            format!("cannot be begun under the id {app}-switchboard-doctor: {}", heard.explain(&error)),
+            format!("cannot begin under the id {app}-switchboard-doctor: {}", log.explain(&error)),
             format!(
-                "Allow this client WRITE on the transactional ids that begin with {app}-switchboard-; when time ran out, see the brokers' \
-                 log for why __transaction_state cannot be created or led (as many brokers as its replication factor?)"
+                "Allow this client WRITE on transactional ids with the prefix {app}-switchboard-. After a time-out, see the brokers' \
+                 log on __transaction_state: it needs as many brokers as its replication factor, and a leader"
             ),
         ),
     }
@@ -140,8 +143,8 @@ fn transaction(cluster: &Cluster<'_>) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::finding::Level;
     use super::*;
+    use crate::finding::Level;
 
     fn levels(config: &[(&str, &str)], brokers: usize) -> Vec<Level> {
         let healthy = [
@@ -153,13 +156,13 @@ mod tests {
             ("offsets.retention.minutes", "10080"),
         ];
         let config = healthy.iter().chain(config).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        let mut levels: Vec<_> = judge(&config.collect(), brokers).iter().map(|finding| finding.level).collect();
+        let mut levels: Vec<_> = check_broker(&config.collect(), brokers).iter().map(|finding| finding.level).collect();
         levels.retain(|level| *level != Level::Ok);
         levels
     }
 
     #[test]
-    fn what_a_cluster_lacks_is_told() {
+    fn what_a_cluster_lacks_is_reported() {
         assert_eq!(levels(&[], 3), []);
         assert_eq!(levels(&[("transaction.max.timeout.ms", "5000")], 3), [Level::Problem]);
         assert_eq!(levels(&[], 1), [Level::Problem], "min.isr is 2");
@@ -168,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn the_release_shows_by_the_settings() {
+    fn the_release_follows_from_the_settings() {
         let level = |name: &str, value: &str| release(&HashMap::from([(name.to_owned(), value.to_owned())])).level;
         assert_eq!(level("inter.broker.protocol.version", "2.4-IV1"), Level::Problem);
         assert_eq!(level("inter.broker.protocol.version", "2.5-IV0"), Level::Ok);

@@ -1,4 +1,4 @@
-//! Whether brokers can be reached: at the addresses that we are given, and at those that they then give us.
+//! Whether brokers can be reached: at the bootstrap addresses, and at the addresses that brokers advertise.
 
 use std::io;
 use std::net::{TcpStream, ToSocketAddrs as _};
@@ -9,31 +9,32 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaResult;
 use rdkafka::metadata::Metadata;
 
-use super::super::finding::{Finding, Level};
-use super::super::properties::ClientOptions;
-use super::REQUEST;
-use super::client::{Heard, LISTEN};
+use super::DOCTOR_REQUEST_TIMEOUT;
+use super::connection_log::{ConnectionLog, LOG_POLL};
+use crate::clients::ClientOptions;
+use crate::finding::{Finding, Level};
 
-const CONNECT: Duration = Duration::from_secs(3);
-/// Kafka's.
+/// One TCP connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Kafka's port.
 const DEFAULT_PORT: u16 = 9092;
 
-/// The findings, and what the brokers answer, if one does and any of them can be asked more.
+/// The findings, and the cluster's metadata if a broker answers and any advertised address can be reached.
 pub(super) fn brokers(options: &ClientOptions) -> KafkaResult<(Vec<Finding>, Option<Metadata>)> {
     let servers = &options.bootstrap_servers;
     let mut findings: Vec<_> = servers.split(',').map(|server| bootstrap(server.trim())).collect();
     if findings.iter().all(|finding| finding.level == Level::Problem) {
         return Ok((findings, None));
     }
-    // Any of them is enough.
+    // One address that works is enough.
     for finding in &mut findings {
         finding.level = finding.level.min(Level::Warning);
     }
-    let (config, heard) = (options.plain(), Heard::default());
-    let client: BaseConsumer<Heard> = BaseConsumer::from_config_and_context(&config, heard.clone())?;
-    match client.fetch_metadata(None, REQUEST) {
+    let (config, log) = (options.plain(), ConnectionLog::default());
+    let client: BaseConsumer<ConnectionLog> = BaseConsumer::from_config_and_context(&config, log.clone())?;
+    match client.fetch_metadata(None, DOCTOR_REQUEST_TIMEOUT) {
         Ok(metadata) => {
-            let id = client.client().fetch_cluster_id(REQUEST).unwrap_or_default();
+            let id = client.client().fetch_cluster_id(DOCTOR_REQUEST_TIMEOUT).unwrap_or_default();
             let text = format!("{} brokers, id {id}", metadata.brokers().len());
             findings.push(Finding::ok("the cluster", text.replace("1 brokers", "1 broker")));
             let brokers = metadata.brokers().iter().map(|broker| {
@@ -46,12 +47,12 @@ pub(super) fn brokers(options: &ClientOptions) -> KafkaResult<(Vec<Finding>, Opt
             Ok((findings, any.then_some(metadata)))
         }
         Err(error) => {
-            heard.listen(|| drop(client.poll(LISTEN)));
+            log.wait_for_reason(|| drop(client.poll(LOG_POLL)));
             findings.push(Finding::problem(
                 "the cluster",
-                format!("it can be connected to, but does not answer as Kafka: {}", heard.explain(&error)),
-                "Check the port, and security.protocol, sasl.* and ssl.* (--kafka NAME=VALUE): the brokers' listener at this \
-                 address has to have the same",
+                format!("it can be connected to, but does not answer as Kafka: {}", log.explain(&error)),
+                "Check the port, and security.protocol, sasl.* and ssl.* (--kafka NAME=VALUE): they must match the brokers' \
+                 listener at this address",
             ));
             Ok((findings, None))
         }
@@ -68,12 +69,12 @@ fn bootstrap(server: &str) -> Finding {
         Err(error) => Finding::problem(
             subject,
             format!("cannot be connected to: {error}"),
-            "Check BOOTSTRAP_SERVERS, that the broker runs, and the network from here to there",
+            "Check BOOTSTRAP_SERVERS, whether the broker runs, and the network to it",
         ),
     }
 }
 
-/// The classic trap: whatever we connected to first, all else goes to the addresses that brokers advertise.
+/// A common mistake: after the first contact, clients use the addresses that brokers advertise.
 fn advertised(id: i32, host: &str, port: u16) -> Finding {
     let subject = format!("broker {id}");
     match connect(host, port) {
@@ -81,8 +82,8 @@ fn advertised(id: i32, host: &str, port: u16) -> Finding {
         Err(error) => Finding::problem(
             subject,
             format!("is advertised as {host}:{port}, which cannot be connected to: {error}"),
-            "Clients connect to the addresses that brokers advertise: set advertised.listeners of this broker to one that can \
-             be reached from here",
+            "Clients connect to the addresses that brokers advertise: set advertised.listeners of this broker to one that \
+             can be reached from here",
         ),
     }
 }
@@ -101,7 +102,7 @@ fn parse(server: &str) -> Option<(&str, u16)> {
 fn connect(host: &str, port: u16) -> io::Result<()> {
     let mut result = Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
     for address in (host, port).to_socket_addrs()? {
-        result = TcpStream::connect_timeout(&address, CONNECT).map(drop);
+        result = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).map(drop);
         if result.is_ok() {
             break;
         }

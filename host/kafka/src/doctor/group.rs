@@ -1,23 +1,23 @@
-//! The consumer group: whether it takes us as members, what a death costs, who is there, and how far behind it is.
+//! The consumer group: whether it takes members of this host, what the death of a member costs, who is in it, and its lag.
 
 use std::collections::HashMap;
 
-use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
-use super::super::committed_offsets::{Committed, lost_place};
-use super::super::finding::Finding;
-use super::super::lag::{LagReader, TopicLag, for_people, grouped};
-use super::super::properties::{ClientOptions, GroupProtocol};
-use super::super::sys::describe::describe_group;
-use super::brokers::Configs;
-use super::{Cluster, Doctor, REQUEST};
+use super::brokers::BrokerConfigs;
+use super::{Cluster, DOCTOR_REQUEST_TIMEOUT, Doctor};
 use crate::Shutdown;
+use crate::clients::{ClientOptions, GroupProtocol};
+use crate::finding::Finding;
+use crate::sys::describe::describe_group;
+use crate::topics::CommittedOffsets;
+use crate::topics::committed_offsets::find_lost_offsets;
+use crate::topics::lag::{LagReader, TopicLag, grouped, humanized};
 
-pub(super) fn check(cluster: &Cluster<'_>, configs: Option<&Configs>) -> Vec<Finding> {
+pub(super) fn check(cluster: &Cluster<'_>, configs: Option<&BrokerConfigs>) -> Vec<Finding> {
     let options = cluster.asked.options;
     let mut findings = Vec::new();
-    for config in configs.into_iter().flat_map(Configs::values) {
+    for config in configs.into_iter().flat_map(BrokerConfigs::values) {
         let finding = match options.group_protocol {
             GroupProtocol::Classic => classic(options, config),
             GroupProtocol::Consumer => consumer(config),
@@ -27,12 +27,12 @@ pub(super) fn check(cluster: &Cluster<'_>, configs: Option<&Configs>) -> Vec<Fin
         }
     }
     findings.extend(members(cluster));
-    findings.extend(place(cluster));
+    findings.extend(lost_offsets(cluster));
     findings
 }
 
-/// What the death of a member costs, in words.
-const MISSED: &str = "a host that is killed is missed after";
+/// How long a dead member blocks its partitions.
+const GIVEN_UP_AFTER: &str = "a killed host is given up after";
 
 fn classic(options: &ClientOptions, config: &HashMap<String, String>) -> Finding {
     let bound = |name: &str| config.get(name).and_then(|value| value.parse::<u32>().ok());
@@ -46,17 +46,17 @@ fn classic(options: &ClientOptions, config: &HashMap<String, String>) -> Finding
             let bound = bound.unwrap_or_default();
             return Finding::problem(
                 subject,
-                format!("--session-timeout-ms is {ours}, but the brokers have {name}={bound}: no member is taken"),
+                format!("--session-timeout-ms is {ours}, but the brokers have {name}={bound}: they refuse members"),
                 format!("Set --session-timeout-ms {bound}, or {name} of the brokers to {ours}"),
             );
         }
     }
     let restart = if options.static_members {
-        "one that is started again under its --instance goes on at once"
+        "a host that is started again under its --instance continues at once"
     } else {
-        "give each host an --instance, and one that is started again goes on at once"
+        "give each host an --instance, so that it continues at once when it is started again"
     };
-    Finding::ok(subject, format!("{MISSED} {:.1} s; {restart}", f64::from(ours) / 1000.0))
+    Finding::ok(subject, format!("{GIVEN_UP_AFTER} {:.1} s; {restart}", f64::from(ours) / 1000.0))
 }
 
 fn consumer(config: &HashMap<String, String>) -> Finding {
@@ -65,22 +65,22 @@ fn consumer(config: &HashMap<String, String>) -> Finding {
     if !protocols.split(',').any(|protocol| protocol.trim() == "consumer") {
         return Finding::problem(
             subject,
-            "the brokers do not have it",
+            "the brokers do not support it",
             "Use --group-protocol classic, or Kafka 4.0 or later with `consumer` in group.coordinator.rebalance.protocols",
         );
     }
     let session = config.get("group.consumer.session.timeout.ms").and_then(|value| value.parse::<f64>().ok());
     let session = session.map_or("the brokers' session time-out".to_owned(), |ms| format!("{:.1} s", ms / 1000.0));
-    Finding::ok(subject, format!("{MISSED} {session}, also when it is started again at once"))
+    Finding::ok(subject, format!("{GIVEN_UP_AFTER} {session}, even if it is started again at once"))
 }
 
 fn members(cluster: &Cluster<'_>) -> Option<Finding> {
     let options = cluster.asked.options;
     let subject = format!("the group {}", options.app);
-    Some(match describe_group(cluster.client(), &options.app, REQUEST) {
-        // Told with the other permissions.
-        Err(KafkaError::AdminOp(Code::GroupAuthorizationFailed)) => return None,
-        Ok(group) if group.members == 0 => Finding::ok(subject, "no members: no host runs"),
+    Some(match describe_group(cluster.client(), &options.app, DOCTOR_REQUEST_TIMEOUT) {
+        // The check of permissions reports it.
+        Err(error) if error.code == Code::GroupAuthorizationFailed => return None,
+        Ok(group) if group.members == 0 => Finding::ok(subject, "no members: no host is running"),
         Ok(group) => {
             let ours = match options.group_protocol {
                 GroupProtocol::Classic => "Classic",
@@ -91,38 +91,39 @@ fn members(cluster: &Cluster<'_>) -> Option<Finding> {
             if group.protocol.eq_ignore_ascii_case(ours) {
                 Finding::ok(subject, text)
             } else {
-                let fix = "Hosts of one application are to have the same --group-protocol: change it when none runs";
+                let fix =
+                    "All hosts of an application must have the same --group-protocol: change it while none is running";
                 Finding::warning(subject, format!("{text}, but --group-protocol says {}", ours.to_lowercase()), fix)
             }
         }
         Err(error) => Finding::problem(
             subject,
             format!("cannot be described: {error}"),
-            "When time ran out, see the brokers' log for why __consumer_offsets cannot be created or led",
+            "After a time-out, see the brokers' log on __consumer_offsets: it may have no leader, or could not be created",
         ),
     })
 }
 
-/// Whether it is known where to go on.
-fn place(cluster: &Cluster<'_>) -> Option<Finding> {
+/// Whether the group lost its committed offsets.
+fn lost_offsets(cluster: &Cluster<'_>) -> Option<Finding> {
     let Doctor { options, topology, .. } = cluster.asked;
-    match Committed::new(options).and_then(|committed| lost_place(options, topology, &committed)) {
+    match CommittedOffsets::new(options).and_then(|committed| find_lost_offsets(options, topology, &committed)) {
         Ok(problem) => problem,
         Err(error) => {
-            tracing::debug!("the group's offsets: {error}");
+            tracing::debug!(%error, "the offsets of the group cannot be fetched");
             None
         }
     }
 }
 
-/// One finding a topic.
+/// One finding per topic.
 pub(super) fn lag(cluster: &Cluster<'_>) -> Vec<Finding> {
     let asked = cluster.asked;
-    let lag = Committed::new(asked.options).and_then(|committed| {
+    let lag = CommittedOffsets::new(asked.options).and_then(|committed| {
         LagReader::new(&committed, asked.options, asked.start_from)?.read(asked.topology, &Shutdown::default())
     });
-    let told = |topic: &TopicLag| {
-        let oldest = topic.oldest.map(|oldest| format!(", the oldest for {}", for_people(oldest))).unwrap_or_default();
+    let finding = |topic: &TopicLag| {
+        let oldest = topic.oldest.map(|oldest| format!(", the oldest for {}", humanized(oldest))).unwrap_or_default();
         let partitions = topic.partitions;
         let text = match topic.records {
             0 => format!("nothing waits in its {partitions} partitions"),
@@ -132,14 +133,20 @@ pub(super) fn lag(cluster: &Cluster<'_>) -> Vec<Finding> {
         Finding::ok(format!("the topic {}", topic.topic), text)
     };
     match lag {
-        Ok(lag) if lag.shards.partitions == 0 && lag.sources.is_empty() => {
+        Ok(lag) if lag.repartition.partitions == 0 && lag.source_topics.is_empty() => {
             vec![Finding::ok("the lag", "none of the topics exists yet")]
         }
-        Ok(lag) => lag.sources.iter().chain([&lag.shards]).filter(|topic| topic.partitions > 0).map(told).collect(),
+        Ok(lag) => lag
+            .source_topics
+            .iter()
+            .chain([&lag.repartition])
+            .filter(|topic| topic.partitions > 0)
+            .map(finding)
+            .collect(),
         Err(error) => vec![Finding::warning(
             "the lag",
-            format!("cannot be told: {error}"),
-            "See what is said of the topics and permissions above",
+            format!("cannot be determined: {error}"),
+            "See the findings on topics and permissions above",
         )],
     }
 }

@@ -1,11 +1,13 @@
-//! Examines a cluster for an application: everything that `run` rests on, one finding each, with what to do.
+//! What on a cluster does not suit an application, and what should the operator do?
 //!
-//! It only asks: nothing is created, joined or changed, but that a transactional id of its own is registered and no
-//! record is written under it. What cannot be known for want of permission is told as a warning.
+//! [`Doctor`] examines everything that `run` depends on, and reports one finding each.
+//!
+//! It creates, joins and changes nothing. It only registers a transactional id of its own, and writes no record under it. What it
+//! cannot see for lack of permission is a warning.
 
 mod brokers;
-mod client;
 mod cluster;
+mod connection_log;
 mod connectivity;
 mod group;
 mod permissions;
@@ -14,7 +16,6 @@ mod topics;
 use std::time::Duration;
 
 use rdkafka::admin::AdminClient;
-use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaResult;
 use rdkafka::metadata::Metadata;
@@ -22,27 +23,34 @@ use serde::Serialize;
 use switchboard_core::record::OutputLimits;
 use switchboard_core::worker::StartFrom;
 
-use super::client::PlainContext;
-use super::finding::Finding;
-use super::properties::ClientOptions;
-use super::topology::Topology;
+use crate::clients::context::PlainContext;
+use crate::clients::{ClientOptions, new_client};
+use crate::finding::Finding;
+use crate::topics::Topology;
 
-/// One request.
-const REQUEST: Duration = Duration::from_secs(10);
+/// One request of the doctor.
+const DOCTOR_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What is examined.
+/// What to examine.
 pub struct Doctor<'a> {
+    /// The clients' settings.
     pub options: &'a ClientOptions,
+    /// The application's topics.
     pub topology: &'a Topology,
+    /// The wanted number of replicas of internal topics.
     pub replication_factor: Option<u16>,
+    /// Where source partitions without a committed offset start.
     pub start_from: StartFrom,
+    /// The limits of outputs.
     pub outputs: OutputLimits,
 }
 
-/// Findings of one kind.
+/// The findings on one subject.
 #[derive(Debug, Serialize)]
 pub struct Section {
+    /// The subject.
     pub title: &'static str,
+    /// The findings.
     pub findings: Vec<Finding>,
 }
 
@@ -55,27 +63,22 @@ struct Cluster<'a> {
 }
 
 impl Doctor<'_> {
-    /// Section by section, each as soon as it is known. Without an answer from the brokers the first is the only one.
+    /// Reports section by section, each as soon as it is complete. If no broker answers, the first section is the only one.
     ///
     /// # Errors
     /// When librdkafka refuses the configuration.
-    pub fn examine(&self, mut tell: impl FnMut(Section)) -> KafkaResult<()> {
+    pub fn examine(&self, mut report: impl FnMut(Section)) -> KafkaResult<()> {
         let (findings, metadata) = connectivity::brokers(self.options)?;
-        tell(Section { title: "Brokers", findings });
+        report(Section { title: "Brokers", findings });
         let Some(metadata) = metadata else { return Ok(()) };
         let config = self.options.plain();
-        let cluster = Cluster {
-            asked: self,
-            client: BaseConsumer::from_config_and_context(&config, PlainContext::new(&config))?,
-            admin: AdminClient::from_config_and_context(&config, PlainContext::new(&config))?,
-            metadata,
-        };
+        let cluster = Cluster { asked: self, client: new_client(&config)?, admin: new_client(&config)?, metadata };
         let configs = brokers::configs(&cluster);
-        tell(Section { title: "Cluster", findings: cluster::check(&cluster, configs.as_ref()) });
-        tell(Section { title: "Group", findings: group::check(&cluster, configs.as_ref()) });
-        tell(Section { title: "Topics", findings: topics::check(&cluster) });
-        tell(Section { title: "Permissions", findings: permissions::check(&cluster) });
-        tell(Section { title: "Lag", findings: group::lag(&cluster) });
+        report(Section { title: "Cluster", findings: cluster::check(&cluster, configs.as_ref()) });
+        report(Section { title: "Group", findings: group::check(&cluster, configs.as_ref()) });
+        report(Section { title: "Topics", findings: topics::check(&cluster) });
+        report(Section { title: "Permissions", findings: permissions::check(&cluster) });
+        report(Section { title: "Lag", findings: group::lag(&cluster) });
         Ok(())
     }
 }

@@ -229,6 +229,27 @@ mod tests {
     }
 
     #[test]
+    fn each_command_is_described_by_its_own_text() {
+        let mut command = command();
+        let about = |command: &clap::Command| command.get_about().map(ToString::to_string).unwrap_or_default();
+        assert!(about(&command).starts_with("A Kafka runtime for WebAssembly plugins"));
+        for (name, start) in [
+            ("run", "Consume messages"),
+            ("doctor", "Check whether a cluster"),
+            ("deploy", "Deploy a plugin"),
+            ("releases", "List releases"),
+            ("rollback", "Undo the last"),
+            ("route", "Show or change"),
+            ("release", "Remove unused"),
+        ] {
+            let text = about(command.find_subcommand_mut(name).unwrap());
+            assert!(text.starts_with(start), "{name}: {text}");
+        }
+        let set = command.find_subcommand_mut("route").unwrap().find_subcommand_mut("set").unwrap();
+        assert!(about(set).starts_with("Route tenants"), "{}", about(set));
+    }
+
+    #[test]
     fn the_help_shows_each_default_once() {
         let mut command = command();
         let help = command.find_subcommand_mut("run").unwrap().render_long_help().to_string();

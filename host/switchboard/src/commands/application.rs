@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use switchboard_core::record::{TenantId, TenantSchema, Timestamp};
 use switchboard_core::registry::{Actor, Audience, ChangeRequest, Decision, Entry, FindError, Refusal, RegistryState};
 use switchboard_core::routing::Manifest;
-use switchboard_kafka::control::{ControlError, ControlReader, ControlWriter, UpdateError};
+use switchboard_kafka::control_topic::{ControlError, ControlReader, ControlWriter, UpdateError};
 use switchboard_kafka::{ClientOptions, Topology, TopologyError, prepare_control};
 use uuid::Uuid;
 

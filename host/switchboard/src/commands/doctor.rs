@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use switchboard_core::registry::RegistryState;
 use switchboard_core::routing::Manifest;
-use switchboard_kafka::control::ControlReader;
+use switchboard_kafka::control_topic::ControlReader;
 use switchboard_kafka::{ClientOptions, Doctor, Finding, Level, Section, Topology};
 use switchboard_releases::{TrustedKeys, load_file};
 

@@ -7,7 +7,7 @@ use serde_json::json;
 use switchboard_core::registry::{
     Entry, Failures, HostProgress, Rollout, RolloutStage, RolloutVerdict, RolloutWatch, Running,
 };
-use switchboard_kafka::control::ControlWriter;
+use switchboard_kafka::control_topic::ControlWriter;
 
 use super::Outcome;
 use super::output::{new_table, print_table};

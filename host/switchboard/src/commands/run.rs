@@ -9,7 +9,8 @@ use switchboard_core::registry::HostStatus;
 use switchboard_core::routing::Manifest;
 use switchboard_core::worker::WorkerConfig;
 use switchboard_kafka::{
-    Admin, ClientOptions, Committed, HistoryError, Purge, Shutdown, TopicError, Topology, check_history, prepare,
+    Admin, ClientOptions, CommittedOffsets, CommittedOffsetsError, Purge, Shutdown, TopicError, Topology,
+    check_committed_offsets, prepare,
 };
 use switchboard_lookup::HttpLookups;
 use switchboard_releases::{ArtifactStore, ControlTopic, Loader, ReleaseController, ReleaseHealth, WatchedFile};
@@ -66,7 +67,7 @@ struct Prepared {
     parts: Parts,
     limits: Limits,
     admin: Admin,
-    committed: Committed,
+    committed: CommittedOffsets,
     controller: ReleaseController,
     health: ReleaseHealth,
 }
@@ -93,7 +94,7 @@ impl Unconnected {
         let Self { parts, loader, base } = self;
         let Parts { settings, instance, options, topology, .. } = &parts;
         // This client connects while the topics are checked.
-        let committed = Committed::new(options).context("creating a Kafka client")?;
+        let committed = CommittedOffsets::new(options).context("creating a Kafka client")?;
         let known = match &base {
             Some(base) => topology.with(&*aliases(&base.manifest().consumes), &base.release().produces)?,
             None => topology.clone(),
@@ -113,8 +114,8 @@ impl Unconnected {
         else {
             return Ok(None);
         };
-        match check_history(options, &topology.with(&controller.ever_consumed(), [])?, &committed, stop) {
-            Err(HistoryError::Stopped) => return Ok(None),
+        match check_committed_offsets(options, &topology.with(&controller.ever_consumed(), [])?, &committed, stop) {
+            Err(CommittedOffsetsError::Stopped) => return Ok(None),
             result => result?,
         }
         Ok(Some(Prepared { parts, limits, admin, committed, controller, health }))

@@ -279,16 +279,22 @@ pub fn parse_toml<T: serde::de::DeserializeOwned>(text: &str, file: &Path) -> Re
 }
 
 fn describe(error: &figment::Error, file: &str) -> ConfigError {
-    let table = if error.path.is_empty() { String::new() } else { format!(" in {}", error.path.join(".")) };
+    let place = |path: &[String]| if path.is_empty() { String::new() } else { format!(" in {}", path.join(".")) };
     match &error.kind {
         Kind::UnknownField(key, known) => {
-            if let (Some(new), true) = (renamed::new_key(key), error.path.is_empty()) {
+            // The path ends with the key itself.
+            let table = error.path.strip_suffix(std::slice::from_ref(key)).unwrap_or(&error.path);
+            if let (Some(new), true) = (renamed::new_key(key), table.is_empty()) {
                 return ConfigError::Renamed(format!("{file}: the key {key:?}"), format!("{new:?}"));
             }
             let hint = nearest(key, known.iter().copied()).map(|nearest| format!("; did you mean {nearest:?}?"));
-            ConfigError::UnknownKey { file: format!("{file}{table}"), key: key.clone(), hint: hint.unwrap_or_default() }
+            ConfigError::UnknownKey {
+                file: format!("{file}{}", place(table)),
+                key: key.clone(),
+                hint: hint.unwrap_or_default(),
+            }
         }
-        kind => ConfigError::Invalid { file: format!("{file}{table}"), problem: kind.to_string() },
+        kind => ConfigError::Invalid { file: format!("{file}{}", place(&error.path)), problem: kind.to_string() },
     }
 }
 

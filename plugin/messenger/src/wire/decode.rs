@@ -2,7 +2,7 @@
 //!
 //! 1. the value is JSON and an object
 //! 2. `type`
-//! 3. the fields beside the body
+//! 3. the fields of the envelope
 //! 4. the body and its fields, but only if the message is acted upon
 //!
 //! Keys and headers do not matter.

@@ -165,7 +165,7 @@ pub(super) fn history(
             let handed = &world.control.handed[applied.expect("a worker that runs messages has a routing")];
             let history = histories.entry(tenant.clone()).or_default();
             add(&known, handed, tenant, &actions, history, swaps)
-                .map_err(|problem| format!("{tenant}: client {client}, that goes by {handed:?}: {problem}"))?;
+                .map_err(|problem| format!("{tenant}: client {client} with the routing {handed:?}: {problem}"))?;
         }
     }
     Ok(histories)

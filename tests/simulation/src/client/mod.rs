@@ -32,7 +32,7 @@ pub(crate) use producer::{POISON, TOXIC};
 pub(crate) enum Turn {
     /// It is in the middle of a call.
     Call,
-    /// It waits for so long.
+    /// It waits for this time.
     Wait(Duration),
 }
 

@@ -37,12 +37,12 @@ impl Plugin for Shelf {
             "drop" => ctx.delete(&key),
             "reject" => {
                 ctx.set("never", number.into());
-                return Err(Rejection::Invalid("as told".into()));
+                return Err(Rejection::Invalid("the message says so".into()));
             }
             "look" => {
                 let name = ctx.lookup("characters", number).unwrap_or_default();
                 if name == BROKEN {
-                    return Err(Rejection::UnusableAnswer("as told".into()));
+                    return Err(Rejection::UnusableAnswer("the message says so".into()));
                 }
                 ctx.set(&key, name);
             }

@@ -106,12 +106,11 @@ fn start(app: &App, entries: usize, flags: &[&str]) -> Result<(Host, Run)> {
     let restored = Cell::new(0);
     let slowest = Cell::new(0.0_f64);
     host.wait_for("all shards", STALL_LIMIT, |line| {
-        let Some((_, line)) = line.split_once("restored ") else { return false };
-        let words: Vec<_> = line.split(' ').collect();
-        let before = |word: &str| words.iter().position(|known| *known == word).map(|index| words[index - 1]);
-        let count = |word: &str| before(word).and_then(|count| count.parse::<usize>().ok()).unwrap_or(0);
-        restored.set(restored.get() + count("entries") + count("records"));
-        slowest.set(before("s").and_then(|seconds| seconds.parse().ok()).unwrap_or(0.0_f64).max(slowest.get()));
+        let Some((_, line)) = line.split_once("restore finished ") else { return false };
+        let field = |name: &str| line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+        let count = |name: &str| field(name).and_then(|count| count.parse::<usize>().ok()).unwrap_or(0);
+        restored.set(restored.get() + count("checkpoint_entries") + count("changelog_records"));
+        slowest.set(field("seconds").and_then(|seconds| seconds.parse().ok()).unwrap_or(0.0_f64).max(slowest.get()));
         restored.get() >= entries
     })?;
     let run = Run { restored: Duration::from_secs_f64(slowest.get()), ready: started.elapsed() };

@@ -54,7 +54,10 @@ fn a_problem_ends_a_wait_with_the_reason_before_its_time_out() -> Result<()> {
     let answer = meanwhile(&app, command, "a", &mut sent)?;
     assert_eq!(answer.status.code(), Some(1), "{answer:?}");
     let says = |words: &[&str]| answer.output.lines().any(|line| words.iter().all(|word| line.contains(word)));
-    assert!(says(&["host: a stays on tagged 1.0.0 ", "as built"]) && says(&["problem found"]), "{answer:?}");
+    assert!(
+        says(&["host: a runs the fallback release tagged 1.0.0 ", "as built"]) && says(&["problem found"]),
+        "{answer:?}"
+    );
     let back = app.run_command(&["rollback"], &["--wait=1", "--json"])?;
     assert_eq!(back.status.code(), Some(0), "{back:?}");
     let count = usize::try_from(sent)?;

@@ -1,3 +1,5 @@
+//! The worker's `Broker` on librdkafka: one worker's clients behind the names that the core uses.
+
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,88 +15,89 @@ use switchboard_core::worker::{
     Broker, Cause, Consumed, Destination, Event, Fault, NotNow, Partition, Restored, Start,
 };
 
-use super::client::{GroupContext, Rebalance, ThrottledWarn};
+use switchboard_checkpoint::{Checkpoints, ThrottledWarn};
+
+use super::context::{GroupContext, Rebalance};
 use super::convert;
-use super::group::Member;
+use super::group_member::GroupMember;
+use super::options::ClientOptions;
 use super::producer::Producer;
-use super::properties::ClientOptions;
-use super::restore::Restore;
-use super::sys;
-use super::topology::Topology;
-use super::watermarks::Watermarks;
-use switchboard_checkpoint::Checkpoints;
+use crate::restore::Restore;
+use crate::sys;
+use crate::topics::{Topology, Watermarks};
 
-/// How long a question to a broker may hold up the worker: its other shards wait meanwhile.
-const QUESTION: Duration = Duration::from_millis(500);
+/// How long a request to a broker may block the worker. Its other shards wait meanwhile.
+const BROKER_REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// One worker's Kafka, by librdkafka.
+/// One worker's connection to Kafka.
 pub struct KafkaBroker {
     options: ClientOptions,
     topology: Arc<Topology>,
     worker: usize,
-    /// Topics of the aliases that were ever consumed, by their places in `Partition::Source`.
-    sources: Vec<String>,
-    /// What the group is joined for.
+    /// Topics of all aliases that were ever consumed. `Partition::Source` has indices into this list.
+    source_topics: Vec<String>,
+    /// The topics for which the worker is a member of the group.
     subscription: Vec<String>,
     /// Topics of the aliases that were produced to.
-    outputs: HashMap<Arc<str>, String>,
-    /// `None` before the first `subscribe`, and while a restart has not gone through, which the worker does before anything
-    /// else.
-    group: Option<Member>,
+    output_topics: HashMap<Arc<str>, String>,
+    /// `None` before the first `subscribe`, and after a failed restart. The worker repeats a restart before anything else.
+    member: Option<GroupMember>,
     restore: Restore,
-    readers: Arc<Watermarks>,
+    watermarks: Arc<Watermarks>,
     producer: Option<Producer>,
-    /// A new producer whose epoch the coordinator has not given yet.
-    coming: Option<Producer>,
-    /// What went wrong in a call that has no answer; the next event tells it.
-    broken: Option<Cause>,
+    /// A new producer that has no epoch from the coordinator yet.
+    next_producer: Option<Producer>,
+    /// The failure of a call that returns nothing. The next event reports it.
+    pending_failure: Option<Cause>,
     started: Instant,
-    nag: ThrottledWarn,
+    trouble: ThrottledWarn,
 }
 
 impl KafkaBroker {
+    /// A worker's broker. It joins the group at the first `subscribe`.
+    ///
     /// # Errors
     /// When librdkafka refuses the configuration.
     pub fn new(
         options: ClientOptions,
         topology: Arc<Topology>,
-        readers: Arc<Watermarks>,
+        watermarks: Arc<Watermarks>,
         checkpoints: Option<Checkpoints>,
         worker: usize,
     ) -> KafkaResult<Self> {
         Ok(Self {
-            sources: Vec::new(),
+            source_topics: Vec::new(),
             subscription: Vec::new(),
-            outputs: HashMap::new(),
-            group: None,
+            output_topics: HashMap::new(),
+            member: None,
             restore: Restore::new(&options.restore_consumer(), topology.changelog.clone(), checkpoints, worker)?,
             options,
             topology,
             worker,
-            readers,
+            watermarks,
             producer: None,
-            coming: None,
-            broken: None,
+            next_producer: None,
+            pending_failure: None,
             started: Instant::now(),
-            nag: ThrottledWarn::default(),
+            trouble: ThrottledWarn::default(),
         })
     }
 
-    /// A partition by the broker's names; `None` for a topic that was never consumed.
+    /// The worker's name of a partition; `None` for a topic that was never consumed.
     fn partition(&self, topic: &str, index: i32) -> Option<Partition> {
         let index = convert::partition(index);
-        if topic == self.topology.shards {
+        if topic == self.topology.repartition {
             return Some(Partition::Shard(index.into()));
         }
-        let topic = self.sources.iter().position(|source| source == topic)?;
+        let topic = self.source_topics.iter().position(|source| source == topic)?;
         Some(Partition::Source { topic, index })
     }
 
     /// The inverse of `partition`.
-    fn name(&self, partition: Partition) -> (&str, PartitionIndex) {
+    fn topic_partition(&self, partition: Partition) -> (&str, PartitionIndex) {
         match partition {
-            Partition::Source { topic, index } => (&self.sources[topic], index),
-            Partition::Shard(shard) => (&self.topology.shards, shard.into()),
+            Partition::Source { topic, index } => (&self.source_topics[topic], index),
+            Partition::Shard(shard) => (&self.topology.repartition, shard.into()),
         }
     }
 
@@ -102,41 +105,42 @@ impl KafkaBroker {
         names.iter().filter_map(|(topic, index)| self.partition(topic, *index)).collect()
     }
 
-    fn list(&self, partitions: impl IntoIterator<Item = (Partition, KafkaOffset)>) -> TopicPartitionList {
+    fn offset_list(&self, partitions: impl IntoIterator<Item = (Partition, KafkaOffset)>) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();
         for (partition, offset) in partitions {
-            let (topic, index) = self.name(partition);
+            let (topic, index) = self.topic_partition(partition);
             list.add_partition_offset(topic, index.get(), offset).expect("offsets of records are never negative");
         }
         list
     }
 
-    fn names(&self, partitions: impl IntoIterator<Item = Partition>) -> TopicPartitionList {
+    fn partition_list(&self, partitions: impl IntoIterator<Item = Partition>) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();
         for partition in partitions {
-            let (topic, index) = self.name(partition);
+            let (topic, index) = self.topic_partition(partition);
             list.add_partition(topic, index.get());
         }
         list
     }
 
     fn consumer(&self) -> &BaseConsumer<GroupContext> {
-        self.group.as_ref().expect("joined anew before anything else").consumer()
+        self.member.as_ref().expect("the worker subscribes or restarts first").consumer()
     }
 
-    fn group(&mut self) -> &mut Member {
-        self.group.as_mut().expect("joined anew before anything else")
+    fn member(&mut self) -> &mut GroupMember {
+        self.member.as_mut().expect("the worker subscribes or restarts first")
     }
 
-    /// Without this the partition would be ours and never read, or the group would wait for ever.
-    fn must(&mut self, what: &str, result: KafkaResult<()>) {
+    /// Reports the failure of a call that returns nothing with the next event. Otherwise a partition would be owned but never read,
+    /// or the group would wait for ever.
+    fn note_failure(&mut self, what: &str, result: KafkaResult<()>) {
         if let Err(error) = result {
-            self.broken = Some(convert::cause(format!("{what}: {error}"), &error));
+            self.pending_failure = Some(convert::cause(format!("{what}: {error}"), &error));
         }
     }
 
     fn rebalance(&mut self) -> Option<Event> {
-        Some(match self.group().next_rebalance()? {
+        Some(match self.member().next_rebalance()? {
             Rebalance::Assign(names) => Event::Assigned(self.partitions(&names)),
             Rebalance::Revoke { partitions, lost: false } => Event::Revoked(self.partitions(&partitions)),
             Rebalance::Revoke { partitions, lost: true } => Event::Lost(self.partitions(&partitions)),
@@ -161,37 +165,44 @@ impl KafkaBroker {
             KafkaError::MessageConsumptionFatal(Code::FencedInstanceId)
                 if self.consumer().context().has_timed_out() =>
             {
-                let text = "the session was over, and a heartbeat of the former member fenced this one";
+                let text = "the session timed out, and a late heartbeat of the previous member fenced this one";
                 Event::Failed(convert::cause(text.into(), error))
             }
             KafkaError::MessageConsumptionFatal(Code::FencedInstanceId) => {
-                Event::Fenced(convert::cause("another member has this instance id".into(), error))
+                Event::Fenced(convert::cause("another member has this group instance id".into(), error))
             }
             KafkaError::MessageConsumptionFatal(code) => {
-                Event::Failed(convert::cause(format!("the consumer is of no more use: {code}"), error))
+                Event::Failed(convert::cause(format!("the consumer failed and has to be created again: {code}"), error))
             }
             KafkaError::MessageConsumption(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
                 Event::Failed(convert::cause("records were deleted before they were read".into(), error))
             }
             KafkaError::MessageConsumption(Code::UnknownTopicOrPartition | Code::UnknownTopic) => {
-                let sources = self.subscription.iter().filter(|topic| **topic != self.topology.shards);
-                let topics = sources.map(String::as_str).collect::<Vec<_>>().join(", ");
-                self.nag.warn(format!("a source topic does not exist yet (of {topics}); its records are awaited"));
+                let source_topics = self.subscription.iter().filter(|topic| **topic != self.topology.repartition);
+                let topics = source_topics.map(String::as_str).collect::<Vec<_>>().join(", ");
+                self.trouble.report(format!("{error}"), || {
+                    tracing::warn!(%topics, "a source topic does not exist yet; waiting for it");
+                });
                 Event::Nothing
             }
             KafkaError::MessageConsumption(Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed) => {
                 let (group, topics) = (&self.options.app, self.subscription.join(", "));
-                self.nag.warn(format!(
-                    "not allowed: this client needs READ on the group {group} and on the topics {topics}; trying on"
-                ));
+                self.trouble.report(format!("{error}"), || {
+                    tracing::warn!(
+                        %group,
+                        %topics,
+                        "not allowed: this client needs READ on the group and on the topics; retrying"
+                    );
+                });
                 Event::Nothing
             }
-            // Told by the client as a whole when it lasts.
+            // The client's context reports it when it lasts.
             KafkaError::MessageConsumption(Code::AllBrokersDown | Code::BrokerTransportFailure | Code::Resolve) => {
                 Event::Nothing
             }
             other => {
-                self.nag.warn(format!("consuming: {other}; trying on"));
+                self.trouble
+                    .report(format!("{other}"), || tracing::warn!(error = %other, "consuming failed; retrying"));
                 Event::Nothing
             }
         }
@@ -212,21 +223,20 @@ impl Broker for KafkaBroker {
     }
 
     fn subscribe(&mut self, aliases: &[Arc<str>], consumed: &[Arc<str>]) {
-        self.sources = aliases.iter().map(|alias| self.topology.name(alias)).collect();
+        self.source_topics = aliases.iter().map(|alias| self.topology.name(alias)).collect();
         let topics = consumed.iter().map(|alias| self.topology.name(alias));
-        self.subscription = topics.chain([self.topology.shards.clone()]).collect();
-        let result = match &self.group {
+        self.subscription = topics.chain([self.topology.repartition.clone()]).collect();
+        let result = match &self.member {
             Some(member) => member.subscribe(&self.subscription),
-            None => {
-                Member::join(&self.options, &self.subscription, self.worker).map(|member| self.group = Some(member))
-            }
+            None => GroupMember::join(&self.options, &self.subscription, self.worker)
+                .map(|member| self.member = Some(member)),
         };
-        self.must("subscribing", result);
+        self.note_failure("cannot subscribe", result);
     }
 
     fn poll(&mut self, wait: Duration) -> Event {
-        if let Some(why) = self.broken.take() {
-            return Event::Failed(why);
+        if let Some(cause) = self.pending_failure.take() {
+            return Event::Failed(cause);
         }
         if let Some(event) = self.rebalance() {
             return event;
@@ -239,12 +249,14 @@ impl Broker for KafkaBroker {
         };
         match polled {
             Some(Ok(consumed)) => Event::Record(consumed),
-            Some(Err(topic)) => Event::Failed(format!("a record of {topic}, to which nobody subscribed").into()),
+            Some(Err(topic)) => {
+                Event::Failed(format!("received a record of the topic {topic}, which is not subscribed").into())
+            }
             None => self.rebalance().unwrap_or_else(|| {
-                self.group().keep_pace();
-                // A log line ends a poll too, before all else.
+                self.member().keep_pace();
+                // A log line ends a poll early. So only a poll that lasted for `wait` proves that nothing was left.
                 if began.is_some_and(|began| began.elapsed() >= wait) {
-                    self.group().drained();
+                    self.member().drained();
                 }
                 Event::Nothing
             }),
@@ -255,23 +267,21 @@ impl Broker for KafkaBroker {
         if partitions.is_empty() {
             return Ok(Vec::new());
         }
-        // A read_committed consumer asks for stable offsets: while a transaction that has sent offsets is open, the
-        // coordinator answers UNSTABLE_OFFSET_COMMIT, and librdkafka asks again until the time-out.
+        // A read_committed consumer requests stable offsets. While a transaction that has sent offsets is open, the coordinator
+        // answers UNSTABLE_OFFSET_COMMIT, and librdkafka repeats the request until the time-out.
         let error = not_now("the committed offsets are not stable");
-        let list = self.names(partitions.iter().copied());
-        let committed = self.consumer().committed_offsets(list, QUESTION).map_err(&error)?;
+        let list = self.partition_list(partitions.iter().copied());
+        let committed = self.consumer().committed_offsets(list, BROKER_REQUEST_TIMEOUT).map_err(&error)?;
         let offset = |partition: &Partition| {
-            let (topic, index) = self.name(*partition);
+            let (topic, index) = self.topic_partition(*partition);
             let Some(element) = committed.find_partition(topic, index.get()) else {
-                return Err(NotNow(
-                    format!("the committed offset of {topic}[{index}] is missing in the answer").into(),
-                ));
+                return Err(NotNow(format!("the answer has no committed offset of {topic}[{index}]").into()));
             };
             element.error().map_err(&error)?;
             match element.offset() {
                 KafkaOffset::Invalid => Ok(None),
                 other => convert::absolute(other).map(Some).ok_or_else(|| {
-                    NotNow(format!("a committed offset of {topic}[{index}] that is none: {other:?}").into())
+                    NotNow(format!("the committed offset of {topic}[{index}] is not a number: {other:?}").into())
                 }),
             }
         };
@@ -279,15 +289,17 @@ impl Broker for KafkaBroker {
     }
 
     fn log_bounds(&mut self, partition: Partition) -> Result<Range<Offset>, NotNow> {
-        let (topic, index) = self.name(partition);
-        self.readers.stable_bounds(topic, index, QUESTION).map_err(not_now("the log's bounds cannot be had"))
+        let (topic, index) = self.topic_partition(partition);
+        self.watermarks
+            .stable_bounds(topic, index, BROKER_REQUEST_TIMEOUT)
+            .map_err(not_now("the bounds of the log cannot be fetched"))
     }
 
     fn assign(&mut self, starts: &[Start]) {
-        let list = self.list(starts.iter().map(|start| (start.partition, convert::to_absolute(start.offset))));
-        let paused = self.names(starts.iter().filter(|start| start.paused).map(|start| start.partition));
-        let result = self.group().assign(&list, &paused);
-        self.must("assigning", result);
+        let list = self.offset_list(starts.iter().map(|start| (start.partition, convert::to_absolute(start.offset))));
+        let paused = self.partition_list(starts.iter().filter(|start| start.paused).map(|start| start.partition));
+        let result = self.member().assign(&list, &paused);
+        self.note_failure("cannot assign partitions", result);
     }
 
     fn unassign(&mut self, partitions: &[Partition]) {
@@ -296,47 +308,47 @@ impl Broker for KafkaBroker {
                 self.restore.release(*shard);
             }
         }
-        let list = self.names(partitions.iter().copied());
-        let result = self.group().unassign(&list);
-        self.must("unassigning", result);
+        let list = self.partition_list(partitions.iter().copied());
+        let result = self.member().unassign(&list);
+        self.note_failure("cannot give up partitions", result);
     }
 
     fn pause(&mut self, partitions: &[Partition]) {
-        // librdkafka drops what it has read ahead of these, and fetches it again after `resume`.
-        let result = self.consumer().pause(&self.names(partitions.iter().copied()));
-        self.must("pausing", result);
+        // librdkafka drops what it has read ahead of these partitions, and fetches it again after `resume`.
+        let result = self.consumer().pause(&self.partition_list(partitions.iter().copied()));
+        self.note_failure("cannot pause partitions", result);
     }
 
     fn resume(&mut self, partitions: &[Partition]) {
-        let result = self.consumer().resume(&self.names(partitions.iter().copied()));
-        self.must("resuming", result);
+        let result = self.consumer().resume(&self.partition_list(partitions.iter().copied()));
+        self.note_failure("cannot resume partitions", result);
     }
 
     fn seek(&mut self, partition: Partition, offset: Offset) {
-        let (topic, index) = self.name(partition);
+        let (topic, index) = self.topic_partition(partition);
         let topic = topic.to_owned();
-        let result = self.group().seek(&topic, index, offset, QUESTION);
-        self.must("seeking", result);
+        let result = self.member().seek(&topic, index, offset, BROKER_REQUEST_TIMEOUT);
+        self.note_failure("cannot seek", result);
     }
 
     fn changelog_end(&mut self, shard: ShardId) -> Result<Offset, NotNow> {
-        let end = self.readers.high_watermark(&self.topology.changelog, shard.into(), QUESTION);
-        end.map_err(not_now("the changelog's end cannot be had"))
+        let end = self.watermarks.high_watermark(&self.topology.changelog, shard.into(), BROKER_REQUEST_TIMEOUT);
+        end.map_err(not_now("the end of the changelog cannot be fetched"))
     }
 
     fn changelog_stable_bounds(&mut self, shard: ShardId) -> Result<Range<Offset>, NotNow> {
-        let bounds = self.readers.stable_bounds(&self.topology.changelog, shard.into(), QUESTION);
-        bounds.map_err(not_now("the changelog's stable end cannot be had"))
+        let bounds = self.watermarks.stable_bounds(&self.topology.changelog, shard.into(), BROKER_REQUEST_TIMEOUT);
+        bounds.map_err(not_now("the stable end of the changelog cannot be fetched"))
     }
 
     fn start_restore(&mut self, shard: ShardId, bounds: Range<Offset>) {
         let result = self.restore.start(shard, bounds);
-        self.must("reading the changelog", result);
+        self.note_failure("cannot read the changelog", result);
     }
 
     fn poll_restore(&mut self, wait: Duration) -> Restored {
         self.restore.poll(wait).unwrap_or_else(|error| {
-            self.broken = Some(error.cause());
+            self.pending_failure = Some(error.cause());
             Restored::Nothing
         })
     }
@@ -354,21 +366,21 @@ impl Broker for KafkaBroker {
     }
 
     fn renew_producer(&mut self) -> Result<(), Fault> {
-        // Dropped first: what it still holds is not to be sent any more.
+        // Dropped first: the records that it still holds must not be sent.
         self.producer = None;
-        let coming = match self.coming.take() {
-            Some(coming) => coming,
+        let next = match self.next_producer.take() {
+            Some(next) => next,
             None => Producer::new(&self.options.producer(self.worker), &self.topology)?,
         };
-        match coming.init() {
+        match next.init() {
             Ok(()) => {
-                self.producer = Some(coming);
+                self.producer = Some(next);
                 Ok(())
             }
             Err(fault) => {
-                // librdkafka goes on asking; the same call takes it up.
+                // librdkafka continues with the request. The same call on the same producer resumes it.
                 if matches!(fault, Fault::Retriable(_)) {
-                    self.coming = Some(coming);
+                    self.next_producer = Some(next);
                 }
                 Err(fault)
             }
@@ -383,14 +395,14 @@ impl Broker for KafkaBroker {
         let topology = &self.topology;
         let (topic, partition) = match destination {
             Destination::Output(alias) => {
-                if !self.outputs.contains_key(alias) {
+                if !self.output_topics.contains_key(alias) {
                     let alias = Arc::from(alias);
                     let name = topology.name(&alias);
-                    self.outputs.insert(alias, name);
+                    self.output_topics.insert(alias, name);
                 }
-                (self.outputs[alias].as_str(), None)
+                (self.output_topics[alias].as_str(), None)
             }
-            Destination::Shard(shard) => (topology.shards.as_str(), Some(shard.into())),
+            Destination::Shard(shard) => (topology.repartition.as_str(), Some(shard.into())),
             Destination::Changelog(shard) => (topology.changelog.as_str(), Some(shard.into())),
             Destination::DeadLetters => (topology.dead_letters.as_str(), None),
         };
@@ -402,7 +414,8 @@ impl Broker for KafkaBroker {
     }
 
     fn send_offsets(&mut self, offsets: &[(Partition, Offset)]) -> Result<(), Fault> {
-        let list = self.list(offsets.iter().map(|(partition, offset)| (*partition, convert::to_absolute(*offset))));
+        let list =
+            self.offset_list(offsets.iter().map(|(partition, offset)| (*partition, convert::to_absolute(*offset))));
         self.producer()?.send_offsets(&list, self.consumer())
     }
 
@@ -417,11 +430,11 @@ impl Broker for KafkaBroker {
     fn restart(&mut self) -> Result<(), Fault> {
         self.producer = None;
         self.restore.release_all();
-        // First left, then joined anew: a static member would fence itself.
-        self.group = None;
-        self.broken = None;
-        let member = Member::join(&self.options, &self.subscription, self.worker);
-        self.group = Some(member.map_err(|error| Fault::Fatal(convert::cause(error.to_string(), &error)))?);
+        // Leave the group before joining again: a static member would fence itself.
+        self.member = None;
+        self.pending_failure = None;
+        let member = GroupMember::join(&self.options, &self.subscription, self.worker);
+        self.member = Some(member.map_err(|error| Fault::Fatal(convert::cause(error.to_string(), &error)))?);
         Ok(())
     }
 }

@@ -1,44 +1,49 @@
+//! A consumer that reads partitions of the changelog.
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::Message as _;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::{ClientConfig, TopicPartitionList};
-
+use switchboard_checkpoint::{ChangelogEvent, ThrottledWarn};
 use switchboard_core::record::{Offset, ShardId};
 
-use super::client::{PlainContext, ThrottledWarn};
-use super::convert;
-use switchboard_checkpoint::Polled;
+use crate::clients::context::PlainContext;
+use crate::clients::{convert, new_client};
 
-const METADATA: Duration = Duration::from_millis(500);
+/// How long the request for the changelog's leaders may take.
+const METADATA_REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Reads partitions of the changelog, read_committed, by hand-made assignments: a member of no group.
+/// Reads partitions of the changelog, read_committed. Its partitions are assigned by hand; it joins no group.
 pub(super) struct ChangelogReader {
     consumer: BaseConsumer<PlainContext>,
     changelog: String,
-    /// Shards being read -> whether anything has been heard of them.
+    /// Shards that are being read -> whether the current assignment has brought a record or an end.
     reading: BTreeMap<ShardId, bool>,
-    nag: ThrottledWarn,
+    trouble: ThrottledWarn,
 }
 
 impl ChangelogReader {
     pub(super) fn new(config: &ClientConfig, changelog: String) -> KafkaResult<Self> {
-        let consumer = BaseConsumer::from_config_and_context(config, PlainContext::new(config))?;
-        Ok(Self { consumer, changelog, reading: BTreeMap::new(), nag: ThrottledWarn::default() })
+        Ok(Self {
+            consumer: new_client(config)?,
+            changelog,
+            reading: BTreeMap::new(),
+            trouble: ThrottledWarn::default(),
+        })
     }
 
-    /// Asks where the leaders are: the first assignment would wait for it in steps of 500 ms. When no broker answers it will.
+    /// Asks for the leaders: otherwise the first assignment waits for them in steps of 500 ms. It still does if no broker answers.
     pub(super) fn find_leaders(&self) {
-        if let Err(error) = self.consumer.fetch_metadata(Some(&self.changelog), METADATA) {
-            tracing::debug!("metadata of {}: {error}", self.changelog);
+        if let Err(error) = self.consumer.fetch_metadata(Some(&self.changelog), METADATA_REQUEST_TIMEOUT) {
+            tracing::debug!(topic = %self.changelog, %error, "requesting metadata");
         }
     }
 
-    /// The offset is an absolute one: a logical one costs a question more, asked again after 500 ms.
+    /// Starts to read a shard. The offset is absolute: a logical one costs another request, repeated after 500 ms.
     pub(super) fn start(&mut self, shard: ShardId, offset: Offset) -> KafkaResult<()> {
         self.reading.insert(shard, false);
         self.consumer.incremental_assign(&self.partition(shard, offset))
@@ -48,13 +53,13 @@ impl ChangelogReader {
         if self.reading.remove(&shard).is_some()
             && let Err(error) = self.consumer.incremental_unassign(&self.partition(shard, Offset::ZERO))
         {
-            tracing::debug!(shard = shard.get(), "unassigning the changelog: {error}");
+            tracing::debug!(shard = shard.get(), %error, "unassigning the changelog");
         }
     }
 
-    /// The offset to go on from. Control records count: they are given out to nobody, but the position moves past them.
+    /// The next offset. Control records count: no poll returns them, but the position moves past them.
     pub(super) fn position(&self, shard: ShardId) -> Option<Offset> {
-        // librdkafka forgets the position of a former assignment only some time after its end.
+        // librdkafka keeps the position of a previous assignment for some time after its end.
         if self.reading.get(&shard) != Some(&true) {
             return None;
         }
@@ -62,25 +67,27 @@ impl ChangelogReader {
         convert::absolute(positions.find_partition(&self.changelog, shard.get())?.offset())
     }
 
-    pub(super) fn poll(&mut self, wait: Duration) -> Polled {
+    pub(super) fn poll(&mut self, wait: Duration) -> ChangelogEvent {
         match self.consumer.poll(wait) {
-            None => Polled::Nothing,
+            None => ChangelogEvent::Nothing,
             Some(Err(KafkaError::PartitionEOF(partition))) => {
                 let shard = convert::partition(partition).into();
-                self.reading.entry(shard).and_modify(|heard| *heard = true);
-                Polled::End { shard }
+                self.reading.entry(shard).and_modify(|started| *started = true);
+                ChangelogEvent::End { shard }
             }
             Some(Err(KafkaError::MessageConsumption(Code::AutoOffsetReset | Code::OffsetOutOfRange))) => {
-                Polled::Gone(format!("records of {} were deleted before they were read", self.changelog))
+                ChangelogEvent::Gone(format!("records of {} were deleted before they were read", self.changelog))
             }
             Some(Err(error)) => {
-                self.nag.warn(format!("reading the changelog {}: {error}; trying on", self.changelog));
-                Polled::Nothing
+                self.trouble.report(error.to_string(), || {
+                    tracing::warn!(topic = %self.changelog, %error, "the changelog cannot be read; retrying");
+                });
+                ChangelogEvent::Nothing
             }
             Some(Ok(message)) => {
                 let shard = convert::partition(message.partition()).into();
-                self.reading.entry(shard).and_modify(|heard| *heard = true);
-                Polled::Record {
+                self.reading.entry(shard).and_modify(|started| *started = true);
+                ChangelogEvent::Record {
                     shard,
                     offset: convert::offset_of(&message),
                     key: message.key().unwrap_or_default().to_vec(),

@@ -1,4 +1,6 @@
-use std::time::Duration;
+//! Writes the status of a host to the control topic.
+
+use std::time::{Duration, Instant};
 
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -6,18 +8,20 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::types::RDKafkaErrorCode as Code;
 use switchboard_core::registry::{ControlRecord, HostStatus, Key};
 
-use super::super::client::ProducerEvents;
-use super::super::properties::ClientOptions;
-use super::super::sys;
+use crate::clients::ClientOptions;
+use crate::clients::context::{FailedDelivery, ProducerEvents};
+use crate::sys;
 
-/// Writes a host's status to the control topic: its own record, decided by nothing that is there, so outside of
-/// transactions and without fencing whoever is in the middle of one.
+/// Writes a host's status: a record of its own, which depends on nothing in the topic. So it is written without a transaction, and
+/// fences no other writer.
 pub struct StatusWriter {
     producer: BaseProducer<ProducerEvents>,
     topic: String,
 }
 
 impl StatusWriter {
+    /// A writer to this control topic.
+    ///
     /// # Errors
     /// When librdkafka refuses the configuration.
     pub fn new(options: &ClientOptions, topic: &str) -> KafkaResult<Self> {
@@ -26,10 +30,10 @@ impl StatusWriter {
         Ok(Self { producer, topic: topic.to_owned() })
     }
 
-    /// Hands a status over; `None`: the host stops. It is on its way when this returns, or given up after a while.
+    /// Queues a status; `None`: the host stops. librdkafka sends it in the background and gives up after 10 s.
     ///
     /// # Errors
-    /// When librdkafka does not take it; the next one may go through.
+    /// When librdkafka does not take it. The next status may succeed.
     pub fn write(&self, instance: &str, status: Option<&HostStatus>) -> KafkaResult<()> {
         self.poll();
         let key = Key::Host(instance.to_owned());
@@ -43,23 +47,23 @@ impl StatusWriter {
         self.producer.send(record).map_err(|(error, _)| error)
     }
 
-    /// Tells what did not get through; to be called now and then.
+    /// Logs statuses that were not written. Call it regularly.
     pub fn poll(&self) {
         self.producer.poll(Duration::ZERO);
-        if let Some((error, topic)) = self.producer.context().take_failed(true) {
-            tracing::warn!("this host's status was not written to {topic}: {error}");
+        if let Some(FailedDelivery { error, topic }) = self.producer.context().take_failed(true) {
+            tracing::warn!(%topic, %error, "this host's status was not written");
         }
     }
 
-    /// Waits until all is written, for at most `wait`.
+    /// Waits for at most `wait` until everything is written.
     ///
     /// # Errors
-    /// When it is not.
+    /// When the time is over.
     pub fn flush(&self, wait: Duration) -> KafkaResult<()> {
-        let deadline = std::time::Instant::now() + wait;
+        let deadline = Instant::now() + wait;
         while !sys::flush(&self.producer, Duration::from_millis(5)) {
             self.poll();
-            if std::time::Instant::now() >= deadline {
+            if Instant::now() >= deadline {
                 return Err(KafkaError::Flush(Code::OperationTimedOut));
             }
         }

@@ -1,3 +1,5 @@
+//! A transactional producer, and what its errors mean for a transaction.
+
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,52 +14,52 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use switchboard_core::record::{PartitionIndex, Record};
 use switchboard_core::worker::{Cause, Fault};
 
-use super::client::ProducerEvents;
+use super::context::{FailedDelivery, ProducerEvents};
 use super::convert;
-use super::sys::{self, CallError, Membership};
-use super::topology::Topology;
+use crate::sys::{self, CallError, Membership};
+use crate::topics::Topology;
 
-/// How long one call waits before it says «again». librdkafka goes on with it meanwhile; the same call takes it up.
-const CALL: Duration = Duration::from_secs(1);
-/// When a call is taken for one that never returns: half of the time that a transaction may be open.
-const LEFT_BEHIND: Duration = Duration::from_secs(5);
-/// How long one look at the delivery reports waits.
-const LOOK: Duration = Duration::from_millis(5);
+/// How long one call waits before it returns "retriable". librdkafka continues with the operation; the same call resumes it.
+const TRANSACTION_CALL_TIMEOUT: Duration = Duration::from_secs(1);
+/// After this time a call to send offsets is considered lost: half of the time that a transaction may be open.
+const SEND_OFFSETS_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long one poll for delivery reports waits.
+const DELIVERY_POLL: Duration = Duration::from_millis(5);
 
-/// A transactional producer. A new one of the same transactional id has a new epoch, and fences this one.
-pub(super) struct Producer {
+/// A transactional producer. A newer producer with the same transactional id gets a new epoch and fences this one.
+pub(crate) struct Producer {
     inner: Arc<BaseProducer<ProducerEvents>>,
-    /// Topics that are Switchboard's own: that one of them is missing or not allowed is no record's fault.
+    /// Internal topics. If one of them is missing or not allowed, that is not the fault of a record.
     internal: [String; 4],
 }
 
 impl Producer {
     /// # Errors
-    /// When librdkafka cannot make a client.
-    pub(super) fn new(config: &ClientConfig, topology: &Topology) -> Result<Self, Fault> {
+    /// When librdkafka cannot create the client.
+    pub(crate) fn new(config: &ClientConfig, topology: &Topology) -> Result<Self, Fault> {
         let context = ProducerEvents::new(config);
         let inner: Result<BaseProducer<_>, _> = BaseProducer::from_config_and_context(config, context);
         let inner = inner.map_err(|error| Fault::Fatal(convert::cause(error.to_string(), &error)))?;
-        let Topology { shards, changelog, dead_letters, control, .. } = topology;
-        Ok(Self { inner: Arc::new(inner), internal: [shards, changelog, dead_letters, control].map(Clone::clone) })
+        let Topology { repartition, changelog, dead_letters, control, .. } = topology;
+        Ok(Self { inner: Arc::new(inner), internal: [repartition, changelog, dead_letters, control].map(Clone::clone) })
     }
 
-    /// Gets producer id and epoch; ends whatever a predecessor left open. The coordinator's answer to the first request is
-    /// then CONCURRENT_TRANSACTIONS, and librdkafka would ask again after 500 ms; each call makes it ask at once.
-    pub(super) fn init(&self) -> Result<(), Fault> {
+    /// Gets a producer id and epoch, and ends a transaction that a predecessor left open. While one is open, the coordinator
+    /// answers CONCURRENT_TRANSACTIONS. librdkafka would repeat the request after 500 ms; each call makes it repeat at once.
+    pub(crate) fn init(&self) -> Result<(), Fault> {
         let started = Instant::now();
         loop {
-            match self.inner.init_transactions(4 * LOOK).map_err(|error| classify(&error)) {
-                Err(Fault::Retriable(_)) if started.elapsed() < CALL => {}
+            match self.inner.init_transactions(4 * DELIVERY_POLL).map_err(|error| classify(&error)) {
+                Err(Fault::Retriable(_)) if started.elapsed() < TRANSACTION_CALL_TIMEOUT => {}
                 result => return result,
             }
         }
     }
 
-    /// Whether a request of this producer may still be under way that nobody waits for any more.
+    /// Whether an abandoned request of this producer may still be under way.
     ///
-    /// librdkafka logs the loss of a connection before the call returns in which it happened, but into a queue, of which a
-    /// poll takes one event. The count is that of all events in it, or more.
+    /// librdkafka logs the loss of a connection before the affected call returns. The log goes into a queue, and a poll takes one
+    /// event from it. The number of polls here is at least the number of events in the queue.
     pub(super) fn is_suspect(&self) -> bool {
         for _ in 0..self.inner.in_flight_count() {
             self.inner.poll(Duration::ZERO);
@@ -65,14 +67,14 @@ impl Producer {
         self.inner.context().is_suspect()
     }
 
-    pub(super) fn begin(&self) -> Result<(), Fault> {
-        // Reports of an aborted transaction's records are of no more interest.
+    pub(crate) fn begin(&self) -> Result<(), Fault> {
+        // Delivery reports of an aborted transaction do not matter any more.
         self.inner.poll(Duration::ZERO);
         self.inner.context().take_failed(true);
         self.inner.begin_transaction().map_err(|error| classify(&error))
     }
 
-    pub(super) fn send(&self, topic: &str, partition: Option<PartitionIndex>, record: &Record) -> Result<(), Fault> {
+    pub(crate) fn send(&self, topic: &str, partition: Option<PartitionIndex>, record: &Record) -> Result<(), Fault> {
         let mut out = BaseRecord::<[u8], [u8]>::to(topic);
         out.partition = partition.map(PartitionIndex::get);
         out.key = record.key.as_deref();
@@ -83,36 +85,37 @@ impl Producer {
         match self.inner.send(out) {
             Ok(()) => Ok(()),
             Err((KafkaError::MessageProduction(Code::QueueFull), _)) => {
-                self.inner.poll(LOOK);
+                self.inner.poll(DELIVERY_POLL);
                 Err(Fault::Retriable(Cause::new("the producer's queue is full", Some(convert::code(Code::QueueFull)))))
             }
             Err((error, _)) => Err(self.delivery_fault(&error, topic)),
         }
     }
 
-    /// Waits until all records are written or one has failed.
-    pub(super) fn flush(&self) -> Result<(), Fault> {
+    /// Waits until all records are written, or one has failed.
+    pub(crate) fn flush(&self) -> Result<(), Fault> {
         let started = Instant::now();
         loop {
-            let done = sys::flush(&self.inner, LOOK);
+            let done = sys::flush(&self.inner, DELIVERY_POLL);
             self.inner.poll(Duration::ZERO);
-            if let Some((error, topic)) = self.inner.context().take_failed(done) {
+            if let Some(FailedDelivery { error, topic }) = self.inner.context().take_failed(done) {
                 return Err(self.delivery_fault(&error, &topic));
             }
             if done {
                 return Ok(());
             }
-            if started.elapsed() >= CALL {
-                return Err(Fault::Retriable("records are not yet written".into()));
+            if started.elapsed() >= TRANSACTION_CALL_TIMEOUT {
+                return Err(Fault::Retriable("records are not written yet".into()));
             }
         }
     }
 
-    /// The membership that is looked at is the one that is sent: librdkafka's own thread may end it at any time.
+    /// Adds offsets to the transaction, fenced by the consumer's membership. The membership that is checked is the one that is sent:
+    /// librdkafka's own thread may end it at any time.
     ///
-    /// librdkafka does not keep this call's time-out: when the group's coordinator goes away meanwhile (a broker is
-    /// restarted) the call may wait for ever (its issues 5456 and 5511). So a thread of its own makes it, and keeps the
-    /// producer if it has to be left behind.
+    /// librdkafka does not respect the time-out of this call. If the group's coordinator disappears meanwhile (a broker restarts),
+    /// the call may wait for ever (librdkafka issues 5456 and 5511). So a separate thread makes the call. If the call is given up,
+    /// the thread keeps the producer.
     pub(super) fn send_offsets<C: ConsumerContext>(
         &self,
         offsets: &TopicPartitionList,
@@ -124,42 +127,44 @@ impl Producer {
         let (producer, offsets) = (Arc::clone(&self.inner), offsets.clone());
         let (sent, answer) = mpsc::channel();
         let thread = thread::Builder::new().name("offsets".into()).spawn(move || {
-            let result = sys::send_offsets(&producer, &membership, &offsets, CALL);
-            // Before the answer: a new producer comes only when this one is gone.
+            let result = sys::send_offsets(&producer, &membership, &offsets, TRANSACTION_CALL_TIMEOUT);
+            // Before the answer: a new producer may only be created when this one is gone.
             drop(producer);
-            // Err: it was left behind.
+            // Err: the call was given up.
             let _ = sent.send(result);
         });
-        thread.map_err(|error| Fault::Retriable(format!("no thread: {error}").into()))?;
-        match answer.recv_timeout(LEFT_BEHIND) {
+        thread.map_err(|error| Fault::Retriable(format!("cannot start a thread: {error}").into()))?;
+        match answer.recv_timeout(SEND_OFFSETS_TIMEOUT) {
             Ok(Ok(())) => Ok(()),
-            // The group has given this member up, which its consumer may not hear for as long as a lost JoinGroup takes to
-            // time out; tried again it would never be taken.
+            // The group has given up this member. Its consumer may learn that only when a lost JoinGroup times out. A retry would
+            // never succeed.
             Ok(Err(error)) if error.code == Code::UnknownMemberId => Err(Fault::NotAMember(error.cause())),
-            Ok(Err(error)) => Err(classify_call(error)),
-            Err(_) => Err(Fault::Fatal(format!("offsets were not taken within {LEFT_BEHIND:?}").into())),
+            Ok(Err(error)) => Err(classify_call(&error)),
+            Err(_) => {
+                Err(Fault::Fatal(format!("the group did not take the offsets within {SEND_OFFSETS_TIMEOUT:?}").into()))
+            }
         }
     }
 
-    pub(super) fn commit(&self) -> Result<(), Fault> {
-        self.inner.commit_transaction(CALL).map_err(|error| classify(&error))
+    pub(crate) fn commit(&self) -> Result<(), Fault> {
+        self.inner.commit_transaction(TRANSACTION_CALL_TIMEOUT).map_err(|error| classify(&error))
     }
 
-    /// librdkafka waits for the reports of the records that it purges, and with events nobody but us takes these: so it
-    /// is asked in short turns.
-    pub(super) fn abort(&self) -> Result<(), Fault> {
+    /// Aborts the transaction, in short calls. librdkafka waits for the delivery reports of the records that it purges, and with
+    /// its event interface only this producer's polls take them.
+    pub(crate) fn abort(&self) -> Result<(), Fault> {
         let started = Instant::now();
         loop {
-            let result = self.inner.abort_transaction(10 * LOOK).map_err(|error| classify(&error));
+            let result = self.inner.abort_transaction(10 * DELIVERY_POLL).map_err(|error| classify(&error));
             self.inner.poll(Duration::ZERO);
             match result {
-                Err(Fault::Retriable(_)) if started.elapsed() < CALL => {}
+                Err(Fault::Retriable(_)) if started.elapsed() < TRANSACTION_CALL_TIMEOUT => {}
                 result => return result,
             }
         }
     }
 
-    /// What a failed delivery means for its transaction, which is to be aborted in any case.
+    /// What a failed delivery means. The transaction has to be aborted in any case.
     fn delivery_fault(&self, error: &KafkaError, topic: &str) -> Fault {
         let cause = convert::cause(format!("to {topic}: {error}"), error);
         match error.rdkafka_error_code() {
@@ -186,11 +191,11 @@ impl Producer {
     }
 }
 
-/// What a transactional call's error allows.
+/// What the error of a transactional call allows.
 fn classify(error: &KafkaError) -> Fault {
     match error {
-        KafkaError::Transaction(error) => classify_call(error.into()),
-        // rdkafka flushes before it commits.
+        KafkaError::Transaction(error) => classify_call(&error.into()),
+        // The time-out of the flush that rdkafka makes before it commits.
         _ if error.rdkafka_error_code() == Some(Code::OperationTimedOut) => {
             Fault::Retriable(convert::cause(error.to_string(), error))
         }
@@ -198,9 +203,9 @@ fn classify(error: &KafkaError) -> Fault {
     }
 }
 
-fn classify_call(error: CallError) -> Fault {
+fn classify_call(error: &CallError) -> Fault {
     let cause = error.cause();
-    let CallError { code, fatal, requires_abort, retriable, .. } = error;
+    let CallError { code, fatal, requires_abort, retriable, .. } = *error;
     match code {
         Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch => Fault::Fenced(cause),
         Code::FencedInstanceId => Fault::FencedInstance(cause),

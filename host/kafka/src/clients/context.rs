@@ -1,9 +1,8 @@
-//! What librdkafka's clients tell beside their answers: logs, errors, rebalances, failed deliveries.
+//! What librdkafka's clients report outside of answers: log lines, errors, rebalances, failed deliveries.
 
 use std::collections::VecDeque;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -13,35 +12,15 @@ use rdkafka::message::Message as _;
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 use rdkafka::types::{RDKafkaErrorCode as Code, RDKafkaRespErr};
 use rdkafka::{ClientConfig, TopicPartitionList};
+use switchboard_checkpoint::ThrottledWarn;
 
-/// How often the same trouble is told.
-const EVERY: Duration = Duration::from_secs(5);
+use crate::lock::lock;
 
-/// Says a thing at once, and then every few seconds for as long as it lasts.
-#[derive(Debug, Default)]
-pub(super) struct ThrottledWarn {
-    last: Option<(Instant, String)>,
-}
-
-impl ThrottledWarn {
-    pub(super) fn warn(&mut self, text: String) {
-        let due = self.last.as_ref().is_none_or(|(at, last)| at.elapsed() >= EVERY || *last != text);
-        if due {
-            tracing::warn!("{text}");
-            self.last = Some((Instant::now(), text));
-        }
-    }
-}
-
-/// For all clients of the process: they are many, and an outage is one.
-static UNREACHABLE: Mutex<ThrottledWarn> = Mutex::new(ThrottledWarn { last: None });
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+/// Shared by all clients of the process: they are many, but an outage is one.
+static UNREACHABLE: Mutex<ThrottledWarn> = Mutex::new(ThrottledWarn::every(ThrottledWarn::DEFAULT_INTERVAL));
 
 fn log(level: RDKafkaLogLevel, facility: &str, text: &str) {
-    // librdkafka tells of every connection that it lost and made again; who is unreachable for long is told by `ThrottledWarn`.
+    // librdkafka logs every connection that it lost and opened again. `UNREACHABLE` reports an outage that lasts.
     match level {
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
             tracing::error!(target: "librdkafka", "{facility}: {text}");
@@ -50,16 +29,16 @@ fn log(level: RDKafkaLogLevel, facility: &str, text: &str) {
     }
 }
 
-/// Errors of a client as a whole, told with what to do.
+/// Logs the errors of a client as a whole.
 #[derive(Debug, Default)]
-pub(super) struct PlainContext {
-    nag: Mutex<ThrottledWarn>,
+pub(crate) struct PlainContext {
+    trouble: Mutex<ThrottledWarn>,
     servers: String,
 }
 
 impl PlainContext {
-    pub(super) fn new(config: &ClientConfig) -> Self {
-        Self { nag: Mutex::default(), servers: config.get("bootstrap.servers").unwrap_or_default().to_owned() }
+    pub(crate) fn new(config: &ClientConfig) -> Self {
+        Self { trouble: Mutex::default(), servers: config.get("bootstrap.servers").unwrap_or_default().to_owned() }
     }
 }
 
@@ -69,43 +48,48 @@ impl ClientContext for PlainContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let servers = &self.servers;
         match error.rdkafka_error_code() {
             Some(Code::AllBrokersDown) => {
-                lock(&UNREACHABLE).warn(format!("no broker of {servers} can be reached; trying on"));
+                lock(&UNREACHABLE).report(&self.servers, || {
+                    tracing::warn!(servers = %self.servers, "no broker can be reached; retrying");
+                });
                 tracing::debug!(target: "librdkafka", "{error}: {reason}");
             }
-            // Told to the reader too, who knows more.
+            // The reader of the records gets these too, and knows more.
             Some(Code::PartitionEOF | Code::UnknownTopicOrPartition) => {}
-            // Each is followed by AllBrokersDown when it matters.
+            // AllBrokersDown follows when one of these matters.
             Some(Code::BrokerTransportFailure | Code::Resolve | Code::OperationTimedOut) => {
                 tracing::debug!(target: "librdkafka", "{error}: {reason}");
             }
-            _ => lock(&self.nag).warn(format!("Kafka client: {error}: {reason}")),
+            _ => {
+                lock(&self.trouble).report(format!("{error}: {reason}"), || {
+                    tracing::warn!(%error, %reason, "Kafka client error");
+                });
+            }
         }
     }
 }
 
 impl ConsumerContext for PlainContext {}
 
-/// A change of the assignment, as librdkafka wants it answered.
+/// A change of the assignment, in the form in which librdkafka expects the answer.
 #[derive(Debug, Clone)]
 pub(super) enum Rebalance {
     Assign(Vec<(String, i32)>),
     Revoke { partitions: Vec<(String, i32)>, lost: bool },
 }
 
-/// Keeps rebalances for the worker to answer in its own time.
+/// Keeps rebalances until the worker answers them.
 ///
-/// With librdkafka's event interface the group waits until `incremental_assign` or `incremental_unassign` is called,
-/// from wherever: so the worker commits first, and no callback needs to know about transactions.
+/// With librdkafka's event interface the group waits until `incremental_assign` or `incremental_unassign` is called, from any place.
+/// So the worker commits first, and no callback needs to know about transactions.
 pub(super) struct GroupContext {
     plain: PlainContext,
     rebalances: Mutex<VecDeque<Rebalance>>,
     closing: AtomicBool,
-    /// A rebalance was answered while closing.
+    /// A rebalance was answered while the consumer was closing.
     answered: AtomicBool,
-    /// The session was over before the group heard of this member again.
+    /// The session timed out once.
     timed_out: AtomicBool,
 }
 
@@ -124,27 +108,27 @@ impl GroupContext {
         lock(&self.rebalances).pop_front()
     }
 
-    /// Whether the session of this consumer was over once. A static member rejoins as a new one then, and a heartbeat of the
-    /// former one that librdkafka sends again fences it: no other process need be there.
+    /// Whether the session of this consumer timed out once. A static member then joins again as a new member. librdkafka may repeat
+    /// a heartbeat of the previous member, and this heartbeat fences the new one. So a fence does not prove another process.
     pub(super) fn has_timed_out(&self) -> bool {
         self.timed_out.load(Ordering::Relaxed)
     }
 
-    /// The consumer is closed next. From then on a rebalance is answered at once: nobody is there any more to commit.
+    /// Announces that the consumer is closed next. From now on rebalances are answered at once: no worker is left to commit.
     pub(super) fn close(&self) {
         self.closing.store(true, Ordering::Relaxed);
     }
 
-    /// A consumer that is being closed takes any answer for all partitions given up, and is gone soon after: the answer comes
-    /// after the close in librdkafka's queue. Where a rebalance was on its way as the close began two are told, and the second
-    /// must not be answered too: librdkafka (2.12) drops calls that come while the group ends, and their callers would wait
-    /// for ever (`rd_kafka_cgrp_op_serve`).
-    fn answer_at_the_end(&self, consumer: &BaseConsumer<Self>) {
+    /// A consumer that is closing takes any answer as "all partitions given up", and is gone soon after: in librdkafka's queue the
+    /// answer comes after the close. If a rebalance was under way when the close began, librdkafka reports two. The second must
+    /// not be answered: librdkafka (2.12) drops calls that arrive while the group ends, and their callers would wait for ever
+    /// (`rd_kafka_cgrp_op_serve`).
+    fn answer_while_closing(&self, consumer: &BaseConsumer<Self>) {
         if self.answered.swap(true, Ordering::Relaxed) {
             return;
         }
         if let Err(error) = consumer.incremental_unassign(&TopicPartitionList::new()) {
-            tracing::debug!("answering a rebalance at the end: {error}");
+            tracing::debug!(%error, "answering a rebalance while closing");
         }
     }
 }
@@ -165,7 +149,7 @@ impl ClientContext for GroupContext {
 impl ConsumerContext for GroupContext {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, kind: RDKafkaRespErr, list: &mut TopicPartitionList) {
         if self.closing.load(Ordering::Relaxed) {
-            return self.answer_at_the_end(consumer);
+            return self.answer_while_closing(consumer);
         }
         let partitions: Vec<_> = list.elements().iter().map(|e| (e.topic().to_owned(), e.partition())).collect();
         let rebalance = if kind == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
@@ -177,33 +161,50 @@ impl ConsumerContext for GroupContext {
     }
 }
 
-/// What a transactional producer tells beside the results of calls.
-pub(super) struct ProducerEvents {
+/// A record that was not delivered.
+#[derive(Debug, Clone)]
+pub(crate) struct FailedDelivery {
+    pub(crate) error: KafkaError,
+    pub(crate) topic: String,
+}
+
+impl FailedDelivery {
+    /// librdkafka removed the record from its queue before it was sent.
+    fn is_purged(&self) -> bool {
+        matches!(self.error.rdkafka_error_code(), Some(Code::PurgeQueue | Code::PurgeInflight))
+    }
+}
+
+/// What a producer reports outside of the results of calls.
+pub(crate) struct ProducerEvents {
     plain: PlainContext,
     suspect: AtomicBool,
     /// The first failed delivery since the transaction began.
-    failed: Mutex<Option<(KafkaError, String)>>,
+    failed: Mutex<Option<FailedDelivery>>,
 }
 
 impl ProducerEvents {
-    pub(super) fn new(config: &ClientConfig) -> Self {
+    pub(crate) fn new(config: &ClientConfig) -> Self {
         Self { plain: PlainContext::new(config), suspect: AtomicBool::new(false), failed: Mutex::default() }
     }
 
+    /// Whether a connection was lost or a request timed out.
     pub(super) fn is_suspect(&self) -> bool {
         self.suspect.load(Ordering::Relaxed)
     }
 
-    /// Why the open transaction is to be aborted. Until `all` reports are in a purged record is no reason: librdkafka
-    /// purges what is queued as soon as another one has failed, whose report comes too and says more.
-    pub(super) fn take_failed(&self, all: bool) -> Option<(KafkaError, String)> {
-        lock(&self.failed).take_if(|(error, _)| all || !is_purged(error))
+    /// Why the open transaction has to be aborted. Set `all` when all delivery reports have arrived.
+    ///
+    /// Before that, a purged record is no reason: librdkafka purges what is queued as soon as another record has failed. The report
+    /// of that record arrives too, and says more.
+    pub(crate) fn take_failed(&self, all: bool) -> Option<FailedDelivery> {
+        lock(&self.failed).take_if(|failed| all || !failed.is_purged())
     }
 }
 
 impl ClientContext for ProducerEvents {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        // A connection was lost, or a request given up: librdkafka retries inside and tells nobody else.
+        // FAIL: a connection was lost. REQTMOUT: a request was given up. librdkafka retries internally and reports it nowhere else.
         if matches!(facility, "FAIL" | "REQTMOUT") {
             self.suspect.store(true, Ordering::Relaxed);
         }
@@ -220,14 +221,11 @@ impl ProducerContext for ProducerEvents {
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         if let Err((error, message)) = result {
-            let mut failed = lock(&self.failed);
-            if failed.as_ref().is_none_or(|(known, _)| is_purged(known) && !is_purged(error)) {
-                *failed = Some((error.clone(), message.topic().to_owned()));
+            let failed = FailedDelivery { error: error.clone(), topic: message.topic().to_owned() };
+            let mut first = lock(&self.failed);
+            if first.as_ref().is_none_or(|first| first.is_purged() && !failed.is_purged()) {
+                *first = Some(failed);
             }
         }
     }
-}
-
-fn is_purged(error: &KafkaError) -> bool {
-    matches!(error.rdkafka_error_code(), Some(Code::PurgeQueue | Code::PurgeInflight))
 }

@@ -1,3 +1,5 @@
+//! A worker's membership of the consumer group: joining, rebalances, assignment and leaving.
+
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -8,30 +10,30 @@ use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
 use switchboard_core::record::{Offset, PartitionIndex};
 
-use super::client::{GroupContext, Rebalance};
+use super::context::{GroupContext, Rebalance};
 use super::convert;
-use super::properties::ClientOptions;
-use super::sys;
+use super::options::ClientOptions;
+use crate::sys;
 
 /// A worker's membership of the group. Dropping it leaves the group.
-pub(super) struct Member {
+pub(super) struct GroupMember {
     consumer: BaseConsumer<GroupContext>,
-    /// A rebalance that was handed out and is not yet answered. librdkafka does not close a consumer that owes an answer:
-    /// rdkafka would wait for its end for ever.
+    /// A rebalance that the worker got and has not answered yet. librdkafka does not close a consumer that owes an answer:
+    /// rdkafka would wait for ever for the close.
     unanswered: Option<Rebalance>,
-    /// Partitions were added by themselves since the last time that nothing was left to be polled: see `read_on`.
+    /// Partitions were added outside of a rebalance since a poll last found nothing: see `read_on`.
     added: bool,
-    /// Where each partition was last told to be read from.
+    /// The offset from which each partition was last started.
     starts: HashMap<(String, i32), KafkaOffset>,
     /// When librdkafka's main thread was last woken.
     woken: Instant,
 }
 
-/// At least as often as heartbeats are due.
-const WAKE_EVERY: Duration = Duration::from_millis(100);
+/// How often an idle member wakes librdkafka's main thread: at least as often as heartbeats are due.
+const WAKE_INTERVAL: Duration = Duration::from_millis(100);
 
-impl Member {
-    /// Joins the group for these topics; the partitions come as a rebalance.
+impl GroupMember {
+    /// Joins the group for these topics. The partitions arrive as a rebalance.
     pub(super) fn join(options: &ClientOptions, topics: &[String], worker: usize) -> KafkaResult<Self> {
         let config = options.group_consumer(worker);
         let consumer = BaseConsumer::from_config_and_context(&config, GroupContext::new(&config))?;
@@ -41,7 +43,7 @@ impl Member {
         Ok(member)
     }
 
-    /// From now on other topics; the change comes as a rebalance.
+    /// Replaces the subscription. The change arrives as a rebalance.
     pub(super) fn subscribe(&self, topics: &[String]) -> KafkaResult<()> {
         self.consumer.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>())
     }
@@ -50,28 +52,28 @@ impl Member {
         &self.consumer
     }
 
-    /// To be called when nothing was left to be polled.
+    /// Call this when a poll found nothing.
     pub(super) fn drained(&mut self) {
         self.added = false;
     }
 
-    /// To be called while nothing comes in. librdkafka's main thread sends heartbeats, and when nothing wakes it it looks
-    /// for what is due only once a second: an idle member would hear of a rebalance so late, and all the others wait for it.
+    /// Call this while polls find nothing. librdkafka's main thread sends heartbeats. If nothing wakes it, it checks only once a
+    /// second what is due. An idle member would notice a rebalance that late, and all other members wait for it.
     pub(super) fn keep_pace(&mut self) {
-        if self.woken.elapsed() >= WAKE_EVERY {
+        if self.woken.elapsed() >= WAKE_INTERVAL {
             sys::is_member(&self.consumer);
             self.woken = Instant::now();
         }
     }
 
-    /// The next rebalance, to be answered by `assign` or `unassign`.
+    /// The next rebalance. Answer it by `assign` or `unassign`.
     pub(super) fn next_rebalance(&mut self) -> Option<Rebalance> {
         let rebalance = self.consumer.context().next_rebalance()?;
         self.unanswered = Some(rebalance.clone());
         Some(rebalance)
     }
 
-    /// Adds partitions, some of them paused. Nothing is polled in between, so no record of these gets through.
+    /// Adds partitions, some of them paused. Nothing is polled in between, so no record of the paused ones gets through.
     pub(super) fn assign(&mut self, list: &TopicPartitionList, paused: &TopicPartitionList) -> KafkaResult<()> {
         self.consumer.incremental_assign(list)?;
         for element in list.elements() {
@@ -85,20 +87,20 @@ impl Member {
         self.consumer.pause(paused)
     }
 
-    /// Has librdkafka read again what it may hold back for ever.
+    /// Makes librdkafka read partitions again that it may hold back for ever.
     ///
-    /// With a rebalance it pauses all that is assigned, and the first `incremental_assign` after that resumes it, whichever
-    /// rebalance it was meant to answer. Pauses are queued, and what is not paused is not resumed
-    /// (`rd_kafka_toppar_op_pause_resume`, 2.12): so where partitions are added in the very moment that the next rebalance
-    /// begins, the pauses come after their end. To give up a partition and to take it again ends them too.
+    /// librdkafka pauses all assigned partitions at a rebalance. The first `incremental_assign` after that resumes them, even if it
+    /// was not meant as the answer to this rebalance. Pauses are queued, and a resume of a partition that is not paused yet has no
+    /// effect (`rd_kafka_toppar_op_pause_resume`, 2.12). So if partitions are added at the very moment when the next rebalance
+    /// begins, the pauses take effect after the resumes. Giving up a partition and taking it again ends its pause too.
     fn read_on(&mut self) -> KafkaResult<()> {
-        tracing::debug!("reading on from where each partition had come to: one was added while a rebalance began");
+        tracing::debug!("reassigning all partitions at their positions: one was added while a rebalance began");
         let list = self.consumer.position()?;
         for mut element in list.elements() {
             let start = self.starts.get_mut(&(element.topic().to_owned(), element.partition()));
-            let start = start.expect("only what was added is assigned");
+            let start = start.expect("only partitions that were added are assigned");
             match element.offset() {
-                // Nothing has come from there.
+                // No record has arrived from this partition.
                 KafkaOffset::Invalid => element.set_offset(*start)?,
                 position => *start = position,
             }
@@ -109,8 +111,8 @@ impl Member {
         Ok(())
     }
 
-    /// Records of an assigned partition come from this offset on. It returns when librdkafka has dropped what it had read ahead:
-    /// nothing of it comes after the seek.
+    /// Continues an assigned partition at this offset. It returns when librdkafka has dropped what it had read ahead, so no record
+    /// of that arrives after the seek.
     pub(super) fn seek(
         &mut self,
         topic: &str,
@@ -124,7 +126,7 @@ impl Member {
     }
 
     pub(super) fn unassign(&mut self, list: &TopicPartitionList) -> KafkaResult<()> {
-        // In librdkafka a pause outlives the assignment: a partition that comes back would never be read again.
+        // In librdkafka a pause outlives the assignment: a partition that is assigned again would never be read.
         self.consumer.resume(list)?;
         self.consumer.incremental_unassign(list)?;
         for element in list.elements() {
@@ -135,28 +137,28 @@ impl Member {
     }
 }
 
-impl Drop for Member {
+impl Drop for GroupMember {
     fn drop(&mut self) {
         let context = self.consumer.context();
         context.close();
         while let Some(rebalance) = self.unanswered.take().or_else(|| context.next_rebalance()) {
             let answered = match rebalance {
                 Rebalance::Assign(_) => self.consumer.incremental_assign(&TopicPartitionList::new()),
-                Rebalance::Revoke { partitions, .. } => unassign_ours(&self.consumer, &partitions),
+                Rebalance::Revoke { partitions, .. } => unassign_assigned(&self.consumer, &partitions),
             };
             if let Err(error) = answered {
-                tracing::debug!("answering a rebalance at the end: {error}");
+                tracing::debug!(%error, "answering a rebalance while closing");
             }
         }
     }
 }
 
-/// Gives up those of the partitions that were taken: to give up one that was not is an error, and answers nothing.
-fn unassign_ours(consumer: &BaseConsumer<GroupContext>, partitions: &[(String, i32)]) -> KafkaResult<()> {
-    let ours = consumer.assignment()?;
+/// Gives up those of the partitions that are assigned. To give up one that is not assigned is an error, and answers nothing.
+fn unassign_assigned(consumer: &BaseConsumer<GroupContext>, partitions: &[(String, i32)]) -> KafkaResult<()> {
+    let assigned = consumer.assignment()?;
     let mut list = TopicPartitionList::new();
     for (topic, partition) in partitions {
-        if ours.find_partition(topic, *partition).is_some() {
+        if assigned.find_partition(topic, *partition).is_some() {
             list.add_partition(topic, *partition);
         }
     }
@@ -174,7 +176,7 @@ mod tests {
     use rdkafka::mocking::MockCluster;
     use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
-    use super::super::properties::GroupProtocol;
+    use super::super::options::GroupProtocol;
     use super::*;
 
     fn starts(topics: &[&str]) -> TopicPartitionList {
@@ -185,18 +187,18 @@ mod tests {
         list
     }
 
-    /// Polls until something comes.
-    fn until<T>(member: &mut Member, mut next: impl FnMut(&mut Member) -> Option<T>) -> T {
+    /// Polls until `next` finds something.
+    fn until<T>(member: &mut GroupMember, mut next: impl FnMut(&mut GroupMember) -> Option<T>) -> T {
         let deadline = Instant::now() + Duration::from_mins(1);
         while Instant::now() < deadline {
             if let Some(found) = next(member) {
                 return found;
             }
         }
-        panic!("nothing comes");
+        panic!("nothing was found within a minute");
     }
 
-    fn next_rebalance(member: &mut Member) -> Option<Rebalance> {
+    fn next_rebalance(member: &mut GroupMember) -> Option<Rebalance> {
         assert!(member.consumer.poll(Duration::ZERO).is_none());
         let rebalance = member.next_rebalance();
         if rebalance.is_none() {
@@ -206,7 +208,7 @@ mod tests {
         rebalance
     }
 
-    fn next_offset(member: &mut Member) -> Option<i64> {
+    fn next_offset(member: &mut GroupMember) -> Option<i64> {
         Some(member.consumer.poll(Duration::from_millis(100))?.unwrap().offset())
     }
 
@@ -223,7 +225,7 @@ mod tests {
         }
     }
 
-    /// What librdkafka says of groups while a member is dropped that has not polled since it joined; `pace`: how long ago.
+    /// librdkafka's log on the group while a member is dropped that has not polled since it joined. `pace` sets how long ago that was.
     fn log_of_a_drop(options: &ClientOptions, pace: u32) -> String {
         let log = tempfile::NamedTempFile::new().unwrap();
         let subscriber = tracing_subscriber::fmt()
@@ -231,9 +233,9 @@ mod tests {
             .with_ansi(false)
             .with_writer(Arc::new(log.reopen().unwrap()));
         tracing::subscriber::with_default(subscriber.finish(), || {
-            let member = Member::join(options, &["one".to_owned()], 0).unwrap();
+            let member = GroupMember::join(options, &["one".to_owned()], 0).unwrap();
             while !sys::is_member(&member.consumer) {}
-            // Each is a question to the thread on which groups are looked after.
+            // Each call is a request to the thread that serves the group.
             for _ in 0..pace {
                 sys::is_member(&member.consumer);
             }
@@ -241,14 +243,14 @@ mod tests {
         std::fs::read_to_string(log.path()).unwrap()
     }
 
-    /// The second answer may come when the group is gone, and wait for ever.
+    /// A second answer may arrive when the group has ended, and would wait for ever.
     #[test]
-    fn of_two_rebalances_that_a_close_finds_one_is_answered() {
+    fn a_close_answers_one_of_two_pending_rebalances() {
         let cluster = MockCluster::new(1).unwrap();
         cluster.create_topic("one", 1, 1).unwrap();
         let options = options(&cluster, &[("debug", "cgrp")]);
         let deadline = Instant::now() + Duration::from_mins(1);
-        // Of closes that come after an assignment which nobody has heard of. What comes last is not always logged.
+        // Counts closes after an assignment that no poll has seen. The last events are not always logged.
         let mut found = 0;
         for pace in (0..50).cycle() {
             let log = log_of_a_drop(&options, pace);
@@ -262,9 +264,9 @@ mod tests {
         }
     }
 
-    /// The mock is librdkafka's own, and so is what this is about: the client's side of a rebalance.
+    /// The mock cluster suffices: the test is about the client's side of a rebalance.
     #[test]
-    fn what_is_read_is_read_on_though_partitions_are_added_in_the_moment_that_a_rebalance_begins() {
+    fn partitions_are_still_read_after_others_were_added_while_a_rebalance_began() {
         let cluster = MockCluster::new(1).unwrap();
         for topic in ["one", "other"] {
             cluster.create_topic(topic, 1, 1).unwrap();
@@ -277,14 +279,14 @@ mod tests {
             producer.flush(Duration::from_mins(1)).unwrap();
         };
         let nothing = TopicPartitionList::new();
-        let mut member = Member::join(&options, &["one".to_owned()], 0).unwrap();
+        let mut member = GroupMember::join(&options, &["one".to_owned()], 0).unwrap();
         until(&mut member, next_rebalance);
         member.assign(&starts(&["one"]), &nothing).unwrap();
         produce();
         assert_eq!(until(&mut member, next_offset), 0);
 
         member.subscribe(&["one".to_owned(), "other".to_owned()]).unwrap();
-        // So that there is always one on its way when the rebalance begins.
+        // So that a call is always under way when the rebalance begins.
         let (consumer, done) = (&member.consumer, AtomicBool::new(false));
         let rebalance = std::thread::scope(|scope| {
             for _ in 0..4 {

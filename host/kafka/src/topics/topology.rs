@@ -1,28 +1,44 @@
+//! What the broker calls the topics of an application.
+//!
+//! Consumed and produced topics have an alias, which plugins use, and a name on the broker. Internal topics have fixed names that
+//! begin with `<app>-switchboard-`, so that no user's topic has one of them by chance.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-/// Names of topics on the broker.
+/// The topics of an application, by their names on the broker.
 #[derive(Debug, Clone)]
 pub struct Topology {
     names: Names,
     /// Consumed topics.
-    pub sources: Vec<TopicName>,
+    pub consumed: Vec<TopicName>,
     /// Topics that may be produced to.
-    pub outputs: Vec<TopicName>,
-    pub shards: String,
+    pub produced: Vec<TopicName>,
+    /// The repartition topic: source records on their way to their tenant's shard.
+    pub repartition: String,
+    /// The changelog: tenants' state.
     pub changelog: String,
+    /// Messages that could not be handled.
     pub dead_letters: String,
-    /// Releases and routes.
+    /// The control topic: releases, routes, the status of hosts.
     pub control: String,
     /// Number of partitions of the repartition topic and of the changelog.
     pub shard_count: u32,
 }
 
-/// The value of a variable.
+/// Looks up an environment variable.
 type Environment = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
-/// Finds the broker's name of an alias: the environment variable of that name, else the configured one, else the alias itself.
+/// Finds the broker's name of an alias. The first of these counts:
+///
+/// 1. the environment variable that has the alias as its name, unless it is empty,
+/// 2. the configured name: `--topic ALIAS=NAME`, else `[topics]` in the config file,
+/// 3. the alias itself.
+///
+/// Settings otherwise come from flags before the environment. Aliases are an exception on purpose: they are the environment
+/// variables by which a service that Switchboard replaces is deployed (`COMMAND_TOPIC_MESSENGER`). Such a deployment keeps its
+/// environment, and a name in a config file or on the command line is only the default for it.
 #[derive(Clone)]
 struct Names {
     configured: BTreeMap<String, String>,
@@ -43,28 +59,39 @@ impl Names {
     }
 }
 
-/// A topic's alias and what the broker calls it.
+/// A topic's alias and its name on the broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicName {
+    /// The name that plugins use.
     pub alias: Arc<str>,
+    /// The name on the broker.
     pub name: String,
 }
 
-/// Names that contradict each other.
+/// Names of topics that contradict each other.
 #[derive(Debug, thiserror::Error)]
 pub enum TopologyError {
+    /// Two aliases of consumed topics name one topic.
     #[error(
         "the aliases {0} and {1} both name the topic {2:?}: a consumed topic must have one alias. Set {1} to another topic"
     )]
-    SameSource(Arc<str>, Arc<str>, String),
+    SameTopic(Arc<str>, Arc<str>, String),
+    /// An alias names an internal topic.
     #[error(
         "{alias} names the topic {name:?}, which is Switchboard's own. Set {alias} to another topic, or change --app"
     )]
-    Internal { alias: Arc<str>, name: String },
+    Internal {
+        /// The alias.
+        alias: Arc<str>,
+        /// The topic.
+        name: String,
+    },
 }
 
 impl Topology {
-    /// An application's own topics; it consumes and produces none yet.
+    /// An application's internal topics. It consumes and produces no topics yet.
+    ///
+    /// `configured` and `environment` give names to aliases; the environment comes first. See [`Topology::with`].
     pub fn new(
         app: &str,
         configured: BTreeMap<String, String>,
@@ -73,9 +100,9 @@ impl Topology {
     ) -> Self {
         Self {
             names: Names { configured, environment: Arc::new(environment) },
-            sources: Vec::new(),
-            outputs: Vec::new(),
-            shards: format!("{app}-switchboard-repartition"),
+            consumed: Vec::new(),
+            produced: Vec::new(),
+            repartition: format!("{app}-switchboard-repartition"),
             changelog: format!("{app}-switchboard-changelog"),
             dead_letters: format!("{app}-switchboard-dead-letters"),
             control: format!("{app}-switchboard-control"),
@@ -83,8 +110,11 @@ impl Topology {
         }
     }
 
-    /// The same application with these aliases; each is the environment variable's of its name, else the configured name, else
-    /// the alias itself.
+    /// The same application with these aliases of consumed and produced topics.
+    ///
+    /// An alias names the topic in the environment variable of the same name, else the configured topic (`--topic`, then the config
+    /// file), else the topic with the alias as its name. The environment comes before flags, unlike for other settings, so that the
+    /// environment of a replaced service names the topics.
     ///
     /// # Errors
     /// When two aliases consume the same topic, or an alias names an internal one.
@@ -96,25 +126,25 @@ impl Topology {
         let resolve =
             |aliases: BTreeSet<&Arc<str>>| aliases.into_iter().map(|alias| self.names.resolve(alias)).collect();
         let topology = Self {
-            sources: resolve(consumes.into_iter().collect()),
-            outputs: resolve(produces.into_iter().collect()),
+            consumed: resolve(consumes.into_iter().collect()),
+            produced: resolve(produces.into_iter().collect()),
             ..self.clone()
         };
-        for (place, topic) in topology.sources.iter().enumerate() {
-            if let Some(other) = topology.sources[..place].iter().find(|other| other.name == topic.name) {
+        for (index, topic) in topology.consumed.iter().enumerate() {
+            if let Some(other) = topology.consumed[..index].iter().find(|other| other.name == topic.name) {
                 let (first, second) = (Arc::clone(&other.alias), Arc::clone(&topic.alias));
-                return Err(TopologyError::SameSource(first, second, topic.name.clone()));
+                return Err(TopologyError::SameTopic(first, second, topic.name.clone()));
             }
         }
-        let internal = [&topology.shards, &topology.changelog, &topology.dead_letters, &topology.control];
-        if let Some(topic) = topology.sources.iter().chain(&topology.outputs).find(|t| internal.contains(&&t.name)) {
+        let internal = [&topology.repartition, &topology.changelog, &topology.dead_letters, &topology.control];
+        if let Some(topic) = topology.consumed.iter().chain(&topology.produced).find(|t| internal.contains(&&t.name)) {
             return Err(TopologyError::Internal { alias: Arc::clone(&topic.alias), name: topic.name.clone() });
         }
         Ok(topology)
     }
 
-    /// What the broker calls an alias's topic.
-    pub(super) fn name(&self, alias: &Arc<str>) -> String {
+    /// The broker's name of an alias's topic.
+    pub(crate) fn name(&self, alias: &Arc<str>) -> String {
         self.names.resolve(alias).name
     }
 }
@@ -133,16 +163,16 @@ mod tests {
     }
 
     #[test]
-    fn environment_comes_before_config_and_config_before_the_token() {
+    fn the_environment_comes_before_the_config_and_the_config_before_the_alias() {
         let topology = resolve(&[("A", "env-a"), ("C", "")], &[("A", "config-a"), ("B", "config-b")]).unwrap();
-        let names: Vec<_> = topology.sources.iter().map(|topic| topic.name.as_str()).collect();
+        let names: Vec<_> = topology.consumed.iter().map(|topic| topic.name.as_str()).collect();
         assert_eq!(names, ["env-a", "config-b"]);
-        assert_eq!(topology.outputs[0].name, "C", "an empty variable is none");
+        assert_eq!(topology.produced[0].name, "C", "an empty variable counts as unset");
     }
 
     #[test]
     fn contradicting_names_are_refused() {
-        assert!(matches!(resolve(&[("A", "same"), ("B", "same")], &[]), Err(TopologyError::SameSource(..))));
+        assert!(matches!(resolve(&[("A", "same"), ("B", "same")], &[]), Err(TopologyError::SameTopic(..))));
         assert!(matches!(resolve(&[], &[("C", "app-switchboard-changelog")]), Err(TopologyError::Internal { .. })));
     }
 }

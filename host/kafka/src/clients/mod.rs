@@ -1,0 +1,32 @@
+//! How does librdkafka serve one worker?
+//!
+//! A worker has three clients: a consumer in the application's group (`group_member`), a consumer for restores (see `restore`), and
+//! a transactional producer (`producer`). `broker` puts them behind the worker's `Broker`. `options` has the properties of all
+//! clients of a process, `context` receives what librdkafka reports outside of answers, `convert` translates numbers and errors.
+//!
+//! These clients never decide what to commit, retry or skip. An error becomes one of the worker's classes, a rebalance one of its
+//! events.
+
+mod broker;
+pub(crate) mod context;
+pub(crate) mod convert;
+mod group_member;
+pub(crate) mod options;
+pub(crate) mod producer;
+
+pub use broker::KafkaBroker;
+pub use options::{ClientOptions, GroupProtocol, PropertyError};
+
+use rdkafka::ClientConfig;
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::error::KafkaResult;
+
+use context::PlainContext;
+
+/// A consumer or admin client that logs its errors.
+///
+/// # Errors
+/// When librdkafka refuses the configuration.
+pub(crate) fn new_client<T: FromClientConfigAndContext<PlainContext>>(config: &ClientConfig) -> KafkaResult<T> {
+    T::from_config_and_context(config, PlainContext::new(config))
+}
