@@ -44,7 +44,7 @@ impl App {
         Self::on(Kafka::shared(), prefix, aliases, partitions)
     }
 
-    /// The same on a broker of one's own.
+    /// The same on this broker.
     pub fn on(kafka: &Kafka, prefix: &str, aliases: &[&str], partitions: i32) -> Result<Self> {
         let name = unique(prefix);
         let client = kafka.client()?;
@@ -62,7 +62,7 @@ impl App {
         Self::messenger_on(Kafka::shared(), prefix, partitions)
     }
 
-    /// The same on a broker of one's own.
+    /// The same on this broker.
     pub fn messenger_on(kafka: &Kafka, prefix: &str, partitions: i32) -> Result<Self> {
         let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../messenger.toml").canonicalize()?;
         let plugin = messenger()?;
@@ -76,7 +76,7 @@ impl App {
         Self::hostile_on(Kafka::shared(), prefix, aliases, partitions)
     }
 
-    /// The same on a broker of one's own.
+    /// The same on this broker.
     pub fn hostile_on(kafka: &Kafka, prefix: &str, aliases: &[&str], partitions: i32) -> Result<Self> {
         let app = Self::on(kafka, prefix, aliases, partitions)?;
         Ok(app.arg("--plugin", &hostile()?.display().to_string()).arg("--tenant-header", "TENANT=text"))
@@ -232,7 +232,7 @@ fn run_by(runner: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
-/// A command that runs.
+/// A running command. Dropping it kills it.
 pub struct RunningCommand {
     name: String,
     pub process: Process,

@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::runtime::{Builder, Runtime};
 
-/// What a request gets instead of its answer.
+/// A fault of a request.
 #[derive(Debug, Clone, Copy)]
 pub enum Fault {
     /// This status, without a body.

@@ -21,7 +21,7 @@ const QUEUE_POLL: Duration = Duration::from_millis(100);
 /// One poll while the window is full.
 const WINDOW_POLL: Duration = Duration::from_millis(5);
 
-/// What is sent.
+/// An input that a generator sends.
 pub trait Input: Send + 'static {
     fn tenant(&self) -> String;
     /// The partition of the topic.

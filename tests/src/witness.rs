@@ -39,7 +39,7 @@ struct Marks {
     by_id: Vec<u8>,
     /// All ids below are settled.
     settled: usize,
-    /// How many ids are settled.
+    /// The number of settled ids.
     count: u64,
     twice: Vec<String>,
 }
@@ -141,7 +141,7 @@ impl Deref for Witness {
 }
 
 impl Settled {
-    /// How many ids are settled.
+    /// The number of settled ids.
     pub fn count(&self) -> u64 {
         self.0.lock().count
     }
@@ -166,7 +166,7 @@ impl Settled {
         marks.missing(id).collect()
     }
 
-    /// How many ids below `id` are not settled.
+    /// The number of ids below `id` that are not settled.
     pub fn unsettled(&self, id: u64) -> usize {
         self.0.lock().missing(id).count()
     }

@@ -4,7 +4,7 @@ use fastrand::Rng;
 
 use crate::generator;
 
-/// How many tenants share the inputs.
+/// The number of tenants.
 pub const TENANTS: u32 = 50;
 /// The number of keys that a tenant's inputs keep and drop.
 const KEYS: u32 = 8;

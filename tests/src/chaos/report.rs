@@ -109,7 +109,7 @@ impl Report {
         self.wrong.is_empty()
     }
 
-    /// How many kinds of faults were made.
+    /// The number of kinds of faults that were made.
     pub fn kinds(&self) -> usize {
         self.made.len()
     }

@@ -14,7 +14,7 @@ const COUNTED_LOG_LINES: [(&str, &str); 5] = [
     ("releases loaded", "release loaded release=ledger"),
     ("transactions aborted and repeated", "was aborted and runs again"),
     ("workers restarted from the committed state", "starting again from what is committed"),
-    ("tenants that waited for a release", "messages wait"),
+    ("tenants whose messages waited", "messages wait"),
     ("errors in the hosts' logs", " ERROR "),
 ];
 
