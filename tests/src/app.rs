@@ -15,8 +15,8 @@ use crate::native;
 use crate::process::{Process, leashed};
 use crate::progress::NO_PROGRESS_LIMIT;
 
-/// How long a test waits for a single step, and for the next record where several are awaited.
-pub const LONG: Duration = NO_PROGRESS_LIMIT;
+/// How long a test waits for a single step, or for the next of several records.
+pub const WAIT_LIMIT: Duration = NO_PROGRESS_LIMIT;
 
 /// The messenger's aliases: consumed, then produced.
 pub const MESSENGER: [&str; 6] = [
@@ -39,12 +39,12 @@ pub struct App {
 }
 
 impl App {
-    /// Creates a topic for each alias, with so many partitions, on the broker that tests share.
+    /// Creates a topic with this number of partitions for each alias, on the broker that tests share.
     pub fn new(prefix: &str, aliases: &[&str], partitions: i32) -> Result<Self> {
         Self::on(Kafka::shared(), prefix, aliases, partitions)
     }
 
-    /// The same on a broker of one's own.
+    /// The same on this broker.
     pub fn on(kafka: &Kafka, prefix: &str, aliases: &[&str], partitions: i32) -> Result<Self> {
         let name = unique(prefix);
         let client = kafka.client()?;
@@ -62,7 +62,7 @@ impl App {
         Self::messenger_on(Kafka::shared(), prefix, partitions)
     }
 
-    /// The same on a broker of one's own.
+    /// The same on this broker.
     pub fn messenger_on(kafka: &Kafka, prefix: &str, partitions: i32) -> Result<Self> {
         let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../messenger.toml").canonicalize()?;
         let plugin = messenger()?;
@@ -70,26 +70,26 @@ impl App {
         Ok(app.arg("--config", &config.display().to_string()).arg("--plugin", &plugin.display().to_string()))
     }
 
-    /// The hostile plugin, which does what its message says: it consumes IN, produces OUT, and the header TENANT tells
-    /// the tenant. The topics are those of `aliases` only.
+    /// The hostile plugin, which does what its message says. It consumes IN and produces OUT, and the header TENANT
+    /// names the tenant. Only the topics of `aliases` are created.
     pub fn hostile(prefix: &str, aliases: &[&str], partitions: i32) -> Result<Self> {
         Self::hostile_on(Kafka::shared(), prefix, aliases, partitions)
     }
 
-    /// The same on a broker of one's own.
+    /// The same on this broker.
     pub fn hostile_on(kafka: &Kafka, prefix: &str, aliases: &[&str], partitions: i32) -> Result<Self> {
         let app = Self::on(kafka, prefix, aliases, partitions)?;
         Ok(app.arg("--plugin", &hostile()?.display().to_string()).arg("--tenant-header", "TENANT=text"))
     }
 
-    /// A further alias, whose topic has one partition and settings of its own.
+    /// Adds an alias whose topic has one partition and these settings.
     pub fn topic_with(mut self, alias: &str, settings: &[(&str, &str)]) -> Result<Self> {
         self = self.no_topic(alias);
         self.client.create_topic(self.topic(alias), 1, settings)?;
         Ok(self)
     }
 
-    /// A further alias, whose topic does not exist.
+    /// Adds an alias whose topic does not exist.
     #[must_use]
     pub fn no_topic(mut self, alias: &str) -> Self {
         self.topics.push((alias.to_owned(), format!("{}-{alias}", self.name)));
@@ -106,19 +106,23 @@ impl App {
         }
     }
 
-    /// Waits until the topic of an alias has so many records, and returns them.
+    /// Waits until the topic of an alias has `count` records, and returns them.
     pub fn wait_for(&self, alias: &str, count: usize) -> Result<Vec<Record>> {
         let what = format!("{count} records of {alias}");
-        Ok(self.client.reader(&[self.topic(alias)])?.until(&what, LONG, |records| records.len() >= count)?.to_vec())
+        Ok(self
+            .client
+            .reader(&[self.topic(alias)])?
+            .until(&what, WAIT_LIMIT, |records| records.len() >= count)?
+            .to_vec())
     }
 
-    /// Waits for so many dead letters, and returns them.
-    pub fn wait_for_letters(&self, count: usize) -> Result<Vec<Record>> {
+    /// Waits for `count` dead letters, and returns them.
+    pub fn wait_for_dead_letters(&self, count: usize) -> Result<Vec<Record>> {
         let mut reader = self.client.reader(&[&self.dead_letters()])?;
-        Ok(reader.until(&format!("{count} dead letters"), LONG, |letters| letters.len() >= count)?.to_vec())
+        Ok(reader.until(&format!("{count} dead letters"), WAIT_LIMIT, |letters| letters.len() >= count)?.to_vec())
     }
 
-    /// The same application's name and outputs are other ones, but it consumes the topics of `self`.
+    /// An application with a name and output topics of its own, which consumes the topics of `self`.
     pub fn rival(&self, prefix: &str, produced: &[&str], partitions: i32) -> Result<Self> {
         let mut rival = Self::new(prefix, produced, partitions)?;
         let own = |alias: &String| produced.contains(&alias.as_str());
@@ -145,7 +149,7 @@ impl App {
     /// The broker's name of an alias's topic.
     ///
     /// # Panics
-    /// When it is no alias of this application.
+    /// When this application has no such alias.
     pub fn topic(&self, alias: &str) -> &str {
         let topic = self.topics.iter().find(|(known, _)| known == alias);
         topic.map_or_else(|| panic!("no topic for {alias}"), |(_, topic)| topic.as_str())
@@ -156,17 +160,17 @@ impl App {
         format!("{}-switchboard-dead-letters", self.name)
     }
 
-    /// Starts a host with further arguments; `name` is for people. It need not be ready yet.
+    /// Starts a host with further arguments, and does not wait until it is ready. `name` is for people.
     pub fn start(&self, name: &str, arguments: &[&str]) -> Result<Host> {
         self.start_by(&[], name, arguments)
     }
 
-    /// The same by a command that runs another one.
+    /// The same, started by the command `runner`.
     pub fn start_by(&self, runner: &[&str], name: &str, arguments: &[&str]) -> Result<Host> {
         Host::start(name, &mut self.command(run_by(runner)?, "run", arguments))
     }
 
-    /// Deletes the group's offsets of a topic, as if they had expired. No host runs.
+    /// Deletes the group's offsets of a topic, as if they had expired. No host may be running.
     pub fn delete_offsets(&self, topic: &str) -> Result<()> {
         let partitions = i32::try_from(self.client.committed(&self.name, topic)?.len())?;
         native::delete_offsets(&self.bootstrap, &self.name, topic, partitions)
@@ -174,29 +178,30 @@ impl App {
 
     /// Examines the cluster as this application's hosts would: exit status and lines.
     pub fn doctor(&self, arguments: &[&str]) -> Result<(ExitStatus, Vec<String>)> {
-        Host::start("doctor", &mut self.command(switchboard()?, "doctor", arguments))?.end(LONG)
+        Host::start("doctor", &mut self.command(switchboard()?, "doctor", arguments))?.end(WAIT_LIMIT)
     }
 
-    /// Runs a command that ends by itself with the settings of this application's hosts: `["route", "show"]`.
-    pub fn ask(&self, words: &[&str], arguments: &[&str]) -> Result<Answer> {
-        self.begin(words, arguments)?.end()
+    /// Runs a command such as `["route", "show"]` to its end, with the settings of this application's hosts.
+    pub fn run_command(&self, words: &[&str], arguments: &[&str]) -> Result<CommandOutput> {
+        self.start_command(words, arguments)?.end()
     }
 
-    /// The same without waiting for its end.
-    pub fn begin(&self, words: &[&str], arguments: &[&str]) -> Result<Asked> {
-        self.begin_by(&[], words, arguments)
+    /// Starts such a command.
+    pub fn start_command(&self, words: &[&str], arguments: &[&str]) -> Result<RunningCommand> {
+        self.start_command_by(&[], words, arguments)
     }
 
-    /// The same by a command that runs another one.
-    pub fn begin_by(&self, runner: &[&str], words: &[&str], arguments: &[&str]) -> Result<Asked> {
-        let (output, log) = (tempfile::tempfile()?, tempfile::tempfile()?);
+    /// Starts such a command by the command `runner`.
+    pub fn start_command_by(&self, runner: &[&str], words: &[&str], arguments: &[&str]) -> Result<RunningCommand> {
+        let output = tempfile::tempfile()?;
+        let log = tempfile::tempfile()?;
         let mut command = self.command(run_by(runner)?, words[0], &[&words[1..], arguments].concat());
         command.stdout(output.try_clone()?).stderr(log.try_clone()?);
-        Ok(Asked { name: words.join(" "), process: Process::start(&mut command)?, output, log })
+        Ok(RunningCommand { name: words.join(" "), process: Process::start(&mut command)?, output, log })
     }
 
     fn command(&self, mut command: Command, name: &str, arguments: &[&str]) -> Command {
-        // A word that is a command's own comes before all flags.
+        // A subcommand's words come before all flags.
         let words = arguments.iter().take_while(|word| !word.starts_with('-')).count();
         let (words, arguments) = arguments.split_at(words);
         command
@@ -214,12 +219,12 @@ impl App {
     /// Starts a host and waits until it runs.
     pub fn run(&self, name: &str, arguments: &[&str]) -> Result<Host> {
         let host = self.start(name, arguments)?;
-        host.wait_for("it runs", LONG, |line| line.contains("host is running"))?;
+        host.wait_for("it runs", WAIT_LIMIT, |line| line.contains("host is running"))?;
         Ok(host)
     }
 }
 
-/// The product, run by itself or by a command that runs another one.
+/// The product, started directly or by the command `runner`.
 fn run_by(runner: &[&str]) -> Result<Command> {
     let [runner, rest @ ..] = runner else { return switchboard() };
     let mut command = leashed(runner, None);
@@ -227,8 +232,8 @@ fn run_by(runner: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
-/// A command that runs.
-pub struct Asked {
+/// A running command. Dropping it kills it.
+pub struct RunningCommand {
     name: String,
     pub process: Process,
     output: File,
@@ -237,7 +242,7 @@ pub struct Asked {
 
 /// A command that has ended.
 #[derive(Debug)]
-pub struct Answer {
+pub struct CommandOutput {
     pub status: ExitStatus,
     /// Its standard output.
     pub output: String,
@@ -245,52 +250,56 @@ pub struct Answer {
     pub log: String,
 }
 
-impl Asked {
-    /// Waits for its end. What it said is printed: a failing test shows it.
-    pub fn end(mut self) -> Result<Answer> {
-        let status = self.process.wait(LONG)?;
+impl RunningCommand {
+    /// Waits for its end. Prints both its outputs, so that a failing test shows them.
+    pub fn end(mut self) -> Result<CommandOutput> {
+        let status = self.process.wait(WAIT_LIMIT)?;
         let read = |file: &mut File| {
             let mut bytes = Vec::new();
             file.rewind()?;
             file.read_to_end(&mut bytes)?;
             anyhow::Ok(String::from_utf8_lossy(&bytes).into_owned())
         };
-        let (output, log) = (read(&mut self.output)?, read(&mut self.log)?);
+        let output = read(&mut self.output)?;
+        let log = read(&mut self.log)?;
         for line in log.lines().chain(output.lines()) {
             eprintln!("{} | {line}", self.name);
         }
-        Ok(Answer { status, output, log })
+        Ok(CommandOutput { status, output, log })
     }
 }
 
-impl Answer {
-    /// Its JSON. It has succeeded.
+impl CommandOutput {
+    /// Its standard output as JSON. Fails when the command failed.
     pub fn json(&self) -> Result<serde_json::Value> {
         ensure!(self.status.success(), "{}: {}", self.status, self.log);
         Ok(serde_json::from_str(&self.output)?)
     }
 
-    /// The one line that says why it has failed.
+    /// The line of the log that says why the command failed.
     pub fn refusal(&self) -> Result<&str> {
         ensure!(self.status.code() == Some(1) && self.output.is_empty(), "{self:?}");
-        self.log.lines().find(|line| line.starts_with("switchboard: ")).context("it does not say why")
+        self.log
+            .lines()
+            .find(|line| line.starts_with("switchboard: "))
+            .context("the log does not say why the command failed")
     }
 }
 
-/// The text of a header; none when it is missing, null or no text.
+/// The text of a header. `None` when the header is missing, null, or not UTF-8.
 pub fn header<'a>(record: &'a Record, name: &str) -> Option<&'a str> {
     let header = record.headers.iter().rev().find(|(known, _)| known == name)?;
     std::str::from_utf8(header.1.as_deref()?).ok()
 }
 
-/// Where a dead letter's record was consumed: alias, partition, offset.
-pub fn source(letter: &Record) -> Option<(String, i32, i64)> {
+/// The origin of a dead letter's record: alias, partition, offset.
+pub fn dead_letter_origin(letter: &Record) -> Option<(String, i32, i64)> {
     let number = |name| header(letter, name)?.parse::<i64>().ok();
     let topic = header(letter, "switchboard-topic")?.to_owned();
     Some((topic, i32::try_from(number("switchboard-partition")?).ok()?, number("switchboard-offset")?))
 }
 
-/// The values of a hostile tenant's outputs, in order.
+/// The values of a tenant's outputs by the hostile plugin, in order.
 pub fn answers<'a>(outputs: &'a [Record], tenant: &str) -> Vec<&'a str> {
     let own = outputs.iter().filter(|output| header(output, "TENANT") == Some(tenant));
     own.map(|output| std::str::from_utf8(output.value.as_deref().unwrap_or_default()).unwrap_or("not UTF-8")).collect()

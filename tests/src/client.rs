@@ -19,10 +19,10 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::progress::{self, NO_PROGRESS_LIMIT, Stall};
 
-/// How long a single call may take. A live broker answers it at once.
-const CALL: Duration = NO_PROGRESS_LIMIT;
+/// How long a single call may take. A running broker answers at once.
+const BROKER_CALL_LIMIT: Duration = NO_PROGRESS_LIMIT;
 
-/// A name for a topic, an app or a group that nobody else on this broker uses: `prefix-<process>-<number>`.
+/// A name for a topic, an application or a group that is unique on this broker: `prefix-<process>-<number>`.
 pub fn unique(prefix: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("{prefix}-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
@@ -32,15 +32,15 @@ pub fn unique(prefix: &str) -> String {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Record {
     pub topic: String,
-    /// None to send means by key, as Java clients do; a received one has it.
+    /// To send, `None` lets the key decide, as in Java clients. A received record has it.
     pub partition: Option<i32>,
-    /// None to send; a received one has it.
+    /// `None` to send. A received record has it.
     pub offset: Option<i64>,
-    /// Milliseconds since the epoch. None to send means now; a received one has it.
+    /// Milliseconds since the epoch. To send, `None` means now. A received record has it.
     pub timestamp: Option<i64>,
     pub key: Option<Vec<u8>>,
     pub value: Option<Vec<u8>>,
-    /// In order; a name may come twice, a value may be null.
+    /// In order. A name may repeat, and a value may be null.
     pub headers: Vec<(String, Option<Vec<u8>>)>,
 }
 
@@ -59,7 +59,8 @@ impl Record {
     }
 }
 
-/// Administers, produces and reads. Every call blocks until the broker has answered, or fails after [`NO_PROGRESS_LIMIT`].
+/// Administers, produces and reads. Every call blocks until the broker has answered, or fails after
+/// [`NO_PROGRESS_LIMIT`].
 pub struct Client {
     bootstrap: String,
     runtime: Runtime,
@@ -84,7 +85,7 @@ impl Client {
         })
     }
 
-    /// Creates a topic with the broker's default replication. It can be used when this returns.
+    /// Creates a topic with the broker's default replication, and waits until it can be used.
     pub fn create_topic(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) -> Result<()> {
         let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
         for (key, value) in settings {
@@ -97,7 +98,7 @@ impl Client {
         self.wait_for_topic(name, true)
     }
 
-    /// Deletes topics. They are gone when this returns.
+    /// Deletes topics, and waits until they are gone.
     pub fn delete_topics(&self, names: &[&str]) -> Result<()> {
         for result in self.runtime.block_on(self.admin.delete_topics(names, &admin_options()))? {
             result.map_err(|(topic, code)| anyhow!("topic {topic}: {code}"))?;
@@ -107,11 +108,11 @@ impl Client {
 
     /// The names of all topics.
     pub fn topics(&self) -> Result<Vec<String>> {
-        let metadata = self.admin.inner().fetch_metadata(None, CALL)?;
+        let metadata = self.admin.inner().fetch_metadata(None, BROKER_CALL_LIMIT)?;
         Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
     }
 
-    /// Sets a group's offset of a partition, as an operator does. The group has no members.
+    /// Sets a group's offset of a partition, as an operator does. The group must have no members.
     pub fn set_offset(&self, group: &str, topic: &str, partition: i32, offset: i64) -> Result<()> {
         let consumer: BaseConsumer = config(&self.bootstrap).set("group.id", group).create()?;
         let mut list = TopicPartitionList::new();
@@ -121,10 +122,10 @@ impl Client {
 
     /// The offset of the first record that a partition still has.
     pub fn log_start(&self, topic: &str, partition: i32) -> Result<i64> {
-        Ok(self.admin.inner().fetch_watermarks(topic, partition, CALL)?.0)
+        Ok(self.admin.inner().fetch_watermarks(topic, partition, BROKER_CALL_LIMIT)?.0)
     }
 
-    /// Gives a topic these settings, and takes away all others.
+    /// Gives a topic these settings, and removes all others.
     pub fn alter_topic(&self, name: &str, settings: &[(&str, &str)]) -> Result<()> {
         let resource = AlterConfig::new(ResourceSpecifier::Topic(name));
         let altered = settings.iter().fold(resource, |altered, (key, value)| altered.set(key, value));
@@ -134,7 +135,7 @@ impl Client {
         Ok(())
     }
 
-    /// Deletes the records of a partition that are before this offset.
+    /// Deletes the records of a partition before this offset.
     pub fn delete_records(&self, topic: &str, partition: i32, before: i64) -> Result<()> {
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, partition, Offset::Offset(before))?;
@@ -142,8 +143,8 @@ impl Client {
         deleted.elements().iter().try_for_each(|partition| Ok(partition.error()?))
     }
 
-    /// Waits until the brokers show that a topic is there, or that it is gone; they do so later than the controller
-    /// acknowledges it.
+    /// Waits until the brokers show that a topic exists, or that it is gone. The controller acknowledges the change
+    /// earlier than the brokers show it.
     pub fn wait_for_topic(&self, name: &str, there: bool) -> Result<()> {
         let what = format!("the brokers to show that topic {name} is {}", if there { "there" } else { "gone" });
         progress::wait_until(&what, || Ok(partitions(self.admin.inner(), name).is_ok() == there))
@@ -151,28 +152,28 @@ impl Client {
 
     /// Sends records in their order, and returns partition and offset of each once all are acknowledged.
     pub fn produce(&self, records: &[Record]) -> Result<Vec<(i32, i64)>> {
-        let places: Vec<Place> = records.iter().map(|_| Place::default()).collect();
-        for (record, place) in records.iter().zip(&places) {
+        let deliveries: Vec<DeliveredAt> = records.iter().map(|_| DeliveredAt::default()).collect();
+        for (record, delivered_at) in records.iter().zip(&deliveries) {
             let headers = record.headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
                 headers.insert(Header { key, value: value.as_ref() })
             });
-            let mut outgoing = BaseRecord::with_opaque_to(&record.topic, Arc::clone(place)).headers(headers);
+            let mut outgoing = BaseRecord::with_opaque_to(&record.topic, Arc::clone(delivered_at)).headers(headers);
             outgoing.partition = record.partition;
             outgoing.timestamp = record.timestamp;
             outgoing.key = record.key.as_ref();
             outgoing.payload = record.value.as_ref();
             self.producer.send(outgoing).map_err(|(error, _)| error)?;
         }
-        let unacknowledged = || places.iter().filter(|place| place.get().is_none()).count();
+        let unacknowledged = || deliveries.iter().filter(|delivered_at| delivered_at.get().is_none()).count();
         let mut stall = Stall::new(unacknowledged());
         while let left @ 1.. = unacknowledged() {
             stall.check(left).with_context(|| format!("{left} records are not acknowledged"))?;
-            // It blocks for all of that time, whatever arrives meanwhile.
+            // librdkafka blocks for the whole time-out, even if an acknowledgement arrives earlier.
             self.producer.poll(Duration::from_millis(1));
         }
-        let outcomes = places.iter().map(|place| place.get().expect("waited for above").clone());
+        let outcomes = deliveries.iter().map(|delivered_at| delivered_at.get().expect("waited for above").clone());
         let topics = records.iter().map(|record| &record.topic);
-        outcomes.zip(topics).map(|(place, topic)| place.with_context(|| format!("producing to {topic}"))).collect()
+        outcomes.zip(topics).map(|(outcome, topic)| outcome.with_context(|| format!("producing to {topic}"))).collect()
     }
 
     /// Reads these topics, all partitions from the beginning, committed records only.
@@ -182,35 +183,36 @@ impl Client {
 
     /// All records that the topic has now, up to its last stable offset.
     pub fn read_all(&self, topic: &str) -> Result<Vec<Record>> {
-        self.reader(&[topic])?.read_to_end(CALL)
+        self.reader(&[topic])?.read_to_end(BROKER_CALL_LIMIT)
     }
 
-    /// Where each partition of the topic ends: its last stable offset, or its high watermark.
+    /// The end of each partition of the topic: its last stable offset, or its high watermark.
     pub fn ends(&self, topic: &str, stable: bool) -> Result<Vec<i64>> {
         let isolation = if stable { "read_committed" } else { "read_uncommitted" };
         let consumer: BaseConsumer = config(&self.bootstrap).set("isolation.level", isolation).create()?;
-        let end = |partition| Ok(consumer.fetch_watermarks(topic, partition, CALL)?.1);
+        let end = |partition| Ok(consumer.fetch_watermarks(topic, partition, BROKER_CALL_LIMIT)?.1);
         partitions(consumer.client(), topic)?.into_iter().map(end).collect()
     }
 
-    /// Looks at a topic's open transactions.
+    /// A view of a topic's open transactions.
     pub fn transactions(&self, topic: &str) -> Result<Transactions> {
         let reader = |isolation: &str| -> Result<BaseConsumer> {
             Ok(config(&self.bootstrap).set("group.id", "never used").set("isolation.level", isolation).create()?)
         };
-        let (committed, uncommitted) = (reader("read_committed")?, reader("read_uncommitted")?);
+        let committed = reader("read_committed")?;
+        let uncommitted = reader("read_uncommitted")?;
         let partitions = partitions(committed.client(), topic)?;
         Ok(Transactions { topic: topic.to_owned(), partitions, committed, uncommitted })
     }
 
-    /// The group's stable committed offsets in this topic, by partition; none where it has none.
+    /// The group's stable committed offsets in this topic, by partition. `None` where the group has no offset.
     pub fn committed(&self, group: &str, topic: &str) -> Result<Vec<Option<i64>>> {
         let consumer: BaseConsumer = config(&self.bootstrap).set("group.id", group).create()?;
         let mut asked = TopicPartitionList::new();
         for partition in partitions(consumer.client(), topic)? {
             asked.add_partition(topic, partition);
         }
-        let committed = consumer.committed_offsets(asked, CALL)?;
+        let committed = consumer.committed_offsets(asked, BROKER_CALL_LIMIT)?;
         committed
             .elements()
             .iter()
@@ -223,32 +225,32 @@ impl Client {
     }
 }
 
-/// Partition and offset of a record sent, once it is known.
-type Place = Arc<OnceLock<Result<(i32, i64), KafkaError>>>;
+/// Partition and offset of a sent record, once the broker has acknowledged it.
+type DeliveredAt = Arc<OnceLock<Result<(i32, i64), KafkaError>>>;
 
 struct Deliveries;
 
 impl ClientContext for Deliveries {}
 
 impl ProducerContext for Deliveries {
-    type DeliveryOpaque = Place;
+    type DeliveryOpaque = DeliveredAt;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, place: Place) {
+    fn delivery(&self, result: &DeliveryResult<'_>, delivered_at: DeliveredAt) {
         let result = match result {
             Ok(message) => Ok((message.partition(), message.offset())),
             Err((error, _)) => Err(error.clone()),
         };
-        place.set(result).expect("a record is delivered once");
+        delivered_at.set(result).expect("a record is delivered once");
     }
 }
 
-/// Reads on where it stopped, and keeps all it has read.
+/// A reader that continues where it stopped, and keeps everything that it has read.
 pub struct Reader {
     consumer: BaseConsumer,
     topics: String,
     partitions: usize,
     records: Vec<Record>,
-    /// librdkafka goes on after an error: it matters only when the records do not come.
+    /// The last error. librdkafka continues after an error, so it matters only when the records do not arrive.
     error: Option<KafkaError>,
 }
 
@@ -270,8 +272,8 @@ impl Reader {
         Ok(Self { consumer, topics: topics.join(", "), partitions: assigned.count(), records: Vec::new(), error: None })
     }
 
-    /// Reads until `condition` holds for all that was read since the reader was made, and returns that. Fails when nothing
-    /// further has come for `limit`; `what` names the condition in the error.
+    /// Reads until `condition` holds for all records that this reader has read, and returns them. Fails when no further
+    /// record arrives for `limit`. `what` names the condition in the error.
     pub fn until(
         &mut self,
         what: &str,
@@ -296,7 +298,8 @@ impl Reader {
         Ok(self.records)
     }
 
-    /// Takes one record, or returns the partition whose end was reached; neither when nothing comes as long as it may take.
+    /// Takes one record, or returns the partition whose end was reached. Does neither when nothing arrives before the
+    /// limit.
     fn step(&mut self, stall: &Stall<usize>) -> Option<i32> {
         match self.consumer.poll(stall.left()) {
             Some(Ok(message)) => self.records.push(Record::received(&message)),
@@ -307,7 +310,7 @@ impl Reader {
         None
     }
 
-    /// Fails when no further record has come for the limit.
+    /// Fails when no further record has arrived for the limit.
     fn check(&self, what: &str, limit: Duration, stall: &mut Stall<usize>) -> Result<()> {
         let Self { topics, records, error, .. } = self;
         if stall.check(records.len()).is_err() {
@@ -328,18 +331,18 @@ pub struct Transactions {
 }
 
 impl Transactions {
-    /// Whether one is open: records are there that a read_committed reader is not yet shown.
+    /// Whether a transaction is open: the topic has records that a read_committed reader cannot see yet.
     pub fn is_open(&self) -> Result<bool> {
         Ok(self.open_records()? > 0)
     }
 
-    /// How many records, at least, are there that a read_committed reader is not yet shown.
+    /// A lower bound of the number of records that a read_committed reader cannot see yet.
     pub fn open_records(&self) -> Result<i64> {
         let mut open = 0;
         for partition in &self.partitions {
-            // In this order: what is written in between does not look like it.
-            let (_, high) = self.uncommitted.fetch_watermarks(&self.topic, *partition, CALL)?;
-            let (_, stable) = self.committed.fetch_watermarks(&self.topic, *partition, CALL)?;
+            // The high watermark first: a record that is written between the two calls does not look open.
+            let (_, high) = self.uncommitted.fetch_watermarks(&self.topic, *partition, BROKER_CALL_LIMIT)?;
+            let (_, stable) = self.committed.fetch_watermarks(&self.topic, *partition, BROKER_CALL_LIMIT)?;
             open += (high - stable).max(0);
         }
         Ok(open)
@@ -350,18 +353,18 @@ pub(crate) fn config(bootstrap: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", bootstrap)
-        // A broker that is started again is found at once.
+        // Clients find a restarted broker at once.
         .set("reconnect.backoff.ms", "50")
         .set("reconnect.backoff.max.ms", "200");
     config
 }
 
 fn admin_options() -> AdminOptions {
-    AdminOptions::new().operation_timeout(Some(CALL)).request_timeout(Some(CALL))
+    AdminOptions::new().operation_timeout(Some(BROKER_CALL_LIMIT)).request_timeout(Some(BROKER_CALL_LIMIT))
 }
 
 fn partitions<C: ClientContext>(client: &rdkafka::client::Client<C>, topic: &str) -> Result<Vec<i32>> {
-    let metadata = client.fetch_metadata(Some(topic), CALL)?;
+    let metadata = client.fetch_metadata(Some(topic), BROKER_CALL_LIMIT)?;
     let found = &metadata.topics()[0];
     if let Some(code) = found.error() {
         bail!("topic {topic}: {code:?}");

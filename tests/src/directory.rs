@@ -1,5 +1,6 @@
-//! A directory of characters over HTTP, for lookups: `GET /characters/{key}` answers per tenant with what a test has put
-//! there, 404 otherwise, and misbehaves on demand. A tenant is told by the request header `TENANT_ID`.
+//! A directory of characters over HTTP, as a lookup source. `GET /characters/{key}` answers with the document that a
+//! test has stored for the tenant, or with 404. It misbehaves on demand. The request header `TENANT_ID` names the
+//! tenant.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::runtime::{Builder, Runtime};
 
-/// What a request gets instead of its answer.
+/// A fault of a request.
 #[derive(Debug, Clone, Copy)]
 pub enum Fault {
     /// This status, without a body.
@@ -69,12 +70,12 @@ impl Directory {
         self.entry(tenant, key, |entry| entry.answer = Some(answer.to_string()));
     }
 
-    /// The next `times` requests for `key` of `tenant` meet `fault`; further calls queue up behind.
+    /// The next `times` requests for `key` of `tenant` meet `fault`. The faults of further calls come after these.
     pub fn fail(&self, tenant: &str, key: &str, fault: Fault, times: usize) {
         self.entry(tenant, key, |entry| entry.faults.push_back((fault, times)));
     }
 
-    /// The headers of each request for `key` of `tenant` so far, those that met a fault included.
+    /// The headers of each request for `key` of `tenant` so far, including requests that met a fault.
     pub fn requests(&self, tenant: &str, key: &str) -> Vec<HeaderMap> {
         self.entry(tenant, key, |entry| entry.requests.clone())
     }
@@ -101,7 +102,7 @@ async fn answer(State(entries): State<Entries>, Path(key): Path<String>, headers
         None => {}
         Some(Fault::Status(status)) => return status.into_response(),
         Some(Fault::Delay(delay)) => tokio::time::sleep(delay).await,
-        // It ends the task of this connection, and says nothing on standard error as `panic!` would.
+        // This ends the task of the connection. Unlike `panic!`, it prints nothing to standard error.
         Some(Fault::Close) => std::panic::resume_unwind(Box::new("a connection closed on purpose")),
         Some(Fault::Garbage) => return json(r#"{"data":{"type":"characters","id":"#.to_owned()),
         Some(Fault::Document(document)) => return json(document.to_owned()),
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_come_in_order_and_pass() -> Result<()> {
+    fn faults_come_in_order_and_end() -> Result<()> {
         let directory = Directory::start()?;
         directory.put("t", "7", &json!(1));
         directory.fail("t", "7", Fault::Status(StatusCode::SERVICE_UNAVAILABLE), 2);
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delayed_answer_holds_up_no_other() -> Result<()> {
+    fn a_delayed_answer_delays_no_other() -> Result<()> {
         let directory = Directory::start()?;
         directory.put("t", "7", &json!(1));
         directory.put("t", "8", &json!(2));
@@ -203,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_directory_is_gone() -> Result<()> {
+    fn dropping_a_directory_closes_its_connections() -> Result<()> {
         let directory = Directory::start()?;
         let address = directory.address;
         let mut open = TcpStream::connect(address)?;

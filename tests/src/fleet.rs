@@ -1,4 +1,4 @@
-//! Several hosts, and their supervisor: one that ended by itself is started again.
+//! Several hosts and their supervisor, which restarts a host that has ended by itself.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -11,21 +11,21 @@ use crate::host::switchboard;
 use crate::process::Process;
 use crate::progress::NO_PROGRESS_LIMIT;
 
-/// So many ends by itself are no consequence of faults any more.
-const TOO_MANY: usize = 200;
-/// A host logs this, with their number in front, when the group has given it partitions.
-const ASSIGNED: &str = " partitions assigned";
-/// The same for a member that waits until others have given up theirs.
-const NONE_YET: &str = " 0 partitions assigned";
+/// More ends than this are not a consequence of the faults.
+const MAX_UNEXPECTED_ENDS: usize = 200;
+/// A host logs this text after a number, when the group has assigned it partitions.
+const ASSIGNED_LOG: &str = " partitions assigned";
+/// The text of a member that waits until other members have given up partitions.
+const NONE_ASSIGNED_LOG: &str = " 0 partitions assigned";
 
-/// How all hosts are run.
+/// The settings of all hosts.
 #[derive(Debug)]
 pub struct Setup {
     /// The application's name.
     pub app: String,
     /// The brokers.
     pub bootstrap: String,
-    /// The artifact on file.
+    /// The file of the plugin's artifact.
     pub plugin: PathBuf,
     /// For logs and temporary files.
     pub directory: PathBuf,
@@ -33,7 +33,7 @@ pub struct Setup {
     pub arguments: Vec<String>,
 }
 
-/// The hosts; each has a place, running or not.
+/// The hosts by number. A host may be running or stopped.
 #[derive(Debug)]
 pub struct Fleet {
     setup: Setup,
@@ -44,15 +44,15 @@ pub struct Fleet {
 
 #[derive(Debug)]
 struct Member {
-    /// Its stable instance id; none: it takes a free slot number.
+    /// Its `--instance`. Without, the host takes a free slot number.
     instance: Option<String>,
     process: Option<Process>,
-    /// It was asked to end.
+    /// Whether the test has asked it to end.
     leaving: bool,
     log: PathBuf,
-    /// Where the log of the running process begins.
+    /// The position in the log file where the log of the running process begins.
     begin: u64,
-    /// Whether it was seen to take part since it was started.
+    /// Whether it has been assigned partitions since it was started.
     takes_part: bool,
 }
 
@@ -63,7 +63,7 @@ impl Member {
             log.seek(SeekFrom::Start(self.begin))?;
             let mut bytes = Vec::new();
             log.read_to_end(&mut bytes)?;
-            let is_assigned = |line: &str| line.contains(ASSIGNED) && !line.contains(NONE_YET);
+            let is_assigned = |line: &str| line.contains(ASSIGNED_LOG) && !line.contains(NONE_ASSIGNED_LOG);
             self.takes_part = String::from_utf8_lossy(&bytes).lines().any(is_assigned);
         }
         Ok(self.process.is_none() || self.takes_part)
@@ -71,7 +71,7 @@ impl Member {
 }
 
 impl Fleet {
-    /// Places for hosts with these instance ids; none runs yet.
+    /// Hosts with these process instances, all of them stopped.
     pub fn new(setup: Setup, instances: &[Option<&str>]) -> Result<Self> {
         fs::create_dir_all(&setup.directory)?;
         let mut hosts = Vec::new();
@@ -83,7 +83,7 @@ impl Fleet {
         Ok(Self { setup, hosts, ended: Vec::new() })
     }
 
-    /// How many places there are.
+    /// The number of hosts, running or not.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
         self.hosts.len()
@@ -118,7 +118,8 @@ impl Fleet {
             return Ok(());
         }
         let log = File::options().create(true).append(true).open(&member.log)?;
-        (member.begin, member.takes_part) = (log.metadata()?.len(), false);
+        member.begin = log.metadata()?.len();
+        member.takes_part = false;
         let mut command = switchboard()?;
         command
             .args(["run", "--app", &setup.app, "--plugin"])
@@ -135,7 +136,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Asks a running host to end (SIGTERM); [`Self::wait`] waits for it.
+    /// Asks a running host to end (SIGTERM). [`Self::wait`] waits for the end.
     pub fn terminate(&mut self, host: usize) {
         self.hosts[host].leaving = true;
         self.signal(host, Signal::TERM);
@@ -156,8 +157,8 @@ impl Fleet {
         Ok(())
     }
 
-    /// Waits for the end of a host that was asked to end. One that could not end well is told, but may have been fenced
-    /// just then.
+    /// Waits for the end of a host that was asked to end. A host that ends with an error is recorded and accepted,
+    /// because another one may have fenced it at that moment.
     pub fn wait(&mut self, host: usize) -> Result<()> {
         if let Some(mut process) = self.hosts[host].process.take() {
             let status = process.wait(NO_PROGRESS_LIMIT).with_context(|| format!("host {host} was sent SIGTERM"))?;
@@ -168,7 +169,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Starts those again that have ended by themselves.
+    /// Restarts the hosts that have ended by themselves.
     pub fn supervise(&mut self) -> Result<()> {
         for host in 0..self.hosts.len() {
             let member = &mut self.hosts[host];
@@ -176,8 +177,8 @@ impl Fleet {
             let Some(status) = process.ended()? else { continue };
             member.process = None;
             self.ended.push(format!("host {host}, {status}: {}", last_line(&member.log)));
-            if self.ended.len() > TOO_MANY {
-                bail!("hosts end by themselves again and again, last {}", self.ended[TOO_MANY]);
+            if self.ended.len() > MAX_UNEXPECTED_ENDS {
+                bail!("hosts end by themselves repeatedly, the last one: {}", self.ended[MAX_UNEXPECTED_ENDS]);
             }
             self.start(host)?;
         }
@@ -189,7 +190,7 @@ impl Fleet {
         &self.ended
     }
 
-    /// In how many lines of the hosts' logs this text is.
+    /// The number of lines in the hosts' logs that contain this text.
     pub fn count(&self, text: &str) -> usize {
         let lines = |member: &Member| {
             let log = fs::read(&member.log).unwrap_or_default();

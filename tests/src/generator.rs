@@ -1,4 +1,5 @@
-//! Sends inputs, and sends again until they are acknowledged: at a steady pace, or as fast as they are settled.
+//! Sends inputs and repeats each until the broker acknowledges it, at a steady pace or as fast as the host settles
+//! them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,33 +16,33 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use crate::progress::Stall;
 use crate::witness::Settled;
 
-/// While the producer's queue is full, and until the last ones are acknowledged.
-const TURN: Duration = Duration::from_millis(100);
-/// While the window is full.
-const FULL: Duration = Duration::from_millis(5);
+/// One poll while the producer's queue is full, and while the last inputs are not acknowledged.
+const QUEUE_POLL: Duration = Duration::from_millis(100);
+/// One poll while the window is full.
+const WINDOW_POLL: Duration = Duration::from_millis(5);
 
-/// What is sent.
+/// An input that a generator sends.
 pub trait Input: Send + 'static {
     fn tenant(&self) -> String;
-    /// Of the topic.
+    /// The partition of the topic.
     fn partition(&self) -> i32;
     fn value(&self) -> String;
 }
 
-/// How fast; with a [`Window`] an upper bound.
+/// The rate of inputs. With a [`Window`] it is an upper bound.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
     /// Inputs in one burst ...
     pub burst: usize,
-    /// ... each such time.
+    /// ... and the time between two bursts.
     pub every: Duration,
 }
 
-/// Closes the loop: what is sent follows what is settled, so that no machine gets more than it can do.
+/// Closes the loop: the sender follows the number of settled inputs, so a slow machine gets fewer inputs.
 #[derive(Clone)]
 pub struct Window {
     pub settled: Settled,
-    /// The most inputs that are sent and not settled.
+    /// The maximum number of inputs that are sent and not settled.
     pub in_flight: u64,
 }
 
@@ -52,16 +53,16 @@ impl Window {
     }
 }
 
-/// A thread that sends; their ids are counted from 0.
+/// A thread that sends inputs. Their ids count from 0.
 pub struct Generator<I> {
     sent: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
-    /// None once it was stopped.
+    /// `None` once the generator was stopped.
     thread: Option<JoinHandle<Result<Vec<I>>>>,
 }
 
 impl<I: Input> Generator<I> {
-    /// Starts to send to `topic` at this pace, whatever becomes of the inputs; for measurements.
+    /// Starts to send to `topic` at this pace, whether the inputs are settled or not. For measurements.
     pub fn start(
         bootstrap: &str,
         topic: &str,
@@ -71,7 +72,7 @@ impl<I: Input> Generator<I> {
         Self::start_with(bootstrap, topic, inputs, pace, None)
     }
 
-    /// Starts to send to `topic`: at most at this pace, and never more than fits into the window.
+    /// Starts to send to `topic` at most at this pace, and never more than fits into the window.
     pub fn start_closed(
         bootstrap: &str,
         topic: &str,
@@ -94,23 +95,29 @@ impl<I: Input> Generator<I> {
             .set("enable.idempotence", "true")
             .set("acks", "all")
             .set("linger.ms", "1")
-            // Never given up.
+            // No time-out: an input is repeated until it is acknowledged.
             .set("message.timeout.ms", "0")
             .set("reconnect.backoff.max.ms", "500")
             .create_with_context(Acknowledged::default())?;
-        let (sent, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-        let (counter, asked, topic) = (Arc::clone(&sent), Arc::clone(&stop), topic.to_owned());
-        let source = Source { inputs, pace, window };
-        let thread = Some(thread::spawn(move || source.send_all(&producer, &topic, &counter, &asked)));
+        let sent = Arc::new(AtomicU64::new(0));
+        let stop = Arc::new(AtomicBool::new(false));
+        let sender = Sender { inputs, pace, window };
+        let thread = thread::spawn({
+            let sent = Arc::clone(&sent);
+            let stop = Arc::clone(&stop);
+            let topic = topic.to_owned();
+            move || sender.send_all(&producer, &topic, &sent, &stop)
+        });
+        let thread = Some(thread);
         Ok(Self { sent, stop, thread })
     }
 
-    /// All ids below this are sent by now or will be in a moment, acknowledged or not; all others later.
+    /// All ids below this are sent or about to be sent, acknowledged or not. All other ids are sent later.
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::SeqCst)
     }
 
-    /// Fails when it has ended by itself.
+    /// Fails when the generator has ended by itself.
     pub fn check(&mut self) -> Result<()> {
         if self.thread.as_ref().is_some_and(JoinHandle::is_finished) {
             self.stop()?;
@@ -119,7 +126,7 @@ impl<I: Input> Generator<I> {
         Ok(())
     }
 
-    /// Stops, and returns all inputs once they are acknowledged.
+    /// Stops the generator, and returns all inputs once they are acknowledged.
     pub fn stop(&mut self) -> Result<Vec<I>> {
         self.stop.store(true, Ordering::Relaxed);
         let thread = self.thread.take().context("the generator was stopped before")?;
@@ -156,14 +163,14 @@ impl ProducerContext for Acknowledged {
     }
 }
 
-struct Source<S> {
+struct Sender<S> {
     inputs: S,
     pace: Pace,
     window: Option<Window>,
 }
 
-impl<I: Input, S: Iterator<Item = I>> Source<S> {
-    /// Sends until it is to stop, and returns all inputs once they are acknowledged.
+impl<I: Input, S: Iterator<Item = I>> Sender<S> {
+    /// Sends until the generator is stopped, and returns all inputs once they are acknowledged.
     fn send_all(
         mut self,
         producer: &BaseProducer<Acknowledged>,
@@ -179,8 +186,8 @@ impl<I: Input, S: Iterator<Item = I>> Source<S> {
             if let Some(window) = &self.window
                 && !window.fits(inputs.len() as u64, burst as u64)
             {
-                producer.poll(FULL);
-                // The pace is an upper bound: what was held back is not made up for.
+                producer.poll(WINDOW_POLL);
+                // The pace is an upper bound: the generator does not catch up after a full window.
                 due = Instant::now();
                 continue;
             }
@@ -190,7 +197,7 @@ impl<I: Input, S: Iterator<Item = I>> Source<S> {
                 inputs.push(input);
             }
             due += every;
-            // It takes all of that time.
+            // librdkafka blocks for the whole time-out.
             producer.poll(due.saturating_duration_since(Instant::now()));
         }
         let acknowledged = || producer.context().count.load(Ordering::Relaxed);
@@ -198,14 +205,15 @@ impl<I: Input, S: Iterator<Item = I>> Source<S> {
         while acknowledged() < inputs.len() as u64 {
             ensure!(!producer.context().failed.load(Ordering::Relaxed), "an input could not be sent, see above");
             stall.check(acknowledged()).context("the last inputs are not acknowledged")?;
-            producer.poll(TURN);
+            producer.poll(QUEUE_POLL);
         }
         Ok(inputs)
     }
 }
 
 fn send(producer: &BaseProducer<Acknowledged>, topic: &str, input: &impl Input) -> Result<()> {
-    let (tenant, value) = (input.tenant(), input.value());
+    let tenant = input.tenant();
+    let value = input.value();
     loop {
         let record = BaseRecord::to(topic)
             .partition(input.partition())
@@ -214,7 +222,7 @@ fn send(producer: &BaseProducer<Acknowledged>, topic: &str, input: &impl Input) 
             .headers(OwnedHeaders::new().insert(Header { key: "TENANT", value: Some(&tenant) }));
         match producer.send(record) {
             Ok(()) => return Ok(()),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => producer.poll(TURN),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => producer.poll(QUEUE_POLL),
             Err((error, _)) => return Err(error.into()),
         }
     }

@@ -1,5 +1,5 @@
-//! The host under test: the release binary as a child process, driven as an operator does, by arguments, environment
-//! and signals, and watched by its log.
+//! The host under test: the release binary as a child process. Tests control it as an operator does, by arguments,
+//! environment and signals, and they watch its log.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -26,8 +26,8 @@ pub fn binary() -> Result<PathBuf> {
 /// The environment variable that names the mutation of a mutant.
 const MUTATION: &str = "SWITCHBOARD_MUTATION";
 
-/// A command as by [`switchboard`] for a mutant: the binary that has all mutations compiled in, with one of them switched on.
-/// Tests never build it: a compiler that runs beside them takes the processors that they need.
+/// A command like [`switchboard`] for a mutant: the binary that has all mutations compiled in, with this one switched
+/// on. Tests never build it, because a compiler would take the processors that they need.
 pub fn mutant(name: &str) -> Result<Command> {
     let mut command = leashed(built_by("tools/build-mutants", "release/mutant-host")?, None);
     command.env(MUTATION, name);
@@ -39,17 +39,17 @@ pub fn messenger() -> Result<PathBuf> {
     built("wasm32-wasip2/release/messenger.wasm")
 }
 
-/// The component of the plugin that does what its message says, good or bad.
+/// The component of the hostile plugin, which does what its message says.
 pub fn hostile() -> Result<PathBuf> {
     built("wasm32-wasip2/release/hostile.wasm")
 }
 
-/// The component of the plugin that numbers each tenant's messages.
+/// The component of the ledger plugin, which numbers each tenant's messages.
 pub fn ledger() -> Result<PathBuf> {
     built("wasm32-wasip2/release/ledger.wasm")
 }
 
-/// A component of the crate `releases`, whose documentation lists them: `messenger_2`, `tagged_1`.
+/// A component of the crate `releases`, such as `messenger_2`. The crate's documentation lists them.
 pub fn release(name: &str) -> Result<PathBuf> {
     built(&format!("wasm32-wasip2/guests/examples/{name}.wasm"))
 }
@@ -58,7 +58,7 @@ fn built(name: &str) -> Result<PathBuf> {
     built_by("make build", name)
 }
 
-/// A file in the target directory, which this command makes.
+/// A file in the target directory. `command` builds it.
 fn built_by(command: &str, name: &str) -> Result<PathBuf> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from);
@@ -69,7 +69,7 @@ fn built_by(command: &str, name: &str) -> Result<PathBuf> {
 
 /// A running host. Dropping it kills it.
 ///
-/// Its log (both outputs) is printed as it comes, under its name: a failing test shows it.
+/// Its log (both outputs) is printed with its name in front of each line, so a failing test shows it.
 #[derive(Debug)]
 pub struct Host {
     name: String,
@@ -78,7 +78,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// Starts a command made by [`switchboard`]; `name` is for people.
+    /// Starts a command that [`switchboard`] has made. `name` is for people.
     pub fn start(name: &str, command: &mut Command) -> Result<Self> {
         let (output, held) = std::io::pipe()?;
         command.stdout(held.try_clone()?).stderr(held);
@@ -86,13 +86,14 @@ impl Host {
         // The command holds the pipe's write end too, and would keep the log from ending.
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let log = Arc::new(Log::default());
-        let (filled, prefix) = (Arc::clone(&log), name.to_owned());
-        thread::spawn(move || filled.fill(&prefix, output));
+        let shared = Arc::clone(&log);
+        let prefix = name.to_owned();
+        thread::spawn(move || shared.fill(&prefix, output));
         Ok(Self { name: name.to_owned(), process, log })
     }
 
-    /// The first line of the log, already there or yet to come, for which `condition` holds. `what` names it in the
-    /// error when `within` has passed or the host has ended.
+    /// Waits for the first line of the log that meets `condition`, earlier lines included, and returns it. Fails when
+    /// `within` has passed or the host has ended. `what` names the line in the error.
     pub fn wait_for(&self, what: &str, within: Duration, condition: impl Fn(&str) -> bool) -> Result<String> {
         let deadline = Instant::now() + within;
         let mut seen = 0;
@@ -117,18 +118,18 @@ impl Host {
         self.log.lines().text.clone()
     }
 
-    /// Asks it to end (SIGTERM) and waits for that.
+    /// Asks the host to end (SIGTERM), and waits for its end.
     pub fn terminate(&mut self, within: Duration) -> Result<ExitStatus> {
         self.process.signal(Signal::TERM);
         self.process.wait(within)
     }
 
-    /// Waits for it to end by itself.
+    /// Waits until the host ends by itself.
     pub fn wait(&mut self, within: Duration) -> Result<ExitStatus> {
         self.process.wait(within)
     }
 
-    /// Waits for it to end by itself; returns its exit status and whole log.
+    /// Waits until the host ends by itself, and returns its exit status and whole log.
     pub fn end(mut self, within: Duration) -> Result<(ExitStatus, Vec<String>)> {
         let status = self.process.wait(within)?;
         let mut lines = self.log.lines();
@@ -138,22 +139,22 @@ impl Host {
         Ok((status, lines.text.clone()))
     }
 
-    /// Kills it (SIGKILL): nothing is flushed, nothing left.
+    /// Kills the host (SIGKILL). It flushes nothing, and does not leave its group.
     pub fn kill(&mut self) -> Result<ExitStatus> {
         self.process.kill()
     }
 
-    /// Its resident memory now, and the most that it ever was, in bytes.
+    /// Its resident memory now and at its peak, in bytes.
     pub fn memory(&self) -> Result<(u64, u64)> {
         self.process.memory()
     }
 
-    /// Freezes it (SIGSTOP): its connections stay, it answers nothing.
+    /// Freezes the host (SIGSTOP). Its connections stay open, and it answers nothing.
     pub fn pause(&self) {
         self.process.signal(Signal::STOP);
     }
 
-    /// Lets it go on after [`Host::pause`] (SIGCONT).
+    /// Lets the host continue after [`Host::pause`] (SIGCONT).
     pub fn resume(&self) {
         self.process.signal(Signal::CONT);
     }
@@ -194,9 +195,9 @@ mod tests {
     use std::os::unix::process::ExitStatusExt;
 
     use super::*;
-    use crate::progress::NO_PROGRESS_LIMIT as LONG;
+    use crate::progress::NO_PROGRESS_LIMIT as WAIT_LIMIT;
 
-    /// A shell script in the host's place.
+    /// A shell script instead of the host.
     fn script(script: &str) -> Result<Host> {
         Host::start("script", leashed("sh", None).args(["-c", script]))
     }
@@ -204,8 +205,8 @@ mod tests {
     #[test]
     fn lines_of_both_outputs_are_waited_for() -> Result<()> {
         let host = script("echo one; echo two >&2; exec tail -f /dev/null")?;
-        assert_eq!(host.wait_for("two", LONG, |line| line.starts_with("tw"))?, "two");
-        assert_eq!(host.wait_for("one, which came earlier", LONG, |line| line == "one")?, "one");
+        assert_eq!(host.wait_for("two", WAIT_LIMIT, |line| line.starts_with("tw"))?, "two");
+        assert_eq!(host.wait_for("one, which came earlier", WAIT_LIMIT, |line| line == "one")?, "one");
         assert_eq!(host.log(), ["one", "two"]);
         Ok(())
     }
@@ -213,14 +214,14 @@ mod tests {
     #[test]
     fn an_end_is_seen_while_waiting_for_a_line() -> Result<()> {
         let mut host = script("echo cannot go on; exit 3")?;
-        let error = host.wait_for("readiness", LONG, |line| line == "ready").unwrap_err().to_string();
+        let error = host.wait_for("readiness", WAIT_LIMIT, |line| line == "ready").unwrap_err().to_string();
         assert_eq!(error, "script: it ended before readiness (1 lines of log, the last: \"cannot go on\")");
-        assert_eq!(host.wait(LONG)?.code(), Some(3));
+        assert_eq!(host.wait(WAIT_LIMIT)?.code(), Some(3));
         Ok(())
     }
 
     #[test]
-    fn a_line_that_does_not_come_is_an_error_that_says_so() -> Result<()> {
+    fn a_missing_line_is_an_error_that_names_it() -> Result<()> {
         let host = script("exec tail -f /dev/null")?;
         let error = host.wait_for("readiness", Duration::from_millis(1), |_| true).unwrap_err().to_string();
         assert_eq!(error, "script: 1ms passed before readiness (0 lines of log, the last: \"\")");
@@ -228,21 +229,21 @@ mod tests {
     }
 
     #[test]
-    fn a_paused_host_hears_a_signal_when_it_resumes() -> Result<()> {
+    fn a_paused_host_gets_a_signal_when_it_resumes() -> Result<()> {
         let mut host = script("trap 'echo leaving; exit 0' TERM; echo up; tail -f /dev/null & wait")?;
-        host.wait_for("its start", LONG, |line| line == "up")?;
+        host.wait_for("its start", WAIT_LIMIT, |line| line == "up")?;
         host.pause();
         host.terminate(Duration::from_millis(1)).unwrap_err();
         host.resume();
-        assert_eq!(host.wait(LONG)?.code(), Some(0));
-        assert_eq!(host.wait_for("its last word", LONG, |line| line == "leaving")?, "leaving");
+        assert_eq!(host.wait(WAIT_LIMIT)?.code(), Some(0));
+        assert_eq!(host.wait_for("its last word", WAIT_LIMIT, |line| line == "leaving")?, "leaving");
         Ok(())
     }
 
     #[test]
-    fn a_killed_host_says_nothing() -> Result<()> {
+    fn a_killed_host_logs_nothing() -> Result<()> {
         let mut host = script("trap 'echo leaving' TERM; echo up; exec tail -f /dev/null")?;
-        host.wait_for("its start", LONG, |line| line == "up")?;
+        host.wait_for("its start", WAIT_LIMIT, |line| line == "up")?;
         assert_eq!(host.kill()?.signal(), Some(Signal::KILL.as_raw()));
         assert_eq!(host.log(), ["up"]);
         Ok(())

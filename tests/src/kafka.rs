@@ -1,4 +1,5 @@
-//! A real Apache Kafka in KRaft mode: every node is broker and controller in one JVM. Formatted and ready in 4 s.
+//! A real Apache Kafka in KRaft mode. Every node is broker and controller in one JVM. One node is ready after about 4
+//! s.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
@@ -20,22 +21,22 @@ use crate::client::Client;
 use crate::process::{Process, leashed};
 use crate::progress::{NO_PROGRESS_LIMIT, Stall};
 
-/// How often a wait for readiness looks whether the JVM still lives.
-const STEP: Duration = Duration::from_millis(500);
+/// How long one readiness call may take. After each, the wait checks that the JVM still runs.
+const READINESS_CALL_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// What to start. The default suits tests: a JVM that starts fast rather than runs fast.
+/// The cluster to start. The default suits tests: its JVM starts fast rather than runs fast.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Number of nodes; internal topics are replicated over up to three.
+    /// The number of nodes. Kafka's internal topics are replicated to at most three of them.
     pub nodes: u16,
-    /// The first node's port; else a free one.
+    /// The first node's port. `None`: a free port.
     pub port: Option<u16>,
-    /// A further listener of each node, for clients that are to reach it through a proxy: its port, and the port that it
-    /// is advertised at. Empty: none.
+    /// A second listener of each node, for clients that use a proxy: its port, and the port that the node advertises
+    /// for it. Empty: no second listener.
     pub proxied: Vec<(u16, u16)>,
-    /// Where the data is kept, and found again; else in a temporary directory.
+    /// The directory of the data, which is reused when it exists. `None`: a temporary directory.
     pub data: Option<PathBuf>,
-    /// Server properties, over those for tests.
+    /// Server properties, which override the tests' own.
     pub properties: Vec<(String, String)>,
     /// The heap of each node, in MiB.
     pub heap_mib: u32,
@@ -57,7 +58,7 @@ impl Default for Options {
     }
 }
 
-/// A running cluster. Dropping it kills it and removes its temporary directory.
+/// A running cluster. Dropping it kills all nodes and removes its temporary directory.
 #[derive(Debug)]
 pub struct Kafka {
     nodes: Vec<Node>,
@@ -72,7 +73,7 @@ impl Kafka {
         Self::start_with(&Options::default())
     }
 
-    /// A cluster, ready: all nodes are there, and groups and transactions have their coordinators.
+    /// A cluster that is ready: all nodes run, and groups and transactions have their coordinators.
     pub fn start_with(options: &Options) -> Result<Self> {
         let (root, scratch) = if let Some(data) = &options.data {
             fs::create_dir_all(data).with_context(|| format!("creating {}", data.display()))?;
@@ -122,7 +123,8 @@ impl Kafka {
         Ok(kafka)
     }
 
-    /// A broker that lets the user `switchboard` do only what is allowed (`native::allow`), and the flags to come as that user.
+    /// A broker where the user `switchboard` may do only what `native::allow` allows, and the flags of a client that
+    /// connects as that user.
     pub fn guarded() -> Result<(Self, Vec<String>)> {
         let port = free_port()?;
         let properties = [
@@ -149,7 +151,7 @@ impl Kafka {
         Ok((kafka, login))
     }
 
-    /// The broker that all tests of this process share; started by the first that asks, ended by the process's end.
+    /// The broker that all tests of this process share. The first call starts it, and it ends with the process.
     ///
     /// # Panics
     /// When it cannot be started.
@@ -171,7 +173,7 @@ impl Kafka {
         Client::new(&self.bootstrap)
     }
 
-    /// Kills a node, counted from 0 (SIGKILL). Its data stays.
+    /// Kills a node (SIGKILL). Nodes count from 0. Its data stays.
     pub fn kill(&mut self, node: usize) -> Result<()> {
         if let Some(mut process) = self.nodes[node].process.take() {
             process.kill()?;
@@ -188,27 +190,27 @@ impl Kafka {
         Ok(())
     }
 
-    /// Freezes a node (SIGSTOP): its connections stay, it answers nothing.
+    /// Freezes a node (SIGSTOP). Its connections stay open, and it answers nothing.
     pub fn pause(&self, node: usize) {
         if let Some(process) = &self.nodes[node].process {
             process.signal(Signal::STOP);
         }
     }
 
-    /// Lets a node go on after [`Kafka::pause`] (SIGCONT).
+    /// Lets a node continue after [`Kafka::pause`] (SIGCONT).
     pub fn resume(&self, node: usize) {
         if let Some(process) = &self.nodes[node].process {
             process.signal(Signal::CONT);
         }
     }
 
-    /// Starts a killed node again, on its data and port, and waits until the cluster is ready.
+    /// Restarts a killed node on its data and port, and waits until the cluster is ready.
     pub fn restart(&mut self, node: usize) -> Result<()> {
         self.nodes[node].start()?;
         self.wait_until_ready()
     }
 
-    /// Shuts all nodes down (SIGTERM): their data is flushed and a restart has nothing to recover.
+    /// Shuts all nodes down (SIGTERM). They flush their data, so a restart has nothing to recover.
     pub fn stop(mut self) -> Result<()> {
         for node in &mut self.nodes {
             if let Some(process) = &node.process {
@@ -223,17 +225,17 @@ impl Kafka {
         Ok(())
     }
 
-    /// Fails with the end of its log when a node has ended that was not killed by [`Kafka::kill`].
+    /// Fails when a node has ended by itself. The error shows the end of the node's log.
     pub fn check(&mut self) -> Result<()> {
         self.nodes.iter_mut().try_for_each(Node::check)
     }
 
-    /// Where the nodes log warnings: a file each.
+    /// The log files of the nodes, which contain warnings and errors.
     pub fn logs(&self) -> Vec<PathBuf> {
         self.nodes.iter().map(Node::log).collect()
     }
 
-    /// Asks for what tests ask for first, so that no test's time-out pays for the creation of the internal topics.
+    /// Makes the first calls of a test, so that no test waits while Kafka creates its internal topics.
     fn wait_until_ready(&mut self) -> Result<()> {
         let nodes = self.nodes.len();
         let mut config = ClientConfig::new();
@@ -248,13 +250,13 @@ impl Kafka {
         let mut anything = TopicPartitionList::new();
         anything.add_partition("readiness", 0);
 
-        self.wait_for("a transaction coordinator", || Ok(producer.init_transactions(STEP)?))?;
+        self.wait_for("a transaction coordinator", || Ok(producer.init_transactions(READINESS_CALL_TIMEOUT)?))?;
         self.wait_for("a group coordinator", || {
-            consumer.committed_offsets(anything.clone(), STEP)?;
+            consumer.committed_offsets(anything.clone(), READINESS_CALL_TIMEOUT)?;
             Ok(())
         })?;
         self.wait_for("all nodes", || {
-            let found = consumer.fetch_metadata(None, STEP)?.brokers().len();
+            let found = consumer.fetch_metadata(None, READINESS_CALL_TIMEOUT)?.brokers().len();
             ensure!(found == nodes, "{found} of {nodes} nodes");
             Ok(())
         })
@@ -277,13 +279,13 @@ impl Kafka {
 struct Node {
     directory: PathBuf,
     jvm: Vec<String>,
-    /// The whole cluster's, if it is temporary.
+    /// The temporary directory of the whole cluster, if there is one.
     scratch: Option<PathBuf>,
     process: Option<Process>,
 }
 
 impl Node {
-    /// Gives the data directory the cluster's id; leaves one that has it.
+    /// Formats the data directory with the cluster's id, unless it is formatted.
     fn format(&self) -> Result<()> {
         let arguments = "format --ignore-formatted --cluster-id c3dpdGNoYm9hcmQtMTIzNA --config server.properties";
         let mut formatter = Process::start(self.java("kafka.tools.StorageTool")?.args(arguments.split(' ')))?;
@@ -360,31 +362,31 @@ fn server_properties(id: u16, replicas: u16, port: u16, controller: u16, voters:
         ("transaction.state.log.min.isr", "1"),
         ("transaction.state.log.num.partitions", "4"),
         ("auto.create.topics.enable", "false"),
-        // Groups form at once, and a dead member is missed as early as Kafka allows.
+        // Groups form at once, and lose a dead member as early as Kafka allows.
         ("group.initial.rebalance.delay.ms", "0"),
         ("group.consumer.min.session.timeout.ms", "6000"),
         ("group.consumer.session.timeout.ms", "6000"),
-        // A killed node is registered again once its old session is over; the default is 9 s.
+        // A killed node can register again when its old session has ended. The default is 9 s.
         ("broker.session.timeout.ms", "3000"),
         ("broker.heartbeat.interval.ms", "500"),
-        // A dead producer's open transaction is aborted at its time-out, or at most this much later.
+        // Kafka aborts a dead producer's open transaction at most this much after its time-out.
         ("transaction.abort.timed.out.transaction.cleanup.interval.ms", "1000"),
-        // Above what the host lets through, so that the host's own limits are met first.
+        // More than the host allows, so that the host's own limits apply first.
         ("message.max.bytes", "8388608"),
         ("log.segment.bytes", "16777216"),
         ("log.index.size.max.bytes", "1048576"),
         // Test vectors have timestamps of 1970, which any retention time would delete.
         ("log.retention.ms", "-1"),
-        // Allocated at the start; the default is 128 MiB.
+        // The broker allocates it at its start. The default is 128 MiB.
         ("log.cleaner.dedupe.buffer.size", "8388608"),
-        // What can be compacted is soon; the default is 15 s.
+        // The cleaner compacts soon. The default is 15 s.
         ("log.cleaner.backoff.ms", "200"),
     ]
     .map(|(key, value)| (key.to_owned(), value.to_owned()))
     .to_vec()
 }
 
-/// A listener that is advertised at another port than its own. A client that comes through it is told the same listener
+/// A listener that is advertised at another port than its own. A client that connects through it gets the same listener
 /// of the other nodes.
 fn proxied(port: u16, controller: u16, behind: u16, advertised: u16) -> Vec<(String, String)> {
     let own = format!("PLAINTEXT://127.0.0.1:{port}");
@@ -398,7 +400,7 @@ fn proxied(port: u16, controller: u16, behind: u16, advertised: u16) -> Vec<(Str
     .to_vec()
 }
 
-/// The directory with the broker's jars: the script knows it, and fills it when need be.
+/// The directory with the broker's jars. The script prints it, and fills it when it is missing.
 fn jars() -> Result<PathBuf> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("kafka/fetch-jars");
     let output = Command::new(&script).stderr(Stdio::inherit()).output().context("kafka/fetch-jars cannot be run")?;
@@ -406,11 +408,11 @@ fn jars() -> Result<PathBuf> {
     Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim_end()))
 }
 
-/// A port that nobody listens on, below the range from which connections get theirs: clients that try to reach a killed
-/// node would sooner or later be given its own port and connect to themselves.
+/// A port without a listener, below the range of ephemeral ports. A client that tries to reach a killed node could
+/// otherwise get the node's port as its own, and connect to itself.
 pub fn free_port() -> Result<u16> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Test processes running side by side begin at different places.
+    // Test processes that run at the same time begin at different ports.
     let start = u16::try_from(process::id() % 1000).expect("below 1000") * 10;
     (0..10_000)
         .map(|_| 20_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000)

@@ -1,9 +1,11 @@
-//! What the black-box tests stand on: a real broker, a real HTTP directory, the host as a child process, and small
-//! clients. Nothing here knows the inside of the host; a test sees what an operator sees.
+//! The harness of the black-box tests: a real broker, a real HTTP directory, the host as a child process, and small
+//! clients. The harness does not know the inside of the host. A test sees what an operator sees.
 //!
-//! Everything that is started here ends when its value is dropped, and also when the test process dies in any other
-//! way ([`process`]). Every wait is for a condition, and fails when nothing changes any more ([`progress`]); the error says what
-//! was seen. No verdict goes by total time, so a slow machine only takes longer.
+//! * Everything that the harness starts ends when its value is dropped, and also when the test process dies
+//!   ([`process`]).
+//! * Every wait is for a condition. It fails when nothing changes for a while ([`progress`]), and the error says what the
+//!   test saw.
+//! * No test judges the total time, so a test on a slow machine only takes longer.
 
 #![deny(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Admin requests that rdkafka does not have: access control lists, deleted offsets of groups.
+//! Admin requests that rdkafka lacks: creating access control entries, deleting a group's offsets.
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
@@ -14,9 +14,9 @@ use rdkafka_sys as rdsys;
 use crate::progress::NO_PROGRESS_LIMIT;
 
 /// How long a broker may take to answer a request.
-const CALL: Duration = NO_PROGRESS_LIMIT;
+const BROKER_CALL_LIMIT: Duration = NO_PROGRESS_LIMIT;
 
-/// What is allowed.
+/// The operation that an access control entry allows.
 #[derive(Debug, Clone, Copy)]
 pub enum Operation {
     Read,
@@ -25,16 +25,16 @@ pub enum Operation {
     DescribeConfigs,
 }
 
-/// On what.
+/// The resource of an access control entry.
 #[derive(Debug, Clone, Copy)]
 pub enum Resource<'a> {
     Topic(&'a str),
     Group(&'a str),
-    /// All that begin so.
+    /// All transactional ids with this prefix.
     TransactionalIds(&'a str),
 }
 
-/// Allows a principal (`User:name`) an operation, from everywhere. It is in force a moment later.
+/// Allows a principal (`User:name`) an operation, from every host. The brokers apply it a moment later.
 pub fn allow(bootstrap: &str, principal: &str, resource: Resource<'_>, operation: Operation) -> Result<()> {
     use rdsys::rd_kafka_AclOperation_t as Native;
     use rdsys::rd_kafka_ResourcePatternType_t::{
@@ -58,9 +58,11 @@ pub fn allow(bootstrap: &str, principal: &str, resource: Resource<'_>, operation
     };
     let consumer: BaseConsumer = crate::client::config(bootstrap).create()?;
     let client = consumer.client().native_ptr();
-    let (name, principal, host) = (CString::new(name)?, CString::new(principal)?, CString::new("*")?);
-    // SAFETY: the client and all strings outlive the calls; the binding is ours, and destroyed once, after its last use. The
-    // result has as many entries as the request, of which the event is the owner.
+    let name = CString::new(name)?;
+    let principal = CString::new(principal)?;
+    let host = CString::new("*")?;
+    // SAFETY: the client and all strings outlive the calls. This block owns the binding and destroys it once, after its
+    // last use. The result has one entry, as the request has. The event owns the result, and outlives the access to it.
     unsafe {
         let mut binding = rdsys::rd_kafka_AclBinding_new(
             kind,
@@ -85,15 +87,15 @@ pub fn allow(bootstrap: &str, principal: &str, resource: Resource<'_>, operation
     }
 }
 
-/// Deletes a group's offsets of a topic, as if they had expired. The group has no members.
+/// Deletes a group's offsets of a topic, as if they had expired. The group must have no members.
 pub fn delete_offsets(bootstrap: &str, group: &str, topic: &str, partitions: i32) -> Result<()> {
     let consumer: BaseConsumer = crate::client::config(bootstrap).create()?;
     let client = consumer.client().native_ptr();
     let mut list = TopicPartitionList::new();
     list.add_partition_range(topic, 0, partitions - 1);
     let group = CString::new(group)?;
-    // SAFETY: client, name and list outlive the calls; the request is ours, and destroyed once, after its last use. The
-    // result has as many entries as the request, of which the event is the owner.
+    // SAFETY: client, name and list outlive the calls. This block owns the request and destroys it once, after its last
+    // use. The result has one entry, as the request has. The event owns the result, and outlives the access to it.
     unsafe {
         let event = Event::answer(client, |queue| {
             let mut request = rdsys::rd_kafka_DeleteConsumerGroupOffsets_new(group.as_ptr(), list.ptr());
@@ -115,14 +117,15 @@ impl Event {
     /// # Safety
     /// The client is alive.
     unsafe fn answer(client: *mut rdsys::rd_kafka_t, send: impl FnOnce(*mut rdsys::rd_kafka_queue_t)) -> Result<Self> {
-        let call_ms = i32::try_from(CALL.as_millis())?;
-        // SAFETY: the queue is ours, and destroyed once, after its last use; the event is ours, or null.
+        let call_ms = i32::try_from(BROKER_CALL_LIMIT.as_millis())?;
+        // SAFETY: this block owns the queue and destroys it once, after its last use. It owns the event, which may be
+        // null.
         unsafe {
             let queue = rdsys::rd_kafka_queue_new(client);
             send(queue);
             let event = Self(rdsys::rd_kafka_queue_poll(queue, call_ms));
             rdsys::rd_kafka_queue_destroy(queue);
-            ensure!(!event.0.is_null(), "no answer after {CALL:?}");
+            ensure!(!event.0.is_null(), "no answer after {BROKER_CALL_LIMIT:?}");
             match Code::from(rdsys::rd_kafka_event_error(event.0)) {
                 Code::NoError => Ok(event),
                 code => Err(code.into()),
@@ -133,7 +136,7 @@ impl Event {
 
 impl Drop for Event {
     fn drop(&mut self) {
-        // SAFETY: ours and destroyed only here; librdkafka takes null.
+        // SAFETY: this value owns the event, which is destroyed only here. librdkafka accepts null.
         unsafe { rdsys::rd_kafka_event_destroy(self.0) };
     }
 }

@@ -1,8 +1,8 @@
-//! Child processes on a leash: they end with their [`Process`], and with the test process however that dies.
+//! Child processes that end with their [`Process`], and with the test process, even if a signal kills the test process.
 //!
-//! The leash is a pipe. The child's shell leaves a watcher behind that reads from it and execs the program; nobody ever
-//! writes, so the read returns when the write end closes, which the kernel does for a killed process too. Statics are
-//! not dropped in Rust, so for a broker shared by all tests of a run this is also the regular end.
+//! A pipe, the leash, does this. The child's shell starts a watcher that reads from the pipe, and then executes the
+//! program. Nobody writes to the pipe, so the read returns when the write end closes. The kernel closes it for a killed
+//! process too. Rust does not drop statics, so the broker that all tests share always ends this way.
 
 use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
@@ -15,8 +15,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid};
 
-/// `$$` is the program's pid, also in the watcher, and the id of their process group: it cannot be given to another
-/// process while the watcher lives. The second `rm` is for a file created by a thread that was still dying.
+/// `$$` is the program's pid, also in the watcher, and the id of their process group. The kernel does not reuse it while the
+/// watcher lives. The second `rm` removes a file that a dying thread created during the first.
 const LEASH: &str = r#"
 scratch=$1; shift
 exec 3<&0 </dev/null
@@ -28,19 +28,20 @@ exec 3<&0 </dev/null
 exec "$@" 3<&-
 "#;
 
-/// A command for [`Process::start`], to which the caller adds arguments, environment and outputs. `scratch` is a
-/// directory that is removed when the test process dies without dropping the [`Process`].
+/// A command for [`Process::start`]. The caller adds arguments, environment and outputs. The watcher removes the
+/// directory
+/// `scratch` when the test process dies without dropping the [`Process`].
 pub fn leashed(program: impl AsRef<OsStr>, scratch: Option<&Path>) -> Command {
     let mut command = Command::new("sh");
     command.args(["-c", LEASH, "leash"]).arg(scratch.unwrap_or(Path::new(""))).arg(program);
     command
 }
 
-/// A running child, in a process group of its own (a Ctrl-C at the terminal is the test's, not the child's). Dropping
-/// it kills it.
+/// A running child in a process group of its own, so that Ctrl-C at the terminal does not reach it. Dropping it kills
+/// the child.
 #[derive(Debug)]
 pub struct Process {
-    /// With its standard input, the leash.
+    /// Its standard input is the leash.
     child: Child,
     status: Option<ExitStatus>,
 }
@@ -52,10 +53,10 @@ impl Process {
         Ok(Self { child, status: None })
     }
 
-    /// Sends the program a signal; nothing when it has ended.
+    /// Sends the program a signal. Does nothing when it has ended.
     pub fn signal(&self, signal: Signal) {
         if self.status.is_none() {
-            // Not reaped yet, so the pid is still its own; the only error is one of permission, for somebody else's.
+            // The program is not reaped yet, so the pid is still its own. The only error left is one of permission.
             let _ = kill_process(self.pid(), signal);
         }
     }
@@ -71,14 +72,14 @@ impl Process {
         Ok(self.status)
     }
 
-    /// Waits for the program to end by itself. Fails when it runs on for longer than `within`.
+    /// Waits until the program ends by itself. Fails when it still runs after `within`.
     pub fn wait(&mut self, within: Duration) -> Result<ExitStatus> {
         if let Some(status) = self.status {
             return Ok(status);
         }
         let pid = self.pid();
         let (exited, exit) = mpsc::channel();
-        // A wait with a time-out does not exist; the thread of one that was given up ends with the program.
+        // `waitid` has no time-out. After one, this thread ends with the program.
         thread::spawn(move || {
             let _ = exited.send(waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT));
         });
@@ -95,7 +96,7 @@ impl Process {
         }
     }
 
-    /// Kills what is left of the process group before the pid is given back: the watcher at least.
+    /// Kills the rest of the process group, at least the watcher, before the kernel may reuse the pid.
     fn reap(&mut self) -> Result<ExitStatus> {
         let _ = kill_process_group(self.pid(), Signal::KILL);
         let status = self.child.wait()?;
@@ -103,12 +104,12 @@ impl Process {
         Ok(status)
     }
 
-    /// Of the program, for as long as it is not reaped.
+    /// The program's pid, which is valid until the program is reaped.
     pub fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
 
-    /// The program's resident memory now, and the most that it ever was, in bytes.
+    /// The program's resident memory now and at its peak, in bytes.
     pub fn memory(&self) -> Result<(u64, u64)> {
         let path = format!("/proc/{}/status", self.pid().as_raw_pid());
         let status = std::fs::read_to_string(&path).with_context(|| path.clone())?;
@@ -133,9 +134,9 @@ mod tests {
     use std::os::unix::process::ExitStatusExt;
 
     use super::*;
-    use crate::progress::{self, NO_PROGRESS_LIMIT as LONG};
+    use crate::progress::{self, NO_PROGRESS_LIMIT as WAIT_LIMIT};
 
-    /// A program without end that has started, and its output: that ends when the program is gone.
+    /// A running program that never ends by itself, and its output, which closes when the program is gone.
     fn endless(scratch: Option<&Path>) -> Result<(Process, impl Read)> {
         let (mut output, held) = std::io::pipe()?;
         let mut command = leashed("sh", scratch);
@@ -148,24 +149,24 @@ mod tests {
     #[test]
     fn an_exit_status_is_seen() -> Result<()> {
         let mut process = Process::start(leashed("sh", None).args(["-c", "exit 7"]))?;
-        assert_eq!(process.wait(LONG)?.code(), Some(7));
+        assert_eq!(process.wait(WAIT_LIMIT)?.code(), Some(7));
         assert_eq!(process.ended()?.and_then(|status| status.code()), Some(7));
         Ok(())
     }
 
     #[test]
-    fn a_wait_has_an_end_and_the_program_goes_on() -> Result<()> {
+    fn a_wait_times_out_and_the_program_continues() -> Result<()> {
         let (mut process, _output) = endless(None)?;
         let error = process.wait(Duration::from_millis(1)).unwrap_err();
         assert!(error.to_string().contains("still runs after 1ms"), "{error}");
         assert_eq!(process.ended()?, None);
         process.signal(Signal::TERM);
-        assert_eq!(process.wait(LONG)?.signal(), Some(Signal::TERM.as_raw()));
+        assert_eq!(process.wait(WAIT_LIMIT)?.signal(), Some(Signal::TERM.as_raw()));
         Ok(())
     }
 
     #[test]
-    fn dropped_means_killed() -> Result<()> {
+    fn dropping_a_process_kills_it() -> Result<()> {
         let scratch = tempfile::tempdir()?;
         let (process, mut output) = endless(Some(scratch.path()))?;
         drop(process);
@@ -175,14 +176,14 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_the_test_process_is_the_end_of_the_child() -> Result<()> {
+    fn the_child_ends_with_the_test_process() -> Result<()> {
         let scratch = tempfile::tempdir()?;
         std::fs::write(scratch.path().join("data"), "data")?;
         let (mut process, mut output) = endless(Some(scratch.path()))?;
         drop(process.child.stdin.take());
         assert_eq!(output.read(&mut [0; 1])?, 0, "the program is gone");
         progress::wait_until("its directory to be removed", || Ok(!scratch.path().exists()))?;
-        assert_eq!(process.wait(LONG)?.signal(), Some(Signal::KILL.as_raw()));
+        assert_eq!(process.wait(WAIT_LIMIT)?.signal(), Some(Signal::KILL.as_raw()));
         Ok(())
     }
 }

@@ -1,5 +1,5 @@
-//! Waits that are judged by progress. A wait fails when nothing that it watches has changed for [`NO_PROGRESS_LIMIT`]; how
-//! long it takes in all is no verdict. A slow machine takes longer, and only a hang fails.
+//! Waits that progress decides. A wait fails when nothing that it watches has changed for [`NO_PROGRESS_LIMIT`]. The
+//! total time does not matter: a slow machine takes longer, and only a hang fails.
 
 use std::fmt::Debug;
 use std::ops::ControlFlow;
@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 
-/// How long a wait may see no change. A single step that tests wait for (the start of a broker, a rebalance, the end of a
-/// session or of a transaction) takes a small part of it, on a slow and busy machine too.
+/// How long a wait may see no change. A single step that tests wait for (the start of a broker, a rebalance, the end of
+/// a session or of a transaction) takes a small part of it, even on a slow and busy machine.
 pub const NO_PROGRESS_LIMIT: Duration = Duration::from_mins(2);
 
-/// The pause between two looks at a condition.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
+/// The pause between two checks of a condition.
+const CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Notices that nothing changes any more.
+/// Detects that nothing changes any more.
 #[derive(Debug)]
 pub struct Stall<P> {
     last: P,
@@ -24,7 +24,7 @@ pub struct Stall<P> {
 }
 
 impl<P: PartialEq> Stall<P> {
-    /// Starts with how far things are now.
+    /// Starts with the current progress.
     pub fn new(progress: P) -> Self {
         Self::with_limit(progress, NO_PROGRESS_LIMIT)
     }
@@ -34,10 +34,10 @@ impl<P: PartialEq> Stall<P> {
         Self { last: progress, since: Instant::now(), limit }
     }
 
-    /// Takes in how far things are now.
+    /// Takes the current progress.
     ///
     /// # Errors
-    /// When they have been there for the whole limit.
+    /// When the progress has not changed for the whole limit.
     pub fn check(&mut self, progress: P) -> Result<()> {
         if progress != self.last {
             self.last = progress;
@@ -47,17 +47,18 @@ impl<P: PartialEq> Stall<P> {
         Ok(())
     }
 
-    /// How long there may still be no change.
+    /// The time that is left before the limit.
     pub fn left(&self) -> Duration {
         self.limit.saturating_sub(self.since.elapsed())
     }
 }
 
-/// Looks again and again until `look` breaks with a value. Until then `look` continues with its progress: anything that
-/// changes as long as the awaited thing comes closer, and `()` for a single step. `what` names the awaited thing in the error.
+/// Calls `look` repeatedly until it breaks with a value. Until then `look` continues with its progress: any value that
+/// changes while the awaited event comes closer, or `()` for a single step. `what` names the awaited event in the
+/// error.
 ///
 /// # Errors
-/// When the progress has not changed for [`NO_PROGRESS_LIMIT`], or when a look fails.
+/// When the progress has not changed for [`NO_PROGRESS_LIMIT`], or when `look` fails.
 pub fn wait_for<T, P>(what: &str, mut look: impl FnMut() -> Result<ControlFlow<T, P>>) -> Result<T>
 where
     P: PartialEq + Clone + Debug,
@@ -72,14 +73,14 @@ where
         if let Err(error) = stall.check(progress.clone()) {
             bail!("waiting for {what}: {error} (at {progress:?})");
         }
-        thread::sleep(BETWEEN_LOOKS);
+        thread::sleep(CHECK_INTERVAL);
     }
 }
 
-/// Looks again and again until `look` is true; for a single step.
+/// Calls `look` repeatedly until it returns true. For a single step.
 ///
 /// # Errors
-/// When that takes [`NO_PROGRESS_LIMIT`], or when a look fails.
+/// When that takes [`NO_PROGRESS_LIMIT`], or when `look` fails.
 pub fn wait_until(what: &str, mut look: impl FnMut() -> Result<bool>) -> Result<()> {
     wait_for(what, || Ok(if look()? { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }))
 }
@@ -91,7 +92,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_millis(20);
 
     #[test]
-    fn a_wait_that_gets_on_lasts_longer_than_its_limit() {
+    fn a_wait_with_progress_may_last_longer_than_its_limit() {
         let mut stall = Stall::with_limit(0, LIMIT);
         let started = Instant::now();
         let mut progress = 0;
@@ -102,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_in_which_nothing_changes_fails() {
+    fn a_wait_without_progress_fails() {
         let mut stall = Stall::with_limit(7, LIMIT);
         thread::sleep(LIMIT);
         assert_eq!(stall.check(7).unwrap_err().to_string(), "no progress for 20ms");
@@ -110,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_condition_is_looked_at_until_it_holds() -> Result<()> {
+    fn a_condition_is_checked_until_it_holds() -> Result<()> {
         let mut looks = 0;
         let value = wait_for("five looks", || {
             looks += 1;

@@ -1,8 +1,8 @@
-//! A network between clients and brokers that does what networks do: a TCP proxy with a port for each broker, whose
-//! connections are slow, cut, half closed, silent or refused when told so, and that can hold a single request back and
-//! deliver it later.
+//! A network with faults between clients and brokers: a TCP proxy with a port for each broker. On demand its
+//! connections are slow, cut, half closed, silent or refused. It can also hold back a single request and deliver it
+//! later.
 //!
-//! Towards a broker it works by whole requests (each has its length in front), towards a client by whatever bytes come.
+//! To a broker it forwards whole requests (each begins with its length). To a client it forwards bytes as they arrive.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -21,11 +21,11 @@ use tokio::time::{sleep, timeout};
 use crate::progress::NO_PROGRESS_LIMIT;
 
 /// How long a broker may take to answer a request that was delivered late.
-const ANSWER: Duration = NO_PROGRESS_LIMIT;
-/// Longer than any request or response is.
-const LONGEST: u32 = 64 << 20;
+const BROKER_ANSWER_TIMEOUT: Duration = NO_PROGRESS_LIMIT;
+/// The maximum length of a request or response. Kafka's are shorter.
+const MAX_FRAME_BYTES: u32 = 64 << 20;
 
-/// The number of a request's kind, as Kafka's protocol has it.
+/// The API key of a request, as Kafka's protocol defines it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i16)]
 pub enum Api {
@@ -38,13 +38,14 @@ pub enum Api {
     TxnOffsetCommit = 28,
 }
 
-/// What becomes of connections to a broker and of what they carry.
+/// The condition of the link to a broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Weather {
-    Fair,
-    /// Everything takes so much longer, each way.
+pub enum LinkState {
+    Healthy,
+    /// Each transfer takes this much longer, in both directions.
     Slow(Duration),
-    /// What goes this way is lost without a word. A connection that lost something stays silent that way for ever.
+    /// Bytes in this direction are lost, and the connection stays open. A connection that lost bytes never forwards
+    /// bytes in this direction again.
     Silent(Direction),
     /// New connections are reset at once.
     Refused,
@@ -56,130 +57,133 @@ pub enum Direction {
     ToClient,
 }
 
-/// What happens to the connections that there are.
+/// A command for all open connections of a link.
 #[derive(Debug, Clone, Copy)]
-enum Order {
-    /// Both ends are reset (RST): what is under way is lost.
+enum LinkCommand {
+    /// Both ends are reset (RST), and bytes in transit are lost.
     Cut,
-    /// One direction ends (FIN); the other goes on.
+    /// One direction ends (FIN), and the other continues.
     HalfClose(Direction),
 }
 
-/// Proxies, one a broker. Dropping it closes all ports and connections.
+/// The proxies, one for each broker. Dropping it closes all ports and connections.
 #[derive(Debug)]
 pub struct Network {
-    gates: Vec<Arc<Gate>>,
+    links: Vec<Arc<BrokerLink>>,
     ports: Vec<u16>,
-    snare: Arc<Mutex<Option<Snare>>>,
+    interceptor: Arc<Mutex<Option<Interceptor>>>,
     _runtime: Runtime,
 }
 
-/// The way to one broker.
+/// The link to one broker.
 #[derive(Debug)]
-struct Gate {
+struct BrokerLink {
     target: u16,
-    weather: watch::Sender<Weather>,
-    orders: broadcast::Sender<Order>,
-    snare: Arc<Mutex<Option<Snare>>>,
+    state: watch::Sender<LinkState>,
+    link_commands: broadcast::Sender<LinkCommand>,
+    interceptor: Arc<Mutex<Option<Interceptor>>>,
 }
 
-/// Waits for a request.
+/// Waits for the next request of an API, to hold it back.
 #[derive(Debug)]
-struct Snare {
+struct Interceptor {
     api: Api,
     caught: channel::Sender<i16>,
-    wishes: mpsc::UnboundedReceiver<Wish>,
+    held_commands: mpsc::UnboundedReceiver<HeldCommand>,
     answer: channel::Sender<Vec<u8>>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Wish {
+enum HeldCommand {
     Cut,
     Deliver,
 }
 
-/// A request that is to be held back, or is held already, and all that follows on its connection. Dropped, it never
-/// arrives.
+/// A request that the proxy holds back, or will hold back, and all later requests of its connection. When this is
+/// dropped, they never arrive.
 #[derive(Debug)]
-pub struct Held {
+pub struct HeldRequest {
     caught: channel::Receiver<i16>,
-    wishes: mpsc::UnboundedSender<Wish>,
+    held_commands: mpsc::UnboundedSender<HeldCommand>,
     answer: channel::Receiver<Vec<u8>>,
 }
 
-impl Held {
+impl HeldRequest {
     /// Waits until a request is held, and returns the version that it has of its API.
     pub fn wait(&self, within: Duration) -> Result<i16> {
         self.caught.recv_timeout(within).context("no such request came")
     }
 
-    /// Resets the connection for the client; the request stays.
+    /// Resets the connection to the client, and keeps the request.
     pub fn cut(&self) {
         // Err: the connection is gone.
-        let _ = self.wishes.send(Wish::Cut);
+        let _ = self.held_commands.send(HeldCommand::Cut);
     }
 
     /// Delivers the request of a connection that was [cut](Self::cut), and returns the broker's answer from the
     /// correlation id on.
     pub fn deliver(self) -> Result<Vec<u8>> {
-        let _ = self.wishes.send(Wish::Deliver);
-        self.answer.recv_timeout(2 * ANSWER).context("the request that was held back could not be delivered")
+        let _ = self.held_commands.send(HeldCommand::Deliver);
+        self.answer
+            .recv_timeout(2 * BROKER_ANSWER_TIMEOUT)
+            .context("the request that was held back could not be delivered")
     }
 }
 
 impl Network {
-    /// Opens a port for each broker's (all on 127.0.0.1); fair weather.
+    /// Opens a port for each broker's port, all on 127.0.0.1. The links work without faults.
     pub fn start(brokers: &[u16]) -> Result<Self> {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let snare = Arc::new(Mutex::new(None));
-        let (mut gates, mut ports) = (Vec::new(), Vec::new());
+        let interceptor = Arc::new(Mutex::new(None));
+        let mut links = Vec::new();
+        let mut ports = Vec::new();
         for target in brokers {
             let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
             ports.push(listener.local_addr()?.port());
-            let gate = Arc::new(Gate {
+            let link = Arc::new(BrokerLink {
                 target: *target,
-                weather: watch::channel(Weather::Fair).0,
-                orders: broadcast::channel(16).0,
-                snare: Arc::clone(&snare),
+                state: watch::channel(LinkState::Healthy).0,
+                link_commands: broadcast::channel(16).0,
+                interceptor: Arc::clone(&interceptor),
             });
-            gates.push(Arc::clone(&gate));
+            links.push(Arc::clone(&link));
             runtime.spawn(async move {
                 while let Ok((client, _)) = listener.accept().await {
-                    tokio::spawn(serve(Arc::clone(&gate), client));
+                    tokio::spawn(serve(Arc::clone(&link), client));
                 }
             });
         }
-        Ok(Self { gates, ports, snare, _runtime: runtime })
+        Ok(Self { links, ports, interceptor, _runtime: runtime })
     }
 
-    /// The ports, in the order of the brokers'.
+    /// The ports, in the order of the brokers.
     pub fn ports(&self) -> &[u16] {
         &self.ports
     }
 
-    /// Changes the weather on the way to a broker, counted from 0.
-    pub fn set(&self, broker: usize, weather: Weather) {
-        self.gates[broker].weather.send_replace(weather);
+    /// Changes the condition of the link to a broker. Brokers count from 0.
+    pub fn set(&self, broker: usize, state: LinkState) {
+        self.links[broker].state.send_replace(state);
     }
 
-    /// Resets all connections to a broker; what is under way is lost.
+    /// Resets all connections to a broker. Bytes in transit are lost.
     pub fn cut(&self, broker: usize) {
         // Err: there are no connections.
-        let _ = self.gates[broker].orders.send(Order::Cut);
+        let _ = self.links[broker].link_commands.send(LinkCommand::Cut);
     }
 
     /// Ends one direction of all connections to a broker.
     pub fn half_close(&self, broker: usize, direction: Direction) {
-        let _ = self.gates[broker].orders.send(Order::HalfClose(direction));
+        let _ = self.links[broker].link_commands.send(LinkCommand::HalfClose(direction));
     }
 
-    /// Holds back the next request of a kind, to whichever broker.
-    pub fn hold(&self, api: Api) -> Held {
+    /// Holds back the next request of an API, to any broker.
+    pub fn hold(&self, api: Api) -> HeldRequest {
         let (caught, when_caught) = channel::channel();
-        let (wishes, wished) = mpsc::unbounded_channel();
+        let (held_commands, when_commanded) = mpsc::unbounded_channel();
         let (answer, when_answered) = channel::channel();
-        *lock(&self.snare) = Some(Snare { api, caught, wishes: wished, answer });
-        Held { caught: when_caught, wishes, answer: when_answered }
+        *lock(&self.interceptor) = Some(Interceptor { api, caught, held_commands: when_commanded, answer });
+        HeldRequest { caught: when_caught, held_commands, answer: when_answered }
     }
 }
 
@@ -190,7 +194,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Why a connection ends before both directions are done.
 enum End {
     Broken,
-    Held(Vec<u8>, Snare),
+    HeldRequest(Vec<u8>, Interceptor),
 }
 
 impl From<io::Error> for End {
@@ -199,10 +203,10 @@ impl From<io::Error> for End {
     }
 }
 
-async fn serve(gate: Arc<Gate>, mut client: TcpStream) {
-    let orders = gate.orders.subscribe();
-    let refused = *gate.weather.borrow() == Weather::Refused;
-    let server = if refused { None } else { TcpStream::connect((Ipv4Addr::LOCALHOST, gate.target)).await.ok() };
+async fn serve(link: Arc<BrokerLink>, mut client: TcpStream) {
+    let link_commands = link.link_commands.subscribe();
+    let refused = *link.state.borrow() == LinkState::Refused;
+    let server = if refused { None } else { TcpStream::connect((Ipv4Addr::LOCALHOST, link.target)).await.ok() };
     let Some(mut server) = server else {
         return reset(&client);
     };
@@ -210,8 +214,8 @@ async fn serve(gate: Arc<Gate>, mut client: TcpStream) {
     let end = {
         let (from_client, to_client) = client.split();
         let (from_server, to_server) = server.split();
-        let up = pump(Direction::ToBroker, &gate, orders.resubscribe(), from_client, to_server);
-        let down = pump(Direction::ToClient, &gate, orders, from_server, to_client);
+        let up = pump(Direction::ToBroker, &link, link_commands.resubscribe(), from_client, to_server);
+        let down = pump(Direction::ToClient, &link, link_commands, from_server, to_client);
         tokio::try_join!(up, down).err()
     };
     match end {
@@ -220,43 +224,43 @@ async fn serve(gate: Arc<Gate>, mut client: TcpStream) {
             reset(&client);
             reset(&server);
         }
-        Some(End::Held(request, mut snare)) => {
+        Some(End::HeldRequest(request, mut interceptor)) => {
             reset(&client);
             drop(client);
-            if snare.wishes.recv().await == Some(Wish::Deliver)
-                && let Ok(Ok(answer)) = timeout(ANSWER, ask(&mut server, &request)).await
+            if interceptor.held_commands.recv().await == Some(HeldCommand::Deliver)
+                && let Ok(Ok(answer)) = timeout(BROKER_ANSWER_TIMEOUT, ask(&mut server, &request)).await
             {
-                let _ = snare.answer.send(answer);
+                let _ = interceptor.answer.send(answer);
             }
         }
     }
 }
 
-/// Lets the stream be reset, rather than closed, when it is dropped.
+/// Makes dropping the stream reset it, rather than close it.
 fn reset(stream: &TcpStream) {
-    // Err: it is over already.
+    // Err: the connection has ended already.
     let _ = stream.set_zero_linger();
 }
 
 async fn pump(
     direction: Direction,
-    gate: &Gate,
-    mut orders: broadcast::Receiver<Order>,
+    link: &BrokerLink,
+    mut link_commands: broadcast::Receiver<LinkCommand>,
     from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
 ) -> Result<(), End> {
     let over = async {
         loop {
-            match orders.recv().await {
-                Ok(Order::HalfClose(which)) if which != direction => {}
-                Ok(order) => return order,
-                Err(_) => return Order::Cut,
+            match link_commands.recv().await {
+                Ok(LinkCommand::HalfClose(which)) if which != direction => {}
+                Ok(command) => return command,
+                Err(_) => return LinkCommand::Cut,
             }
         }
     };
     tokio::select! {
-        end = copy(direction, gate, from, &mut to) => end?,
-        order = over => if matches!(order, Order::Cut) {
+        end = copy(direction, link, from, &mut to) => end?,
+        command = over => if matches!(command, LinkCommand::Cut) {
             return Err(End::Broken);
         },
     }
@@ -264,7 +268,12 @@ async fn pump(
 }
 
 /// Copies until the end of the stream.
-async fn copy(direction: Direction, gate: &Gate, mut from: ReadHalf<'_>, to: &mut WriteHalf<'_>) -> Result<(), End> {
+async fn copy(
+    direction: Direction,
+    link: &BrokerLink,
+    mut from: ReadHalf<'_>,
+    to: &mut WriteHalf<'_>,
+) -> Result<(), End> {
     let mut lost = false;
     loop {
         let bytes = match direction {
@@ -272,22 +281,22 @@ async fn copy(direction: Direction, gate: &Gate, mut from: ReadHalf<'_>, to: &mu
             Direction::ToClient => read_some(&mut from).await?,
         };
         let Some(bytes) = bytes else { return Ok(()) };
-        let weather = *gate.weather.borrow();
-        if let Weather::Slow(time) = weather {
+        let state = *link.state.borrow();
+        if let LinkState::Slow(time) = state {
             sleep(time).await;
         }
-        lost |= weather == Weather::Silent(direction);
+        lost |= state == LinkState::Silent(direction);
         if lost {
             continue;
         }
         if direction == Direction::ToBroker
-            && let Some((version, mut snare)) = caught(&bytes, &gate.snare)
+            && let Some((version, mut interceptor)) = caught(&bytes, &link.interceptor)
         {
-            // Err: nobody waits for it any more.
-            let _ = snare.caught.send(version);
-            match snare.wishes.recv().await {
-                Some(Wish::Cut) => return Err(End::Held(bytes, snare)),
-                Some(Wish::Deliver) => {}
+            // Err: nobody waits for the request any more.
+            let _ = interceptor.caught.send(version);
+            match interceptor.held_commands.recv().await {
+                Some(HeldCommand::Cut) => return Err(End::HeldRequest(bytes, interceptor)),
+                Some(HeldCommand::Deliver) => {}
                 None => return Err(End::Broken),
             }
         }
@@ -295,17 +304,18 @@ async fn copy(direction: Direction, gate: &Gate, mut from: ReadHalf<'_>, to: &mu
     }
 }
 
-/// The version of this request and the snare, when that waits for it.
-fn caught(request: &[u8], snare: &Mutex<Option<Snare>>) -> Option<(i16, Snare)> {
+/// The version of this request and its interceptor, if one waits for the request's API.
+fn caught(request: &[u8], interceptor: &Mutex<Option<Interceptor>>) -> Option<(i16, Interceptor)> {
     let number = |at| Some(i16::from_be_bytes([*request.get(at)?, *request.get(at + 1)?]));
-    let (api, version) = (number(4)?, number(6)?);
-    Some((version, lock(snare).take_if(|snare| snare.api as i16 == api)?))
+    let api = number(4)?;
+    let version = number(6)?;
+    Some((version, lock(interceptor).take_if(|interceptor| interceptor.api as i16 == api)?))
 }
 
-/// A request or response with the length in front of it; none at the end of the stream.
+/// A request or response that begins with its length. `None` at the end of the stream.
 async fn read_frame(from: &mut (impl AsyncReadExt + Unpin)) -> io::Result<Option<Vec<u8>>> {
     let length = match from.read_u32().await {
-        Ok(length) if length <= LONGEST => length,
+        Ok(length) if length <= MAX_FRAME_BYTES => length,
         Ok(_) => return Err(io::ErrorKind::InvalidData.into()),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         Err(error) => return Err(error),
@@ -322,7 +332,7 @@ async fn read_some(from: &mut ReadHalf<'_>) -> io::Result<Option<Vec<u8>>> {
     Ok((read > 0).then_some(bytes))
 }
 
-/// Delivers a request and returns its answer, without the length. Answers to earlier requests come before it.
+/// Delivers a request and returns its answer without the length. Skips the answers to earlier requests.
 async fn ask(server: &mut TcpStream, request: &[u8]) -> io::Result<Vec<u8>> {
     server.write_all(request).await?;
     loop {

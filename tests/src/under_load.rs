@@ -1,4 +1,4 @@
-//! Hosts and brokers under load: inputs come in at all times and are settled. Chaos and the swap soak disturb them.
+//! Hosts and brokers under a constant load of inputs. Chaos and the swap soak disturb them.
 
 use std::ops::ControlFlow;
 use std::thread;
@@ -12,23 +12,23 @@ use crate::kafka::Kafka;
 use crate::progress::{self, Stall};
 use crate::witness::Settled;
 
-/// Between two looks at whether all hosts and brokers live.
-const LOOK: Duration = Duration::from_millis(50);
-/// Unsettled inputs that an error names.
-const NAMED: usize = 5;
+/// The time between two checks of all hosts and brokers.
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
+/// The number of unsettled inputs that an error names.
+const UNSETTLED_NAMED: usize = 5;
 
-/// What is disturbed, and the load on it.
+/// The hosts and brokers that are disturbed, and the load on them.
 pub struct UnderLoad<I> {
     pub fleet: Fleet,
     pub kafka: Kafka,
     pub generator: Generator<I>,
-    /// What is settled, as a witness sees it.
+    /// The inputs that a witness has seen settled.
     pub settled: Settled,
 }
 
 impl<I: Input> UnderLoad<I> {
-    /// Restarts hosts that have ended by themselves. Fails when a broker or the generator has ended, or when an input was
-    /// settled twice.
+    /// Restarts hosts that have ended by themselves. Fails when a broker or the generator has ended, or when an input
+    /// has been settled twice.
     pub fn look(&mut self) -> Result<()> {
         self.fleet.supervise()?;
         self.kafka.check()?;
@@ -38,19 +38,19 @@ impl<I: Input> UnderLoad<I> {
         Ok(())
     }
 
-    /// Lets time pass: for how long a fault lasts. The time is no verdict and makes no load.
+    /// Waits for the duration of a fault. This time neither decides the result nor adds load.
     pub fn pass(&mut self, time: Duration) -> Result<()> {
         let end = Instant::now() + time;
         while let Some(left) = end.checked_duration_since(Instant::now()) {
-            thread::sleep(left.min(LOOK));
+            thread::sleep(left.min(CHECK_INTERVAL));
             self.look()?;
         }
         Ok(())
     }
 
-    /// Inputs that are sent and not settled.
+    /// The number of inputs that are sent and not settled.
     pub fn in_flight(&self) -> u64 {
-        // In this order: what is sent in between does not make it negative.
+        // The settled ones first: an input that is sent in between cannot make the difference negative.
         let settled = self.settled.count();
         self.generator.sent().saturating_sub(settled)
     }
@@ -64,8 +64,7 @@ impl<I: Input> UnderLoad<I> {
         })
     }
 
-    /// Waits until this many inputs are sent in all. They may be too many for the generator's window only if as many are
-    /// settled meanwhile.
+    /// Waits until this many inputs have been sent in total. A full window delays them until other inputs are settled.
     pub fn wait_for_sent(&mut self, count: u64) -> Result<()> {
         progress::wait_for(&format!("{count} inputs to be sent"), || {
             self.look()?;
@@ -84,22 +83,23 @@ impl<I: Input> UnderLoad<I> {
         })
     }
 
-    /// Waits until all that was sent up to now is settled, and returns how long that took.
+    /// Waits until all inputs that have been sent are settled, and returns how long that took.
     pub fn settle(&mut self) -> Result<Duration> {
-        let (started, sent) = (Instant::now(), self.generator.sent());
+        let started = Instant::now();
+        let sent = self.generator.sent();
         let mut stall = Stall::new(self.settled.unsettled(sent));
-        while !self.settled.wait_for(sent, LOOK) {
+        while !self.settled.wait_for(sent, CHECK_INTERVAL) {
             self.look()?;
             stall.check(self.settled.unsettled(sent)).with_context(|| {
                 let missing = self.settled.missing(sent);
-                let few = &missing[..missing.len().min(NAMED)];
+                let few = &missing[..missing.len().min(UNSETTLED_NAMED)];
                 format!("{} of {sent} inputs are not settled: {few:?} ...", missing.len())
             })?;
         }
         Ok(started.elapsed())
     }
 
-    /// Waits until all hosts that run take part again.
+    /// Waits until all running hosts have been assigned partitions.
     pub fn wait_for_hosts(&mut self) -> Result<()> {
         progress::wait_until("all hosts to be assigned partitions", || {
             self.look()?;
@@ -107,14 +107,14 @@ impl<I: Input> UnderLoad<I> {
         })
     }
 
-    /// Stops the generator, and waits until all that it has sent is settled. Returns what it has sent.
+    /// Stops the generator, waits until all its inputs are settled, and returns them.
     pub fn stop(&mut self) -> Result<Vec<I>> {
         let sent = self.generator.stop()?;
         self.settle().context("after the last input")?;
         Ok(sent)
     }
 
-    /// Ends all hosts that run (SIGTERM), and waits for that.
+    /// Ends all running hosts (SIGTERM), and waits for their end.
     pub fn end_hosts(&mut self) -> Result<()> {
         for host in 0..self.fleet.len() {
             self.fleet.terminate(host);

@@ -1,4 +1,4 @@
-//! Reads what is committed while it comes: how far all inputs are settled, and at once whether one is settled twice.
+//! Reads committed records while the test runs: which inputs are settled, and whether an input is settled twice.
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,47 +12,47 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
-/// How long a poll waits.
-const POLL: Duration = Duration::from_millis(100);
-/// The mark of a dead letter, beside those of a line's parts.
-const LETTER: u8 = 1 << 7;
+/// How long a poll waits for a record.
+const CONSUMER_POLL: Duration = Duration::from_millis(100);
+/// The bit of a dead letter. The other bits are those of a line's parts.
+const DEAD_LETTER_MARK: u8 = 1 << 7;
 
-/// A reader of the ledger's lines and of the dead letters, on a thread of its own.
+/// A reader of the ledger's lines and dead letters, on its own thread.
 pub struct Witness {
     settled: Settled,
     stop: Arc<AtomicBool>,
 }
 
-/// What a [`Witness`] has seen so far, for all who ask.
+/// The inputs that a [`Witness`] has seen settled so far. All clones share them.
 #[derive(Clone, Default)]
-pub struct Settled(Arc<Seen>);
+pub struct Settled(Arc<SharedMarks>);
 
 #[derive(Default)]
-struct Seen {
+struct SharedMarks {
     marks: Mutex<Marks>,
     more: Condvar,
 }
 
-/// What was seen of each id.
+/// The outputs that were seen of each id.
 #[derive(Default)]
 struct Marks {
     by_id: Vec<u8>,
     /// All ids below are settled.
     settled: usize,
-    /// How many ids are settled.
+    /// The number of settled ids.
     count: u64,
     twice: Vec<String>,
 }
 
 impl Marks {
-    /// Takes in a line (with its part) or a dead letter (without).
+    /// Records a line (with its part) or a dead letter (without a part).
     fn mark(&mut self, id: usize, part: Option<u8>) {
-        let bit = part.map_or(LETTER, |part| 1 << part.min(6));
+        let bit = part.map_or(DEAD_LETTER_MARK, |part| 1 << part.min(6));
         if self.by_id.len() <= id {
             self.by_id.resize(id + 1, 0);
         }
         let marks = &mut self.by_id[id];
-        if *marks & bit != 0 || (*marks != 0 && (*marks | bit) & LETTER != 0) {
+        if *marks & bit != 0 || (*marks != 0 && (*marks | bit) & DEAD_LETTER_MARK != 0) {
             let what = part.map_or("a dead letter".to_owned(), |part| format!("part {part} of its line"));
             self.twice.push(format!("input {id} is settled twice: {what} came after marks {marks:#010b}"));
         }
@@ -72,12 +72,12 @@ impl Marks {
 }
 
 impl Witness {
-    /// Reads these topics, which exist, from their beginning, and `further` ones of one partition each. Every record is
-    /// shown to `each` before it counts.
+    /// Reads these topics from their beginning, and the topics `further`, which have one partition each. All of them
+    /// must exist. Passes every record to `each` before it counts.
     pub fn start(
         bootstrap: &str,
         (lines, partitions): (&str, i32),
-        letters: &str,
+        dead_letters: &str,
         further: &[&str],
         mut each: impl FnMut(&BorrowedMessage<'_>) + Send + 'static,
     ) -> Result<Self> {
@@ -92,20 +92,23 @@ impl Witness {
         for partition in 0..partitions {
             assigned.add_partition_offset(lines, partition, Offset::Beginning)?;
         }
-        for topic in [letters].iter().chain(further) {
+        for topic in [dead_letters].iter().chain(further) {
             assigned.add_partition_offset(topic, 0, Offset::Beginning)?;
         }
         consumer.assign(&assigned)?;
-        let (settled, stop) = (Settled::default(), Arc::new(AtomicBool::new(false)));
-        let (kept, asked) = (settled.clone(), Arc::clone(&stop));
-        let (lines, letters) = (lines.to_owned(), letters.to_owned());
+        let settled = Settled::default();
+        let stop = Arc::new(AtomicBool::new(false));
+        let shared = settled.clone();
+        let is_stopped = Arc::clone(&stop);
+        let lines = lines.to_owned();
+        let dead_letters = dead_letters.to_owned();
         thread::spawn(move || {
-            while !asked.load(Ordering::Relaxed) {
-                // Err: librdkafka goes on after an error.
-                let Some(Ok(message)) = consumer.poll(POLL) else { continue };
+            while !is_stopped.load(Ordering::Relaxed) {
+                // Err: librdkafka continues after an error.
+                let Some(Ok(message)) = consumer.poll(CONSUMER_POLL) else { continue };
                 each(&message);
                 let is_line = message.topic() == lines;
-                if !is_line && message.topic() != letters {
+                if !is_line && message.topic() != dead_letters {
                     continue;
                 }
                 let text = String::from_utf8_lossy(message.payload().unwrap_or_default()).into_owned();
@@ -113,8 +116,8 @@ impl Witness {
                 let id = words[0].parse().unwrap_or(usize::MAX);
                 let part = is_line.then(|| words.get(3).and_then(|part| part.parse().ok()));
                 if id < usize::MAX {
-                    kept.0.lock().mark(id, part.map(Option::unwrap_or_default));
-                    kept.0.more.notify_all();
+                    shared.0.lock().mark(id, part.map(Option::unwrap_or_default));
+                    shared.0.more.notify_all();
                 }
             }
         });
@@ -123,7 +126,7 @@ impl Witness {
 }
 
 impl Witness {
-    /// What it has seen and goes on to see, for somebody else.
+    /// A handle on the inputs that this witness sees settled.
     pub fn settled(&self) -> Settled {
         self.settled.clone()
     }
@@ -138,12 +141,12 @@ impl Deref for Witness {
 }
 
 impl Settled {
-    /// How many ids are settled.
+    /// The number of settled ids.
     pub fn count(&self) -> u64 {
         self.0.lock().count
     }
 
-    /// Looks for `within` that time whether all ids below `id` are settled.
+    /// Waits up to `within` until all ids below `id` are settled, and returns whether they are.
     pub fn wait_for(&self, id: u64, within: Duration) -> bool {
         let deadline = Instant::now() + within;
         let mut marks = self.0.lock();
@@ -163,12 +166,12 @@ impl Settled {
         marks.missing(id).collect()
     }
 
-    /// How many ids below `id` are not settled.
+    /// The number of ids below `id` that are not settled.
     pub fn unsettled(&self, id: u64) -> usize {
         self.0.lock().missing(id).count()
     }
 
-    /// What was settled twice.
+    /// A description of each input that was settled twice.
     pub fn twice(&self) -> Vec<String> {
         self.0.lock().twice.clone()
     }
@@ -182,7 +185,7 @@ impl Settled {
     }
 }
 
-impl Seen {
+impl SharedMarks {
     fn lock(&self) -> MutexGuard<'_, Marks> {
         self.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -199,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn inputs_count_as_settled_up_to_the_first_that_is_not() {
+    fn inputs_count_as_settled_up_to_the_first_unsettled_one() {
         let mut marks = Marks::default();
         marks.mark(2, Some(0));
         marks.mark(0, None);
@@ -212,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_settled_twice_is_noticed() {
+    fn an_input_that_is_settled_twice_is_found() {
         for [first, second] in [[Some(0), Some(0)], [Some(0), None], [None, Some(1)], [None, None]] {
             let mut marks = Marks::default();
             marks.mark(0, first);

@@ -1,6 +1,6 @@
-//! The binary as it is shipped: small, and with backtraces that name lines.
+//! Is the shipped binary small, and do its backtraces name files and lines?
 //!
-//! `tools/split-debug` moves its debug information into a file beside it; `make build` and `make test` call it.
+//! `tools/split-debug` moves the debug information into a second file. `make build` and `make test` call it.
 
 use std::process::Stdio;
 
@@ -20,7 +20,7 @@ fn the_binary_is_small_and_its_debug_information_is_in_a_file_of_its_own() -> Re
 
 #[test]
 fn a_backtrace_names_files_and_lines() -> Result<()> {
-    // Its reader is gone, so that printing panics.
+    // The pipe has no reader, so printing panics.
     let (reader, writer) = std::io::pipe()?;
     drop(reader);
     let mut command = switchboard()?;

@@ -1,14 +1,15 @@
-//! The messenger with room names (`tests/guests/releases/src/rooms.rs`), natively.
+//! Does the messenger with room names (`tests/guests/releases/src/rooms.rs`) do what it should? The tests run it
+//! natively.
 //!
-//! The tests are here and not beside the code: its examples are components, and a test kit among the dependencies would be built
+//! The tests are not in that crate: its examples are components, and a test kit among its dependencies would be built
 //! for WebAssembly with each of them.
 
 use messenger::Messenger;
-use releases::rooms::{ROOM, clear, furnish, handle};
+use releases::rooms::{ROOM, add_rooms, handle, remove_rooms};
 use switchboard_sdk::testkit::{Bench, run_vectors};
 use switchboard_sdk::{Context, Manifest, Message, Migrate, Outbound, Plugin, Rejection};
 
-/// As in `examples/messenger_2.rs`, without the header that no reader of version 1 knows.
+/// The plugin of `examples/messenger_2.rs` without the header ROOM, which readers of version 1 do not know.
 struct Roomless;
 
 impl Plugin for Roomless {
@@ -25,6 +26,7 @@ impl Plugin for Roomless {
     }
 }
 
+/// The plugin of `examples/messenger_2.rs`.
 struct Rooms;
 
 impl Plugin for Rooms {
@@ -41,7 +43,7 @@ impl Migrate for Rooms {
     const FROM: &'static [u32] = &[1];
 
     fn migrate(ctx: &mut Context<'_>, _: u32) -> Result<(), String> {
-        furnish(ctx);
+        add_rooms(ctx);
         Ok(())
     }
 }
@@ -67,7 +69,7 @@ fn bench() -> Bench {
 }
 
 #[test]
-fn a_room_comes_with_its_messenger_and_goes_with_it() {
+fn a_room_begins_and_ends_with_its_messenger() {
     let mut bench = bench();
     let create = r#""type":"CREATE""#;
     assert_eq!(say::<Rooms>(&mut bench, 1, create), [Some("Ann's room".into())]);
@@ -82,7 +84,7 @@ fn a_room_comes_with_its_messenger_and_goes_with_it() {
 }
 
 #[test]
-fn there_and_back_leaves_the_messengers_as_they_were() {
+fn a_migration_and_back_leaves_the_messengers_unchanged() {
     let mut bench = bench();
     for actor in 1..=3 {
         say::<Messenger>(&mut bench, actor, r#""type":"CREATE""#);
@@ -92,12 +94,12 @@ fn there_and_back_leaves_the_messengers_as_they_were() {
     assert_eq!(bench.state.0.len(), before.0.len() + 3);
     assert_eq!(bench.state.0["room/1000000001"], b"Bob's room");
     let mut ctx = Context::new(&mut bench.state, &bench.answers, &bench.lines, 0);
-    clear(&mut ctx);
+    remove_rooms(&mut ctx);
     assert_eq!(bench.state, before);
 }
 
 #[test]
-fn every_page_of_messengers_is_furnished() {
+fn the_migration_covers_every_page_of_messengers() {
     let mut bench = Bench::default();
     for id in 0..250 {
         let messenger = format!(r#"{{"id":{id},"members":[]}}"#);
@@ -108,7 +110,7 @@ fn every_page_of_messengers_is_furnished() {
 }
 
 #[test]
-fn who_does_not_know_rooms_sees_no_difference() {
+fn without_the_room_header_the_outputs_are_those_of_version_1() {
     let vectors = include_str!("../vectors/messenger.json");
     assert_eq!(run_vectors::<Roomless>(vectors).unwrap(), run_vectors::<Messenger>(vectors).unwrap());
     assert!(run_vectors::<Rooms>(vectors).is_err(), "the header shows");

@@ -1,4 +1,4 @@
-//! `make chaos CYCLES=n SEED=s`: faults on a real Kafka, and what came of it.
+//! `make chaos CYCLES=n SEED=s`: makes faults on a real Kafka and reports the result.
 
 #![forbid(unsafe_code)]
 
@@ -9,18 +9,18 @@ use anyhow::{Result, ensure};
 use clap::Parser;
 use switchboard_tests::chaos::{Options, run};
 
-/// Kills, pauses and restarts hosts and brokers and disturbs their connections, while inputs come in; then checks that each
-/// was settled exactly once. `RUST_LOG=debug` makes the hosts' logs complete.
+/// Kills, pauses and restarts hosts and brokers and disturbs their connections, while inputs arrive. Then checks that
+/// each input was settled exactly once. `RUST_LOG=debug` makes the hosts' logs complete.
 #[derive(Parser)]
 #[command(name = "chaos")]
 struct Arguments {
-    /// How many faults, one after the other.
+    /// The number of cycles. Each makes one fault, or two at once.
     #[arg(long, default_value_t = 15)]
     cycles: usize,
-    /// Which faults, and which inputs; by default another one each time.
+    /// The seed of the faults and inputs. By default each run has another one.
     #[arg(long)]
     seed: Option<u64>,
-    /// Leaves data and logs where they are; otherwise only when something is wrong.
+    /// Keeps data and logs. Without, a run keeps them only when something is wrong.
     #[arg(long)]
     keep: bool,
 }
@@ -38,18 +38,18 @@ fn main() -> ExitCode {
     };
     directory.disable_cleanup(keep);
     println!("seed {seed}, {cycles} cycles; data and logs in {}", directory.path().display());
-    match judged(&Options { cycles, seed, directory: directory.path().to_owned() }) {
+    match run_and_report(&Options { cycles, seed, directory: directory.path().to_owned() }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error:#}");
-            eprintln!("data and logs stay in {}", directory.keep().display());
-            eprintln!("again: make chaos CYCLES={cycles} SEED={seed}");
+            eprintln!("data and logs are kept in {}", directory.keep().display());
+            eprintln!("to repeat: make chaos CYCLES={cycles} SEED={seed}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn judged(options: &Options) -> Result<()> {
+fn run_and_report(options: &Options) -> Result<()> {
     let report = run(options)?;
     println!("\n{report}");
     ensure!(report.is_good(), "exactly-once does not hold");

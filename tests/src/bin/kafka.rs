@@ -1,4 +1,4 @@
-//! The tests' broker in the foreground, for people who want to try things: `make kafka PORT=19092`.
+//! `make kafka PORT=19092`: runs the tests' broker in the foreground, for manual experiments.
 
 #![forbid(unsafe_code)]
 
@@ -11,14 +11,14 @@ use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use switchboard_tests::kafka::{Kafka, Options};
 
-/// Runs a single Apache Kafka broker until Ctrl-C. Topics are not created by themselves.
+/// Runs a single Apache Kafka broker until Ctrl-C. The broker does not create topics automatically.
 #[derive(Parser)]
 #[command(name = "kafka")]
 struct Arguments {
-    /// The port to listen on (127.0.0.1); 0 means a free one.
+    /// The port to listen on (127.0.0.1). 0 means a free port.
     #[arg(long, default_value_t = 19092)]
     port: u16,
-    /// Keeps the data here, and goes on with what is there; without it, the data is gone at the end.
+    /// The directory of the data. An existing one is reused. Without, the broker deletes its data at the end.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
 }
@@ -39,9 +39,9 @@ fn run(Arguments { port, data }: Arguments) -> Result<()> {
     let mut kafka =
         Kafka::start_with(&Options { port: Some(port).filter(|port| *port != 0), data, ..Options::default() })?;
     println!("{}", kafka.bootstrap());
-    eprintln!("Ready. Point clients at it:\n");
+    eprintln!("Ready. Connect clients with:\n");
     eprintln!("    export BOOTSTRAP_SERVERS={}\n", kafka.bootstrap());
-    eprintln!("Its warnings are in {}. Ctrl-C ends it.", kafka.logs()[0].display());
+    eprintln!("The broker logs warnings to {}. Ctrl-C stops it.", kafka.logs()[0].display());
     for signal in signals.forever() {
         if signal == SIGCHLD {
             kafka.check()?;

@@ -1,4 +1,4 @@
-//! One record for a messenger, and what comes of it: for people who try a running host by hand.
+//! Sends one record to a running messenger and prints its outputs, for manual experiments.
 
 #![forbid(unsafe_code)]
 
@@ -9,12 +9,12 @@ use clap::Parser;
 use switchboard_tests::app::MESSENGER;
 use switchboard_tests::client::{Client, Record};
 
-/// Sends a message of the tenant 083839c6-c47c-42a6-9585-76492795d123/GMS/83/1 to one of the messenger's topics, and prints
-/// what the messenger sends within a few seconds. Topics that do not exist are made.
+/// Sends a message of the tenant 083839c6-c47c-42a6-9585-76492795d123/GMS/83/1 to one of the messenger's topics, and
+/// prints the messenger's outputs of the next few seconds. Creates the messenger's topics if they do not exist.
 #[derive(Parser)]
 #[command(name = "say")]
 struct Arguments {
-    /// The message's value: {"actorId":1,"type":"CREATE"}
+    /// The message's value, such as {"actorId":1,"type":"CREATE"}.
     value: String,
     #[arg(long, default_value = MESSENGER[0])]
     topic: String,
@@ -22,14 +22,14 @@ struct Arguments {
     bootstrap_servers: String,
 }
 
-/// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long to wait for the first output.
+const FIRST_OUTPUT_TIMEOUT: Duration = Duration::from_secs(3);
 
 fn main() -> Result<()> {
     let Arguments { value, topic, bootstrap_servers } = Arguments::parse();
     let client = Client::new(&bootstrap_servers)?;
-    let there = client.topics().with_context(|| format!("no broker at {bootstrap_servers}"))?;
-    for name in MESSENGER.iter().filter(|name| !there.contains(&(**name).to_owned())) {
+    let existing = client.topics().with_context(|| format!("no broker at {bootstrap_servers}"))?;
+    for name in MESSENGER.iter().filter(|name| !existing.contains(&(**name).to_owned())) {
         client.create_topic(name, 1, &[])?;
     }
     let answers = || -> Result<Vec<Record>> {
@@ -48,17 +48,17 @@ fn main() -> Result<()> {
     let started = Instant::now();
     let all = loop {
         let all = answers()?;
-        if all.len() > before || started.elapsed() >= PATIENCE {
+        if all.len() > before || started.elapsed() >= FIRST_OUTPUT_TIMEOUT {
             break all;
         }
     };
-    let mut new: Vec<_> = all.into_iter().filter(|record| record.timestamp.is_some()).collect();
-    new.sort_by_key(|record| record.timestamp);
-    for record in &new[before..] {
+    let mut outputs: Vec<_> = all.into_iter().filter(|record| record.timestamp.is_some()).collect();
+    outputs.sort_by_key(|record| record.timestamp);
+    for record in &outputs[before..] {
         println!("{}: {}", record.topic, String::from_utf8_lossy(record.value.as_deref().unwrap_or_default()));
     }
-    if new.len() == before {
-        println!("(nothing)");
+    if outputs.len() == before {
+        println!("(no output)");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `make swap-soak SWAPS=n SEED=s`: releases swapped on a real Kafka, and what came of it.
+//! `make swap-soak SWAPS=n SEED=s`: swaps releases on a real Kafka and reports the result.
 
 #![forbid(unsafe_code)]
 
@@ -9,24 +9,25 @@ use anyhow::{Result, ensure};
 use clap::Parser;
 use switchboard_tests::soak::{Options, run};
 
-/// Changes which release tenants run, again and again and at random, while inputs come in and a host is killed; then checks
-/// that each was settled exactly once, by the release that its tenant had. `RUST_LOG=debug` makes the hosts' logs complete.
+/// Changes the releases of tenants repeatedly and at random, while inputs arrive and a host is killed. Then checks that
+/// each input was settled exactly once, by the release that its tenant had. `RUST_LOG=debug` makes the hosts' logs
+/// complete.
 #[derive(Parser)]
 #[command(name = "swap-soak")]
 struct Arguments {
-    /// How many swaps, one after the other.
+    /// The number of swaps.
     #[arg(long, default_value_t = 1000)]
     swaps: usize,
-    /// Which swaps, and which inputs; by default others each time.
+    /// The seed of the swaps. By default each run has another one.
     #[arg(long)]
     seed: Option<u64>,
-    /// The most messages a second; fewer come when fewer are settled.
+    /// The maximum number of messages a second. Fewer are sent when fewer are settled.
     #[arg(long, default_value_t = 5000)]
     rate: usize,
-    /// Each deployment brings an artifact that was never there before.
+    /// Makes each deployment bring a new artifact.
     #[arg(long)]
     fresh: bool,
-    /// Leaves data and logs where they are; otherwise only when something is wrong.
+    /// Keeps data and logs. Without, a run keeps them only when something is wrong.
     #[arg(long)]
     keep: bool,
 }
@@ -44,21 +45,21 @@ fn main() -> ExitCode {
     };
     directory.disable_cleanup(keep);
     println!("seed {seed}, {swaps} swaps; data and logs in {}", directory.path().display());
-    match judged(&Options { swaps, seed, rate, fresh, directory: directory.path().to_owned() }) {
+    match run_and_report(&Options { swaps, seed, rate, fresh, directory: directory.path().to_owned() }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error:#}");
-            eprintln!("data and logs stay in {}", directory.keep().display());
+            eprintln!("data and logs are kept in {}", directory.keep().display());
             let fresh = if fresh { " FRESH=1" } else { "" };
-            eprintln!("again: make swap-soak SWAPS={swaps} SEED={seed}{fresh}");
+            eprintln!("to repeat: make swap-soak SWAPS={swaps} SEED={seed}{fresh}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn judged(options: &Options) -> Result<()> {
+fn run_and_report(options: &Options) -> Result<()> {
     let report = run(options)?;
     println!("\n{report}");
-    ensure!(report.is_good(), "swaps do not hold what they promise");
+    ensure!(report.is_good(), "a message was not settled exactly once by its tenant's release");
     Ok(())
 }

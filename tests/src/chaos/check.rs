@@ -1,5 +1,5 @@
-//! Judges what is there in the end by what was sent: the plugin itself, run natively in the order that the outputs tell,
-//! is the model. Nothing here talks to a broker.
+//! Checks the records at the end of a run against the inputs. The model is the plugin itself, run natively in the order
+//! that the outputs show. Nothing here talks to a broker.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -12,23 +12,23 @@ use crate::app::header;
 use crate::client::Record;
 use crate::generator::Input as _;
 
-/// Violations told of each kind.
-const TOLD: usize = 5;
+/// The number of violations of each kind that a report shows.
+const REPORTED_PER_KIND: usize = 5;
 
-/// All that is there in the end, as a read_committed reader gets it.
+/// All records at the end of a run, as a read_committed reader gets them.
 #[derive(Debug, Default, Clone)]
 pub struct Evidence {
-    /// What was sent.
+    /// The inputs that were sent.
     pub sent: Vec<Input>,
-    /// The topic that it was sent to.
+    /// The records of the source topic.
     pub inputs: Vec<Record>,
     pub lines: Vec<Record>,
     pub audit: Vec<Record>,
-    pub letters: Vec<Record>,
+    pub dead_letters: Vec<Record>,
     pub changelog: Vec<Record>,
 }
 
-/// What is wrong, by kind.
+/// The violations that were found, by kind.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Violations(BTreeMap<&'static str, Vec<String>>);
 
@@ -41,33 +41,33 @@ impl Violations {
         self.0.is_empty()
     }
 
-    /// How many of a kind.
+    /// The number of violations of a kind.
     pub fn count(&self, kind: &str) -> usize {
         self.0.get(kind).map_or(0, Vec::len)
     }
 
     /// The first few of each kind.
-    pub fn told(&self) -> Vec<String> {
+    pub fn summary(&self) -> Vec<String> {
         let few = |(kind, all): (&&str, &Vec<String>)| {
-            let first: Vec<_> = all.iter().take(TOLD).map(String::as_str).collect();
+            let first: Vec<_> = all.iter().take(REPORTED_PER_KIND).map(String::as_str).collect();
             format!("{kind}, {} times: {}", all.len(), first.join("; "))
         };
         self.0.iter().map(few).collect()
     }
 }
 
-/// A verdict that was found: a line's first part, or a dead letter.
+/// An output that settles an input: a line's first part, or a dead letter.
 struct Found<'a> {
     id: u64,
     record: &'a Record,
 }
 
-/// Looks for all that exactly-once forbids.
+/// Looks for every violation of exactly-once processing.
 pub fn check(evidence: &Evidence) -> Violations {
     let mut violations = Violations::default();
-    let places = places(evidence, &mut violations);
+    let origins = origins(evidence, &mut violations);
     let lines = by_tenant(&evidence.lines);
-    let letters = by_tenant(&evidence.letters);
+    let letters = by_tenant(&evidence.dead_letters);
     account(evidence, &mut violations);
     let mut audit: HashMap<&[u8], Vec<&Record>> = HashMap::new();
     for record in &evidence.audit {
@@ -80,8 +80,9 @@ pub fn check(evidence: &Evidence) -> Violations {
         let none = Vec::new();
         let lines = lines.get(tenant).unwrap_or(&none);
         let letters = letters.get(tenant).unwrap_or(&none);
-        let (accepted, refused) = (found(lines, true), found(letters, false));
-        interleaves(tenant, &accepted, &refused, &places, &mut violations);
+        let accepted = found(lines, true);
+        let refused = found(letters, false);
+        keeps_source_order(tenant, &accepted, &refused, &origins, &mut violations);
         let (outputs, bench) = replay(tenant, &accepted, &refused, evidence, &mut violations);
         expected_audit += outputs.iter().filter(|output| output.topic == "AUDIT").count();
         same_outputs(tenant, &outputs, lines, &audit, &mut violations);
@@ -95,35 +96,35 @@ pub fn check(evidence: &Evidence) -> Violations {
         violations.add("wrong output", format!("{found} records of AUDIT instead of {expected_audit}"));
     }
     for tenant in state.keys() {
-        violations.add("state differs", format!("there is state of {tenant}, who sent nothing"));
+        violations.add("state differs", format!("there is state of {tenant}, which sent nothing"));
     }
     violations
 }
 
-/// Where each input is in the source: once, or the test itself is wrong.
-fn places(evidence: &Evidence, violations: &mut Violations) -> HashMap<u64, (i32, i64)> {
-    let mut places = HashMap::new();
+/// The position of each input in the source topic. Each is there once, or the test itself is wrong.
+fn origins(evidence: &Evidence, violations: &mut Violations) -> HashMap<u64, (i32, i64)> {
+    let mut origins = HashMap::new();
     for record in &evidence.inputs {
-        let place = (record.partition.unwrap_or(-1), record.offset.unwrap_or(-1));
+        let origin = (record.partition.unwrap_or(-1), record.offset.unwrap_or(-1));
         if let Some(id) = id(record)
-            && places.insert(id, place).is_some()
+            && origins.insert(id, origin).is_some()
         {
             violations.add("wrong input", format!("{id} was written twice"));
         }
     }
-    for input in evidence.sent.iter().filter(|input| !places.contains_key(&input.id)) {
-        violations.add("wrong input", format!("{} was acknowledged, but is not there", input.id));
+    for input in evidence.sent.iter().filter(|input| !origins.contains_key(&input.id)) {
+        violations.add("wrong input", format!("{} was acknowledged, but is not in the topic", input.id));
     }
-    places
+    origins
 }
 
-/// Every input is settled once: by a line, or as a dead letter.
+/// Every input is settled once: by a line, or by a dead letter.
 fn account(evidence: &Evidence, violations: &mut Violations) {
     let mut settled: HashMap<u64, (usize, usize)> = HashMap::new();
     for record in evidence.lines.iter().filter(|line| part(line) == Some(0)) {
         settled.entry(id(record).unwrap_or(u64::MAX)).or_default().0 += 1;
     }
-    for record in &evidence.letters {
+    for record in &evidence.dead_letters {
         settled.entry(id(record).unwrap_or(u64::MAX)).or_default().1 += 1;
     }
     for input in &evidence.sent {
@@ -154,27 +155,26 @@ fn found<'a>(records: &[&'a Record], lines: bool) -> Vec<Found<'a>> {
     first.filter_map(|record| Some(Found { id: id(record)?, record })).collect()
 }
 
-/// In what a tenant's inputs became, those of each source partition are in their order. A refusal tells after which line
-/// it came.
-fn interleaves(
+/// A tenant's outputs keep the order of each source partition. A refusal says after which line it happened.
+fn keeps_source_order(
     tenant: &str,
     accepted: &[Found<'_>],
     refused: &[Found<'_>],
-    places: &HashMap<u64, (i32, i64)>,
+    origins: &HashMap<u64, (i32, i64)>,
     violations: &mut Violations,
 ) {
-    // Each with its place in the tenant's order: the n-th line has 2n, refusals after it 2n + 1.
+    // Each with its rank in the tenant's order: the n-th line has 2n, and refusals after it have 2n + 1.
     let lines = accepted.iter().zip(1_u64..).map(|(found, number)| (2 * number, found.id));
     let letters = refused.iter().filter_map(|found| Some((2 * refused_after(found.record)?.0 + 1, found.id)));
     let mut order: Vec<_> = lines.chain(letters).collect();
-    // Refusals after the same line are in the order of the letters.
-    order.sort_by_key(|(place, _)| *place);
+    // Refusals after the same line are in the order of the dead letters.
+    order.sort_by_key(|(rank, _)| *rank);
     let mut last: HashMap<i32, i64> = HashMap::new();
     let traps = refused.iter().filter(|found| refused_after(found.record).is_none()).map(|found| found.id);
     let mut check = |ids: &mut dyn Iterator<Item = u64>| {
         last.clear();
         for id in ids {
-            let Some((partition, offset)) = places.get(&id) else { continue };
+            let Some((partition, offset)) = origins.get(&id) else { continue };
             if last.insert(*partition, *offset).is_some_and(|before| before >= *offset) {
                 let what = format!("{tenant}: input {id} of partition {partition} was overtaken");
                 violations.add("out of order", what);
@@ -185,7 +185,7 @@ fn interleaves(
     check(&mut traps.into_iter());
 }
 
-/// What the plugin does with a tenant's inputs in the order of its lines; refused ones are tried where they say they were.
+/// Runs the plugin on a tenant's inputs in the order of its lines. Refused inputs run after the line that they name.
 fn replay(
     tenant: &str,
     accepted: &[Found<'_>],
@@ -193,7 +193,8 @@ fn replay(
     evidence: &Evidence,
     violations: &mut Violations,
 ) -> (Vec<Outbound>, Bench) {
-    let (mut bench, mut outputs) = (Bench::default(), Vec::new());
+    let mut bench = Bench::default();
+    let mut outputs = Vec::new();
     let mut refusals: BTreeMap<u64, Vec<&Found<'_>>> = BTreeMap::new();
     for found in refused {
         if let Some((number, _)) = refused_after(found.record) {
@@ -245,7 +246,8 @@ fn same_outputs(
         let [expected, found] = [expected, found].map(|value| String::from_utf8_lossy(&value).into_owned());
         violations.add("wrong output", format!("{tenant}: {found:?} instead of {expected:?}"));
     } else if expected_lines.len() != lines.len() {
-        let (found, expected) = (lines.len(), expected_lines.len());
+        let found = lines.len();
+        let expected = expected_lines.len();
         violations.add("wrong output", format!("{tenant} has {found} lines instead of {expected}"));
     }
     for output in expected.iter().filter(|output| output.topic == "AUDIT") {
@@ -259,7 +261,7 @@ fn same_outputs(
 
 type State = BTreeMap<String, Vec<u8>>;
 
-/// What is left of a changelog, by tenant; the host's own entries left out.
+/// The state that a changelog contains, by tenant, without the host's own entries.
 fn compacted(changelog: &[Record], violations: &mut Violations) -> BTreeMap<String, State> {
     let mut tenants: BTreeMap<String, State> = BTreeMap::new();
     for record in changelog {
@@ -281,8 +283,8 @@ fn compacted(changelog: &[Record], violations: &mut Violations) -> BTreeMap<Stri
     tenants
 }
 
-fn word(record: &Record, place: usize) -> Option<&str> {
-    std::str::from_utf8(record.value.as_deref()?).ok()?.split(' ').nth(place)
+fn word(record: &Record, index: usize) -> Option<&str> {
+    std::str::from_utf8(record.value.as_deref()?).ok()?.split(' ').nth(index)
 }
 
 fn id(record: &Record) -> Option<u64> {
@@ -293,7 +295,7 @@ fn part(line: &Record) -> Option<u64> {
     word(line, 3)?.parse().ok()
 }
 
-/// The number and hash of the line that a refusal came after; none: a trap, which cannot tell.
+/// The number and hash of the line before a refusal. `None` for a trap, whose dead letter does not contain them.
 fn refused_after(letter: &Record) -> Option<(u64, u64)> {
     let reason = header(letter, "switchboard-reason")?;
     let mut words = reason.split("after ").nth(1)?.split(' ');

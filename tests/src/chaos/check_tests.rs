@@ -1,11 +1,11 @@
-//! What the checker must find, planted into what it must accept.
+//! The checker accepts a faultless run, and finds every violation that a test plants into it.
 
 use super::*;
 use crate::chaos::mix::Mix;
 
 const PARTITIONS: i32 = 3;
 
-/// What a faultless host makes of the first inputs of a mix, in the order in which they were sent.
+/// The records that a faultless host produces for the first inputs of a mix, in the order of sending.
 fn faultless(inputs: usize) -> Evidence {
     let sent: Vec<Input> = Mix::new(7, PARTITIONS).take(inputs).collect();
     let mut evidence = Evidence { sent: sent.clone(), ..Evidence::default() };
@@ -27,7 +27,7 @@ fn faultless(inputs: usize) -> Evidence {
             let mut letter = record.clone();
             letter.headers.push(("switchboard-class".to_owned(), Some(class.into())));
             letter.headers.push(("switchboard-reason".to_owned(), Some(reason.into_bytes())));
-            evidence.letters.push(letter);
+            evidence.dead_letters.push(letter);
         };
         if input.action.starts_with("trap") {
             letter("trap", "wasm trap".to_owned());
@@ -59,7 +59,7 @@ fn faultless(inputs: usize) -> Evidence {
     evidence
 }
 
-/// Checks with something planted.
+/// Checks a faultless run after `plant` has changed it.
 fn planted(plant: impl FnOnce(&mut Evidence)) -> Violations {
     let mut evidence = faultless(2000);
     plant(&mut evidence);
@@ -71,19 +71,19 @@ fn refusal(letter: &Record) -> bool {
 }
 
 #[test]
-fn what_a_faultless_host_does_is_accepted() {
+fn a_faultless_run_is_accepted() {
     assert_eq!(planted(|_| ()), Violations::default());
 }
 
 #[test]
 fn a_loss_is_found() {
     assert_eq!(planted(|evidence| drop(evidence.lines.remove(100))).count("lost"), 1);
-    assert_eq!(planted(|evidence| drop(evidence.letters.remove(10))).count("lost"), 1);
+    assert_eq!(planted(|evidence| drop(evidence.dead_letters.remove(10))).count("lost"), 1);
     assert!(planted(|evidence| drop(evidence.audit.remove(100))).count("wrong output") > 0);
 }
 
 #[test]
-fn a_part_of_a_message_that_is_missing_or_twice_is_found() {
+fn a_missing_or_repeated_part_of_a_message_is_found() {
     let second = |evidence: &Evidence| evidence.lines.iter().position(|line| part(line) == Some(1)).unwrap();
     let missing = planted(|evidence| drop(evidence.lines.remove(second(evidence))));
     assert_eq!(missing.count("wrong output"), 1);
@@ -94,19 +94,22 @@ fn a_part_of_a_message_that_is_missing_or_twice_is_found() {
 }
 
 #[test]
-fn what_is_settled_twice_is_found() {
+fn an_input_that_is_settled_twice_is_found() {
     assert_eq!(planted(|evidence| evidence.lines.push(evidence.lines[100].clone())).count("settled twice"), 1);
-    assert_eq!(planted(|evidence| evidence.letters.push(evidence.letters[10].clone())).count("settled twice"), 1);
+    assert_eq!(
+        planted(|evidence| evidence.dead_letters.push(evidence.dead_letters[10].clone())).count("settled twice"),
+        1
+    );
     let both = planted(|evidence| {
         let input = evidence.sent.iter().find(|input| !input.is_refused()).unwrap().id;
-        evidence.letters.push(evidence.inputs[usize::try_from(input).unwrap()].clone());
+        evidence.dead_letters.push(evidence.inputs[usize::try_from(input).unwrap()].clone());
     });
     assert_eq!(both.count("settled twice"), 1);
 }
 
 #[test]
 fn overtaking_within_a_source_partition_is_found() {
-    // The whole history of another order: as if one partition's records had been read backwards.
+    // The offsets of one partition are reversed, as if its records had been read backwards.
     let overtaken = planted(|evidence| {
         for record in evidence.inputs.iter_mut().filter(|record| record.partition == Some(1)) {
             record.offset = record.offset.map(|offset| 1_000_000 - offset);
@@ -114,18 +117,18 @@ fn overtaking_within_a_source_partition_is_found() {
     });
     assert!(overtaken.count("out of order") > 100);
     let letters = planted(|evidence| {
-        let first = evidence.letters.iter().position(refusal).unwrap();
-        let tenant = header(&evidence.letters[first], "TENANT").unwrap().to_owned();
+        let first = evidence.dead_letters.iter().position(refusal).unwrap();
+        let tenant = header(&evidence.dead_letters[first], "TENANT").unwrap().to_owned();
         let same = |letter: &Record| refusal(letter) && header(letter, "TENANT") == Some(&tenant);
-        let last = evidence.letters.iter().rposition(same).unwrap();
-        let headers = evidence.letters[first].headers.clone();
-        evidence.letters[first].headers = std::mem::replace(&mut evidence.letters[last].headers, headers);
+        let last = evidence.dead_letters.iter().rposition(same).unwrap();
+        let headers = evidence.dead_letters[first].headers.clone();
+        evidence.dead_letters[first].headers = std::mem::replace(&mut evidence.dead_letters[last].headers, headers);
     });
     assert!(letters.count("out of order") > 0);
 }
 
 #[test]
-fn state_that_differs_is_found() {
+fn a_difference_in_state_is_found() {
     let last = |evidence: &Evidence| evidence.changelog.iter().rposition(|record| record.value.is_some()).unwrap();
     let changed = planted(|evidence| {
         let last = last(evidence);
@@ -149,7 +152,7 @@ fn state_that_differs_is_found() {
 }
 
 #[test]
-fn a_number_that_is_left_out_is_found() {
+fn a_skipped_number_is_found() {
     let gap = planted(|evidence| {
         let text = String::from_utf8(evidence.lines[200].value.clone().unwrap()).unwrap();
         let mut words: Vec<_> = text.split(' ').map(str::to_owned).collect();

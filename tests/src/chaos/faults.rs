@@ -1,5 +1,5 @@
-//! What is done to hosts, brokers and the network between them: which fault comes next, from a seed, and how it begins and
-//! ends.
+//! The faults of hosts, brokers and the network between them: which fault comes next, from a seed, and how each begins
+//! and ends.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,48 +9,48 @@ use fastrand::Rng;
 use rustix::process::Signal;
 
 use super::world::{BROKERS, SPARE, World};
-use crate::proxy::{Api, Direction, Held, Weather};
+use crate::proxy::{Api, Direction, HeldRequest, LinkState};
 
-/// Requests that are held back: those that change a transaction, its end above all.
-const APIS: [Api; 6] =
+/// The APIs whose requests are held back: those that change a transaction. Its end is twice as likely as the others.
+const HELD_BACK_APIS: [Api; 6] =
     [Api::EndTxn, Api::EndTxn, Api::TxnOffsetCommit, Api::Produce, Api::AddPartitionsToTxn, Api::AddOffsetsToTxn];
 
-/// Faults by what they do.
+/// The kinds of faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
-    /// SIGKILL, and started again at once.
+pub(super) enum FaultKind {
+    /// SIGKILL, and a restart at once.
     HostKilled,
-    /// SIGKILL, and started again when the group has missed it.
+    /// SIGKILL, and a restart after the end of its session.
     HostMissed,
-    /// SIGSTOP past the session time-out, then SIGCONT: a zombie.
+    /// SIGSTOP for longer than the session time-out, then SIGCONT: a zombie.
     HostPaused,
-    /// The same past the transaction time-out.
+    /// The same for longer than the transaction time-out.
     HostPausedLong,
-    /// SIGTERM, and started again.
+    /// SIGTERM, and a restart.
     HostRestarted,
-    /// A further host comes, or goes.
+    /// A further host joins or leaves.
     HostAddedOrRemoved,
-    /// SIGKILL, and started again.
+    /// SIGKILL, and a restart.
     BrokerKilled,
-    /// SIGSTOP past its session with the controllers, then SIGCONT.
+    /// SIGSTOP for longer than its session with the controllers, then SIGCONT.
     BrokerPaused,
-    /// SIGTERM, and started again.
+    /// SIGTERM, and a restart.
     BrokerRestarted,
-    /// All that goes to a broker and back takes longer.
+    /// All transfers to and from a broker take longer.
     Slow,
     /// Connections are reset.
     Cut,
     /// One direction of connections ends.
     HalfClosed,
-    /// What goes one way is lost without a word.
+    /// Bytes in one direction are lost, and the connections stay open.
     Silent,
     /// A broker refuses connections.
     Refused,
-    /// The connection of one request is reset, and the request arrives later.
+    /// The connection of a request is reset, and the request arrives later.
     LateRequest,
 }
 
-impl Kind {
+impl FaultKind {
     pub(super) const ALL: [Self; 15] = [
         Self::HostKilled,
         Self::HostMissed,
@@ -69,7 +69,7 @@ impl Kind {
         Self::LateRequest,
     ];
 
-    /// For people.
+    /// The kind's name, for people.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::HostKilled => "host killed, started at once",
@@ -90,16 +90,17 @@ impl Kind {
         }
     }
 
-    /// What it is done to, in the order in which faults begin: hosts, brokers, the network. Two faults at once are done to different things: two of three brokers are none.
-    fn room(self) -> u8 {
+    fn affected(self) -> Affected {
         match self {
-            Self::BrokerKilled | Self::BrokerPaused | Self::BrokerRestarted => 1,
-            Self::Slow | Self::Cut | Self::HalfClosed | Self::Silent | Self::Refused | Self::LateRequest => 2,
-            _ => 0,
+            Self::BrokerKilled | Self::BrokerPaused | Self::BrokerRestarted => Affected::Broker,
+            Self::Slow | Self::Cut | Self::HalfClosed | Self::Silent | Self::Refused | Self::LateRequest => {
+                Affected::Network
+            }
+            _ => Affected::Host,
         }
     }
 
-    /// How long it lasts, at least and at most, in milliseconds.
+    /// The minimum and maximum duration, in milliseconds.
     fn lasts(self) -> (u64, u64) {
         match self {
             Self::HostKilled | Self::HostRestarted | Self::HostAddedOrRemoved | Self::HalfClosed => (0, 300),
@@ -115,14 +116,23 @@ impl Kind {
     }
 }
 
-/// A fault with all that is random about it.
+/// The part that a fault affects, in the order in which faults begin. Two faults at once affect different parts: with
+/// two of three brokers down the cluster would not work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Affected {
+    Host,
+    Broker,
+    Network,
+}
+
+/// A fault with all its random choices.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fault {
-    pub(super) kind: Kind,
-    /// Which host or broker.
+    pub(super) kind: FaultKind,
+    /// The number of the host or broker.
     target: usize,
     lasts: Duration,
-    /// All brokers' connections instead of one's.
+    /// Whether the fault affects the connections of all brokers.
     everywhere: bool,
     delay: Duration,
     direction: Direction,
@@ -133,29 +143,26 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (", self.kind.name())?;
         match self.kind {
-            Kind::LateRequest => write!(f, "{:?}", self.api)?,
-            kind if kind.room() == 2 && self.everywhere => write!(f, "all")?,
-            kind if kind.room() == 0 => write!(f, "host {}", self.target)?,
+            FaultKind::LateRequest => write!(f, "{:?}", self.api)?,
+            kind if kind.affected() == Affected::Network && self.everywhere => write!(f, "all")?,
+            kind if kind.affected() == Affected::Host => write!(f, "host {}", self.target)?,
             _ => write!(f, "broker {}", self.target)?,
         }
         match self.kind {
-            Kind::Slow => write!(f, ", {} ms", self.delay.as_millis())?,
-            Kind::HalfClosed | Kind::Silent => write!(f, ", {:?}", self.direction)?,
+            FaultKind::Slow => write!(f, ", {} ms", self.delay.as_millis())?,
+            FaultKind::HalfClosed | FaultKind::Silent => write!(f, ", {:?}", self.direction)?,
             _ => {}
         }
         write!(f, ", {:.1} s)", self.lasts.as_secs_f64())
     }
 }
 
-/// What a fault has under way.
-pub(super) type UnderWay = Option<Held>;
-
 impl Fault {
-    fn random(kind: Kind, random: &mut Rng) -> Self {
+    fn random(kind: FaultKind, random: &mut Rng) -> Self {
         let (least, most) = kind.lasts();
         let target = match kind {
-            Kind::HostAddedOrRemoved => SPARE,
-            kind if kind.room() == 0 => random.usize(..SPARE),
+            FaultKind::HostAddedOrRemoved => SPARE,
+            kind if kind.affected() == Affected::Host => random.usize(..SPARE),
             _ => random.usize(..BROKERS),
         };
         Self {
@@ -165,11 +172,11 @@ impl Fault {
             everywhere: random.u8(..3) == 0,
             delay: Duration::from_millis(random.u64(20..400)),
             direction: if random.bool() { Direction::ToBroker } else { Direction::ToClient },
-            api: APIS[random.usize(..APIS.len())],
+            api: HELD_BACK_APIS[random.usize(..HELD_BACK_APIS.len())],
         }
     }
 
-    /// How long it is to last from its begin to its end.
+    /// The time from its begin to its end.
     pub(super) fn lasts(&self) -> Duration {
         self.lasts
     }
@@ -178,36 +185,37 @@ impl Fault {
         if self.everywhere { 0..BROKERS } else { self.target..self.target + 1 }
     }
 
-    fn weather(&self, world: &World, weather: Weather) {
-        self.brokers().for_each(|broker| world.network.set(broker, weather));
+    fn set_links(&self, world: &World, state: LinkState) {
+        self.brokers().for_each(|broker| world.network.set(broker, state));
     }
 
     fn cut(&self, world: &World) {
         self.brokers().for_each(|broker| world.network.cut(broker));
     }
 
-    pub(super) fn begin(&self, world: &mut World) -> Result<UnderWay> {
+    /// Begins the fault. Returns the request that it holds back, if it holds one back.
+    pub(super) fn begin(&self, world: &mut World) -> Result<Option<HeldRequest>> {
         let target = self.target;
         match self.kind {
-            Kind::HostKilled | Kind::HostMissed => world.load.fleet.kill(target)?,
-            Kind::HostPaused | Kind::HostPausedLong => world.load.fleet.signal(target, Signal::STOP),
-            Kind::HostRestarted => world.load.fleet.terminate(target),
-            Kind::HostAddedOrRemoved if world.spare => world.load.fleet.terminate(target),
-            Kind::HostAddedOrRemoved => world.load.fleet.start(target)?,
-            Kind::BrokerKilled => world.load.kafka.kill(target)?,
-            Kind::BrokerPaused => world.load.kafka.pause(target),
-            Kind::BrokerRestarted => world.load.kafka.shut_down(target)?,
-            Kind::Slow => self.weather(world, Weather::Slow(self.delay)),
-            Kind::Cut => self.cut(world),
-            Kind::HalfClosed => {
+            FaultKind::HostKilled | FaultKind::HostMissed => world.load.fleet.kill(target)?,
+            FaultKind::HostPaused | FaultKind::HostPausedLong => world.load.fleet.signal(target, Signal::STOP),
+            FaultKind::HostRestarted => world.load.fleet.terminate(target),
+            FaultKind::HostAddedOrRemoved if world.spare => world.load.fleet.terminate(target),
+            FaultKind::HostAddedOrRemoved => world.load.fleet.start(target)?,
+            FaultKind::BrokerKilled => world.load.kafka.kill(target)?,
+            FaultKind::BrokerPaused => world.load.kafka.pause(target),
+            FaultKind::BrokerRestarted => world.load.kafka.shut_down(target)?,
+            FaultKind::Slow => self.set_links(world, LinkState::Slow(self.delay)),
+            FaultKind::Cut => self.cut(world),
+            FaultKind::HalfClosed => {
                 self.brokers().for_each(|broker| world.network.half_close(broker, self.direction));
             }
-            Kind::Silent => self.weather(world, Weather::Silent(self.direction)),
-            Kind::Refused => {
-                self.weather(world, Weather::Refused);
+            FaultKind::Silent => self.set_links(world, LinkState::Silent(self.direction)),
+            FaultKind::Refused => {
+                self.set_links(world, LinkState::Refused);
                 self.cut(world);
             }
-            Kind::LateRequest => {
+            FaultKind::LateRequest => {
                 let held = world.network.hold(self.api);
                 world.wait_for_held(&held)?;
                 held.cut();
@@ -217,30 +225,31 @@ impl Fault {
         Ok(None)
     }
 
-    pub(super) fn end(&self, world: &mut World, under_way: UnderWay) -> Result<()> {
+    /// Ends the fault. `held` is the request that [`Self::begin`] has returned.
+    pub(super) fn end(&self, world: &mut World, held: Option<HeldRequest>) -> Result<()> {
         let target = self.target;
         match self.kind {
-            Kind::HostKilled | Kind::HostMissed => world.load.fleet.start(target)?,
-            Kind::HostPaused | Kind::HostPausedLong => world.load.fleet.signal(target, Signal::CONT),
-            Kind::HostRestarted => {
+            FaultKind::HostKilled | FaultKind::HostMissed => world.load.fleet.start(target)?,
+            FaultKind::HostPaused | FaultKind::HostPausedLong => world.load.fleet.signal(target, Signal::CONT),
+            FaultKind::HostRestarted => {
                 world.load.fleet.wait(target)?;
                 world.load.fleet.start(target)?;
             }
-            Kind::HostAddedOrRemoved => {
+            FaultKind::HostAddedOrRemoved => {
                 if world.spare {
                     world.load.fleet.wait(target)?;
                 }
                 world.spare = !world.spare;
             }
-            Kind::BrokerKilled | Kind::BrokerRestarted => world.load.kafka.restart(target)?,
-            Kind::BrokerPaused => world.load.kafka.resume(target),
-            Kind::Slow | Kind::Silent | Kind::Refused => self.weather(world, Weather::Fair),
-            Kind::Cut | Kind::HalfClosed => {}
-            Kind::LateRequest => {
-                if let Some(held) = under_way {
-                    world.late.0 += 1;
+            FaultKind::BrokerKilled | FaultKind::BrokerRestarted => world.load.kafka.restart(target)?,
+            FaultKind::BrokerPaused => world.load.kafka.resume(target),
+            FaultKind::Slow | FaultKind::Silent | FaultKind::Refused => self.set_links(world, LinkState::Healthy),
+            FaultKind::Cut | FaultKind::HalfClosed => {}
+            FaultKind::LateRequest => {
+                if let Some(held) = held {
+                    world.late_requests.held_back += 1;
                     // Err: the broker has closed the connection meanwhile.
-                    world.late.1 += usize::from(held.deliver().is_ok());
+                    world.late_requests.answered += usize::from(held.deliver().is_ok());
                 }
             }
         }
@@ -248,11 +257,11 @@ impl Fault {
     }
 }
 
-/// Deals faults so that each kind comes before any comes again.
+/// Deals faults so that each kind comes once before any kind repeats.
 #[derive(Debug)]
 pub(super) struct Deck {
     random: Rng,
-    kinds: Vec<Kind>,
+    kinds: Vec<FaultKind>,
 }
 
 impl Deck {
@@ -265,20 +274,20 @@ impl Deck {
         let first = self.draw(|_| true);
         let mut kinds = vec![first];
         if self.random.bool() {
-            kinds.push(self.draw(|kind| kind.room() != first.room()));
+            kinds.push(self.draw(|kind| kind.affected() != first.affected()));
         }
-        kinds.sort_by_key(|kind| kind.room());
+        kinds.sort_by_key(|kind| kind.affected());
         kinds.into_iter().map(|kind| Fault::random(kind, &mut self.random)).collect()
     }
 
-    fn draw(&mut self, fits: impl Fn(Kind) -> bool) -> Kind {
+    fn draw(&mut self, fits: impl Fn(FaultKind) -> bool) -> FaultKind {
         loop {
-            if let Some(place) = self.kinds.iter().rposition(|kind| fits(*kind)) {
-                return self.kinds.remove(place);
+            if let Some(index) = self.kinds.iter().rposition(|kind| fits(*kind)) {
+                return self.kinds.remove(index);
             }
-            let mut more = Kind::ALL;
+            let mut more = FaultKind::ALL;
             self.random.shuffle(&mut more);
-            // Those that are left come first.
+            // The remaining kinds come first.
             self.kinds.splice(0..0, more);
         }
     }
@@ -291,16 +300,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seed_deals_the_same_faults_again_and_all_kinds_within_a_deck() {
+    fn a_seed_always_deals_the_same_faults_and_a_deck_has_all_kinds() {
         for seed in 0..100 {
             let deal = || {
                 let mut deck = Deck::new(seed);
-                (0..Kind::ALL.len()).flat_map(|_| deck.deal()).collect::<Vec<_>>()
+                (0..FaultKind::ALL.len()).flat_map(|_| deck.deal()).collect::<Vec<_>>()
             };
             let faults = deal();
-            let told = |faults: &[Fault]| faults.iter().map(ToString::to_string).collect::<Vec<_>>();
-            assert_eq!(told(&faults), told(&deal()));
-            assert_eq!(faults.iter().map(|fault| fault.kind).collect::<BTreeSet<_>>().len(), Kind::ALL.len());
+            let texts = |faults: &[Fault]| faults.iter().map(ToString::to_string).collect::<Vec<_>>();
+            assert_eq!(texts(&faults), texts(&deal()));
+            assert_eq!(faults.iter().map(|fault| fault.kind).collect::<BTreeSet<_>>().len(), FaultKind::ALL.len());
         }
     }
 }

@@ -1,23 +1,23 @@
-//! What is sent: a mix of inputs from a seed, for many tenants over all partitions of the source.
+//! The inputs: a mix from a seed, for many tenants over all partitions of the source topic.
 
 use fastrand::Rng;
 
 use crate::generator;
 
-/// How many tenants share the inputs.
+/// The number of tenants.
 pub const TENANTS: u32 = 50;
-/// Keys that a tenant's inputs keep and drop.
+/// The number of keys that a tenant's inputs keep and drop.
 const KEYS: u32 = 8;
 
 /// A message for the ledger plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Input {
-    /// Unique; counted from 0.
+    /// Unique. Ids count from 0.
     pub id: u64,
     pub tenant: String,
-    /// Of the source. A tenant's inputs come over all of them.
+    /// The source partition. A tenant's inputs use all of them.
     pub partition: i32,
-    /// The word and its argument.
+    /// The ledger's word and its argument.
     pub action: String,
 }
 
@@ -36,13 +36,13 @@ impl generator::Input for Input {
 }
 
 impl Input {
-    /// Whether it can only become a dead letter.
+    /// Whether the input must become a dead letter.
     pub fn is_refused(&self) -> bool {
         self.action.starts_with("refuse") || self.action.starts_with("trap")
     }
 }
 
-/// Inputs without end, the same ones for the same seed.
+/// Endless inputs, the same ones for the same seed.
 #[derive(Debug)]
 pub struct Mix {
     random: Rng,
@@ -70,7 +70,8 @@ impl Iterator for Mix {
             90..97 => format!("refuse {key}"),
             _ => format!("trap {key}"),
         };
-        let (tenant, partition) = (random.u32(..TENANTS), random.i32(0..self.partitions));
+        let tenant = random.u32(..TENANTS);
+        let partition = random.i32(0..self.partitions);
         let input = Input { id: self.next, tenant: format!("tenant-{tenant}"), partition, action };
         self.next += 1;
         Some(input)

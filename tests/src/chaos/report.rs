@@ -1,4 +1,4 @@
-//! The table of faults made and of what was found.
+//! The report of a run: a table of the faults, counts, and what was wrong.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,39 +6,38 @@ use std::time::Duration;
 
 use super::Cycle;
 use super::check::{Evidence, check};
-use super::faults::{Fault, Kind};
-use super::world::UNDER_A_FAULT;
+use super::faults::{Fault, FaultKind};
+use super::world::{LateRequests, MIN_INPUTS_UNDER_FAULT};
 use crate::fleet::Fleet;
 
-/// What hosts say in their logs when they go on after a fault.
-const SAID: [(&str, &str); 4] = [
-    ("transactions aborted and run again", "was aborted and runs again"),
-    ("workers started again from what is committed", "starting again from what is committed"),
+/// Log lines of hosts that continue after a fault: the label in the report, and the text of the line.
+const COUNTED_LOG_LINES: [(&str, &str); 4] = [
+    ("transactions aborted and repeated", "was aborted and runs again"),
+    ("workers restarted from the committed state", "starting again from what is committed"),
     ("assignments of partitions", "partitions assigned"),
     ("revocations of partitions", "partitions revoked"),
 ];
 
-/// The outcome of a run. Its text is for people.
+/// The result of a run. `Display` prints it for people.
 #[derive(Debug)]
 pub struct Report {
     seed: u64,
     cycles: usize,
-    made: BTreeMap<Kind, Made>,
-    /// Requests held back, and those of them that a broker answered late.
-    pub(super) late: (usize, usize),
+    made: BTreeMap<FaultKind, Made>,
+    pub(super) late_requests: LateRequests,
     counts: Vec<(String, usize)>,
     ended: Vec<String>,
     wrong: Vec<String>,
     pub(super) took: Duration,
 }
 
-/// What came of the faults of one kind: an entry for each that was made.
+/// The results of the faults of one kind, with an entry for each fault.
 #[derive(Debug, Default)]
 struct Made {
-    /// Inputs under it.
-    under: Vec<u64>,
-    /// How long it took until all was settled.
-    settled: Vec<Duration>,
+    /// The number of inputs under the fault.
+    inputs_under: Vec<u64>,
+    /// The time until all inputs were settled.
+    settled_after: Vec<Duration>,
 }
 
 impl Report {
@@ -47,7 +46,7 @@ impl Report {
             seed,
             cycles,
             made: BTreeMap::new(),
-            late: (0, 0),
+            late_requests: LateRequests::default(),
             counts: Vec::new(),
             ended: Vec::new(),
             wrong: Vec::new(),
@@ -56,26 +55,30 @@ impl Report {
     }
 
     pub(super) fn cycle(&mut self, faults: &[Fault], cycle: &Cycle) {
-        for (fault, under) in faults.iter().zip(&cycle.under) {
+        for (fault, inputs_under) in faults.iter().zip(&cycle.inputs_under) {
             let made = self.made.entry(fault.kind).or_default();
-            made.under.push(*under);
-            made.settled.push(cycle.settled);
+            made.inputs_under.push(*inputs_under);
+            made.settled_after.push(cycle.settled_after);
         }
     }
 
-    /// Faults that were not made as they are meant: with too few inputs under them, or without the request that is late.
-    fn toys(&self) -> Vec<String> {
-        let mut toys = Vec::new();
+    /// Faults that were too weak: with too few inputs under them, or without a late request.
+    fn weak_faults(&self) -> Vec<String> {
+        let mut weak = Vec::new();
         for (kind, made) in &self.made {
-            if let Some(least) = made.under.iter().min().filter(|least| **least < UNDER_A_FAULT) {
-                toys.push(format!("{}: only {least} inputs were under it, of {UNDER_A_FAULT}", kind.name()));
+            if let Some(least) = made.inputs_under.iter().min().filter(|least| **least < MIN_INPUTS_UNDER_FAULT) {
+                let name = kind.name();
+                weak.push(format!(
+                    "{name}: only {least} inputs were under it, but {MIN_INPUTS_UNDER_FAULT} are needed"
+                ));
             }
         }
-        let late = self.made.get(&Kind::LateRequest).map_or(0, |made| made.under.len());
-        if self.late.0 != late {
-            toys.push(format!("{} requests were held back instead of {late}", self.late.0));
+        let expected = self.made.get(&FaultKind::LateRequest).map_or(0, |made| made.inputs_under.len());
+        let held_back = self.late_requests.held_back;
+        if held_back != expected {
+            weak.push(format!("{held_back} requests were held back instead of {expected}"));
         }
-        toys
+        weak
     }
 
     pub(super) fn judge(&mut self, evidence: &Evidence, wrong: Vec<String>, fleet: &Fleet) {
@@ -83,7 +86,7 @@ impl Report {
         self.counts = vec![
             ("inputs, all acknowledged".to_owned(), evidence.sent.len()),
             ("records of outputs".to_owned(), evidence.lines.len() + evidence.audit.len()),
-            ("dead letters".to_owned(), evidence.letters.len()),
+            ("dead letters".to_owned(), evidence.dead_letters.len()),
             ("lost".to_owned(), violations.count("lost")),
             ("settled twice".to_owned(), violations.count("settled twice")),
             ("out of order".to_owned(), violations.count("out of order")),
@@ -91,14 +94,14 @@ impl Report {
             ("differences in state".to_owned(), violations.count("state differs")),
             ("open transactions, wrong offsets".to_owned(), wrong.len()),
         ];
-        self.counts.extend(SAID.map(|(what, said)| (what.to_owned(), fleet.count(said))));
-        self.counts.push(("requests held back".to_owned(), self.late.0));
-        self.counts.push(("of these, answered by a broker when late".to_owned(), self.late.1));
-        self.counts.push(("hosts that ended by themselves, started again".to_owned(), fleet.ended().len()));
+        self.counts.extend(COUNTED_LOG_LINES.map(|(label, text)| (label.to_owned(), fleet.count(text))));
+        self.counts.push(("requests held back".to_owned(), self.late_requests.held_back));
+        self.counts.push(("  answered by a broker when late".to_owned(), self.late_requests.answered));
+        self.counts.push(("hosts that ended by themselves, restarted".to_owned(), fleet.ended().len()));
         self.ended = fleet.ended().to_vec();
-        self.wrong = violations.told();
+        self.wrong = violations.summary();
         self.wrong.extend(wrong);
-        self.wrong.extend(self.toys());
+        self.wrong.extend(self.weak_faults());
     }
 
     /// Whether nothing is wrong.
@@ -106,7 +109,7 @@ impl Report {
         self.wrong.is_empty()
     }
 
-    /// How many kinds of faults were made.
+    /// The number of kinds of faults that were made.
     pub fn kinds(&self) -> usize {
         self.made.len()
     }
@@ -118,7 +121,8 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (seed, cycles, took) = (self.seed, self.cycles, self.took.as_secs());
+        let Self { seed, cycles, .. } = self;
+        let took = self.took.as_secs();
         writeln!(f, "Chaos: {cycles} cycles from seed {seed} in {} min {} s", took / 60, took % 60)?;
         writeln!(f)?;
         writeln!(
@@ -126,11 +130,12 @@ impl fmt::Display for Report {
             "{:<48} {:>6} {:>13} {:>7} {:>21} {:>8}",
             "fault", "times", "inputs: least", "all", "settled after: median", "worst"
         )?;
-        for (kind, Made { under, settled }) in &self.made {
-            let mut times = settled.clone();
+        for (kind, Made { inputs_under, settled_after }) in &self.made {
+            let mut times = settled_after.clone();
             times.sort_unstable();
             let [median, worst] = [times[times.len() / 2], times[times.len() - 1]].map(|time| time.as_secs_f64());
-            let (least, all) = (under.iter().min().copied().unwrap_or_default(), under.iter().sum::<u64>());
+            let least = inputs_under.iter().min().copied().unwrap_or_default();
+            let all = inputs_under.iter().sum::<u64>();
             writeln!(f, "{:<48} {:>6} {least:>13} {all:>7} {median:>19.1} s {worst:>6.1} s", kind.name(), times.len())?;
         }
         writeln!(f)?;
@@ -147,6 +152,6 @@ impl fmt::Display for Report {
         for wrong in &self.wrong {
             writeln!(f, "WRONG: {wrong}")?;
         }
-        writeln!(f, "{}", if self.is_good() { "Nothing lost, nothing twice." } else { "NOT exactly once." })
+        writeln!(f, "{}", if self.is_good() { "Every input was settled exactly once." } else { "NOT exactly once." })
     }
 }

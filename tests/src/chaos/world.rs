@@ -1,5 +1,5 @@
-//! All that faults are made in: a cluster of three brokers, hosts that reach it through proxies, a generator and a witness
-//! that reach it past them.
+//! The world in which faults happen: a cluster of three brokers, hosts that reach it through proxies, and a generator
+//! and a witness that reach it directly.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,34 +14,36 @@ use crate::generator::{Generator, Pace, Window};
 use crate::host::ledger;
 use crate::kafka::{Kafka, Options, free_port};
 use crate::progress::{self, Stall};
-use crate::proxy::{Held, Network};
+use crate::proxy::{HeldRequest, Network};
 use crate::under_load::UnderLoad;
 use crate::witness::Witness;
 
 pub(super) const BROKERS: usize = 3;
-/// The hosts 0, 1 and up to here run always; this one comes and goes.
+/// The number of the host that joins and leaves. The hosts with smaller numbers always run.
 pub(super) const SPARE: usize = 2;
-/// Two have a stable name, so that a restart goes on at once; the spare one has none.
+/// The process instance of each host. Two have one, so that a restart continues at once. The spare host has none.
 const INSTANCES: [Option<&str>; SPARE + 1] = [Some("left"), Some("right"), None];
 
 const APP: &str = "chaos";
 const PARTITIONS: i32 = 6;
 const SHARDS: i32 = 8;
 /// At most 200 inputs a second.
-const PACE: Pace = Pace { burst: 20, every: Duration::from_millis(100) };
-/// The most inputs that are sent and not settled: what comes in two seconds at that pace.
-const WINDOW: u64 = 400;
+const MAX_PACE: Pace = Pace { burst: 20, every: Duration::from_millis(100) };
+/// The maximum number of inputs that are sent and not settled: those of two seconds at that pace.
+const MAX_IN_FLIGHT: u64 = 400;
 /// A fault begins when at least this many inputs are in flight.
-const IN_FLIGHT: u64 = PACE.burst as u64;
-/// A fault lasts until at least this many inputs were under it: in flight when it began, or sent before it ended.
-pub(super) const UNDER_A_FAULT: u64 = 100;
-/// Between two looks at whether a request was caught.
-const LOOK: Duration = Duration::from_millis(100);
+const MIN_IN_FLIGHT_AT_FAULT: u64 = MAX_PACE.burst as u64;
+/// A fault lasts until it has met at least this many inputs: in flight when it began, or sent before it ended.
+pub(super) const MIN_INPUTS_UNDER_FAULT: u64 = 100;
+/// The time between two checks of whether a request is held back.
+const HELD_REQUEST_POLL: Duration = Duration::from_millis(100);
 
-const _: () = assert!(WINDOW >= UNDER_A_FAULT, "else a fault that stops everything would never end");
+const _: () =
+    assert!(MAX_IN_FLIGHT >= MIN_INPUTS_UNDER_FAULT, "otherwise a fault that stops all hosts would never end");
 
-/// Small transactions, so that many are under way; a session that ends soon; dead connections that are noticed soon.
-const ARGUMENTS: [&str; 18] = [
+/// Small transactions, so that many are open; a short session; short time-outs, so that clients detect dead connections
+/// soon.
+const HOST_FLAGS: [&str; 18] = [
     "--tenant-header",
     "TENANT=text",
     "--shards",
@@ -62,6 +64,15 @@ const ARGUMENTS: [&str; 18] = [
     "fetch.wait.max.ms=200",
 ];
 
+/// How many requests were delivered late.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct LateRequests {
+    pub(super) held_back: usize,
+    /// Those that a broker answered when they arrived.
+    pub(super) answered: usize,
+}
+
+/// The world of a run.
 pub(super) struct World {
     pub(super) load: UnderLoad<Input>,
     pub(super) network: Network,
@@ -69,12 +80,11 @@ pub(super) struct World {
     client: Client,
     /// Whether the spare host runs.
     pub(super) spare: bool,
-    /// Requests held back, and those of them that a broker answered late.
-    pub(super) late: (usize, usize),
+    pub(super) late_requests: LateRequests,
 }
 
 impl World {
-    /// Starts everything, with data and logs in `directory`; inputs are settled already when this returns.
+    /// Starts everything, with data and logs in `directory`, and waits until the first inputs are settled.
     pub(super) fn start(directory: &Path, seed: u64) -> Result<Self> {
         let behind = (0..BROKERS).map(|_| free_port()).collect::<Result<Vec<_>>>()?;
         let network = Network::start(&behind)?;
@@ -101,36 +111,37 @@ impl World {
             bootstrap: proxies.join(","),
             plugin: ledger()?,
             directory: directory.join("hosts"),
-            arguments: ARGUMENTS.map(str::to_owned).to_vec(),
+            arguments: HOST_FLAGS.map(str::to_owned).to_vec(),
         };
         let mut fleet = Fleet::new(setup, &INSTANCES)?;
         (0..SPARE).try_for_each(|host| fleet.start(host))?;
-        client.wait_for_topic(&letters(), true).context("waiting for the hosts to create their topics")?;
-        let witness = Witness::start(kafka.bootstrap(), ("LINES", PARTITIONS), &letters(), &[], |_| ())?;
+        client.wait_for_topic(&dead_letters_topic(), true).context("waiting for the hosts to create their topics")?;
+        let witness = Witness::start(kafka.bootstrap(), ("LINES", PARTITIONS), &dead_letters_topic(), &[], |_| ())?;
         let settled = witness.settled();
-        let window = Window { settled: settled.clone(), in_flight: WINDOW };
-        let generator = Generator::start_closed(kafka.bootstrap(), "IN", Mix::new(seed, PARTITIONS), PACE, window)?;
+        let window = Window { settled: settled.clone(), in_flight: MAX_IN_FLIGHT };
+        let generator = Generator::start_closed(kafka.bootstrap(), "IN", Mix::new(seed, PARTITIONS), MAX_PACE, window)?;
         let mut load = UnderLoad { fleet, kafka, generator, settled };
-        load.settle_more(UNDER_A_FAULT)?;
-        Ok(Self { load, network, _witness: witness, client, spare: false, late: (0, 0) })
+        load.settle_more(MIN_INPUTS_UNDER_FAULT)?;
+        let late_requests = LateRequests::default();
+        Ok(Self { load, network, _witness: witness, client, spare: false, late_requests })
     }
 
-    /// Waits until a request is held back, while all others go on.
-    pub(super) fn wait_for_held(&mut self, held: &Held) -> Result<()> {
+    /// Waits until a request is held back, while all other requests continue.
+    pub(super) fn wait_for_held(&mut self, held: &HeldRequest) -> Result<()> {
         progress::wait_until("the request that is to be held back", || {
             self.load.look()?;
-            Ok(held.wait(LOOK).is_ok())
+            Ok(held.wait(HELD_REQUEST_POLL).is_ok())
         })
     }
 
-    /// Waits until the load is such that a fault may begin; returns how many inputs are settled.
+    /// Waits until enough inputs are in flight for a fault to begin. Returns the number of settled inputs.
     pub(super) fn begin_under_load(&mut self) -> Result<u64> {
-        self.load.wait_for_in_flight(IN_FLIGHT)?;
+        self.load.wait_for_in_flight(MIN_IN_FLIGHT_AT_FAULT)?;
         Ok(self.load.settled.count())
     }
 
-    /// Stops the generator, waits until all is settled, ends the hosts well, and gathers what is there. What is not as it
-    /// must be beyond that is told.
+    /// Stops the generator, waits until all inputs are settled, shuts the hosts down, and collects the evidence. Also
+    /// returns open transactions and wrong offsets.
     pub(super) fn finish(mut self) -> Result<(Evidence, Vec<String>, Fleet)> {
         let sent = self.load.stop()?;
         self.load.end_hosts()?;
@@ -141,21 +152,22 @@ impl World {
             inputs: self.client.read_all("IN")?,
             lines: self.client.read_all("LINES")?,
             audit: self.client.read_all("AUDIT")?,
-            letters: self.client.read_all(&letters())?,
+            dead_letters: self.client.read_all(&dead_letters_topic())?,
             changelog: self.client.read_all(&changelog())?,
         };
         Ok((evidence, wrong, self.load.fleet))
     }
 }
 
-/// Partitions with an open transaction: their last stable offset does not come up to their high watermark. All hosts are gone,
-/// and a transaction ends after 10 s, so none stays open.
+/// Partitions with an open transaction: their last stable offset is below their high watermark. All hosts are gone, and
+/// a transaction ends after 10 s, so none may stay open.
 fn open_transactions(client: &Client) -> Result<Vec<String>> {
-    let topics = ["LINES", "AUDIT", &letters(), &changelog(), &shards(), "__consumer_offsets"];
+    let topics = ["LINES", "AUDIT", &dead_letters_topic(), &changelog(), &repartition_topic(), "__consumer_offsets"];
     let open = || -> Result<Vec<String>> {
         let mut open = Vec::new();
         for topic in topics {
-            let (stable, high) = (client.ends(topic, true)?, client.ends(topic, false)?);
+            let stable = client.ends(topic, true)?;
+            let high = client.ends(topic, false)?;
             for (partition, (stable, high)) in stable.into_iter().zip(high).enumerate() {
                 if stable != high {
                     open.push(format!("a transaction is open in {topic}[{partition}]: {stable} of {high}"));
@@ -164,7 +176,7 @@ fn open_transactions(client: &Client) -> Result<Vec<String>> {
         }
         Ok(open)
     };
-    // Each that ends is progress.
+    // Each transaction that ends is progress.
     let mut stall = Stall::new(Vec::new());
     loop {
         let open = open()?;
@@ -174,21 +186,21 @@ fn open_transactions(client: &Client) -> Result<Vec<String>> {
     }
 }
 
-/// Where the group's offsets are not behind the last record.
+/// The partitions where the group's committed offset does not follow the last record.
 fn offsets(client: &Client) -> Result<Vec<String>> {
     let mut wrong = Vec::new();
-    let shards = shards();
-    for (topic, partitions) in [("IN", PARTITIONS), (&shards, SHARDS)] {
+    let repartition_topic = repartition_topic();
+    for (topic, partitions) in [("IN", PARTITIONS), (&repartition_topic, SHARDS)] {
         let ends = client.ends(topic, true)?;
         let left = client.read_all(topic)?;
         for partition in 0..partitions {
-            let place = usize::try_from(partition)?;
+            let index = usize::try_from(partition)?;
             let of = left.iter().filter(|record| record.partition == Some(partition));
             let last = of.filter_map(|record| record.offset).max().map_or(0, |offset| offset + 1);
-            let committed = client.committed(APP, topic)?[place];
-            // Control records take offsets too, and processed records of shards are deleted.
-            if !committed.is_some_and(|offset| (last..=ends[place]).contains(&offset)) && ends[place] > 0 {
-                let end = ends[place];
+            let committed = client.committed(APP, topic)?[index];
+            let end = ends[index];
+            // Transaction markers take offsets too, and the host deletes processed records of the repartition topic.
+            if !committed.is_some_and(|offset| (last..=end).contains(&offset)) && end > 0 {
                 wrong.push(format!("the offset of {topic}[{partition}] is {committed:?}, not from {last} to {end}"));
             }
         }
@@ -196,7 +208,7 @@ fn offsets(client: &Client) -> Result<Vec<String>> {
     Ok(wrong)
 }
 
-fn letters() -> String {
+fn dead_letters_topic() -> String {
     format!("{APP}-switchboard-dead-letters")
 }
 
@@ -204,6 +216,6 @@ fn changelog() -> String {
     format!("{APP}-switchboard-changelog")
 }
 
-fn shards() -> String {
+fn repartition_topic() -> String {
     format!("{APP}-switchboard-repartition")
 }

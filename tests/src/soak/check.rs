@@ -1,4 +1,5 @@
-//! Judges what is there in the end by what was sent and by the routes that there were. Nothing here talks to a broker.
+//! Checks the outputs at the end of a run against the inputs and the history of the routes. Nothing here talks to a
+//! broker.
 
 use std::collections::BTreeMap;
 
@@ -10,34 +11,34 @@ use super::versions::Version;
 use super::watch::Output;
 use crate::chaos::check::Violations;
 
-/// All that is there in the end.
+/// The evidence at the end of a run.
 #[derive(Debug, Clone)]
 pub struct Evidence {
-    /// All ids below were sent.
+    /// All ids below this were sent.
     pub sent: u64,
-    /// Each tenant's, in the order of their topic.
+    /// The outputs of each tenant, in the order of their topic.
     pub outputs: Vec<Vec<Output>>,
     /// The routes after each change.
     pub versions: Vec<Version>,
-    /// Digests of the releases, by number.
+    /// The digests of the releases, by number.
     pub releases: Vec<Digest>,
-    /// The number of the release that runs where no route says otherwise.
+    /// The number of the release of tenants without a route.
     pub base: usize,
     pub awaited: Vec<Awaited>,
-    /// By tenant, what its changelog says that it ran under last.
-    pub ran: BTreeMap<usize, LastRun>,
+    /// The last run of each tenant, from the changelog.
+    pub last_runs: BTreeMap<usize, LastRun>,
 }
 
-/// `deploy --wait` has said that all hosts go by a change.
+/// `deploy --wait` has reported that all hosts apply a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Awaited {
-    /// Inputs from this id on were sent after that.
+    /// Inputs from this id on were sent after the report.
     pub id: u64,
-    /// Of the change's record.
+    /// The offset of the change's record.
     pub change: Offset,
 }
 
-/// Looks for all that must not be.
+/// Looks for every violation.
 pub fn check(evidence: &Evidence) -> Violations {
     let mut violations = Violations::default();
     account(evidence, &mut violations);
@@ -67,8 +68,8 @@ fn account(evidence: &Evidence, violations: &mut Violations) {
     }
 }
 
-/// A tenant's outputs are those of its inputs, in the order of each source partition, and numbered by its state: nothing that
-/// was staged is lost or from another history.
+/// A tenant's outputs are those of its inputs, in the order of each source partition. Their numbers follow the tenant's
+/// state, so no staged change is lost or comes from another history.
 fn in_order(tenant: usize, outputs: &[Output], violations: &mut Violations) {
     let mut last = [None; PARTITIONS as usize];
     let mut hash = 0;
@@ -93,64 +94,75 @@ fn in_order(tenant: usize, outputs: &[Output], violations: &mut Violations) {
     }
 }
 
-/// Each output was made by the release that the tenant's route named: in some version of the routes that is none older than
-/// that of the output before, none that did not exist yet, and none older than one that all hosts went by already.
+/// The route of a tenant in one version of the routes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct TenantRoute {
+    release: Digest,
+    /// The offset of the last change to the route.
+    changed_at: Option<Offset>,
+}
+
+/// Each output was made by the release that the tenant's route named in some version of the routes. That version
+///
+/// * is not older than the version of the output before,
+/// * existed when the output was written, and
+/// * is not older than a version that all hosts applied when the input was sent.
 fn by_its_release(tenant: usize, evidence: &Evidence, violations: &mut Violations) {
     let Evidence { versions, releases, base, awaited, .. } = evidence;
     let id = TenantId::new(name(tenant));
-    // By version: release, and the offset that last changed something about the route.
-    let routed: Vec<_> = versions
+    let routes: Vec<_> = versions
         .iter()
         .map(|version| {
             let resolved = version.table.resolve(&id);
-            (resolved.route.map_or(releases[*base], |route| route.release), resolved.offset)
+            let release = resolved.route.map_or(releases[*base], |route| route.release);
+            TenantRoute { release, changed_at: resolved.offset }
         })
         .collect();
-    let place = |change: Offset| versions.partition_point(|version| version.offset < Some(change));
-    let awaited: Vec<_> = awaited.iter().map(|awaited| (awaited.id, place(awaited.change))).collect();
-    let next = |from: usize, release: Digest| (from..versions.len()).find(|at| routed[*at].0 == release);
+    let version_of = |change: Offset| versions.partition_point(|version| version.offset < Some(change));
+    let awaited: Vec<_> = awaited.iter().map(|awaited| (awaited.id, version_of(awaited.change))).collect();
+    let next = |from: usize, release: Digest| (from..versions.len()).find(|at| routes[*at].release == release);
     let mut at = 0;
     for output in &evidence.outputs[tenant] {
-        let told = |why: &str| {
-            format!("{}: input {} was handled by release {}: {why}", name(tenant), output.id, output.release)
+        let mut wrong = |why: &str| {
+            let text =
+                format!("{}: input {} was handled by release {}: {why}", name(tenant), output.id, output.release);
+            violations.add("wrong release", text);
         };
         let Some(release) = releases.get(output.release) else {
-            violations.add("wrong release", told("there is none"));
+            wrong("this release does not exist");
             continue;
         };
-        // The least that explains it leaves the most to those that follow.
+        // The oldest version that explains this output leaves the most versions to the outputs after it.
         let Some(found) = next(at, *release) else {
-            let before = next(0, *release).map(|at| versions[at].offset);
-            violations.add(
-                "wrong release",
-                told(&format!("its route was that after {:?} already, not {before:?}", versions[at].offset)),
-            );
+            let older = next(0, *release).map(|at| versions[at].offset);
+            wrong(&format!(
+                "an earlier output had the routes after {:?}, this one those after {older:?}",
+                versions[at].offset
+            ));
             continue;
         };
         let floor = awaited.iter().filter(|(id, _)| *id <= output.id).map(|(_, floor)| *floor).max().unwrap_or(0);
         let Some(found) = next(found.max(floor), *release) else {
-            violations.add(
-                "wrong release",
-                told(&format!("all hosts went by the change at {:?} when it was sent", versions[floor].offset)),
-            );
+            wrong(&format!("all hosts applied the change at {:?} when it was sent", versions[floor].offset));
             continue;
         };
         let Version { offset, timestamp, .. } = versions[found];
         if let Some(early) =
             timestamp.and_then(|set| set.checked_since(output.timestamp)).filter(|early| !early.is_zero())
         {
-            violations.add("wrong release", told(&format!("{early:?} before its route, after {offset:?}, was there")));
+            wrong(&format!("{early:?} before the routes after {offset:?} existed"));
             continue;
         }
         at = found;
     }
     let Some(last) = evidence.outputs[tenant].last().and_then(|output| releases.get(output.release)) else { return };
-    match evidence.ran.get(&tenant) {
-        Some(ran)
-            if ran.release == *last
-                && ran.state_version == 1
-                && routed[at..].contains(&(*last, ran.route.map(|route| route.offset))) => {}
-        ran => violations.add("wrong entry", format!("{} ran {last} last, and its entry is {ran:?}", name(tenant))),
+    let entry = evidence.last_runs.get(&tenant);
+    let fits = entry.is_some_and(|entry| {
+        let route = TenantRoute { release: *last, changed_at: entry.route.map(|route| route.offset) };
+        entry.release == *last && entry.state_version == 1 && routes[at..].contains(&route)
+    });
+    if !fits {
+        violations.add("wrong entry", format!("{} ran {last} last, but its entry is {entry:?}", name(tenant)));
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the checker must find, planted into what it must accept.
+//! The checker accepts a faultless run, and finds every violation that a test plants into it.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ fn digest(release: usize) -> Digest {
     Digest::new([u8::try_from(release).unwrap(); 32])
 }
 
-/// A change of routes: each becomes a release or is cleared. Its records begin at this offset, one of a host before the last.
+/// A change of routes, which sets or clears each of them. Its records begin at `offset`.
 fn change(versions: &mut Versions, offset: u32, routes: &[(&str, Option<usize>)]) {
     let timestamp = Timestamp::from_millis(i64::from(offset) * 100);
     let mut at = Offset::from(offset);
@@ -30,8 +30,8 @@ fn change(versions: &mut Versions, offset: u32, routes: &[(&str, Option<usize>)]
     versions.apply(at, timestamp, format!("change/{offset}").as_bytes(), Some(entry)).unwrap();
 }
 
-/// What a faultless host makes of inputs while routes change: between any two changes each tenant has some outputs. All hosts
-/// were waited for after the third change.
+/// The evidence of a faultless run. Between any two changes of routes each tenant has some outputs. After the third
+/// change the test waited for all hosts.
 fn faultless() -> Evidence {
     let mut versions = Versions::default();
     change(&mut versions, 10, &[("default", Some(1))]);
@@ -48,7 +48,7 @@ fn faultless() -> Evidence {
         releases: releases.clone(),
         base: 0,
         awaited: Vec::new(),
-        ran: BTreeMap::new(),
+        last_runs: BTreeMap::new(),
     };
     for version in &versions {
         for input in inputs().skip(usize::try_from(evidence.sent).unwrap()).take(5 * TENANTS) {
@@ -56,12 +56,13 @@ fn faultless() -> Evidence {
             let resolved = version.table.resolve(&TenantId::new(name(input.tenant())));
             let digest = resolved.route.map_or(releases[0], |route| route.release);
             let release = releases.iter().position(|release| *release == digest).unwrap();
-            let (number, before) = (outputs.len() as u64 + 1, outputs.last().map_or(0, |output| output.hash));
+            let number = outputs.len() as u64 + 1;
+            let before = outputs.last().map_or(0, |output| output.hash);
             let hash = ledger::hash(before, number, &input.0.to_string());
             let timestamp = version.timestamp.unwrap_or_default().saturating_add(Duration::from_millis(1));
             outputs.push(Output { id: input.0, number, hash, release, timestamp, at: Instant::now() });
             let route = resolved.offset.map(|offset| ControlPosition { topic: Some(TopicId::new(1)), offset });
-            evidence.ran.insert(input.tenant(), LastRun { release: digest, state_version: 1, route });
+            evidence.last_runs.insert(input.tenant(), LastRun { release: digest, state_version: 1, route });
             evidence.sent = input.0 + 1;
         }
         if version.offset == Some(32.into()) {
@@ -71,7 +72,7 @@ fn faultless() -> Evidence {
     evidence
 }
 
-/// Checks with something planted.
+/// Checks a faultless run after `plant` has changed it.
 fn planted(plant: impl FnOnce(&mut Evidence)) -> Violations {
     let mut evidence = faultless();
     plant(&mut evidence);
@@ -79,13 +80,13 @@ fn planted(plant: impl FnOnce(&mut Evidence)) -> Violations {
 }
 
 #[test]
-fn what_a_faultless_host_does_is_accepted() {
+fn a_faultless_run_is_accepted() {
     assert_eq!(planted(|_| ()), Violations::default());
 }
 
 #[test]
-fn a_tenant_may_pass_versions_by_and_be_late() {
-    // It had nothing to do while its route named release 1, and stays there until the last version.
+fn a_tenant_may_skip_versions_and_be_late() {
+    // The tenant had no input while its route named release 1, and runs release 0 until the last version.
     let late = planted(|evidence| {
         evidence.awaited.clear();
         evidence.outputs[3].iter_mut().for_each(|output| output.release = if output.id < 2500 { 0 } else { 2 });
@@ -94,14 +95,14 @@ fn a_tenant_may_pass_versions_by_and_be_late() {
 }
 
 #[test]
-fn an_output_by_a_release_that_was_never_its_own_is_found() {
+fn an_output_by_a_release_that_the_tenant_never_had_is_found() {
     assert_eq!(planted(|evidence| evidence.outputs[8][7].release = 2).count("wrong release"), 1);
     assert_eq!(planted(|evidence| evidence.outputs[8][7].release = 9).count("wrong release"), 1);
 }
 
 #[test]
-fn a_tenant_that_goes_back_is_found() {
-    // Without the wait it could have been late with all of it, but not gone there and back.
+fn a_tenant_that_returns_to_older_routes_is_found() {
+    // Without the wait all its outputs could be late, but none may be early and then late.
     let back = planted(|evidence| {
         evidence.awaited.clear();
         evidence.outputs[7][11].release = 1;
@@ -110,18 +111,18 @@ fn a_tenant_that_goes_back_is_found() {
 }
 
 #[test]
-fn a_release_before_its_route_is_found() {
+fn a_release_that_runs_before_its_route_exists_is_found() {
     let early = planted(|evidence| evidence.outputs[3][4].release = 1);
     assert_eq!(early.count("wrong release"), 1);
-    // What follows is right again.
-    assert_eq!(early.told().len(), 1);
+    // The outputs after it are right.
+    assert_eq!(early.summary().len(), 1);
 }
 
 #[test]
-fn an_older_version_after_all_hosts_were_waited_for_is_found() {
+fn older_routes_after_a_wait_for_all_hosts_are_found() {
     let late = |evidence: &mut Evidence| evidence.outputs[9][15].release = 1;
     assert_eq!(planted(late).count("wrong release"), 1);
-    // By version 2 the first of the five that version 3 handled.
+    // The first of the five inputs of version 3 is handled by the routes of version 2.
     let allowed = planted(|evidence| {
         evidence.awaited.clear();
         late(evidence);
@@ -167,13 +168,13 @@ fn overtaking_and_state_from_another_history_are_found() {
 }
 
 #[test]
-fn an_entry_that_does_not_fit_is_found() {
-    assert_eq!(planted(|evidence| _ = evidence.ran.remove(&4)).count("wrong entry"), 1);
-    assert_eq!(planted(|evidence| evidence.ran.get_mut(&4).unwrap().release = digest(0)).count("wrong entry"), 1);
+fn a_wrong_last_run_entry_is_found() {
+    assert_eq!(planted(|evidence| _ = evidence.last_runs.remove(&4)).count("wrong entry"), 1);
+    assert_eq!(planted(|evidence| evidence.last_runs.get_mut(&4).unwrap().release = digest(0)).count("wrong entry"), 1);
     let earlier = |evidence: &mut Evidence| {
-        let route = evidence.ran.get_mut(&4).unwrap().route.as_mut().unwrap();
+        let route = evidence.last_runs.get_mut(&4).unwrap().route.as_mut().unwrap();
         route.offset = (route.offset.get() - 1).try_into().unwrap();
     };
     assert_eq!(planted(earlier).count("wrong entry"), 1);
-    assert_eq!(planted(|evidence| evidence.ran.get_mut(&4).unwrap().state_version = 2).count("wrong entry"), 1);
+    assert_eq!(planted(|evidence| evidence.last_runs.get_mut(&4).unwrap().state_version = 2).count("wrong entry"), 1);
 }

@@ -1,22 +1,22 @@
-//! What is sent: an endless row of inputs for the ledger, of which everything follows from the id.
+//! The inputs: an endless sequence for the ledger. The id of an input determines everything else about it.
 
 use crate::generator;
 
-/// How many tenants share the inputs, with equal parts.
+/// The number of tenants, which share the inputs equally.
 pub const TENANTS: usize = 100;
-/// Partitions of the source. A tenant's inputs come over all of them.
+/// The number of source partitions. A tenant's inputs use all of them.
 pub const PARTITIONS: i32 = 6;
 
 /// A message that makes one line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Input(pub u64);
 
-/// All of them, in order.
+/// All inputs, in order.
 pub fn inputs() -> impl Iterator<Item = Input> + Send {
     (0..).map(Input)
 }
 
-/// Bits of an id that look like chance.
+/// A pseudo-random number that the id determines.
 fn scattered(id: u64) -> u64 {
     // The finalizer of MurmurHash3, which mixes all bits into each.
     let mut bits = id;
@@ -29,13 +29,14 @@ fn scattered(id: u64) -> u64 {
 impl Input {
     /// The number of its tenant.
     pub fn tenant(self) -> usize {
-        // Within each hundred ids every tenant has one, so that none is silent for long.
-        let (round, place) = (self.0 / TENANTS as u64, self.0 % TENANTS as u64);
-        let tenant = (place + scattered(round) % TENANTS as u64) % TENANTS as u64;
+        // Each hundred ids contain one of every tenant, so that no tenant is silent for long.
+        let round = self.0 / TENANTS as u64;
+        let index = self.0 % TENANTS as u64;
+        let tenant = (index + scattered(round) % TENANTS as u64) % TENANTS as u64;
         usize::try_from(tenant).expect("below the number of tenants")
     }
 
-    /// Of the source.
+    /// The source partition.
     pub fn partition(self) -> i32 {
         let partition = scattered(!self.0) % u64::from(PARTITIONS.unsigned_abs());
         i32::try_from(partition).expect("below the number of partitions")
@@ -71,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_tenant_has_its_part_over_all_partitions() {
+    fn every_tenant_has_an_equal_share_over_all_partitions() {
         let mut counts = vec![[0; PARTITIONS as usize]; TENANTS];
         for input in inputs().take(600 * TENANTS) {
             counts[input.tenant()][usize::try_from(input.partition()).unwrap()] += 1;

@@ -1,11 +1,11 @@
-//! Swaps on a real Kafka: the commands change which release tenants run, hundreds of times and at random, while inputs with a
-//! known truth come in and hosts are killed, join and leave. In the end each input must be settled exactly once, each by the
-//! release that its tenant had at that point.
+//! Swaps on a real Kafka. Commands change the releases of tenants hundreds of times and at random, while inputs arrive
+//! whose correct results are known, and while hosts are killed, join and leave. In the end each input must be settled
+//! exactly once, by the release that its tenant had at that point.
 //!
-//! The load follows what is settled, and each swap waits until enough inputs are settled, so that a slow machine makes the same
-//! test. Nothing is judged by time but a hang: nothing is settled any more.
+//! The load follows the settled inputs, and each swap waits until enough inputs are settled. So a slow machine runs the
+//! same test. Time decides only whether the test hangs: no further input is settled.
 //!
-//! All releases are the ledger plugin, each with a version of its own that stands in each of its outputs.
+//! All releases are the ledger plugin. Each has a version of its own, which every output contains.
 
 pub mod artifacts;
 pub mod check;
@@ -25,57 +25,57 @@ pub use report::Report;
 
 use world::World;
 
-/// What is asked for.
+/// The options of a run.
 #[derive(Debug, Clone)]
 pub struct Options {
     pub swaps: usize,
     pub seed: u64,
-    /// Inputs a second, at most.
+    /// The maximum number of inputs a second.
     pub rate: usize,
-    /// Each deployment brings an artifact that was never there before; else two are swapped back and forth.
+    /// Whether each deployment brings a new artifact. Otherwise two artifacts alternate.
     pub fresh: bool,
-    /// For data and logs.
+    /// The directory of data and logs.
     pub directory: PathBuf,
 }
 
-/// So many swaps come before memory is measured for the first time.
-const WARM_UP: usize = 10;
-/// So often how it goes is told, in swaps.
-const TELL: usize = 50;
-/// Swaps for each kill of a host; there is one at least.
-const A_KILL: usize = 120;
+/// The number of swaps before the first measurement of memory.
+const WARM_UP_SWAPS: usize = 10;
+/// The number of swaps between two lines of progress.
+const SWAPS_PER_PROGRESS_LINE: usize = 50;
+/// The number of swaps for each kill of a host. Every run has at least one kill.
+const SWAPS_PER_KILL: usize = 120;
 
-/// Swaps, and judges what came of it; tells how it goes.
+/// Swaps releases, prints the progress, and checks the result.
 ///
 /// # Errors
-/// When something hangs or was settled twice, at once; or when the test itself cannot go on.
+/// At once, when the application hangs, when an input is settled twice, or when the test itself cannot continue.
 pub fn run(options: &Options) -> Result<Report> {
     let started = Instant::now();
     let mut world = World::start(options)?;
     println!("a broker, two hosts and {} tenants after {:.0} s", load::TENANTS, started.elapsed().as_secs_f64());
-    let kills = options.swaps.div_ceil(A_KILL);
+    let kills = options.swaps.div_ceil(SWAPS_PER_KILL);
     let due = |kill: usize| (options.swaps * (2 * kill + 1)) / (2 * kills);
     let mut report = Report::new(options);
     for swap in 1..=options.swaps {
-        let told = || format!("swap {swap} of {}", options.swaps);
+        let label = || format!("swap {swap} of {}", options.swaps);
         let before = world.settled();
         if (0..kills).any(|kill| due(kill) == swap) {
-            world.swap_in_spite_of_a_kill().with_context(told)?;
+            world.swap_during_a_kill().with_context(label)?;
         } else {
-            world.swap().with_context(told)?;
+            world.swap().with_context(label)?;
         }
-        // One comes in the first half, and leaves in the second.
+        // A further host joins in the first half, and leaves in the second.
         if swap == options.swaps.div_ceil(3) {
-            world.join().with_context(told)?;
+            world.join().with_context(label)?;
         } else if swap == (2 * options.swaps).div_ceil(3) {
-            world.leave().with_context(told)?;
+            world.leave().with_context(label)?;
         }
-        if swap == WARM_UP.min(options.swaps) {
-            world.settle().with_context(told)?;
+        if swap == WARM_UP_SWAPS.min(options.swaps) {
+            world.settle().with_context(label)?;
             report.warm = world.memory()?;
         }
-        if swap % TELL == 0 {
-            let behind = world.settle().with_context(told)?;
+        if swap % SWAPS_PER_PROGRESS_LINE == 0 {
+            let behind = world.settle().with_context(label)?;
             let memory = world.memory()?;
             println!(
                 "{swap:>5} swaps, {:>4.0} s: all settled {:.1} s later, {}",
@@ -84,7 +84,7 @@ pub fn run(options: &Options) -> Result<Report> {
                 report::mib(&memory)
             );
         }
-        world.rest(before).with_context(told)?;
+        world.rest(before).with_context(label)?;
         report.swap(world.settled() - before);
     }
     world.last_swap().context("the last swap")?;

@@ -1,4 +1,4 @@
-//! The table of what was done and of what was found.
+//! The report of a run: a table of the commands, counts, and what was wrong.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -6,35 +6,45 @@ use std::time::{Duration, Instant};
 use super::Options;
 use super::check::{Evidence, check};
 use super::swaps::Swaps;
-use super::world::A_SWAP;
+use super::world::MIN_SETTLED_PER_SWAP;
 use crate::fleet::Fleet;
 
-/// What hosts say in their logs.
-const SAID: [(&str, &str); 5] = [
+/// Log lines of hosts: the label in the report, and the text of the line.
+const COUNTED_LOG_LINES: [(&str, &str); 5] = [
     ("releases loaded", "release loaded release=ledger"),
-    ("transactions aborted and run again", "was aborted and runs again"),
-    ("workers started again from what is committed", "starting again from what is committed"),
-    ("tenants that waited for a host to read on", "messages wait"),
+    ("transactions aborted and repeated", "was aborted and runs again"),
+    ("workers restarted from the committed state", "starting again from what is committed"),
+    ("tenants whose messages waited", "messages wait"),
     ("errors in the hosts' logs", " ERROR "),
 ];
 
-/// The outcome of a run. Its text is for people.
+/// The result of a run. `Display` prints it for people.
 #[derive(Debug)]
 pub struct Report {
     options: Options,
-    /// Resident memory of the two hosts that always run, after warm-up and in the end.
+    /// Resident memory of the two hosts that always run, after the warm-up.
     pub(super) warm: Vec<u64>,
+    /// The same at the end.
     pub(super) end: Vec<u64>,
-    /// Each kind of swap: how many, the median of their times, and the longest.
-    swaps: Vec<(&'static str, usize, Duration, Duration)>,
+    swaps: Vec<SwapTimes>,
     counts: Vec<(&'static str, usize)>,
-    /// Messages settled between the begin of a swap and that of the next: of each swap.
+    /// For each swap, the number of messages settled from its begin to the begin of the next.
     settled: Vec<u64>,
+    /// The longest time without an output of a tenant.
     gap: Duration,
-    /// What is not wrong, but worth to be known.
-    told: Vec<String>,
+    /// Events that are not wrong, but worth knowing.
+    notes: Vec<String>,
     wrong: Vec<String>,
     pub(super) took: Duration,
+}
+
+/// The times of the commands of one kind.
+#[derive(Debug)]
+struct SwapTimes {
+    kind: &'static str,
+    count: usize,
+    median: Duration,
+    longest: Duration,
 }
 
 impl Report {
@@ -47,13 +57,13 @@ impl Report {
             counts: Vec::new(),
             settled: Vec::new(),
             gap: Duration::ZERO,
-            told: Vec::new(),
+            notes: Vec::new(),
             wrong: Vec::new(),
             took: Duration::ZERO,
         }
     }
 
-    /// So many messages were settled from the begin of a swap to that of the next.
+    /// Adds a swap with the number of messages settled from its begin to the begin of the next.
     pub(super) fn swap(&mut self, settled: u64) {
         self.settled.push(settled);
     }
@@ -67,15 +77,15 @@ impl Report {
             ("artifacts", evidence.releases.len()),
             ("commands with nothing to do", swaps.refused),
             ("commands given up: no answer in time", swaps.given_up.len()),
-            ("hosts that ended by themselves, started again", fleet.ended().len()),
+            ("hosts that ended by themselves, restarted", fleet.ended().len()),
             ("lost", violations.count("lost")),
             ("settled twice", violations.count("settled twice")),
             ("out of order", violations.count("out of order")),
-            ("numbered by a wrong state", violations.count("wrong state")),
+            ("numbered from a wrong state", violations.count("wrong state")),
             ("handled by the wrong release", violations.count("wrong release")),
-            ("wrong entries of what a tenant ran under", violations.count("wrong entry")),
+            ("wrong entries of a tenant's last run", violations.count("wrong entry")),
         ];
-        self.counts.extend(SAID.map(|(what, said)| (what, fleet.count(said))));
+        self.counts.extend(COUNTED_LOG_LINES.map(|(label, text)| (label, fleet.count(text))));
         self.gap = evidence
             .outputs
             .iter()
@@ -85,19 +95,25 @@ impl Report {
         for (kind, times) in &swaps.times {
             let mut times = times.clone();
             times.sort_unstable();
-            self.swaps.push((kind.name(), times.len(), times[times.len() / 2], times[times.len() - 1]));
+            self.swaps.push(SwapTimes {
+                kind: kind.name(),
+                count: times.len(),
+                median: times[times.len() / 2],
+                longest: times[times.len() - 1],
+            });
         }
-        self.told = swaps.given_up.iter().chain(fleet.ended()).cloned().collect();
-        self.wrong = violations.told();
+        self.notes = swaps.given_up.iter().chain(fleet.ended()).cloned().collect();
+        self.wrong = violations.summary();
         if swaps.given_up.len() > self.options.swaps / 10 + 1 {
             self.wrong.push(format!("{} commands were given up", swaps.given_up.len()));
         }
         self.wrong.extend(wrong);
-        let toys = self.settled.iter().filter(|settled| **settled < A_SWAP).count();
-        if toys > 0 || self.settled.len() != self.options.swaps {
+        let weak = self.settled.iter().filter(|settled| **settled < MIN_SETTLED_PER_SWAP).count();
+        if weak > 0 || self.settled.len() != self.options.swaps {
             let swaps = self.settled.len();
+            let least = MIN_SETTLED_PER_SWAP;
             self.wrong
-                .push(format!("too little load: {toys} of {swaps} swaps saw less than {A_SWAP} messages settled"));
+                .push(format!("too little load: {weak} of {swaps} swaps had fewer than {least} settled messages"));
         }
     }
 
@@ -111,7 +127,7 @@ impl Report {
     }
 }
 
-/// The longest time between two moments that follow each other.
+/// The longest time between two consecutive moments.
 fn longest_gap(moments: impl Iterator<Item = Instant>) -> Option<Duration> {
     let mut last = None;
     moments.filter_map(|at| last.replace(at).map(|last| at - last)).max()
@@ -127,7 +143,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Options { swaps, seed, rate, fresh, .. } = &self.options;
         let took = self.took.as_secs();
-        let what = if *fresh { "each deployment a new artifact" } else { "two releases back and forth" };
+        let what = if *fresh { "each deployment a new artifact" } else { "two alternating releases" };
         writeln!(
             f,
             "Swaps: {swaps} from seed {seed}, {what}, at most {rate} messages a second, in {} min {} s",
@@ -135,8 +151,8 @@ impl fmt::Display for Report {
             took % 60
         )?;
         writeln!(f)?;
-        writeln!(f, "{:<48} {:>9} {:>16} {:>10}", "command", "times", "it takes: median", "longest")?;
-        for (kind, count, median, longest) in &self.swaps {
+        writeln!(f, "{:<48} {:>9} {:>16} {:>10}", "command", "times", "time: median", "longest")?;
+        for SwapTimes { kind, count, median, longest } in &self.swaps {
             writeln!(f, "{kind:<48} {count:>9} {:>13} ms {:>7} ms", median.as_millis(), longest.as_millis())?;
         }
         writeln!(f)?;
@@ -148,12 +164,12 @@ impl fmt::Display for Report {
         writeln!(f, "{:<48} {:>6.1} s", "longest time without an output of a tenant", self.gap.as_secs_f64())?;
         writeln!(
             f,
-            "resident memory of the hosts after warm-up: {}, in the end: {} (the second was killed in between)",
+            "resident memory of the hosts after the warm-up: {}, at the end: {} (the second host was killed in between)",
             mib(&self.warm),
             mib(&self.end)
         )?;
-        for told in &self.told {
-            writeln!(f, "  {told}")?;
+        for note in &self.notes {
+            writeln!(f, "  {note}")?;
         }
         for wrong in &self.wrong {
             writeln!(f, "WRONG: {wrong}")?;
@@ -161,7 +177,11 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "{}",
-            if self.is_good() { "Nothing lost, nothing twice, each by its release." } else { "NOT as it must be." }
+            if self.is_good() {
+                "Every message was settled exactly once, by its tenant's release."
+            } else {
+                "NOT exactly once by its tenant's release."
+            }
         )
     }
 }

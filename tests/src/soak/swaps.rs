@@ -1,4 +1,4 @@
-//! The commands that change which release tenants run, one after the other, at random from a seed.
+//! The commands that change the releases of tenants, one after the other, at random from a seed.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,16 +17,16 @@ use super::load;
 use crate::host::switchboard;
 use crate::process::Process;
 
-/// Tenants of one pin.
-const PINNED: usize = 3;
-/// Where each deployment brings an artifact, only so many tenants are ever pinned: pinned artifacts stay loaded.
-const PINNED_FRESH: usize = 5;
-/// Deployments between two removals of what nobody needs, where each brings an artifact.
-const PRUNE: usize = 25;
+/// The number of tenants that one command pins.
+const TENANTS_PER_PIN: usize = 3;
+/// The number of tenants that may be pinned when each deployment brings a new artifact. Pinned artifacts stay loaded.
+const PINNABLE_TENANTS_WHEN_FRESH: usize = 5;
+/// The number of deployments between two prunes, when each deployment brings a new artifact.
+const DEPLOYMENTS_PER_PRUNE: usize = 25;
 
-/// What is done.
+/// The kinds of commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum SwapKind {
     Deploy,
     DeployAndWait,
     DeployToTenants,
@@ -41,8 +41,8 @@ pub enum Kind {
     Prune,
 }
 
-impl Kind {
-    /// As one would type it.
+impl SwapKind {
+    /// The command as an operator types it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Deploy => "deploy",
@@ -61,7 +61,7 @@ impl Kind {
     }
 }
 
-/// Who changes routes.
+/// Runs the commands that change routes.
 #[derive(Debug)]
 pub struct Swaps {
     app: String,
@@ -69,37 +69,39 @@ pub struct Swaps {
     random: Rng,
     fresh: bool,
     pub artifacts: Artifacts,
-    /// Every route that there is, by its scope, as the commands have told.
+    /// All routes by their scope, from the outputs of the commands.
     routes: BTreeMap<String, Value>,
-    /// How long each command took, by kind.
-    pub times: BTreeMap<Kind, Vec<Duration>>,
-    /// Commands that found nothing to do, or to undo.
+    /// The duration of each command, by kind.
+    pub times: BTreeMap<SwapKind, Vec<Duration>>,
+    /// The number of commands with nothing to change or to undo.
     pub refused: usize,
-    /// Commands that brokers did not answer in time, and waits that took too long: what has come of them is in the topic.
+    /// Commands that the brokers did not answer in time, and waits that took too long. The control topic shows their
+    /// effect.
     pub given_up: Vec<String>,
     deployed: usize,
 }
 
-/// What a command refuses to do for good reasons, after another one was given up or undone.
-const REFUSALS: [&str; 5] =
+/// Texts of valid refusals, which follow a command that was given up or undone.
+const REFUSAL_TEXTS: [&str; 5] =
     ["nothing was changed", "there is no route", "there is no change", "has been removed", "cannot try it"];
-/// What a command says when brokers do not answer in time.
-const GIVEN_UP: [&str; 4] = ["do not answer", "was not read to its end", "nothing was changed within", "is not known"];
+/// Texts of a command that the brokers did not answer in time.
+const GIVEN_UP_TEXTS: [&str; 4] =
+    ["do not answer", "was not read to its end", "nothing was changed within", "is not known"];
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     Done,
-    /// It was waited for; the offset of the change's record.
+    /// All hosts apply the change. The offset is that of the change's record.
     Awaited(Offset),
-    /// Nothing is known but what the control topic says.
+    /// Only the control topic shows the effect.
     Failed,
 }
 
-/// A command that runs. Dropping it kills it.
+/// A running command. Dropping it kills it.
 #[derive(Debug)]
 pub struct Running {
-    kind: Kind,
+    kind: SwapKind,
     line: String,
     process: Process,
     output: File,
@@ -126,7 +128,7 @@ impl fmt::Display for Running {
 }
 
 impl Swaps {
-    /// The releases 0 and 1 are made; 0 is what the hosts have on file.
+    /// The artifacts must contain the releases 0 and 1. Release 0 is the hosts' `--plugin`.
     pub fn new(app: &str, bootstrap: &str, artifacts: Artifacts, seed: u64, fresh: bool) -> Self {
         Self {
             app: app.to_owned(),
@@ -142,17 +144,18 @@ impl Swaps {
         }
     }
 
-    /// Begins with what the seed has next.
+    /// Starts the command that the seed draws next.
     pub fn begin(&mut self) -> Result<Running> {
         let kind = self.draw();
         self.begin_with(kind)
     }
 
-    /// Begins with something of this kind.
-    pub fn begin_with(&mut self, kind: Kind) -> Result<Running> {
+    /// Starts a command of this kind.
+    pub fn begin_with(&mut self, kind: SwapKind) -> Result<Running> {
         let arguments = self.arguments(kind)?;
         let line = arguments.join(" ");
-        let (output, log) = (tempfile::tempfile()?, tempfile::tempfile()?);
+        let output = tempfile::tempfile()?;
+        let log = tempfile::tempfile()?;
         let mut command = switchboard()?;
         command
             .args(&arguments)
@@ -160,21 +163,23 @@ impl Swaps {
             .env("BOOTSTRAP_SERVERS", &self.bootstrap)
             .stdout(output.try_clone()?)
             .stderr(log.try_clone()?);
-        let (started, process) = (Instant::now(), Process::start(&mut command)?);
+        let started = Instant::now();
+        let process = Process::start(&mut command)?;
         Ok(Running { kind, line, process, output, log, started, took: None })
     }
 
-    /// Takes in how a command has ended.
+    /// Evaluates the end of a command.
     pub fn end(&mut self, running: Running) -> Result<End> {
         let Running { kind, line, mut process, mut output, mut log, took, .. } = running;
         let status = process.ended()?.with_context(|| format!("switchboard {line} still runs"))?;
         self.times.entry(kind).or_default().extend(took);
-        let (said, why) = (read(&mut output)?, read(&mut log)?);
+        let said = read(&mut output)?;
+        let why = read(&mut log)?;
         let says = |texts: &[&str]| texts.iter().any(|text| why.contains(text));
         if !status.success() {
-            if says(&GIVEN_UP) || said.contains("\"time-out\"") {
+            if says(&GIVEN_UP_TEXTS) || said.contains("\"time-out\"") {
                 self.given_up.push(format!("{line}: {}", why.lines().next_back().unwrap_or(&said)));
-            } else if says(&REFUSALS) {
+            } else if says(&REFUSAL_TEXTS) {
                 self.refused += 1;
             } else {
                 bail!("switchboard {line} ended with {status}: {said} {why}");
@@ -189,7 +194,7 @@ impl Swaps {
                 after => drop(self.routes.insert(scope, after.clone())),
             }
         }
-        if kind != Kind::DeployAndWait {
+        if kind != SwapKind::DeployAndWait {
             return Ok(End::Done);
         }
         ensure!(entry["rollout"]["result"] == "done", "switchboard {line} said {entry}");
@@ -197,119 +202,119 @@ impl Swaps {
         Ok(End::Awaited(offset.try_into()?))
     }
 
-    /// Takes every route that there is from the control topic.
+    /// Replaces the known routes by those of the control topic.
     pub fn learn(&mut self, control: &RegistryState) -> Result<()> {
         let routes = control.routed().map(|(scope, value, _)| Ok((scope.to_string(), serde_json::to_value(value)?)));
         self.routes = routes.collect::<Result<_>>()?;
         Ok(())
     }
 
-    fn draw(&mut self) -> Kind {
-        if self.fresh && self.deployed >= PRUNE {
-            return Kind::Prune;
+    fn draw(&mut self) -> SwapKind {
+        if self.fresh && self.deployed >= DEPLOYMENTS_PER_PRUNE {
+            return SwapKind::Prune;
         }
         let pinned = self.routes.keys().any(|scope| scope.starts_with("tenant/"));
         loop {
             let kind = match self.random.u32(..100) {
-                0..10 => Kind::Deploy,
-                10..20 => Kind::DeployAndWait,
-                20..26 => Kind::DeployToTenants,
-                26..32 => Kind::DeployToPercentage,
-                32..50 => Kind::Set,
-                50..62 => Kind::SetTenants,
-                62..74 => Kind::SetPercentage,
-                74..78 if self.routes.contains_key("default") => Kind::ClearDefault,
-                78..86 if pinned => Kind::ClearTenants,
-                86..90 if self.routes.contains_key("percentage") => Kind::ClearPercentage,
-                90..100 => Kind::Rollback,
+                0..10 => SwapKind::Deploy,
+                10..20 => SwapKind::DeployAndWait,
+                20..26 => SwapKind::DeployToTenants,
+                26..32 => SwapKind::DeployToPercentage,
+                32..50 => SwapKind::Set,
+                50..62 => SwapKind::SetTenants,
+                62..74 => SwapKind::SetPercentage,
+                74..78 if self.routes.contains_key("default") => SwapKind::ClearDefault,
+                78..86 if pinned => SwapKind::ClearTenants,
+                86..90 if self.routes.contains_key("percentage") => SwapKind::ClearPercentage,
+                90..100 => SwapKind::Rollback,
                 _ => continue,
             };
-            // There is nothing to set routes to before something was deployed.
-            let early = self.deployed == 0 && !matches!(kind, Kind::Deploy | Kind::DeployAndWait);
-            // Of many artifacts each is deployed once.
-            let again = self.fresh && matches!(kind, Kind::Set | Kind::SetTenants | Kind::SetPercentage);
+            // No route can be set before the first deployment.
+            let early = self.deployed == 0 && !matches!(kind, SwapKind::Deploy | SwapKind::DeployAndWait);
+            // A new artifact is deployed once, and no route is set to it again.
+            let again = self.fresh && matches!(kind, SwapKind::Set | SwapKind::SetTenants | SwapKind::SetPercentage);
             match kind {
                 _ if early => {}
-                Kind::Set if again => return Kind::Deploy,
-                Kind::SetTenants if again => return Kind::DeployToTenants,
-                Kind::SetPercentage if again => return Kind::DeployToPercentage,
+                SwapKind::Set if again => return SwapKind::Deploy,
+                SwapKind::SetTenants if again => return SwapKind::DeployToTenants,
+                SwapKind::SetPercentage if again => return SwapKind::DeployToPercentage,
                 kind => return kind,
             }
         }
     }
 
-    fn arguments(&mut self, kind: Kind) -> Result<Vec<String>> {
+    fn arguments(&mut self, kind: SwapKind) -> Result<Vec<String>> {
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         Ok(match kind {
-            Kind::Deploy => [words(&["deploy"]), vec![self.artifact("default")?]].concat(),
-            Kind::DeployAndWait => [words(&["deploy", "--wait"]), vec![self.artifact("default")?]].concat(),
-            Kind::DeployToTenants => {
+            SwapKind::Deploy => [words(&["deploy"]), vec![self.artifact("default")?]].concat(),
+            SwapKind::DeployAndWait => [words(&["deploy", "--wait"]), vec![self.artifact("default")?]].concat(),
+            SwapKind::DeployToTenants => {
                 let tenants = self.tenants();
                 [words(&["deploy"]), vec![self.artifact(&tenants[0])?], flags(&tenants)].concat()
             }
-            Kind::DeployToPercentage => {
+            SwapKind::DeployToPercentage => {
                 let percent = self.percent();
                 [words(&["deploy"]), vec![self.artifact("percentage")?], percent].concat()
             }
-            Kind::Set => [words(&["route", "set"]), vec![self.release("default")]].concat(),
-            Kind::SetTenants => {
+            SwapKind::Set => [words(&["route", "set"]), vec![self.release("default")]].concat(),
+            SwapKind::SetTenants => {
                 let tenants = self.tenants();
                 [words(&["route", "set"]), vec![self.release(&tenants[0])], flags(&tenants)].concat()
             }
-            Kind::SetPercentage => {
+            SwapKind::SetPercentage => {
                 let percent = self.percent();
                 [words(&["route", "set"]), vec![self.release("percentage")], percent].concat()
             }
-            Kind::ClearDefault => words(&["route", "clear", "--default"]),
-            Kind::ClearPercentage => words(&["route", "clear", "--percentage"]),
-            Kind::ClearTenants => {
+            SwapKind::ClearDefault => words(&["route", "clear", "--default"]),
+            SwapKind::ClearPercentage => words(&["route", "clear", "--percentage"]),
+            SwapKind::ClearTenants => {
                 let mut pinned: Vec<_> =
                     self.routes.keys().filter(|scope| scope.starts_with("tenant/")).cloned().collect();
                 self.random.shuffle(&mut pinned);
-                pinned.truncate(PINNED);
+                pinned.truncate(TENANTS_PER_PIN);
                 [words(&["route", "clear"]), flags(&pinned)].concat()
             }
-            Kind::Rollback => words(&["rollback"]),
-            Kind::Prune => {
+            SwapKind::Rollback => words(&["rollback"]),
+            SwapKind::Prune => {
                 self.deployed = 0;
                 words(&["release", "prune", "--keep", "5"])
             }
         })
     }
 
-    /// The file of an artifact that changes a route.
+    /// The file of an artifact that differs from the route's.
     fn artifact(&mut self, scope: &str) -> Result<String> {
         let number = if self.fresh { self.artifacts.make()? } else { self.other(scope) };
         self.deployed += 1;
         Ok(self.artifacts.path(number).display().to_string())
     }
 
-    /// A release that changes a route.
+    /// A release that differs from the route's.
     fn release(&self, scope: &str) -> String {
         self.artifacts.digests()[self.other(scope)].to_string()
     }
 
-    /// Of the two releases that are swapped the one that a route does not name.
+    /// The one of the two alternating releases that the route does not name.
     fn other(&self, scope: &str) -> usize {
         let digests = self.artifacts.digests();
         let named = |scope: &str, number: usize| {
             self.routes.get(scope).is_some_and(|route| route["release"] == digests[number].to_string())
         };
         match scope {
-            // What all others run cannot be tried by a percentage.
+            // A percentage cannot get the release that all other tenants run.
             "percentage" => usize::from(named("default", 0)),
             scope => usize::from(!named(scope, 1)),
         }
     }
 
-    /// Scopes of some tenants.
+    /// The scopes of some tenants.
     fn tenants(&mut self) -> Vec<String> {
-        let among = if self.fresh { PINNED_FRESH } else { load::TENANTS };
-        let tenants = self.random.choose_multiple(0..among, PINNED);
+        let among = if self.fresh { PINNABLE_TENANTS_WHEN_FRESH } else { load::TENANTS };
+        let tenants = self.random.choose_multiple(0..among, TENANTS_PER_PIN);
         tenants.into_iter().map(|tenant| format!("tenant/{}", load::name(tenant))).collect()
     }
 
-    /// Growing, until it is cleared or starts anew.
+    /// A percentage that grows, and starts again at a small value after it was cleared or reached 90.
     fn percent(&mut self) -> Vec<String> {
         let now = self.routes.get("percentage").and_then(|share| share["percent"].as_str()?.parse::<f64>().ok());
         let percent = now.filter(|now| *now < 90.0).unwrap_or(0.0) + f64::from(self.random.u32(500..1000)) / 100.0;

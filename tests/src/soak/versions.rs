@@ -1,4 +1,4 @@
-//! The routes as they were after each change, from the control topic's records.
+//! The routes after each change, from the control topic's records.
 
 use anyhow::{Result, anyhow};
 use switchboard_core::record::{Offset, Timestamp};
@@ -8,17 +8,17 @@ use switchboard_core::routing::RouteTable;
 /// The routes after one change.
 #[derive(Debug, Clone)]
 pub struct Version {
-    /// Of the change's record, the last one of its transaction; `None`: before the first change.
+    /// The offset of the change's record, the last one of its transaction. `None`: before the first change.
     pub offset: Option<Offset>,
-    /// When that was written, by the broker's clock.
+    /// The broker's timestamp of that record.
     pub timestamp: Option<Timestamp>,
     pub table: RouteTable,
 }
 
-/// All of them, oldest first.
+/// All versions of the routes, oldest first.
 #[derive(Debug)]
 pub struct Versions {
-    /// All that the topic says.
+    /// The state that all records so far give.
     pub control: RegistryState,
     pub list: Vec<Version>,
 }
@@ -31,10 +31,10 @@ impl Default for Versions {
 }
 
 impl Versions {
-    /// Takes in the next record, committed, of which none was compacted away before it was read.
+    /// Applies the next committed record. The reader must not have missed a record to compaction.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When the record is malformed.
     pub fn apply(&mut self, offset: Offset, timestamp: Timestamp, key: &[u8], value: Option<&[u8]>) -> Result<()> {
         self.control.apply(offset, timestamp, key, value).map_err(|malformed| anyhow!("{malformed}"))?;
         if key.starts_with(b"change/") {

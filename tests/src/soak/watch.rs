@@ -1,4 +1,4 @@
-//! All that a read_committed reader finds of the outputs and of the control topic, taken down as it comes.
+//! A record of everything that a read_committed reader finds in the outputs and the control topic, while the test runs.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -15,59 +15,60 @@ use crate::witness::Witness;
 /// A line of the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Output {
-    /// Of its input.
+    /// The id of its input.
     pub id: u64,
-    /// How many inputs its tenant has had, by the tenant's state.
+    /// The number of inputs of its tenant so far, from the tenant's state.
     pub number: u64,
-    /// Over the ids of all of them.
+    /// The hash over the ids of these inputs.
     pub hash: u64,
     /// The number of the release that made it.
     pub release: usize,
-    /// When the broker took it.
+    /// The broker's timestamp.
     pub timestamp: Timestamp,
-    /// When it was read.
+    /// When the reader got it.
     pub at: Instant,
 }
 
-/// What was read so far.
+/// The records that were read so far.
 #[derive(Debug, Default)]
-pub struct Seen {
-    /// Each tenant's, in order.
+pub struct WatchedRecords {
+    /// The outputs of each tenant, in order.
     pub outputs: Vec<Vec<Output>>,
     pub versions: Versions,
-    /// Dead letters, and whatever else is not as it must be.
+    /// Dead letters and other records that must not exist.
     pub wrong: Vec<String>,
 }
 
-/// A reader on a thread of its own.
-pub struct Watch {
+/// A reader on its own thread.
+pub struct TopicWatch {
     pub witness: Witness,
-    seen: Arc<Mutex<Seen>>,
+    seen: Arc<Mutex<WatchedRecords>>,
 }
 
-/// Where it reads.
+/// The topics that it reads.
 #[derive(Debug, Clone)]
-pub struct Topics {
-    /// The alias LINES, whose records have the broker's time.
+pub struct WatchedTopics {
+    /// The topic of the alias LINES, whose records have the broker's timestamp.
     pub lines: String,
     pub partitions: i32,
-    pub letters: String,
+    pub dead_letters: String,
     pub control: String,
 }
 
-impl Watch {
-    /// Reads these topics, which exist, from their beginning.
-    pub fn start(bootstrap: &str, topics: &Topics) -> Result<Self> {
-        let seen = Seen { outputs: vec![Vec::new(); load::TENANTS], ..Seen::default() };
+impl TopicWatch {
+    /// Reads these topics from their beginning. All of them must exist.
+    pub fn start(bootstrap: &str, topics: &WatchedTopics) -> Result<Self> {
+        let seen = WatchedRecords { outputs: vec![Vec::new(); load::TENANTS], ..WatchedRecords::default() };
         let seen = Arc::new(Mutex::new(seen));
-        let (filled, Topics { lines, partitions, letters, control }) = (Arc::clone(&seen), topics.clone());
+        let shared = Arc::clone(&seen);
+        let WatchedTopics { lines, partitions, dead_letters, control } = topics.clone();
         let further = [control.as_str()];
-        let (own, of_control) = (lines.clone(), control.clone());
-        let witness = Witness::start(bootstrap, (&lines, partitions), &letters, &further, move |message| {
-            let mut seen = lock(&filled);
+        let topics = topics.clone();
+        let witness = Witness::start(bootstrap, (&lines, partitions), &dead_letters, &further, move |message| {
+            let mut seen = lock(&shared);
             let taken = match message.topic() {
-                topic if topic == own => seen.line(message),
-                topic if topic == of_control => seen.control(message),
+                topic if topic == topics.lines => seen.line(message),
+                topic if topic == topics.control => seen.control(message),
                 _ => Err(anyhow::anyhow!("a dead letter")),
             };
             if let Err(error) = taken {
@@ -81,23 +82,23 @@ impl Watch {
         Ok(Self { witness, seen })
     }
 
-    /// What was read so far.
-    pub fn seen(&self) -> MutexGuard<'_, Seen> {
+    /// The records that were read so far.
+    pub fn seen(&self) -> MutexGuard<'_, WatchedRecords> {
         lock(&self.seen)
     }
 }
 
-impl Seen {
+impl WatchedRecords {
     fn line(&mut self, message: &BorrowedMessage<'_>) -> Result<()> {
         let header = |name: &str| {
             let headers = message.headers().context("no headers")?;
             let found = headers.iter().find(|header| header.key == name).and_then(|header| header.value);
             anyhow::Ok(std::str::from_utf8(found.with_context(|| format!("no header {name}"))?)?)
         };
-        let tenant = load::tenant(header("TENANT")?).context("no tenant of ours")?;
+        let tenant = load::tenant(header("TENANT")?).context("not a tenant of this test")?;
         let text = std::str::from_utf8(message.payload().context("a tombstone")?)?;
         let mut words = text.split(' ');
-        let mut word = || words.next().context("no line of the ledger");
+        let mut word = || words.next().context("not a line of the ledger");
         self.outputs[tenant].push(Output {
             id: word()?.parse()?,
             number: word()?.parse()?,

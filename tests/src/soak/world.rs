@@ -1,4 +1,4 @@
-//! All that swaps are made in: a broker, hosts, inputs, a reader, and who types the commands.
+//! The world in which releases are swapped: a broker, hosts, inputs, a reader, and the commands.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use super::Options;
 use super::artifacts::Artifacts;
 use super::check::{Awaited, Evidence};
 use super::load::{self, Input, PARTITIONS};
-use super::swaps::{End, Kind, Running, Swaps};
-use super::watch::{Topics, Watch};
+use super::swaps::{End, Running, SwapKind, Swaps};
+use super::watch::{TopicWatch, WatchedTopics};
 use crate::client::Client;
 use crate::fleet::{Fleet, Setup};
 use crate::generator::{Generator, Pace, Window};
@@ -21,32 +21,34 @@ use crate::progress;
 use crate::under_load::UnderLoad;
 
 pub(super) const APP: &str = "soak";
-/// Two have a stable name, so that a restart goes on at once; the third comes and goes, and has none.
+/// The process instance of each host. Two have one, so that a restart continues at once. The guest has none.
 const INSTANCES: [Option<&str>; 3] = [Some("left"), Some("right"), None];
-/// Lives through all swaps.
-pub(super) const STAYING: usize = 0;
-/// Is killed now and then.
-const KILLED: usize = 1;
-const GUEST: usize = 2;
-/// Bursts of inputs, each second at most.
-const BURSTS: usize = 100;
-/// At least this many inputs are settled between the begin of a swap and that of the next.
-pub(super) const A_SWAP: u64 = 2 * load::TENANTS as u64;
-const ARGUMENTS: [&str; 6] = ["--tenant-header", "TENANT=text", "--shards", "8", "--session-timeout-ms", "6000"];
+/// The number of the host that runs all the time.
+pub(super) const STAYING_HOST: usize = 0;
+/// The number of the host that the test kills.
+const KILLED_HOST: usize = 1;
+/// The number of the host that joins and leaves.
+const GUEST_HOST: usize = 2;
+/// The maximum number of bursts of inputs a second.
+const MAX_BURSTS_PER_SECOND: usize = 100;
+/// The minimum number of inputs that are settled from the begin of a swap to the begin of the next.
+pub(super) const MIN_SETTLED_PER_SWAP: u64 = 2 * load::TENANTS as u64;
+const HOST_FLAGS: [&str; 6] = ["--tenant-header", "TENANT=text", "--shards", "8", "--session-timeout-ms", "6000"];
 
+/// The world of a run.
 pub(super) struct World {
     random: Rng,
     load: UnderLoad<Input>,
-    /// The most inputs a second.
+    /// The maximum number of inputs a second.
     rate: u64,
     client: Client,
-    watch: Watch,
+    watch: TopicWatch,
     swaps: Swaps,
     awaited: Vec<Awaited>,
 }
 
 impl World {
-    /// Starts everything; inputs are settled already when this returns.
+    /// Starts everything, and waits until the first inputs are settled.
     pub(super) fn start(options: &Options) -> Result<Self> {
         let directory = &options.directory;
         let kafka = Kafka::start_with(&kafka::Options {
@@ -67,26 +69,26 @@ impl World {
             bootstrap: kafka.bootstrap().to_owned(),
             plugin: artifacts.path(base),
             directory: directory.join("hosts"),
-            arguments: ARGUMENTS.map(str::to_owned).to_vec(),
+            arguments: HOST_FLAGS.map(str::to_owned).to_vec(),
         };
         let mut fleet = Fleet::new(setup, &INSTANCES)?;
-        fleet.start(STAYING)?;
-        fleet.start(KILLED)?;
-        let topics = Topics {
+        fleet.start(STAYING_HOST)?;
+        fleet.start(KILLED_HOST)?;
+        let topics = WatchedTopics {
             lines: "LINES".to_owned(),
             partitions: PARTITIONS,
-            letters: format!("{APP}-switchboard-dead-letters"),
+            dead_letters: format!("{APP}-switchboard-dead-letters"),
             control: format!("{APP}-switchboard-control"),
         };
-        for topic in [&topics.letters, &topics.control] {
+        for topic in [&topics.dead_letters, &topics.control] {
             client.wait_for_topic(topic, true).context("waiting for the hosts to create their topics")?;
         }
-        let watch = Watch::start(kafka.bootstrap(), &topics)?;
-        let every = Duration::from_secs(1) / u32::try_from(BURSTS)?;
-        let pace = Pace { burst: options.rate / BURSTS, every };
+        let watch = TopicWatch::start(kafka.bootstrap(), &topics)?;
+        let every = Duration::from_secs(1) / u32::try_from(MAX_BURSTS_PER_SECOND)?;
+        let pace = Pace { burst: options.rate / MAX_BURSTS_PER_SECOND, every };
         let settled = watch.witness.settled();
         let rate = options.rate as u64;
-        // What comes in half a second at that rate.
+        // The inputs of half a second at that rate.
         let window = Window { settled: settled.clone(), in_flight: rate / 2 };
         let generator = Generator::start_closed(kafka.bootstrap(), "IN", load::inputs(), pace, window)?;
         let swaps = Swaps::new(APP, kafka.bootstrap(), artifacts, options.seed, options.fresh);
@@ -96,27 +98,27 @@ impl World {
         Ok(Self { random, load, rate, client, watch, swaps, awaited: Vec::new() })
     }
 
-    /// One command.
+    /// Runs one command.
     pub(super) fn swap(&mut self) -> Result<()> {
         let running = self.swaps.begin()?;
         self.finish_swap(running)
     }
 
-    /// One command, and that all that was sent is settled afterwards by what it has come to.
+    /// Runs one command, and waits until all inputs are settled after it.
     pub(super) fn last_swap(&mut self) -> Result<()> {
-        let running = self.swaps.begin_with(Kind::DeployAndWait)?;
+        let running = self.swaps.begin_with(SwapKind::DeployAndWait)?;
         self.finish_swap(running)?;
         self.load.settle_more(self.rate)?;
         self.settle().map(drop)
     }
 
-    /// One command; while it runs a host is killed, and started again.
-    pub(super) fn swap_in_spite_of_a_kill(&mut self) -> Result<()> {
+    /// Runs one command. Meanwhile kills a host and restarts it.
+    pub(super) fn swap_during_a_kill(&mut self) -> Result<()> {
         let running = self.swaps.begin()?;
         self.pass_up_to(300)?;
-        self.load.fleet.kill(KILLED)?;
+        self.load.fleet.kill(KILLED_HOST)?;
         self.pass_up_to(300)?;
-        self.load.fleet.start(KILLED)?;
+        self.load.fleet.start(KILLED_HOST)?;
         self.finish_swap(running)
     }
 
@@ -136,52 +138,53 @@ impl World {
         self.load.look()
     }
 
-    /// A further host starts.
+    /// Starts a further host.
     pub(super) fn join(&mut self) -> Result<()> {
-        self.load.fleet.start(GUEST)
+        self.load.fleet.start(GUEST_HOST)
     }
 
-    /// It ends, once it has taken part.
+    /// Ends the further host, after it has been assigned partitions.
     pub(super) fn leave(&mut self) -> Result<()> {
         self.load.wait_for_hosts()?;
-        self.load.fleet.terminate(GUEST);
-        self.load.fleet.wait(GUEST)
+        self.load.fleet.terminate(GUEST_HOST);
+        self.load.fleet.wait(GUEST_HOST)
     }
 
-    /// Resident memory of the two hosts that always run, in bytes.
+    /// The resident memory of the two hosts that always run, in bytes.
     pub(super) fn memory(&self) -> Result<Vec<u64>> {
-        [STAYING, KILLED].iter().map(|host| self.load.fleet.memory(*host)).collect()
+        [STAYING_HOST, KILLED_HOST].iter().map(|host| self.load.fleet.memory(*host)).collect()
     }
 
-    /// Lets a time pass that the seed has, in milliseconds: for how long a fault lasts.
-    fn pass_up_to(&mut self, most: u64) -> Result<()> {
-        let time = Duration::from_millis(self.random.u64(0..most));
+    /// Waits for a time that the seed draws: the duration of a fault.
+    fn pass_up_to(&mut self, most_ms: u64) -> Result<()> {
+        let time = Duration::from_millis(self.random.u64(0..most_ms));
         self.load.pass(time)
     }
 
-    /// Inputs that are settled so far.
+    /// The number of inputs that are settled so far.
     pub(super) fn settled(&self) -> u64 {
         self.load.settled.count()
     }
 
-    /// Waits until further inputs are settled: as many as the seed has, and [`A_SWAP`] at least since `begin` were settled.
+    /// Waits until further inputs are settled: as many as the seed draws, and at least [`MIN_SETTLED_PER_SWAP`] since
+    /// `begin`.
     pub(super) fn rest(&mut self, begin: u64) -> Result<()> {
         let drawn = self.random.u64(0..self.rate / 5);
-        let owed = (begin + A_SWAP).saturating_sub(self.settled());
+        let owed = (begin + MIN_SETTLED_PER_SWAP).saturating_sub(self.settled());
         self.load.settle_more(drawn.max(owed))
     }
 
-    /// Waits until all that was sent up to now is settled, and returns how long that took.
+    /// Waits until all inputs that have been sent are settled, and returns how long that took.
     pub(super) fn settle(&mut self) -> Result<Duration> {
         self.load.settle()
     }
 
-    /// Stops the generator, waits until all is settled, ends the hosts, and gathers what is there. Told is what is not as it
-    /// must be beyond that.
+    /// Stops the generator, waits until all inputs are settled, ends the hosts, and collects the evidence. Also returns
+    /// records that must not exist.
     pub(super) fn finish(mut self) -> Result<(Evidence, Swaps, Fleet, Vec<String>)> {
         let sent = self.load.stop()?.len() as u64;
         self.load.end_hosts()?;
-        let ran = ran(&self.client)?;
+        let last_runs = last_runs(&self.client)?;
         let mut seen = self.watch.seen();
         let wrong = std::mem::take(&mut seen.wrong);
         let evidence = Evidence {
@@ -191,25 +194,23 @@ impl World {
             releases: self.swaps.artifacts.digests().to_vec(),
             base: 0,
             awaited: self.awaited,
-            ran,
+            last_runs,
         };
         drop(seen);
         Ok((evidence, self.swaps, self.load.fleet, wrong))
     }
 }
 
-/// What each tenant ran under last, by its changelog.
-fn ran(client: &Client) -> Result<BTreeMap<usize, LastRun>> {
-    let mut ran = BTreeMap::new();
+/// The last run of each tenant, from the changelog.
+fn last_runs(client: &Client) -> Result<BTreeMap<usize, LastRun>> {
+    let mut last_runs = BTreeMap::new();
     for record in client.read_all(&format!("{APP}-switchboard-changelog"))? {
         let key = String::from_utf8_lossy(record.key.as_deref().unwrap_or_default()).into_owned();
         let Some((tenant, key)) = key.split_once('\0') else { continue };
         if let (Some(tenant), LastRun::KEY, Some(value)) = (load::tenant(tenant), key, record.value) {
-            ran.insert(
-                tenant,
-                LastRun::decode(&value).with_context(|| format!("the entry of {}", load::name(tenant)))?,
-            );
+            let entry = LastRun::decode(&value).with_context(|| format!("the entry of {}", load::name(tenant)))?;
+            last_runs.insert(tenant, entry);
         }
     }
-    Ok(ran)
+    Ok(last_runs)
 }

@@ -1,4 +1,4 @@
-//! Checkpoints on disk: a restart reads what came since, and whatever is wrong with one, the changelog has the last word.
+//! Does a restart read only the changelog after the checkpoint, and does the changelog win when a checkpoint is wrong?
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use redb::{Database, ReadableTable as _, TableDefinition};
-use switchboard_tests::app::{App, LONG, answers};
+use switchboard_tests::app::{App, WAIT_LIMIT, answers};
 use switchboard_tests::client::Record;
 use switchboard_tests::host::Host;
 use switchboard_tests::progress;
@@ -15,11 +15,11 @@ use switchboard_tests::progress;
 struct Checkpointed {
     app: App,
     directory: tempfile::TempDir,
-    /// Outputs so far.
+    /// The number of outputs so far.
     outputs: usize,
 }
 
-/// What a host says that it restored. One of the entries is the host's own: what the tenant ran under.
+/// The numbers that a host logs after a restore. One of the entries is the host's own: the tenant's last run.
 #[derive(Debug, PartialEq, Eq)]
 struct Restored {
     entries: usize,
@@ -49,10 +49,10 @@ impl Checkpointed {
         format!("{}-switchboard-changelog", self.app.name)
     }
 
-    /// Starts a host that keeps checkpoints; returns what it restored.
+    /// Starts a host that keeps checkpoints. Returns what it has restored.
     fn start(&self, name: &str) -> Result<(Host, Restored)> {
         let host = self.app.run(name, &["--state-dir", &self.state_dir()])?;
-        let line = host.wait_for("its shard", LONG, |line| line.contains("restore finished shards=1 "))?;
+        let line = host.wait_for("its shard", WAIT_LIMIT, |line| line.contains("restore finished shards=1 "))?;
         let number = |field: &str| -> Result<usize> {
             let (_, rest) = line.split_once(field).with_context(|| format!("no {field:?} in {line}"))?;
             Ok(rest.split(' ').next().context("no word")?.parse()?)
@@ -61,7 +61,7 @@ impl Checkpointed {
         Ok((host, restored))
     }
 
-    /// Sends these words of the tenant `a`, and waits until they are processed.
+    /// Sends messages with these words for the tenant `a`, and waits until they are processed.
     fn send(&mut self, words: &[String]) -> Result<()> {
         let records: Vec<_> = words.iter().map(|word| self.app.word("a", word)).collect();
         self.app.client.produce(&records)?;
@@ -69,7 +69,7 @@ impl Checkpointed {
         self.app.wait_for("OUT", self.outputs).map(drop)
     }
 
-    /// The keys that the tenant `a` has, as its plugin sees them.
+    /// The keys of the tenant `a`, as its plugin sees them.
     fn keys(&mut self) -> Result<BTreeSet<String>> {
         self.send(&["list ".to_owned()])?;
         let outputs = self.app.client.read_all(self.app.topic("OUT"))?;
@@ -77,7 +77,7 @@ impl Checkpointed {
         Ok(list.trim_matches(['[', ']']).split(", ").map(|key| key.trim_matches('"').to_owned()).collect())
     }
 
-    /// The file holds these bytes.
+    /// Whether the file contains these bytes.
     fn file_has(&self, text: &[u8]) -> Result<bool> {
         Ok(fs::read(self.file())?.windows(text.len()).any(|window| window == text))
     }
@@ -92,42 +92,42 @@ fn keys(numbers: std::ops::Range<usize>) -> BTreeSet<String> {
 }
 
 #[test]
-fn a_restart_reads_only_what_came_after_the_checkpoint() -> Result<()> {
+fn a_restart_reads_only_the_changelog_after_the_checkpoint() -> Result<()> {
     let mut test = Checkpointed::new("restart")?;
     let (mut host, restored) = test.start("first")?;
     assert_eq!(restored, Restored { entries: 0, records: 0 });
     test.send(&set(0..300))?;
     test.send(&["state key-0".to_owned()])?;
-    assert!(host.terminate(LONG)?.success());
+    assert!(host.terminate(WAIT_LIMIT)?.success());
 
     let (mut host, restored) = test.start("after a stop")?;
     assert_eq!(restored, Restored { entries: 300, records: 0 });
     test.send(&set(300..400))?;
-    host.wait_for("a checkpoint", LONG, |line| line.contains("checkpoint written"))?;
+    host.wait_for("a checkpoint", WAIT_LIMIT, |line| line.contains("checkpoint written"))?;
     test.send(&set(400..410))?;
     host.kill()?;
 
     let (mut host, Restored { entries, records }) = test.start("after a kill")?;
     assert!(entries > 299 && records < 110 && entries + records >= 409, "{entries} entries, {records} records");
     assert_eq!(test.keys()?, keys(1..410));
-    assert!(host.terminate(LONG)?.success());
+    assert!(host.terminate(WAIT_LIMIT)?.success());
     let mut host = test.app.run("without a state directory", &[])?;
-    let line = host.wait_for("its shard", LONG, |line| line.contains("restore finished shards=1 "))?;
+    let line = host.wait_for("its shard", WAIT_LIMIT, |line| line.contains("restore finished shards=1 "))?;
     assert!(line.contains(" checkpoint_entries=0 "), "{line}");
     assert_eq!(test.keys()?, keys(1..410));
-    assert!(host.terminate(LONG)?.success());
+    assert!(host.terminate(WAIT_LIMIT)?.success());
     Ok(())
 }
 
 #[test]
-fn a_checkpoint_that_is_lost_or_damaged_costs_a_full_restore_and_no_more() -> Result<()> {
+fn a_lost_or_damaged_checkpoint_costs_only_a_full_restore() -> Result<()> {
     let mut test = Checkpointed::new("damaged")?;
     let (mut host, _) = test.start("first")?;
     test.send(&set(0..300))?;
-    assert!(host.terminate(LONG)?.success());
+    assert!(host.terminate(WAIT_LIMIT)?.success());
     let good = fs::read(test.file())?;
 
-    let garbage: Vec<u8> = (0..100_000_usize).map(|place| (place * 37 + place / 11).to_le_bytes()[0]).collect();
+    let garbage: Vec<u8> = (0..100_000_usize).map(|index| (index * 37 + index / 11).to_le_bytes()[0]).collect();
     let scrambled = |from: usize, to: usize| {
         let mut bad = good.clone();
         bad[from..to].iter_mut().for_each(|byte| *byte ^= 0x55);
@@ -148,26 +148,26 @@ fn a_checkpoint_that_is_lost_or_damaged_costs_a_full_restore_and_no_more() -> Re
         }
         let (mut host, restored) = test.start(damage)?;
         assert_eq!((restored.entries, restored.records >= 300), (0, true), "{damage}: {restored:?}");
-        let told = if damage == "lost" { "there is no checkpoint" } else { "reason=it is unusable" };
-        let told: Vec<_> = host.log().into_iter().filter(|line| line.contains(told)).collect();
-        assert_eq!(told.len(), 1, "{damage}: {:#?}", host.log());
+        let reason = if damage == "lost" { "there is no checkpoint" } else { "reason=it is unusable" };
+        let reasons = host.log().into_iter().filter(|line| line.contains(reason)).count();
+        assert_eq!(reasons, 1, "{damage}: {:#?}", host.log());
         assert_eq!(test.keys()?, keys(0..300), "{damage}");
-        assert!(host.terminate(LONG)?.success());
+        assert!(host.terminate(WAIT_LIMIT)?.success());
         let (mut host, restored) = test.start("after it")?;
-        assert_eq!(restored, Restored { entries: 301, records: 0 }, "{damage}: it was replaced");
-        assert!(host.terminate(LONG)?.success());
+        assert_eq!(restored, Restored { entries: 301, records: 0 }, "{damage}: the checkpoint was replaced");
+        assert!(host.terminate(WAIT_LIMIT)?.success());
     }
     Ok(())
 }
 
 #[test]
-fn a_checkpoint_of_a_changelog_that_was_made_anew_is_not_used() -> Result<()> {
-    let mut test = Checkpointed::new("anew")?;
+fn a_checkpoint_of_a_recreated_changelog_is_not_used() -> Result<()> {
+    let mut test = Checkpointed::new("recreated")?;
     let (mut host, _) = test.start("first")?;
     test.send(&set(0..50))?;
-    assert!(host.terminate(LONG)?.success());
+    assert!(host.terminate(WAIT_LIMIT)?.success());
 
-    // As many records and more: by its offset it would fit.
+    // The new changelog has more records than before, so the checkpoint's offset would fit.
     let changelog = test.changelog();
     test.app.client.delete_topics(&[&changelog])?;
     test.app.client.create_topic(&changelog, 1, &[("cleanup.policy", "compact")])?;
@@ -183,7 +183,7 @@ fn a_checkpoint_of_a_changelog_that_was_made_anew_is_not_used() -> Result<()> {
             .any(|line| line.contains("the checkpoint is not used") && line.contains("created again since"))
     );
     assert_eq!(test.keys()?, keys(1000..1200));
-    assert!(host.terminate(LONG)?.success());
+    assert!(host.terminate(WAIT_LIMIT)?.success());
     Ok(())
 }
 
@@ -199,74 +199,76 @@ fn entry(changelog: &str, key: &str) -> Record {
     }
 }
 
-/// Compaction removes tombstones without moving the log's start: an old checkpoint would bring a deleted key back, and
-/// nothing in the log would tell.
+/// Compaction removes tombstones without moving the log's start. An old checkpoint would bring a deleted key back, and
+/// the log would not show it.
 #[test]
 fn a_key_whose_tombstone_was_compacted_away_does_not_come_back() -> Result<()> {
     let mut test = Checkpointed::new("tombstone")?;
     let (mut host, _) = test.start("before the delete")?;
     test.send(&["state deleted=1 kept=1".to_owned()])?;
-    assert!(host.terminate(LONG)?.success());
+    assert!(host.terminate(WAIT_LIMIT)?.success());
     assert!(test.file_has(b"a\0deleted")?);
     let stale = fs::read(test.file())?;
 
     let mut host = test.app.run("deletes", &[])?;
     test.send(&["state deleted".to_owned()])?;
-    assert!(host.terminate(LONG)?.success());
+    assert!(host.terminate(WAIT_LIMIT)?.success());
 
-    // The week passes.
+    // As if `delete.retention.ms` had passed.
     let changelog = test.changelog();
     let compact = ("cleanup.policy", "compact");
     let hurry = [("delete.retention.ms", "1"), ("min.cleanable.dirty.ratio", "0.001"), ("segment.ms", "50")];
     test.app.client.alter_topic(&changelog, &[&[compact], &hurry[..]].concat())?;
     let deleted = Some(b"a\0deleted".to_vec());
     progress::wait_until("the tombstone to be compacted away", || {
-        // Only a segment that is not written to any more is compacted.
+        // Kafka does not compact the active segment. These records make it roll.
         test.app.client.produce(&[entry(&changelog, "other\0key")])?;
         Ok(test.app.client.read_all(&changelog)?.iter().all(|record| record.key != deleted))
     })?;
     test.app.client.alter_topic(&changelog, &[compact, ("delete.retention.ms", WEEK_MS)])?;
 
-    // The checkpoint's own time says that it is young: so it would be, had all this taken as long as it should.
+    // By its timestamp the checkpoint is young. With a real `delete.retention.ms` of a week the tombstone would still
+    // exist.
     let (mut host, Restored { entries, .. }) = test.start("trusts it")?;
     assert_eq!(entries, 3);
     let seen = test.keys()?;
-    assert!(seen.contains("deleted"), "the danger is gone: {seen:?}");
-    assert!(host.terminate(LONG)?.success());
+    assert!(seen.contains("deleted"), "the key does not come back, so this test is obsolete: {seen:?}");
+    assert!(host.terminate(WAIT_LIMIT)?.success());
 
     for (days, used) in [(3, true), (4, false)] {
         fs::write(test.file(), &stale)?;
         make_older(&test.file(), days * 86_400_000)?;
         let (mut host, restored) = test.start(&format!("{days} days later"))?;
         assert_eq!(restored.entries > 0, used, "{restored:?}");
-        let told = host.log().iter().any(|line| line.contains("the checkpoint is not used") && line.contains(" old, "));
-        assert_eq!(told, !used);
+        let is_rejected =
+            host.log().iter().any(|line| line.contains("the checkpoint is not used") && line.contains(" old, "));
+        assert_eq!(is_rejected, !used);
         assert_eq!(test.keys()?.contains("deleted"), used);
-        assert!(host.terminate(LONG)?.success());
-        assert_eq!(test.file_has(b"a\0deleted")?, used, "the file is replaced with the changelog's state");
+        assert!(host.terminate(WAIT_LIMIT)?.success());
+        assert_eq!(test.file_has(b"a\0deleted")?, used, "a rejected file is replaced with the changelog's state");
     }
     Ok(())
 }
 
-/// As if the host had stopped so many milliseconds earlier.
-fn make_older(file: &Path, by: u64) -> Result<()> {
+/// Changes the checkpoint as if the host had stopped this much earlier.
+fn make_older(file: &Path, by_ms: u64) -> Result<()> {
     const ABOUT: TableDefinition<u32, (i32, u32, u128, i64, u64)> = TableDefinition::new("about");
     let database = Database::open(file)?;
     let transaction = database.begin_write()?;
     {
         let mut about = transaction.open_table(ABOUT)?;
         let (shard, shards, topic, offset, as_of) = about.get(1)?.context("not a checkpoint")?.value();
-        about.insert(1, (shard, shards, topic, offset, as_of - by))?;
+        about.insert(1, (shard, shards, topic, offset, as_of - by_ms))?;
     }
     Ok(transaction.commit()?)
 }
 
 #[test]
-fn a_state_directory_that_cannot_be_used_is_told_at_the_start() -> Result<()> {
+fn an_unusable_state_directory_is_an_error_at_the_start() -> Result<()> {
     let test = Checkpointed::new("unusable")?;
     let file = test.directory.path().join("file");
     fs::write(&file, "")?;
-    let (status, log) = test.app.start("unusable", &["--state-dir", &file.display().to_string()])?.end(LONG)?;
+    let (status, log) = test.app.start("unusable", &["--state-dir", &file.display().to_string()])?.end(WAIT_LIMIT)?;
     assert_eq!(status.code(), Some(1));
     let last = log.last().context("no log")?;
     assert!(last.starts_with("switchboard: checkpoints cannot be kept in ") && last.contains("--state-dir"), "{last}");
@@ -274,25 +276,25 @@ fn a_state_directory_that_cannot_be_used_is_told_at_the_start() -> Result<()> {
 }
 
 #[test]
-fn a_disk_that_does_not_write_is_told_and_the_host_goes_on_without_checkpoints() -> Result<()> {
+fn a_disk_that_refuses_writes_is_a_warning_and_the_host_continues_without_checkpoints() -> Result<()> {
     let mut test = Checkpointed::new("full")?;
-    // No file grows beyond this: as a full disk does, it refuses writes, where there is no disk to be filled.
+    // `ulimit -f` limits the size of files. It refuses writes as a full disk does.
     let limited = "trap '' XFSZ; ulimit -f 256; exec \"$0\" \"$@\"";
     let state_dir = test.state_dir();
     let mut host = test.app.start_by(&["sh", "-c", limited], "full", &["--state-dir", &state_dir])?;
-    host.wait_for("its shard", LONG, |line| line.contains("restore finished shards=1 "))?;
+    host.wait_for("its shard", WAIT_LIMIT, |line| line.contains("restore finished shards=1 "))?;
     let value = "x".repeat(10_000);
     test.send(&(0..200).map(|number| format!("state key-{number}={value}")).collect::<Vec<_>>())?;
-    host.wait_for("the trouble", LONG, |line| line.contains(" WARN ") && line.contains("no checkpoint for now"))?;
+    host.wait_for("the warning", WAIT_LIMIT, |line| line.contains(" WARN ") && line.contains("no checkpoint for now"))?;
     test.send(&["state key-0".to_owned()])?;
     assert_eq!(test.keys()?, keys(1..200));
-    assert!(host.terminate(LONG)?.success());
+    assert!(host.terminate(WAIT_LIMIT)?.success());
 
     let (mut host, _) = test.start("with room again")?;
     assert_eq!(test.keys()?, keys(1..200));
-    assert!(host.terminate(LONG)?.success());
+    assert!(host.terminate(WAIT_LIMIT)?.success());
     let (mut host, restored) = test.start("after it")?;
     assert_eq!(restored, Restored { entries: 200, records: 0 });
-    assert!(host.terminate(LONG)?.success());
+    assert!(host.terminate(WAIT_LIMIT)?.success());
     Ok(())
 }

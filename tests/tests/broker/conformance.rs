@@ -1,38 +1,38 @@
-//! All test vectors through the whole host: records in, records out, on a real broker.
+//! Does the whole host, on a real broker, produce what the test vectors say?
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use switchboard_core::vectors::{NamedBytes, Scenario, Step, parse};
-use switchboard_tests::app::{App, LONG, MESSENGER, header, source};
+use switchboard_tests::app::{App, MESSENGER, WAIT_LIMIT, dead_letter_origin, header};
 use switchboard_tests::client::Record;
 use switchboard_tests::directory::Directory;
 use uuid::Uuid;
 
 type Headers = Vec<(String, Option<Vec<u8>>)>;
-/// Outputs whose order is defined: those of one tenant and topic with one key, which are in one partition.
+/// Outputs with a defined order: those of one tenant, topic and key, which are in one partition.
 type Streams = BTreeMap<(Headers, String, Option<Vec<u8>>), Vec<(Option<Vec<u8>>, Headers)>>;
 
-/// A scenario under tenants of its own.
-struct Cast<'a> {
+/// A scenario that runs under its own tenants.
+struct ScenarioRun<'a> {
     scenario: &'a Scenario,
-    /// The vector's tenant ids, in lower case -> this run's.
+    /// The tenant ids of the vector, in lower case, and those of this run.
     ids: BTreeMap<String, String>,
 }
 
-impl<'a> Cast<'a> {
+impl<'a> ScenarioRun<'a> {
     fn new(scenario: &'a Scenario, number: usize) -> Result<Self> {
         let mut ids = BTreeMap::new();
-        for (place, headers) in scenario.tenants.values().enumerate() {
+        for (index, headers) in scenario.tenants.values().enumerate() {
             let id = tenant_id(&bytes(headers)?).context("a tenant without TENANT_ID")?;
-            let own = Uuid::from_u64_pair(number as u64 + 1, place as u64 + 1).to_string();
+            let own = Uuid::from_u64_pair(number as u64 + 1, index as u64 + 1).to_string();
             ids.entry(id.to_lowercase()).or_insert(own);
         }
         Ok(Self { scenario, ids })
     }
 
-    /// The headers with this run's tenant id, in the case of the vector's.
+    /// The headers with this run's tenant id, in upper or lower case as in the vector.
     fn own(&self, mut headers: Headers) -> Headers {
         for (name, value) in &mut headers {
             let Some(text) = value.as_deref().and_then(|value| std::str::from_utf8(value).ok()) else { continue };
@@ -52,7 +52,8 @@ impl<'a> Cast<'a> {
         Ok(self.own(bytes(headers)?))
     }
 
-    /// The step's record, and the barrier behind it: no JSON, so that its dead letter comes after all the step caused.
+    /// The step's record and the barrier after it. The barrier is not JSON, so its dead letter comes after everything
+    /// that the step causes.
     fn records(&self, step: &Step, app: &App) -> Result<[Record; 2]> {
         let input = &step.input;
         let headers = match &input.headers {
@@ -89,7 +90,7 @@ fn tenant_id(headers: &Headers) -> Option<String> {
     String::from_utf8(value).ok()
 }
 
-/// The headers of tenants, lower case: whose an output is.
+/// The tenant headers of an output, with the id in lower case.
 fn whose(headers: &Headers) -> Headers {
     let mut whose: Headers = headers
         .iter()
@@ -105,16 +106,15 @@ fn whose(headers: &Headers) -> Headers {
     whose
 }
 
-fn expected(casts: &[Cast<'_>]) -> Result<Streams> {
+fn expected(runs: &[ScenarioRun<'_>]) -> Result<Streams> {
     let mut streams = Streams::new();
-    for cast in casts {
-        for step in &cast.scenario.steps {
+    for run in runs {
+        for step in &run.scenario.steps {
             for output in &step.out {
-                let headers =
-                    cast.scenario.expected_headers(&step.input, output).map_err(|problem| anyhow!(problem))?;
+                let headers = run.scenario.expected_headers(&step.input, output).map_err(|problem| anyhow!(problem))?;
                 let text = |name: &[u8]| anyhow::Ok(String::from_utf8(name.to_vec())?);
                 let headers = headers.iter().map(|h| Ok((text(h.name)?, h.value.map(<[u8]>::to_vec))));
-                let headers = cast.own(headers.collect::<Result<_>>()?);
+                let headers = run.own(headers.collect::<Result<_>>()?);
                 let raw = |bytes: &Option<switchboard_core::vectors::Bytes>| {
                     bytes.as_ref().map(|bytes| bytes.to_vec().map_err(|problem| anyhow!(problem))).transpose()
                 };
@@ -142,17 +142,18 @@ fn actual(app: &App) -> Result<Streams> {
     Ok(streams)
 }
 
-/// Each scenario runs under tenants of its own, step by step; the scenarios run side by side.
+/// Each scenario runs under its own tenants, step by step. The scenarios run interleaved.
 #[test]
 fn every_vector_gives_its_outputs_on_a_real_broker() -> Result<()> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors/messenger.json");
     let scenarios = parse(&std::fs::read_to_string(file)?)?;
-    let casts: Vec<_> = scenarios.iter().zip(0..).map(|(scenario, n)| Cast::new(scenario, n)).collect::<Result<_>>()?;
+    let runs: Vec<_> =
+        scenarios.iter().zip(0..).map(|(scenario, n)| ScenarioRun::new(scenario, n)).collect::<Result<_>>()?;
 
     let directory = Directory::start()?;
-    for cast in &casts {
-        for (key, document) in cast.scenario.lookups.iter().flat_map(|sources| &sources["characters"]) {
-            for id in cast.ids.values() {
+    for run in &runs {
+        for (key, document) in run.scenario.lookups.iter().flat_map(|sources| &sources["characters"]) {
+            for id in run.ids.values() {
                 directory.put(id, key, &serde_json::from_str(document.get())?);
             }
         }
@@ -160,45 +161,46 @@ fn every_vector_gives_its_outputs_on_a_real_broker() -> Result<()> {
     let app = App::messenger("vectors", 2)?.env("CHARACTERS_SERVICE_URL", &directory.url());
     let mut host = app.run("vectors", &[])?;
 
-    // Dead letters that must come, by the record's place; true: with the original's bytes to be compared.
+    // The expected dead letters by their origin. With a record, the dead letter must have its bytes.
     let mut letters: BTreeMap<(String, i32, i64), Option<Record>> = BTreeMap::new();
     let mut reader = app.client.reader(&[&app.dead_letters()])?;
-    let rounds = casts.iter().map(|cast| cast.scenario.steps.len()).max().unwrap_or(0);
+    let rounds = runs.iter().map(|run| run.scenario.steps.len()).max().unwrap_or(0);
     for round in 0..rounds {
         let mut barriers = BTreeSet::new();
-        for cast in &casts {
-            let Some(step) = cast.scenario.steps.get(round) else { continue };
-            let [record, barrier] = cast.records(step, &app)?;
-            let places = app.client.produce(&[record.clone(), barrier])?;
-            let place = |(partition, offset): (i32, i64)| (step.input.topic.clone(), partition, offset);
+        for run in &runs {
+            let Some(step) = run.scenario.steps.get(round) else { continue };
+            let [record, barrier] = run.records(step, &app)?;
+            let positions = app.client.produce(&[record.clone(), barrier])?;
+            let origin = |(partition, offset): (i32, i64)| (step.input.topic.clone(), partition, offset);
             if step.dead_letter.is_some() {
-                letters.insert(place(places[0]), Some(record));
+                letters.insert(origin(positions[0]), Some(record));
             }
-            letters.insert(place(places[1]), None);
-            barriers.insert(place(places[1]));
+            letters.insert(origin(positions[1]), None);
+            barriers.insert(origin(positions[1]));
         }
         let settled = |records: &[Record]| {
-            let seen: BTreeSet<_> = records.iter().rev().take(3 * casts.len()).filter_map(source).collect();
+            let seen: BTreeSet<_> = records.iter().rev().take(3 * runs.len()).filter_map(dead_letter_origin).collect();
             barriers.is_subset(&seen)
         };
-        reader.until(&format!("the barriers of round {round}"), LONG, settled)?;
+        reader.until(&format!("the barriers of round {round}"), WAIT_LIMIT, settled)?;
     }
 
-    let buried = app.client.read_all(&app.dead_letters())?;
-    let places: BTreeSet<_> = buried.iter().filter_map(source).collect();
-    assert_eq!(places, letters.keys().cloned().collect(), "the dead letters, by their sources");
-    assert_eq!(places.len(), buried.len(), "each record is settled once");
-    for letter in &buried {
-        let place = source(letter).context("a dead letter without a source")?;
-        let Some(original) = &letters[&place] else { continue };
+    let dead_letters = app.client.read_all(&app.dead_letters())?;
+    let origins: BTreeSet<_> = dead_letters.iter().filter_map(dead_letter_origin).collect();
+    assert_eq!(origins, letters.keys().cloned().collect(), "the dead letters, by their origin");
+    assert_eq!(origins.len(), dead_letters.len(), "each record is settled once");
+    for letter in &dead_letters {
+        let origin = dead_letter_origin(letter).context("a dead letter without an origin")?;
+        let Some(original) = &letters[&origin] else { continue };
         assert_eq!((&letter.key, &letter.value), (&original.key, &original.value));
         assert_eq!(letter.headers[..original.headers.len()], original.headers);
     }
-    let (expected, actual) = (expected(&casts)?, actual(&app)?);
+    let expected = expected(&runs)?;
+    let actual = actual(&app)?;
     for (stream, records) in &expected {
         assert_eq!(actual.get(stream), Some(records), "outputs of {stream:?}");
     }
     assert_eq!(actual.len(), expected.len(), "no further outputs");
-    assert!(host.terminate(LONG)?.success());
+    assert!(host.terminate(WAIT_LIMIT)?.success());
     Ok(())
 }

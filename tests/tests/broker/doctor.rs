@@ -1,11 +1,11 @@
-//! `switchboard doctor` tells what does not fit, and what to do; a host tells how far it is behind.
+//! Does `switchboard doctor` find what is wrong and say what to do, and does a host log its lag?
 
 use anyhow::{Context as _, Result};
-use switchboard_tests::app::{App, LONG};
+use switchboard_tests::app::{App, WAIT_LIMIT};
 use switchboard_tests::kafka::{Kafka, Options, free_port};
 use switchboard_tests::native::{Operation, Resource, allow};
 
-/// The one line that has all of these words.
+/// The only line with all of these words.
 fn line<'a>(lines: &'a [String], words: &[&str]) -> Result<&'a str> {
     let found: Vec<_> = lines.iter().filter(|line| words.iter().all(|word| line.contains(word))).collect();
     match found[..] {
@@ -14,7 +14,7 @@ fn line<'a>(lines: &'a [String], words: &[&str]) -> Result<&'a str> {
     }
 }
 
-/// What the doctor says is wrong, one after the other, with the line of advice that follows.
+/// The doctor's problems and warnings, each with its line of advice.
 fn complaints(lines: &[String]) -> Vec<String> {
     let complains = |line: &str| line.starts_with("  PROBLEM") || line.starts_with("  warning");
     let both = |pair: &[String]| complains(&pair[0]).then(|| format!("{} {}", pair[0].trim(), pair[1].trim()));
@@ -22,7 +22,7 @@ fn complaints(lines: &[String]) -> Vec<String> {
 }
 
 #[test]
-fn a_cluster_with_nothing_created_is_fit() -> Result<()> {
+fn a_cluster_without_topics_is_fit() -> Result<()> {
     let app = App::hostile("doctor-fresh", &[], 1)?;
     let (status, lines) = app.doctor(&["--shards", "5"])?;
     assert_eq!(status.code(), Some(0));
@@ -40,12 +40,12 @@ fn a_cluster_with_nothing_created_is_fit() -> Result<()> {
     line(&lines, &["  ok ", "transactions: can begin"])?;
     assert_eq!(lines.last().map(String::as_str), Some("0 problems, 2 warnings"));
     let topics = app.client.topics()?;
-    assert!(!topics.iter().any(|topic| topic.starts_with(&app.name)), "it creates nothing: {topics:?}");
+    assert!(!topics.iter().any(|topic| topic.starts_with(&app.name)), "the doctor creates no topics: {topics:?}");
     Ok(())
 }
 
 #[test]
-fn a_healthy_application_has_nothing_to_complain_of_and_its_lag_is_shown() -> Result<()> {
+fn a_healthy_application_has_no_problems_and_its_lag_is_shown() -> Result<()> {
     let app = App::hostile("doctor", &["OUT"], 2)?.topic_with("IN", &[("max.message.bytes", "1048588")])?;
     let mut host = app.run("doctor-host", &["--workers", "2", "--instance", "one"])?;
     app.client.produce(&["count", "count", "count"].map(|word| app.word("a", word)))?;
@@ -61,21 +61,21 @@ fn a_healthy_application_has_nothing_to_complain_of_and_its_lag_is_shown() -> Re
     line(&lines, &["  ok ", "-switchboard-repartition", "nothing waits in its 16 partitions"])?;
     assert_eq!(lines.last().map(String::as_str), Some("0 problems, 0 warnings"));
 
-    assert!(host.terminate(LONG)?.success());
+    assert!(host.terminate(WAIT_LIMIT)?.success());
     app.client.produce(&["count", "count"].map(|word| app.word("a", word)))?;
     let (_, lines) = app.doctor(&[])?;
     line(&lines, &["  ok ", app.topic("IN"), "2 records wait", "the oldest for"])?;
 
     let (status, lines) = app.doctor(&["--json"])?;
-    let told: serde_json::Value = serde_json::from_str(&lines.join("\n"))?;
-    assert_eq!((status.code(), &told["problems"], &told["warnings"]), (Some(0), &0.into(), &0.into()));
-    let sections = told["sections"].as_array().context("no sections")?;
+    let shown: serde_json::Value = serde_json::from_str(&lines.join("\n"))?;
+    assert_eq!((status.code(), &shown["problems"], &shown["warnings"]), (Some(0), &0.into(), &0.into()));
+    let sections = shown["sections"].as_array().context("no sections")?;
     assert!(sections.iter().any(|section| section["title"] == "Lag" && section["findings"][0]["level"] == "ok"));
     Ok(())
 }
 
 #[test]
-fn without_a_plugin_the_rest_is_examined() -> Result<()> {
+fn without_a_plugin_everything_else_is_examined() -> Result<()> {
     let app = App::new("doctor-bare", &[], 1)?;
     let (status, lines) = app.doctor(&[])?;
     assert_eq!(status.code(), Some(0));
@@ -84,8 +84,8 @@ fn without_a_plugin_the_rest_is_examined() -> Result<()> {
 }
 
 #[test]
-fn brokers_that_cannot_be_reached_are_told() -> Result<()> {
-    let app = App::hostile("doctor-nobody", &[], 1)?;
+fn unreachable_brokers_are_problems() -> Result<()> {
+    let app = App::hostile("doctor-unreachable", &[], 1)?;
     let dead = format!("127.0.0.1:{}", free_port()?);
     let (status, lines) = app.doctor(&["--bootstrap-servers", &format!("{dead},no.such.host.invalid:9092")])?;
     assert_eq!(status.code(), Some(1));
@@ -93,7 +93,7 @@ fn brokers_that_cannot_be_reached_are_told() -> Result<()> {
     line(&lines, &["  PROBLEM ", "no.such.host.invalid:9092"])?;
     assert_eq!(lines.last().map(String::as_str), Some("2 problems, 0 warnings"));
 
-    // One that can be reached is enough.
+    // One reachable broker is enough.
     let servers = format!("{dead},{}", Kafka::shared().bootstrap());
     let (status, lines) = app.doctor(&["--bootstrap-servers", &servers])?;
     assert_eq!(status.code(), Some(0));
@@ -102,7 +102,7 @@ fn brokers_that_cannot_be_reached_are_told() -> Result<()> {
 }
 
 #[test]
-fn what_does_not_fit_is_told_all_at_once() -> Result<()> {
+fn the_doctor_reports_all_problems_at_once() -> Result<()> {
     let app = App::hostile("doctor-unfit", &["IN"], 1)?.topic_with("OUT", &[("max.message.bytes", "1000")])?;
     let compact = ("cleanup.policy", "compact");
     app.client.create_topic(&format!("{}-switchboard-changelog", app.name), 3, &[("cleanup.policy", "delete")])?;
@@ -125,8 +125,9 @@ fn what_does_not_fit_is_told_all_at_once() -> Result<()> {
 }
 
 #[test]
-fn a_broker_that_is_advertised_where_it_cannot_be_reached_is_told() -> Result<()> {
-    let (port, dead) = (free_port()?, free_port()?);
+fn a_broker_with_an_unreachable_advertised_address_is_a_problem() -> Result<()> {
+    let port = free_port()?;
+    let dead = free_port()?;
     let kafka = Kafka::start_with(&Options { proxied: vec![(port, dead)], ..Options::default() })?;
     let app = App::hostile_on(&kafka, "doctor-trap", &[], 1)?;
     let (status, lines) = app.doctor(&["--bootstrap-servers", &format!("127.0.0.1:{port}")])?;
@@ -134,21 +135,17 @@ fn a_broker_that_is_advertised_where_it_cannot_be_reached_is_told() -> Result<()
     line(&lines, &["  ok ", &format!("bootstrap server 127.0.0.1:{port}")])?;
     line(&lines, &["  PROBLEM ", &format!("broker 1: is advertised as 127.0.0.1:{dead}")])?;
     line(&lines, &["advertised.listeners"])?;
-    assert_eq!(
-        lines.last().map(String::as_str),
-        Some("1 problems, 0 warnings"),
-        "what follows from it is not told too"
-    );
+    assert_eq!(lines.last().map(String::as_str), Some("1 problems, 0 warnings"), "its consequences are not reported");
     Ok(())
 }
 
 #[test]
-fn what_a_client_is_not_allowed_is_named_by_resource() -> Result<()> {
+fn missing_permissions_are_named_by_resource() -> Result<()> {
     let (kafka, login) = Kafka::guarded()?;
     let login: Vec<_> = login.iter().map(String::as_str).collect();
     let app = App::hostile_on(&kafka, "doctor-acl", &["IN", "OUT"], 1)?;
     let mut host = app.run("creator", &[])?;
-    assert!(host.terminate(LONG)?.success());
+    assert!(host.terminate(WAIT_LIMIT)?.success());
 
     let (status, lines) = app.doctor(&[&login[..], &["--kafka", "sasl.password=wrong"]].concat())?;
     assert_eq!(status.code(), Some(1));
@@ -161,7 +158,8 @@ fn what_a_client_is_not_allowed_is_named_by_resource() -> Result<()> {
     line(&lines, &["  PROBLEM ", "transactions: cannot begin"])?;
 
     let topic = |topic: &str| format!("{}-{topic}", app.name);
-    let (bootstrap, user) = (kafka.bootstrap(), "User:switchboard");
+    let bootstrap = kafka.bootstrap();
+    let user = "User:switchboard";
     for (topic, operations) in [
         (topic("IN"), &[Operation::Read][..]),
         (topic("OUT"), &[Operation::Write]),
@@ -188,31 +186,31 @@ fn what_a_client_is_not_allowed_is_named_by_resource() -> Result<()> {
     allow(bootstrap, user, Resource::Topic(&topic("switchboard-repartition")), Operation::Delete)?;
     let (status, lines) = app.doctor(&login)?;
     assert_eq!(status.code(), Some(0), "{lines:#?}");
-    // What the doctor wants is all that a host needs.
+    // The permissions that the doctor checks are all that a host needs.
     app.client.produce(&[app.word("a", "count")])?;
     let mut host = app.run("allowed", &login)?;
-    host.wait_for("what is not checked", LONG, |line| {
+    host.wait_for("the warning about the configuration", WAIT_LIMIT, |line| {
         line.contains("-switchboard-repartition: its configuration cannot be read")
     })?;
     app.wait_for("OUT", 1)?;
-    assert!(host.terminate(LONG)?.success());
+    assert!(host.terminate(WAIT_LIMIT)?.success());
     Ok(())
 }
 
 #[test]
-fn a_host_tells_how_far_the_application_is_behind() -> Result<()> {
+fn a_host_logs_the_lag_of_the_application() -> Result<()> {
     let app = App::hostile("lag", &["IN", "OUT"], 1)?;
-    // A shard that is halted stays behind: its offset is gone, but not its state.
+    // A halted shard has lag. It is halted because it has state but no offset.
     let mut host = app.run("before", &["--workers", "1"])?;
     app.client.produce(&[app.word("a", "count")])?;
     app.wait_for("OUT", 1)?;
-    assert!(host.terminate(LONG)?.success());
+    assert!(host.terminate(WAIT_LIMIT)?.success());
     app.delete_offsets(&format!("{}-switchboard-repartition", app.name))?;
     let mut behind = app.run("behind", &["--workers", "1"])?;
     app.client.produce(&[app.word("a", "count"), app.word("a", "count")])?;
-    behind.wait_for("its lag", LONG, |line| line.contains(" INFO ") && line.contains("lag source_records=0 "))?;
-    let line = behind.wait_for("the oldest", LONG, |line| line.contains(" oldest_ms="))?;
+    behind.wait_for("its lag", WAIT_LIMIT, |line| line.contains(" INFO ") && line.contains("lag source_records=0 "))?;
+    let line = behind.wait_for("the oldest", WAIT_LIMIT, |line| line.contains(" oldest_ms="))?;
     assert!(!line.contains(" repartition_records=0 "), "{line}");
-    assert!(behind.terminate(LONG)?.success());
+    assert!(behind.terminate(WAIT_LIMIT)?.success());
     Ok(())
 }

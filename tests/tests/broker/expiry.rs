@@ -1,39 +1,39 @@
-//! Nothing unprocessed ever expires, and a place that is lost is never guessed.
+//! Does the host keep every unprocessed record, and does it refuse to guess a lost committed offset?
 
 use anyhow::Result;
 use rdkafka::TopicPartitionList;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseProducer, Producer};
-use switchboard_tests::app::{App, LONG, answers};
+use switchboard_tests::app::{App, WAIT_LIMIT, answers};
 use switchboard_tests::kafka::Kafka;
 use switchboard_tests::progress;
 
-/// An application that has processed three records, and is stopped; what was processed is not yet deleted.
+/// A stopped application that has processed three records. They are not deleted from the repartition topic yet.
 fn has_run(prefix: &str) -> Result<App> {
     let app = App::hostile(prefix, &["IN", "OUT"], 1)?.arg("--shards", "1").arg("--workers", "1");
     let mut host = app.run("before", &[])?;
     app.client.produce(&["count", "count", "count"].map(|word| app.word("a", word)))?;
     app.wait_for("OUT", 3)?;
-    assert!(host.terminate(LONG)?.success());
+    assert!(host.terminate(WAIT_LIMIT)?.success());
     Ok(app)
 }
 
-fn shards(app: &App) -> String {
+fn repartition_topic(app: &App) -> String {
     format!("{}-switchboard-repartition", app.name)
 }
 
 #[test]
-fn a_group_that_lost_its_place_is_refused_with_how_to_set_it_and_goes_on_from_there() -> Result<()> {
+fn a_group_that_lost_its_offsets_is_refused_with_how_to_set_them_and_continues_from_there() -> Result<()> {
     let app = has_run("lost")?;
-    let place = app.client.committed(&app.name, &shards(&app))?[0].expect("it has processed records");
+    let offset = app.client.committed(&app.name, &repartition_topic(&app))?[0].expect("it has processed records");
     app.delete_offsets(app.topic("IN"))?;
-    app.delete_offsets(&shards(&app))?;
+    app.delete_offsets(&repartition_topic(&app))?;
     for start_from in ["earliest", "latest"] {
-        let (status, log) = app.start("lost", &["--start-from", start_from])?.end(LONG)?;
+        let (status, log) = app.start("lost", &["--start-from", start_from])?.end(WAIT_LIMIT)?;
         let last = log.last().map_or("", String::as_str);
         assert_eq!(status.code(), Some(1));
-        let topics = format!("--group {} --topic {} --topic {}", app.name, app.topic("IN"), shards(&app));
+        let topics = format!("--group {} --topic {} --topic {}", app.name, app.topic("IN"), repartition_topic(&app));
         for word in ["no offset", "-switchboard-repartition has records", "kafka-consumer-groups.sh", &topics] {
             assert!(last.contains(word), "{word:?} is not in: {last}");
         }
@@ -43,28 +43,31 @@ fn a_group_that_lost_its_place_is_refused_with_how_to_set_it_and_goes_on_from_th
     assert!(lines.iter().any(|line| line.contains("PROBLEM") && line.contains("no offset of any consumed topic")));
 
     app.client.set_offset(&app.name, app.topic("IN"), 0, 3)?;
-    app.client.set_offset(&app.name, &shards(&app), 0, place)?;
+    app.client.set_offset(&app.name, &repartition_topic(&app), 0, offset)?;
     app.client.produce(&[app.word("a", "count")])?;
     let mut host = app.run("set", &[])?;
     assert_eq!(answers(&app.wait_for("OUT", 4)?, "a"), ["1", "2", "3", "4"]);
-    assert!(host.terminate(LONG)?.success());
+    assert!(host.terminate(WAIT_LIMIT)?.success());
     Ok(())
 }
 
 #[test]
-fn sources_alone_that_lost_their_place_are_refused_too() -> Result<()> {
+fn source_topics_that_lost_their_offsets_are_refused() -> Result<()> {
     let app = has_run("lost-sources")?;
     app.delete_offsets(app.topic("IN"))?;
-    let (status, log) = app.start("lost", &[])?.end(LONG)?;
+    let (status, log) = app.start("lost", &[])?.end(WAIT_LIMIT)?;
     let last = log.last().map_or("", String::as_str);
     assert_eq!(status.code(), Some(1));
-    assert!(last.contains("has committed offsets") && !last.contains(&format!("--topic {}", shards(&app))), "{last}");
+    assert!(
+        last.contains("has committed offsets") && !last.contains(&format!("--topic {}", repartition_topic(&app))),
+        "{last}"
+    );
     Ok(())
 }
 
 #[test]
-fn a_further_source_of_an_application_that_has_run_is_new() -> Result<()> {
-    // Of several consumed topics only one has been read so far.
+fn a_further_source_topic_of_an_existing_application_starts_as_new() -> Result<()> {
+    // Only one of the source topics has committed offsets.
     let app = App::messenger("further", 1)?;
     let send = |alias: &str| {
         app.client.produce(&[switchboard_tests::client::Record {
@@ -75,28 +78,28 @@ fn a_further_source_of_an_application_that_has_run_is_new() -> Result<()> {
     };
     let mut host = app.run("before", &[])?;
     send("COMMAND_TOPIC_MESSENGER")?;
-    app.wait_for_letters(1)?;
-    assert!(host.terminate(LONG)?.success());
+    app.wait_for_dead_letters(1)?;
+    assert!(host.terminate(WAIT_LIMIT)?.success());
     send("EVENT_TOPIC_INVITE_STATUS")?;
     let mut host = app.run("after", &[])?;
-    app.wait_for_letters(2)?;
-    assert!(host.terminate(LONG)?.success());
+    app.wait_for_dead_letters(2)?;
+    assert!(host.terminate(WAIT_LIMIT)?.success());
     Ok(())
 }
 
 #[test]
-fn a_shard_that_lost_its_place_is_halted_and_nothing_of_it_is_deleted() -> Result<()> {
+fn a_shard_that_lost_its_offset_is_halted_and_its_records_are_kept() -> Result<()> {
     let app = has_run("lost-shard")?.arg("--purge-interval-ms", "50");
-    app.delete_offsets(&shards(&app))?;
-    let before = app.client.read_all(&shards(&app))?.len();
+    app.delete_offsets(&repartition_topic(&app))?;
+    let before = app.client.read_all(&repartition_topic(&app))?.len();
     let mut host = app.run("halted", &[])?;
-    let line = host.wait_for("the halted shard", LONG, |line| line.contains("partition halted"))?;
+    let line = host.wait_for("the halted shard", WAIT_LIMIT, |line| line.contains("partition halted"))?;
     assert!(line.contains("no offset") && line.contains("1 tenants have state"), "{line}");
     app.client.produce(&[app.word("a", "count")])?;
-    let mut reader = app.client.reader(&[&shards(&app)])?;
-    reader.until("the routed record", LONG, |records| records.len() > before)?;
-    assert!(host.terminate(LONG)?.success());
-    assert_eq!(app.client.log_start(&shards(&app), 0)?, 0);
+    let mut reader = app.client.reader(&[&repartition_topic(&app)])?;
+    reader.until("the repartitioned record", WAIT_LIMIT, |records| records.len() > before)?;
+    assert!(host.terminate(WAIT_LIMIT)?.success());
+    assert_eq!(app.client.log_start(&repartition_topic(&app), 0)?, 0);
     assert_eq!(app.client.read_all(app.topic("OUT"))?.len(), 3);
     Ok(())
 }
@@ -104,26 +107,32 @@ fn a_shard_that_lost_its_place_is_halted_and_nothing_of_it_is_deleted() -> Resul
 #[test]
 fn records_whose_offset_is_pending_in_a_transaction_are_not_deleted() -> Result<()> {
     let app = has_run("pending")?;
-    let place = app.client.committed(&app.name, &shards(&app))?[0].expect("it has processed records");
-    // As if only the first record had been processed, and the rest were in somebody's open transaction.
-    app.client.set_offset(&app.name, &shards(&app), 0, 1)?;
+    let offset = app.client.committed(&app.name, &repartition_topic(&app))?[0].expect("it has processed records");
+    // As if only the first record had been processed, and the others were part of an open transaction.
+    app.client.set_offset(&app.name, &repartition_topic(&app), 0, 1)?;
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", Kafka::shared().bootstrap());
     let producer: BaseProducer = config.clone().set("transactional.id", format!("{}-foreign", app.name)).create()?;
     let consumer: BaseConsumer = config.set("group.id", &app.name).create()?;
-    producer.init_transactions(LONG)?;
+    producer.init_transactions(WAIT_LIMIT)?;
     producer.begin_transaction()?;
     let mut list = TopicPartitionList::new();
-    list.add_partition_offset(&shards(&app), 0, rdkafka::Offset::Offset(place))?;
+    list.add_partition_offset(&repartition_topic(&app), 0, rdkafka::Offset::Offset(offset))?;
     let membership = consumer.group_metadata().expect("a consumer of a group");
-    producer.send_offsets_to_transaction(&list, &membership, LONG)?;
+    producer.send_offsets_to_transaction(&list, &membership, WAIT_LIMIT)?;
 
     let host = app.run("purging", &["--purge-interval-ms", "50"])?;
-    host.wait_for("a purge that waits", LONG, |line| line.contains("cannot be deleted"))?;
-    assert_eq!(app.client.log_start(&shards(&app), 0)?, 0, "not even what is committed: the end is not known");
-    producer.abort_transaction(LONG)?;
+    host.wait_for("a purge that waits", WAIT_LIMIT, |line| line.contains("cannot be deleted"))?;
+    assert_eq!(
+        app.client.log_start(&repartition_topic(&app), 0)?,
+        0,
+        "no record is deleted while an offset is pending"
+    );
+    producer.abort_transaction(WAIT_LIMIT)?;
 
-    progress::wait_until("what is processed to be deleted", || Ok(app.client.log_start(&shards(&app), 0)? >= place))?;
+    progress::wait_until("processed records to be deleted", || {
+        Ok(app.client.log_start(&repartition_topic(&app), 0)? >= offset)
+    })?;
     // The second and third record were processed again, from the offset that was set: none was skipped.
     assert_eq!(answers(&app.wait_for("OUT", 5)?, "a"), ["1", "2", "3", "4", "5"]);
     Ok(())

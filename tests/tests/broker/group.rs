@@ -1,10 +1,10 @@
-//! Members come, go and take over: nobody waits for a dead one longer than need be, and nothing is lost on the way.
+//! Do hosts share the work as members of a group, and is nothing lost when members join, leave or take over?
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
-use switchboard_tests::app::{App, LONG, answers};
+use switchboard_tests::app::{App, WAIT_LIMIT, answers};
 use switchboard_tests::client::Record;
 use switchboard_tests::host::Host;
 use switchboard_tests::progress;
@@ -13,10 +13,10 @@ const PARTITIONS: i32 = 4;
 
 /// Waits until the host has been assigned partitions.
 fn wait_for_partitions(host: &Host) -> Result<()> {
-    host.wait_for("its partitions", LONG, |line| line.contains(" partitions assigned")).map(drop)
+    host.wait_for("its partitions", WAIT_LIMIT, |line| line.contains(" partitions assigned")).map(drop)
 }
 
-/// Counts of many tenants, spread over all partitions.
+/// Messages `count` of many tenants, spread over all partitions.
 fn counts(app: &App, tenants: usize, each: usize) -> Vec<Record> {
     let tenants = (0..tenants * each).map(|number| number % tenants);
     let record = |tenant: usize| Record {
@@ -26,7 +26,7 @@ fn counts(app: &App, tenants: usize, each: usize) -> Vec<Record> {
     tenants.map(record).collect()
 }
 
-/// Each tenant has counted up to `each`: nothing was lost, repeated or overtaken.
+/// Checks that each tenant has counted to `each`: no message was lost, repeated or overtaken.
 fn assert_counted(outputs: &[Record], tenants: usize, each: usize) {
     let expected: Vec<_> = (1..=each).map(|count| count.to_string()).collect();
     for tenant in 0..tenants {
@@ -42,21 +42,21 @@ fn several_workers_share_the_tenants() -> Result<()> {
     let mut host = app.run("workers", &["--workers", "3"])?;
     app.client.produce(&counts(&app, 40, 25))?;
     app.wait_for("OUT", 2000)?;
-    assert!(host.terminate(LONG)?.success());
+    assert!(host.terminate(WAIT_LIMIT)?.success());
     assert_counted(&app.client.read_all(app.topic("OUT"))?, 40, 50);
     Ok(())
 }
 
 #[test]
-fn a_member_that_is_stopped_leaves_at_once_idle_or_busy() -> Result<()> {
+fn a_stopped_member_leaves_at_once_whether_idle_or_busy() -> Result<()> {
     let app = App::hostile("leave", &["IN"], PARTITIONS)?.topic_with("OUT", &[])?;
-    // The session is longer than any wait of this test: nothing goes on here because a session has ended.
+    // The session time-out is longer than any wait of this test, so no progress comes from its end.
     let worker = ["--workers", "1", "--batch-records", "20", "--session-timeout-ms", "1200000"];
     let mut idle = app.run("idle", &worker)?;
     let mut busy = app.run("busy", &worker)?;
     wait_for_partitions(&busy)?;
 
-    assert_eq!(idle.terminate(LONG)?.code(), Some(0));
+    assert_eq!(idle.terminate(WAIT_LIMIT)?.code(), Some(0));
     app.client.produce(&counts(&app, 20, 1))?;
     app.wait_for("OUT", 20)?;
 
@@ -64,15 +64,15 @@ fn a_member_that_is_stopped_leaves_at_once_idle_or_busy() -> Result<()> {
     wait_for_partitions(&last)?;
     app.client.produce(&counts(&app, 20, 499))?;
     app.wait_for("OUT", 200)?;
-    assert_eq!(busy.terminate(LONG)?.code(), Some(0));
+    assert_eq!(busy.terminate(WAIT_LIMIT)?.code(), Some(0));
     app.wait_for("OUT", 20 * 500)?;
-    assert!(last.terminate(LONG)?.success());
+    assert!(last.terminate(WAIT_LIMIT)?.success());
     assert_counted(&app.client.read_all(app.topic("OUT"))?, 20, 500);
     Ok(())
 }
 
 #[test]
-fn of_two_hosts_with_one_instance_id_the_older_ends_and_says_why() -> Result<()> {
+fn of_two_hosts_with_the_same_instance_the_older_ends_and_says_why() -> Result<()> {
     let app = App::hostile("fenced", &["IN"], PARTITIONS)?.topic_with("OUT", &[])?;
     let older = app.run("older", &["--instance", "same"])?;
     app.client.produce(&counts(&app, 10, 10))?;
@@ -80,23 +80,23 @@ fn of_two_hosts_with_one_instance_id_the_older_ends_and_says_why() -> Result<()>
     let mut newer = app.run("newer", &["--instance", "same"])?;
     app.client.produce(&counts(&app, 10, 10))?;
 
-    let (status, log) = older.end(LONG)?;
+    let (status, log) = older.end(WAIT_LIMIT)?;
     assert_eq!(status.code(), Some(1));
     let last = log.last().map_or("", String::as_str);
     assert!(last.starts_with("switchboard: another process") && last.contains("--instance"), "{last}");
     app.wait_for("OUT", 200)?;
-    assert!(newer.terminate(LONG)?.success());
+    assert!(newer.terminate(WAIT_LIMIT)?.success());
     assert_counted(&app.client.read_all(app.topic("OUT"))?, 10, 20);
     Ok(())
 }
 
 #[test]
-fn a_new_application_may_start_at_the_end() -> Result<()> {
+fn a_new_application_can_start_at_the_end_of_its_topics() -> Result<()> {
     let app = App::hostile("latest", &["IN", "OUT"], 1)?;
     app.client.produce(&["echo early", "echo early"].map(|word| app.word("a", word)))?;
     let _host = app.run("latest", &["--start-from", "latest"])?;
     let mut reader = app.client.reader(&[app.topic("OUT")])?;
-    // No log says when it has found the end: until then what is sent is early too.
+    // No log line says when the host has found the end. Records that are sent before are early too.
     progress::wait_until("an output", || {
         app.client.produce(&[app.word("a", "echo late")])?;
         Ok(reader.until("an output", Duration::from_millis(500), |outputs| !outputs.is_empty()).is_ok())
@@ -107,7 +107,7 @@ fn a_new_application_may_start_at_the_end() -> Result<()> {
 }
 
 #[test]
-fn where_unprocessed_records_were_deleted_the_partition_is_halted_and_others_go_on() -> Result<()> {
+fn a_partition_with_deleted_unprocessed_records_is_halted_and_the_others_continue() -> Result<()> {
     let app = App::hostile("deleted", &["IN"], 2)?.topic_with("OUT", &[])?;
     let send = |partition, word| -> Result<i64> {
         let record = Record { partition: Some(partition), ..app.word(&format!("tenant-{partition}"), word) };
@@ -117,21 +117,21 @@ fn where_unprocessed_records_were_deleted_the_partition_is_halted_and_others_go_
     send(0, "count")?;
     send(1, "count")?;
     app.wait_for("OUT", 2)?;
-    assert!(host.terminate(LONG)?.success());
+    assert!(host.terminate(WAIT_LIMIT)?.success());
 
     send(0, "count")?;
     app.client.delete_records(app.topic("IN"), 0, 2)?;
     send(0, "count")?;
     send(1, "count")?;
     let mut host = app.run("after", &[])?;
-    let line = host.wait_for("the halted partition", LONG, |line| line.contains("partition halted"))?;
+    let line = host.wait_for("the halted partition", WAIT_LIMIT, |line| line.contains("partition halted"))?;
     for word in ["ERROR", "committed offset 1", "log's start 2", "restart"] {
         assert!(line.contains(word), "{word:?} is not in: {line}");
     }
     assert_eq!(answers(&app.wait_for("OUT", 3)?, "tenant-1"), ["1", "2"]);
     send(1, "count")?;
     assert_eq!(answers(&app.wait_for("OUT", 4)?, "tenant-1"), ["1", "2", "3"]);
-    assert!(host.terminate(LONG)?.success());
+    assert!(host.terminate(WAIT_LIMIT)?.success());
     let outputs = app.client.read_all(app.topic("OUT"))?;
     let by_tenant: BTreeMap<_, _> =
         ["tenant-0", "tenant-1"].into_iter().map(|tenant| (tenant, answers(&outputs, tenant).len())).collect();

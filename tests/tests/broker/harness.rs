@@ -1,4 +1,4 @@
-//! What the other tests rely on holds for the harness itself.
+//! Does the harness keep the promises that the other tests rely on?
 
 use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
@@ -14,7 +14,7 @@ use switchboard_tests::client::{Client, Record, unique};
 use switchboard_tests::host::Host;
 use switchboard_tests::kafka::Kafka;
 use switchboard_tests::process::leashed;
-use switchboard_tests::progress::NO_PROGRESS_LIMIT as LONG;
+use switchboard_tests::progress::NO_PROGRESS_LIMIT as WAIT_LIMIT;
 
 fn record(topic: &str, value: &str) -> Record {
     Record { topic: topic.to_owned(), value: Some(value.into()), ..Record::default() }
@@ -58,20 +58,20 @@ fn every_byte_of_a_record_comes_back() -> Result<()> {
 }
 
 #[test]
-fn keys_go_where_java_clients_put_them() -> Result<()> {
+fn keys_get_the_same_partition_as_with_java_clients() -> Result<()> {
     let client = Kafka::shared().client()?;
     let topic = unique("keyed");
     client.create_topic(&topic, 16, &[])?;
     let keyed = |key: &str| Record { key: Some(key.into()), ..record(&topic, "") };
-    let places = client.produce(&["21", "foobar", "a-little-bit-long-string"].map(keyed))?;
-    // The hashes are those of Kafka's own UtilsTest.
+    let positions = client.produce(&["21", "foobar", "a-little-bit-long-string"].map(keyed))?;
+    // The hashes come from Kafka's own UtilsTest.
     let expected = [-973_932_308_i32, -790_332_482, -985_981_536].map(|hash| (hash & 0x7fff_ffff) % 16);
-    assert_eq!(places.iter().map(|(partition, _)| *partition).collect::<Vec<_>>(), expected);
+    assert_eq!(positions.iter().map(|(partition, _)| *partition).collect::<Vec<_>>(), expected);
     Ok(())
 }
 
 #[test]
-fn a_reader_goes_on_where_it_stopped_and_says_what_it_saw() -> Result<()> {
+fn a_reader_continues_where_it_stopped_and_its_error_shows_what_it_read() -> Result<()> {
     let client = Kafka::shared().client()?;
     let topics = [unique("left"), unique("right")];
     for topic in &topics {
@@ -79,9 +79,9 @@ fn a_reader_goes_on_where_it_stopped_and_says_what_it_saw() -> Result<()> {
     }
     let mut reader = client.reader(&topics.each_ref().map(String::as_str))?;
     client.produce(&[record(&topics[0], "a")])?;
-    assert_eq!(values(reader.until("one record", LONG, |records| records.len() == 1)?), ["a"]);
+    assert_eq!(values(reader.until("one record", WAIT_LIMIT, |records| records.len() == 1)?), ["a"]);
     client.produce(&[record(&topics[1], "b")])?;
-    assert_eq!(values(reader.until("two records", LONG, |records| records.len() == 2)?), ["a", "b"]);
+    assert_eq!(values(reader.until("two records", WAIT_LIMIT, |records| records.len() == 2)?), ["a", "b"]);
 
     let error = reader.until("a third", Duration::from_millis(1), |records| records.len() == 3).unwrap_err();
     assert!(error.to_string().starts_with("1ms passed before a third; 2 records in left-"), "{error}");
@@ -92,7 +92,9 @@ fn a_reader_goes_on_where_it_stopped_and_says_what_it_saw() -> Result<()> {
 fn only_committed_transactions_are_read() -> Result<()> {
     let kafka = Kafka::shared();
     let client = kafka.client()?;
-    let (input, output, group) = (unique("input"), unique("output"), unique("group"));
+    let input = unique("input");
+    let output = unique("output");
+    let group = unique("group");
     client.create_topic(&input, 1, &[])?;
     client.create_topic(&output, 1, &[])?;
     client.produce(&[record(&input, "in")])?;
@@ -103,26 +105,26 @@ fn only_committed_transactions_are_read() -> Result<()> {
     let consumer: BaseConsumer = config.create()?;
     consumer.subscribe(&[&input])?;
     let message = loop {
-        if let Some(polled) = consumer.poll(LONG) {
+        if let Some(polled) = consumer.poll(WAIT_LIMIT) {
             break polled?;
         }
     };
     let producer: BaseProducer = config.set("transactional.id", &group).create()?;
-    producer.init_transactions(LONG)?;
+    producer.init_transactions(WAIT_LIMIT)?;
     for value in ["aborted", "committed"] {
         producer.begin_transaction()?;
         producer.send(BaseRecord::<(), _>::to(&output).payload(value)).map_err(|(error, _)| error)?;
         let mut offsets = TopicPartitionList::new();
         offsets.add_partition_offset(&input, 0, rdkafka::Offset::Offset(1))?;
         let metadata = consumer.group_metadata().expect("it has consumed");
-        producer.send_offsets_to_transaction(&offsets, &metadata, LONG)?;
+        producer.send_offsets_to_transaction(&offsets, &metadata, WAIT_LIMIT)?;
         if value == "aborted" {
-            producer.flush(LONG)?;
-            producer.abort_transaction(LONG)?;
+            producer.flush(WAIT_LIMIT)?;
+            producer.abort_transaction(WAIT_LIMIT)?;
             assert_eq!(client.committed(&group, &input)?, [None]);
             assert_eq!(client.read_all(&output)?, []);
         } else {
-            producer.commit_transaction(LONG)?;
+            producer.commit_transaction(WAIT_LIMIT)?;
         }
     }
     drop(message);
@@ -145,7 +147,7 @@ fn a_topic_has_its_settings_until_it_is_deleted() -> Result<()> {
 }
 
 #[test]
-fn what_is_acknowledged_survives_a_killed_broker() -> Result<()> {
+fn acknowledged_records_survive_a_killed_broker() -> Result<()> {
     let mut kafka = Kafka::start()?;
     let client = kafka.client()?;
     client.create_topic("topic", 1, &[])?;
@@ -157,11 +159,11 @@ fn what_is_acknowledged_survives_a_killed_broker() -> Result<()> {
     Ok(())
 }
 
-/// The broker in the foreground, and its address.
+/// Starts the broker in the foreground. Returns it and its address.
 fn foreground(data: &Path) -> Result<(Host, String)> {
     let mut command = leashed(env!("CARGO_BIN_EXE_kafka"), None);
     let parent = Host::start("kafka", command.args(["--port", "0", "--data"]).arg(data))?;
-    let address = parent.wait_for("its address", LONG, |line| line.starts_with("127.0.0.1:"))?;
+    let address = parent.wait_for("its address", WAIT_LIMIT, |line| line.starts_with("127.0.0.1:"))?;
     Ok((parent, address))
 }
 
@@ -173,12 +175,12 @@ fn the_broker_in_the_foreground_keeps_its_data_and_dies_with_its_parent() -> Res
     let client = Client::new(&address)?;
     client.create_topic("topic", 1, &[])?;
     client.produce(&[record("topic", "kept")])?;
-    assert_eq!(parent.terminate(LONG)?.code(), Some(0));
+    assert_eq!(parent.terminate(WAIT_LIMIT)?.code(), Some(0));
 
     let (mut parent, address) = foreground(data.path())?;
     assert_eq!(values(&Client::new(&address)?.read_all("topic")?), ["kept"]);
     let mut connection = TcpStream::connect(address)?;
-    connection.set_read_timeout(Some(LONG))?;
+    connection.set_read_timeout(Some(WAIT_LIMIT))?;
     parent.kill()?;
     match connection.read(&mut [0; 1]) {
         Ok(0) => Ok(()),

@@ -1,11 +1,11 @@
-//! The messenger and its directory over HTTP: an answer, «not found», or a dead letter, never one for the other.
+//! Do lookups over HTTP give the plugin an answer, "not found", or a dead letter, and never one instead of another?
 
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use axum::http::StatusCode;
 use serde_json::{Value, json};
-use switchboard_tests::app::{App, LONG, MESSENGER, header, source};
+use switchboard_tests::app::{App, MESSENGER, WAIT_LIMIT, dead_letter_origin, header};
 use switchboard_tests::client::Record;
 use switchboard_tests::directory::{Directory, Fault};
 use uuid::Uuid;
@@ -13,8 +13,8 @@ use uuid::Uuid;
 const COMMANDS: &str = MESSENGER[0];
 const LOGINS: &str = MESSENGER[1];
 const OUTCOMES: &str = MESSENGER[3];
-/// How often a source is asked at most: once, and by default five times again.
-const REQUESTS: usize = 6;
+/// The maximum number of requests for one lookup: the first, and by default five more.
+const MAX_LOOKUP_REQUESTS: usize = 6;
 /// The only character.
 const ANN: &str = "7";
 
@@ -40,12 +40,12 @@ fn record(app: &App, alias: &str, tenant: &str, value: &Value) -> Record {
     }
 }
 
-/// What Ann cannot do twice: her second attempt is told that she is in a messenger.
+/// A command that Ann cannot repeat: a second one gets the error that she is in a messenger.
 fn create(app: &App, tenant: &str) -> Record {
     record(app, COMMANDS, tenant, &json!({"actorId": 7, "type": "CREATE", "body": {}}))
 }
 
-/// What came of a tenant's commands, in order: CREATED, or the type of the error.
+/// The outcomes of a tenant's commands, in order: CREATED, or the type of the error.
 fn outcomes(outputs: &[Record], tenant: &str) -> Result<Vec<String>> {
     let own = outputs.iter().filter(|output| header(output, "TENANT_ID") == Some(tenant));
     let outcome = |output: &Record| {
@@ -57,11 +57,11 @@ fn outcomes(outputs: &[Record], tenant: &str) -> Result<Vec<String>> {
 }
 
 const CREATED: &str = "CREATED";
-const UNKNOWN: &str = "ERROR_UNEXPECTED";
-const ALREADY: &str = "ALREADY_HAVE_JOINED_A_MESSENGER_1";
+const CHARACTER_UNKNOWN: &str = "ERROR_UNEXPECTED";
+const ALREADY_IN_MESSENGER: &str = "ALREADY_HAVE_JOINED_A_MESSENGER_1";
 
 #[test]
-fn a_source_that_fails_for_a_while_is_asked_again() -> Result<()> {
+fn a_lookup_source_that_fails_temporarily_is_asked_again() -> Result<()> {
     let faults = [
         (Fault::Status(StatusCode::SERVICE_UNAVAILABLE), 3),
         (Fault::Close, 1),
@@ -89,7 +89,7 @@ fn a_source_that_fails_for_a_while_is_asked_again() -> Result<()> {
 }
 
 #[test]
-fn a_source_without_an_answer_makes_a_dead_letter_never_a_not_found() -> Result<()> {
+fn a_lookup_source_without_an_answer_makes_a_dead_letter_and_never_a_not_found() -> Result<()> {
     let directory = Directory::start()?;
     let app = App::messenger("hopeless", 1)?.env("CHARACTERS_SERVICE_URL", &directory.url());
     let [failing, closing, unusable, fine] = [0, 1, 2, 3].map(tenant);
@@ -103,37 +103,37 @@ fn a_source_without_an_answer_makes_a_dead_letter_never_a_not_found() -> Result<
     directory.put(&fine, ANN, &ann());
     let mut host = app.run("hopeless", &[])?;
     for bad in [&failing, &closing, &unusable] {
-        let places = app.client.produce(&[create(&app, bad), create(&app, &fine)])?;
-        let letters = app.wait_for_letters(usize::try_from(places[0].1)? / 2 + 1)?;
+        let positions = app.client.produce(&[create(&app, bad), create(&app, &fine)])?;
+        let letters = app.wait_for_dead_letters(usize::try_from(positions[0].1)? / 2 + 1)?;
         let letter = letters.last().context("a dead letter")?;
-        assert_eq!(source(letter), Some((COMMANDS.to_owned(), places[0].0, places[0].1)));
+        assert_eq!(dead_letter_origin(letter), Some((COMMANDS.to_owned(), positions[0].0, positions[0].1)));
         assert_eq!(header(letter, "switchboard-class"), Some("lookup"));
         let reason = header(letter, "switchboard-reason").unwrap_or_default();
         assert!(reason.contains("characters"), "{reason}");
         let requests = directory.requests(bad, ANN).len();
-        assert!((1..=REQUESTS).contains(&requests), "given up after {requests} requests");
+        assert!((1..=MAX_LOOKUP_REQUESTS).contains(&requests), "given up after {requests} requests");
     }
     let outputs = app.wait_for(OUTCOMES, 3)?;
-    assert_eq!(outcomes(&outputs, &fine)?, [CREATED, ALREADY, ALREADY]);
-    assert!(host.terminate(LONG)?.success());
+    assert_eq!(outcomes(&outputs, &fine)?, [CREATED, ALREADY_IN_MESSENGER, ALREADY_IN_MESSENGER]);
+    assert!(host.terminate(WAIT_LIMIT)?.success());
     assert_eq!(app.client.read_all(app.topic(OUTCOMES))?.len(), 3);
     Ok(())
 }
 
 #[test]
-fn what_the_source_does_not_have_is_unknown_and_asked_for_once() -> Result<()> {
+fn a_not_found_from_the_lookup_source_is_an_answer_and_asked_for_once() -> Result<()> {
     let directory = Directory::start()?;
     let app = App::messenger("missing", 1)?.env("CHARACTERS_SERVICE_URL", &directory.url());
     let id = tenant(0);
     app.client.produce(&[create(&app, &id), create(&app, &id)])?;
     let _host = app.run("missing", &[])?;
-    assert_eq!(outcomes(&app.wait_for(OUTCOMES, 2)?, &id)?, [UNKNOWN, UNKNOWN]);
+    assert_eq!(outcomes(&app.wait_for(OUTCOMES, 2)?, &id)?, [CHARACTER_UNKNOWN, CHARACTER_UNKNOWN]);
     assert_eq!(directory.requests(&id, ANN).len(), 1);
     Ok(())
 }
 
 #[test]
-fn the_tenants_headers_are_passed_on_as_text() -> Result<()> {
+fn the_tenant_headers_are_sent_to_the_lookup_source_as_text() -> Result<()> {
     let directory = Directory::start()?;
     let app = App::messenger("headers", 1)?.env("CHARACTERS_SERVICE_URL", &directory.url());
     let id = tenant(0xabc).to_uppercase();
@@ -151,9 +151,10 @@ fn the_tenants_headers_are_passed_on_as_text() -> Result<()> {
 }
 
 #[test]
-fn the_sources_own_variable_comes_before_the_common_one_each_with_or_without_a_slash() -> Result<()> {
+fn the_lookup_sources_own_url_variable_wins_over_the_common_one_and_a_final_slash_is_optional() -> Result<()> {
     let directory = Directory::start()?;
-    let (id, url) = (tenant(0), directory.url());
+    let id = tenant(0);
+    let url = directory.url();
     directory.put(&id, ANN, &ann());
     let bare = url.trim_end_matches('/');
     let environments = [
@@ -178,13 +179,13 @@ fn without_a_directory_characters_become_known_by_their_login() -> Result<()> {
     let id = tenant(0);
     let _host = app.run("alone", &[])?;
     app.client.produce(&[create(&app, &id)])?;
-    assert_eq!(outcomes(&app.wait_for(OUTCOMES, 1)?, &id)?, [UNKNOWN]);
+    assert_eq!(outcomes(&app.wait_for(OUTCOMES, 1)?, &id)?, [CHARACTER_UNKNOWN]);
     let login = json!({"worldId": 1, "characterId": 7, "type": "LOGIN", "body": {"channelId": 2}});
-    // Its dead letter comes when the login, before it in its topic, is done with.
+    // The dead letter of the barrier shows that the login before it has been processed.
     let barrier = record(&app, LOGINS, &id, &json!([]));
     app.client.produce(&[record(&app, LOGINS, &id, &login), barrier])?;
-    app.wait_for_letters(1)?;
+    app.wait_for_dead_letters(1)?;
     app.client.produce(&[create(&app, &id)])?;
-    assert_eq!(outcomes(&app.wait_for(OUTCOMES, 2)?, &id)?, [UNKNOWN, CREATED]);
+    assert_eq!(outcomes(&app.wait_for(OUTCOMES, 2)?, &id)?, [CHARACTER_UNKNOWN, CREATED]);
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Tests on a real broker: one binary, so that all of them share one ([`switchboard_tests::kafka::Kafka::shared`]).
+//! Does the host do on a real broker what its documentation says? All tests are in one binary, so that they share the
+//! broker ([`switchboard_tests::kafka::Kafka::shared`]).
 
 #![forbid(unsafe_code)]
 

@@ -1,20 +1,20 @@
-//! Hosts that die and are started again, by both protocols: who takes up their partitions, and when.
+//! Do killed and restarted hosts continue at once and without loss, with both group protocols?
 
 use anyhow::{Result, ensure};
-use switchboard_tests::app::{App, LONG, answers};
+use switchboard_tests::app::{App, WAIT_LIMIT, answers};
 use switchboard_tests::client::Record;
 use switchboard_tests::host::Host;
 use switchboard_tests::progress;
 
 const PARTITIONS: i32 = 4;
 const TENANTS: usize = 20;
-/// Slow messages of a tenant of their own, while which a transaction stays open.
-const SLOW: usize = 100;
+/// The number of slow messages, of a tenant of their own. A transaction stays open while they run.
+const SLOW_MESSAGES: usize = 100;
 
-/// What was sent to an application, and must come out of it.
+/// The messages that were sent to an application, whose outputs must appear.
 struct Sent<'a> {
     app: &'a App,
-    /// Counts of each tenant.
+    /// The number of messages `count` of each tenant.
     counts: usize,
     slow: usize,
 }
@@ -35,12 +35,12 @@ impl<'a> Sent<'a> {
     }
 
     fn burn(&mut self) -> Result<()> {
-        self.app.client.produce(&vec![self.app.word("slow", "burn 10000"); SLOW])?;
-        self.slow += SLOW;
+        self.app.client.produce(&vec![self.app.word("slow", "burn 10000"); SLOW_MESSAGES])?;
+        self.slow += SLOW_MESSAGES;
         Ok(())
     }
 
-    /// Waits until all of it has come out, nothing lost, repeated or overtaken.
+    /// Waits until all outputs are there. Checks that no message was lost, repeated or overtaken.
     fn check(&self) -> Result<()> {
         let expected = TENANTS * self.counts + self.slow;
         self.app.wait_for("OUT", expected)?;
@@ -54,12 +54,12 @@ impl<'a> Sent<'a> {
     }
 }
 
-/// It waits neither for its own session time-out nor for that of the transaction which it left open, nor does anybody who
-/// reads what it had written.
+/// The host does not wait for its session time-out or for the time-out of its open transaction. Readers of its outputs
+/// do not wait either.
 #[test]
-fn a_killed_host_with_an_instance_id_goes_on_as_soon_as_it_is_started_again() -> Result<()> {
+fn a_killed_host_with_an_instance_continues_as_soon_as_it_restarts() -> Result<()> {
     let app = App::hostile("static", &["IN"], PARTITIONS)?.topic_with("OUT", &[])?;
-    // The session is longer than any wait of this test: nothing goes on here because a session has ended.
+    // The session time-out is longer than any wait of this test, so no progress comes from its end.
     let flags = ["--instance", "only", "--batch-time-ms", "5000", "--session-timeout-ms", "1200000"];
     let mut sent = Sent::nothing(&app);
     let transactions = app.client.transactions(app.topic("OUT"))?;
@@ -68,26 +68,26 @@ fn a_killed_host_with_an_instance_id_goes_on_as_soon_as_it_is_started_again() ->
     sent.check()?;
     for kill in 1..=3 {
         sent.count(5)?;
-        // The outputs of the counts are written, and those of the slow messages behind them are still to come.
+        // The outputs of the counts are written. Those of the slow messages after them are not.
         sent.burn()?;
         progress::wait_until("an open transaction", || transactions.is_open())?;
         host.kill()?;
-        ensure!(transactions.is_open()?, "the transaction was over before the kill");
+        ensure!(transactions.is_open()?, "the transaction ended before the kill");
         sent.count(5)?;
         host = app.start(&format!("host-{kill}"), &flags)?;
         sent.check()?;
     }
-    assert!(host.terminate(LONG)?.success());
+    assert!(host.terminate(WAIT_LIMIT)?.success());
     Ok(())
 }
 
 fn wait_for_partitions(host: &Host) -> Result<()> {
-    host.wait_for("its partitions", LONG, |line| line.contains(" partitions assigned")).map(drop)
+    host.wait_for("its partitions", WAIT_LIMIT, |line| line.contains(" partitions assigned")).map(drop)
 }
 
-/// By KIP-848: the broker gives up a dead member after its own session time-out, which is 6 s here.
+/// With KIP-848 the broker removes a dead member after the broker's session time-out, which is 6 s here.
 #[test]
-fn members_by_the_consumer_protocol_join_die_return_and_leave() -> Result<()> {
+fn members_with_the_consumer_protocol_join_die_return_and_leave_without_loss() -> Result<()> {
     let app = App::hostile("members-848", &["IN"], PARTITIONS)?.topic_with("OUT", &[])?;
     let flags = ["--group-protocol", "consumer", "--workers", "1", "--batch-records", "20", "--instance"];
     let start = |name| app.start(name, &[&flags[..], &[name]].concat());
@@ -110,9 +110,9 @@ fn members_by_the_consumer_protocol_join_die_return_and_leave() -> Result<()> {
     wait_for_partitions(&first)?;
 
     sent.count(50)?;
-    assert!(second.terminate(LONG)?.success());
+    assert!(second.terminate(WAIT_LIMIT)?.success());
     sent.count(50)?;
     sent.check()?;
-    assert!(first.terminate(LONG)?.success());
+    assert!(first.terminate(WAIT_LIMIT)?.success());
     Ok(())
 }

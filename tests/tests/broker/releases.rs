@@ -1,4 +1,4 @@
-//! Releases and routes on the control topic, by the command line: deployed, shown, rolled back, pruned; at once, killed, refused.
+//! Do the commands deploy, show, route, roll back and prune releases, also when they run at once or are killed?
 
 mod refusals;
 mod rollout;
@@ -10,16 +10,16 @@ use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use switchboard_core::registry::CHUNK_BYTES;
-use switchboard_tests::app::{Answer, App, Asked};
+use switchboard_tests::app::{App, CommandOutput, RunningCommand};
 use switchboard_tests::client::Record;
 use switchboard_tests::host::{hostile, ledger};
 use switchboard_tests::progress::Stall;
 use tempfile::TempDir;
 
 /// Artifacts to deploy.
-struct Shelf(TempDir);
+struct ArtifactDir(TempDir);
 
-impl Shelf {
+impl ArtifactDir {
     fn new() -> Result<Self> {
         Ok(Self(tempfile::tempdir()?))
     }
@@ -30,7 +30,7 @@ impl Shelf {
         Ok(path)
     }
 
-    /// The ledger with a custom section of so many bytes: the same plugin by another digest.
+    /// The ledger with a custom section of `padding` bytes: the same plugin with another digest.
     fn ledger(&self, number: u8, padding: usize) -> Result<PathBuf> {
         let mut bytes = std::fs::read(ledger()?)?;
         let mut length = padding + 2;
@@ -53,19 +53,19 @@ fn text(path: &Path) -> String {
     path.display().to_string()
 }
 
-fn deploy(app: &App, artifact: &Path, arguments: &[&str]) -> Result<Answer> {
-    app.ask(&["deploy", &text(artifact)], &[&["--json"], arguments].concat())
+fn deploy(app: &App, artifact: &Path, arguments: &[&str]) -> Result<CommandOutput> {
+    app.run_command(&["deploy", &text(artifact)], &[&["--json"], arguments].concat())
 }
 
-/// Deploys, and returns the digest.
+/// Deploys a release, and returns its digest.
 fn deployed(app: &App, artifact: &Path, arguments: &[&str]) -> Result<String> {
     let change = deploy(app, artifact, arguments)?.json()?;
     Ok(change["releases"][0].as_str().context("no digest")?.to_owned())
 }
 
-/// Which release each route names, sorted.
+/// The release of each route, sorted by route.
 fn routes(app: &App) -> Result<Vec<(String, String)>> {
-    let shown = app.ask(&["route", "show"], &["--json"])?.json()?;
+    let shown = app.run_command(&["route", "show"], &["--json"])?.json()?;
     let routes = shown["routes"].as_array().context("no routes")?.iter();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     Ok(routes.map(|route| (text(&route["route"]), text(&route["release"]))).collect())
@@ -76,15 +76,15 @@ fn named(routes: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 fn history(app: &App) -> Result<Vec<Value>> {
-    let told = app.ask(&["releases"], &["--history", "--json"])?.json()?;
-    Ok(told["history"].as_array().context("no history")?.clone())
+    let shown = app.run_command(&["releases"], &["--history", "--json"])?.json()?;
+    Ok(shown["history"].as_array().context("no history")?.clone())
 }
 
 fn control(app: &App) -> String {
     format!("{}-switchboard-control", app.name)
 }
 
-/// The bytes of an artifact as they are in the topic, and whether a release is there without all of its chunks.
+/// The bytes of an artifact in the control topic, up to its first missing chunk.
 fn artifact(records: &[Record], digest: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     for number in 0.. {
@@ -100,29 +100,30 @@ fn artifact(records: &[Record], digest: &str) -> Vec<u8> {
 
 #[test]
 fn releases_are_deployed_shown_routed_rolled_back_and_pruned() -> Result<()> {
-    let (app, shelf) = (app("releases")?, Shelf::new()?);
-    let none = app.ask(&["releases"], &["--json"])?;
+    let app = app("releases")?;
+    let dir = ArtifactDir::new()?;
+    let none = app.run_command(&["releases"], &["--json"])?;
     assert_eq!(none.json()?, json!({ "releases": [], "hosts": [] }));
     assert!(none.log.contains("does not exist"), "{none:?}");
-    assert!(!app.client.topics()?.contains(&control(&app)), "to look creates nothing");
+    assert!(!app.client.topics()?.contains(&control(&app)), "showing releases creates no topic");
 
-    let first = deployed(&app, &shelf.ledger(1, 0)?, &["--note", "the first"])?;
-    // Larger than a chunk, and by people's spelling of a tenant.
-    let large = shelf.ledger(2, 1_200_000)?;
+    let first = deployed(&app, &dir.ledger(1, 0)?, &["--note", "the first"])?;
+    // The artifact is larger than a chunk, and a tenant is escaped.
+    let large = dir.ledger(2, 1_200_000)?;
     let second = deployed(&app, &large, &["--tenant", "b", "--tenant", "a%62", "--gate", "3/50", "--gate-time", "1m"])?;
-    let third = deployed(&app, &shelf.ledger(3, 0)?, &["--percent", "12.5", "--no-gate"])?;
+    let third = deployed(&app, &dir.ledger(3, 0)?, &["--percent", "12.5", "--no-gate"])?;
     let all = [("default", &*first), ("percentage", &third), ("tenant/ab", &second), ("tenant/b", &second)];
     assert_eq!(routes(&app)?, named(&all));
     assert_eq!(artifact(&app.client.read_all(&control(&app))?, &second), std::fs::read(&large)?);
 
-    let shown = app.ask(&["route", "show"], &["--json", "--tenant", "b"])?.json()?;
+    let shown = app.run_command(&["route", "show"], &["--json", "--tenant", "b"])?.json()?;
     let expected = json!({ "routes": [{
         "route": "tenant/b", "release": second, "previous": first, "name": "ledger", "version": "0.1.0",
         "gate": { "failures": 3, "messages": 50, "seconds": 60 }, "offset": shown["routes"][0]["offset"],
     }] });
     assert_eq!(shown, expected);
-    let told = app.ask(&["releases"], &["--json"])?.json()?;
-    let newest = &told["releases"][0];
+    let shown = app.run_command(&["releases"], &["--json"])?.json()?;
+    let newest = &shown["releases"][0];
     assert_eq!((newest["digest"].as_str(), newest["complete"].as_bool()), (Some(&*third), Some(true)));
     assert_eq!(
         (&newest["routes"], &newest["state-version"], &newest["signature"]),
@@ -134,49 +135,54 @@ fn releases_are_deployed_shown_routed_rolled_back_and_pruned() -> Result<()> {
     assert_eq!(entries[0]["note"], "the first");
     assert!(entries.iter().all(|entry| entry["actor"]["user"].is_string() && entry["timestamp"].as_i64() > Some(0)));
 
-    // A release by the first digits of its digest; more than one has its name.
-    let ambiguous = app.ask(&["route", "set", "ledger@0.1.0"], &["--tenant", "b"])?;
+    // Two releases have this name. The first digits of a digest name one of them.
+    let ambiguous = app.run_command(&["route", "set", "ledger@0.1.0"], &["--tenant", "b"])?;
     assert!(ambiguous.refusal()?.contains(" or "), "{ambiguous:?}");
-    app.ask(&["route", "set", &first[..6]], &["--tenant", "b", "--json"])?.json()?;
-    app.ask(&["route", "clear"], &["--percentage", "--json"])?.json()?;
+    app.run_command(&["route", "set", &first[..6]], &["--tenant", "b", "--json"])?.json()?;
+    app.run_command(&["route", "clear"], &["--percentage", "--json"])?.json()?;
     assert_eq!(routes(&app)?, named(&[("default", &first), ("tenant/ab", &second), ("tenant/b", &first)]));
-    let back = app.ask(&["rollback"], &["--json", "--note", "no"])?.json()?;
+    let back = app.run_command(&["rollback"], &["--json", "--note", "no"])?.json()?;
     assert_eq!(
         (&back["kind"], &back["routes"][0]["route"], &back["note"]),
         (&json!("rollback"), &json!("percentage"), &json!("no"))
     );
-    app.ask(&["rollback"], &["--tenant", "b", "--json"])?.json()?;
+    app.run_command(&["rollback"], &["--tenant", "b", "--json"])?.json()?;
     assert_eq!(routes(&app)?, named(&all));
-    let again = app.ask(&["route", "clear"], &["--tenant", "c"])?;
+    let again = app.run_command(&["route", "clear"], &["--tenant", "c"])?;
     assert!(again.refusal()?.contains("no route tenant/c"), "{again:?}");
 
-    // The default goes back to the first, and nobody but the history knows the fourth any more.
-    let fourth = deployed(&app, &shelf.ledger(4, 0)?, &[])?;
-    app.ask(&["rollback"], &["--json"])?.json()?;
-    let would = app.ask(&["release", "prune"], &["--keep", "0", "--dry-run", "--json"])?.json()?;
-    assert_eq!(would, json!({ "removed": [fourth], "dry-run": true, "change": null }));
-    let pruned = app.ask(&["release", "prune"], &["--keep", "0", "--json"])?.json()?;
+    // The default is rolled back to the first release, so that only the history names the fourth.
+    let fourth = deployed(&app, &dir.ledger(4, 0)?, &[])?;
+    app.run_command(&["rollback"], &["--json"])?.json()?;
+    let dry_run = app.run_command(&["release", "prune"], &["--keep", "0", "--dry-run", "--json"])?.json()?;
+    assert_eq!(dry_run, json!({ "removed": [fourth], "dry-run": true, "change": null }));
+    let pruned = app.run_command(&["release", "prune"], &["--keep", "0", "--json"])?.json()?;
     assert_eq!((&pruned["removed"], &pruned["change"]["kind"]), (&json!([fourth]), &json!("prune")));
-    let gone = app.ask(&["route", "set", &fourth[..8]], &[])?;
+    let gone = app.run_command(&["route", "set", &fourth[..8]], &[])?;
     assert!(gone.refusal()?.contains("no release is"), "{gone:?}");
     assert!(artifact(&app.client.read_all(&control(&app))?, &fourth).is_empty());
-    assert_eq!(deployed(&app, &shelf.ledger(4, 0)?, &["--tenant", "c"])?, fourth, "and can be deployed again");
+    assert_eq!(
+        deployed(&app, &dir.ledger(4, 0)?, &["--tenant", "c"])?,
+        fourth,
+        "a pruned release can be deployed again"
+    );
 
-    // What people see.
-    let tables = app.ask(&["releases"], &[])?;
+    // The output for people.
+    let tables = app.run_command(&["releases"], &[])?;
     assert!(tables.output.contains("ledger 0.1.0") && tables.output.contains(&first[..12]), "{}", tables.output);
-    let tables = app.ask(&["route", "show"], &[])?;
+    let tables = app.run_command(&["route", "show"], &[])?;
     assert!(tables.output.contains("for 12.5 %") && tables.output.contains("3 of 50 within 1m"), "{}", tables.output);
     Ok(())
 }
 
 #[test]
-fn deployments_at_once_are_ordered_and_none_is_torn() -> Result<()> {
-    let (app, shelf) = (app("releases-race")?, Shelf::new()?);
-    let artifacts: Vec<_> = (0..4).map(|number| shelf.ledger(number, 600_000)).collect::<Result<_>>()?;
-    // None of them finds the topic.
+fn concurrent_deployments_are_ordered_and_none_is_partial() -> Result<()> {
+    let app = app("releases-race")?;
+    let dir = ArtifactDir::new()?;
+    let artifacts: Vec<_> = (0..4).map(|number| dir.ledger(number, 600_000)).collect::<Result<_>>()?;
+    // The topic does not exist when they start.
     let begun: Vec<_> =
-        artifacts.iter().map(|path| app.begin(&["deploy", &text(path)], &["--json"])).collect::<Result<_>>()?;
+        artifacts.iter().map(|path| app.start_command(&["deploy", &text(path)], &["--json"])).collect::<Result<_>>()?;
     let mut changes = Vec::new();
     for deployment in begun {
         changes.push(deployment.end()?.json()?);
@@ -187,7 +193,7 @@ fn deployments_at_once_are_ordered_and_none_is_torn() -> Result<()> {
     let mut before = Value::Null;
     for entry in &entries {
         let touched = &entry["routes"][0];
-        assert_eq!(touched["before"], before, "each came after the one before it: {entries:#?}");
+        assert_eq!(touched["before"], before, "each begins with the result of the one before: {entries:#?}");
         before = touched["after"].clone();
     }
     assert_eq!(routes(&app)?, named(&[("default", entries[3]["releases"][0].as_str().unwrap_or_default())]));
@@ -199,22 +205,23 @@ fn deployments_at_once_are_ordered_and_none_is_torn() -> Result<()> {
     Ok(())
 }
 
-/// Begins deployments of a large artifact until one is stopped (SIGSTOP) in the middle of its transaction: before the brokers
-/// had all chunks, so that its commit cannot be under way.
-fn stopped(app: &App, shelf: &Shelf) -> Result<(Asked, usize)> {
+/// Starts deployments of a large artifact until one is stopped (SIGSTOP) in the middle of its transaction: before the
+/// brokers have all chunks, so that it has not sent its commit. Returns it, and the number of deployments that ended
+/// before.
+fn stop_a_deployment(app: &App, dir: &ArtifactDir) -> Result<(RunningCommand, usize)> {
     let transactions = app.client.transactions(&control(app))?;
     let size = 15_000_000;
     let chunks = i64::try_from(size / CHUNK_BYTES)?;
     for tried in 0..20_u8 {
-        let large = shelf.ledger(10 + tried, size)?;
-        let mut deployment = app.begin(&["deploy", &text(&large)], &["--json"])?;
+        let large = dir.ledger(10 + tried, size)?;
+        let mut deployment = app.start_command(&["deploy", &text(&large)], &["--json"])?;
         let mut stall = Stall::new(0);
         while deployment.process.ended()?.is_none() {
             let open = transactions.open_records()?;
-            stall.check(open).context("it neither ends nor writes")?;
+            stall.check(open).context("the deployment neither ends nor writes")?;
             if open > 0 {
                 deployment.process.signal(Signal::STOP);
-                // In this order: none of its chunks that came in between is missed.
+                // The process is stopped first, so this counts all its chunks.
                 let written = transactions.open_records()?;
                 if (1..chunks).contains(&written) {
                     return Ok((deployment, usize::from(tried)));
@@ -227,17 +234,18 @@ fn stopped(app: &App, shelf: &Shelf) -> Result<(Asked, usize)> {
 }
 
 #[test]
-fn a_deployment_that_is_killed_in_the_middle_leaves_nothing() -> Result<()> {
-    let (app, shelf) = (app("releases-killed")?, Shelf::new()?);
-    let first = deployed(&app, &shelf.ledger(1, 0)?, &["--tenant", "a"])?;
-    let (mut killed, others) = stopped(&app, &shelf)?;
+fn a_killed_deployment_leaves_nothing_behind() -> Result<()> {
+    let app = app("releases-killed")?;
+    let dir = ArtifactDir::new()?;
+    let first = deployed(&app, &dir.ledger(1, 0)?, &["--tenant", "a"])?;
+    let (mut killed, others) = stop_a_deployment(&app, &dir)?;
     killed.process.kill()?;
-    // The next one need not wait for the transaction's time-out, and sees nothing of it.
-    let second = deployed(&app, &shelf.ledger(2, 0)?, &["--tenant", "b"])?;
+    // The next deployment does not wait for the transaction's time-out, and sees no record of it.
+    let second = deployed(&app, &dir.ledger(2, 0)?, &["--tenant", "b"])?;
     let entries = history(&app)?;
     assert_eq!(entries.len(), 2 + others);
-    let told = app.ask(&["releases"], &["--json"])?.json()?;
-    let releases = told["releases"].as_array().context("no releases")?;
+    let shown = app.run_command(&["releases"], &["--json"])?.json()?;
+    let releases = shown["releases"].as_array().context("no releases")?;
     assert_eq!(releases.len(), 2 + others);
     assert!(releases.iter().all(|release| release["complete"] == true), "{releases:#?}");
     let pins: Vec<_> = routes(&app)?.into_iter().filter(|(route, _)| route.starts_with("tenant/")).collect();
@@ -246,11 +254,12 @@ fn a_deployment_that_is_killed_in_the_middle_leaves_nothing() -> Result<()> {
 }
 
 #[test]
-fn a_deployment_that_was_overtaken_starts_over() -> Result<()> {
-    let (app, shelf) = (app("releases-fenced")?, Shelf::new()?);
-    let first = deployed(&app, &shelf.ledger(1, 0)?, &[])?;
-    let (overtaken, others) = stopped(&app, &shelf)?;
-    let second = deployed(&app, &shelf.ledger(2, 0)?, &[])?;
+fn an_overtaken_deployment_starts_over() -> Result<()> {
+    let app = app("releases-fenced")?;
+    let dir = ArtifactDir::new()?;
+    let first = deployed(&app, &dir.ledger(1, 0)?, &[])?;
+    let (overtaken, others) = stop_a_deployment(&app, &dir)?;
+    let second = deployed(&app, &dir.ledger(2, 0)?, &[])?;
     assert_eq!(history(&app)?.len(), 2 + others);
     overtaken.process.signal(Signal::CONT);
     let change = overtaken.end()?.json()?;
@@ -259,23 +268,26 @@ fn a_deployment_that_was_overtaken_starts_over() -> Result<()> {
     assert_eq!(
         entries.last().map(|entry| &entry["id"]),
         Some(&change["id"]),
-        "it comes after the one that overtook it"
+        "its change comes after the one that overtook it"
     );
-    assert_eq!(change["routes"][0]["before"]["release"], json!(second), "and has decided by what that one wrote");
+    assert_eq!(change["routes"][0]["before"]["release"], json!(second), "and is based on it");
     assert_ne!(first, second);
     assert_eq!(routes(&app)?, named(&[("default", last)]));
     Ok(())
 }
 
 #[test]
-fn a_release_is_what_its_plugin_says_it_is() -> Result<()> {
+fn a_release_shows_its_plugins_manifest() -> Result<()> {
     let app = app("releases-kinds")?;
     deployed(&app, &ledger()?, &[])?;
     deployed(&app, &hostile()?, &["--tenant", "a"])?;
-    let told = app.ask(&["releases"], &["--json"])?.json()?;
-    let names: Vec<_> = told["releases"].as_array().into_iter().flatten().map(|release| &release["name"]).collect();
+    let shown = app.run_command(&["releases"], &["--json"])?.json()?;
+    let names: Vec<_> = shown["releases"].as_array().into_iter().flatten().map(|release| &release["name"]).collect();
     assert_eq!(names, ["hostile", "ledger"]);
-    assert_eq!((&told["releases"][0]["consumes"], &told["releases"][0]["migrates"]), (&json!(["IN"]), &json!([2, 7])));
-    app.ask(&["route", "set", "hostile@0.1.0"], &["--tenant", "b", "--json"])?.json()?;
+    assert_eq!(
+        (&shown["releases"][0]["consumes"], &shown["releases"][0]["migrates"]),
+        (&json!(["IN"]), &json!([2, 7]))
+    );
+    app.run_command(&["route", "set", "hostile@0.1.0"], &["--tenant", "b", "--json"])?.json()?;
     Ok(())
 }

@@ -1,17 +1,18 @@
-//! A host that cannot start says why in one line; one that has to wait says for what, and waits.
+//! Does a host that cannot start say why in one line, and does a host that must wait say for what?
 
 use std::ffi::OsStr;
 use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use switchboard_tests::app::{App, LONG, answers};
+use switchboard_tests::app::{App, WAIT_LIMIT, answers};
 use switchboard_tests::host::{Host, hostile, switchboard};
 use switchboard_tests::kafka::{Kafka, Options, free_port};
 
-/// Runs a host that must fail by itself, and returns the line that says why: its only one but for log lines.
+/// Waits for the end of a host that must fail, and returns the line that says why: its last and only line that is not a
+/// log line.
 fn refusal(host: Host) -> Result<String> {
-    let (status, log) = host.end(LONG)?;
+    let (status, log) = host.end(WAIT_LIMIT)?;
     ensure!(status.code() == Some(1), "{status}: {log:?}");
     let [own] = &log.iter().filter(|line| line.starts_with("switchboard: ")).collect::<Vec<_>>()[..] else {
         anyhow::bail!("not one line: {log:?}")
@@ -20,7 +21,7 @@ fn refusal(host: Host) -> Result<String> {
     Ok((*own).clone())
 }
 
-/// Starts a host that needs no broker to fail.
+/// Starts a host that fails without a broker.
 fn start(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<Host> {
     Host::start("refused", switchboard()?.arg("run").args(arguments))
 }
@@ -38,7 +39,7 @@ fn with_plugin(plugin: &Path, further: &[&str]) -> Result<String> {
 }
 
 #[test]
-fn a_file_that_is_no_plugin_is_refused() -> Result<()> {
+fn a_file_that_is_not_a_plugin_is_refused() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let file = |name: &str, bytes: &[u8]| {
         let path = directory.path().join(name);
@@ -55,13 +56,13 @@ fn a_file_that_is_no_plugin_is_refused() -> Result<()> {
     Ok(())
 }
 
-/// A public key that minisign made; its secret half is nowhere.
-const KEY: &str = "RWT9+h/7X9/PFEuielRD2wJB5PLgGrwheCZswhuEx5t5AxmxARfSASSP";
+/// A public key of minisign. Its secret key no longer exists.
+const PUBLIC_KEY: &str = "RWT9+h/7X9/PFEuielRD2wJB5PLgGrwheCZswhuEx5t5AxmxARfSASSP";
 
 #[test]
-fn a_plugin_that_is_not_trusted_or_wants_too_much_is_refused() -> Result<()> {
+fn a_plugin_that_is_not_trusted_or_not_allowed_its_topics_is_refused() -> Result<()> {
     let plugin = hostile()?;
-    assert_says(&with_plugin(&plugin, &["--trusted-key", KEY])?, &["hostile.wasm", "not signed", "minisign -S"]);
+    assert_says(&with_plugin(&plugin, &["--trusted-key", PUBLIC_KEY])?, &["hostile.wasm", "not signed", "minisign -S"]);
     assert_says(&with_plugin(&plugin, &["--trusted-key", "/absent.pub"])?, &["/absent.pub", "No such file"]);
     let wants = with_plugin(&plugin, &["--allow-topic", "AUDIT"])?;
     assert_says(&wants, &["hostile.wasm", "produces to OUT", "allow-topics"]);
@@ -69,7 +70,7 @@ fn a_plugin_that_is_not_trusted_or_wants_too_much_is_refused() -> Result<()> {
 }
 
 #[test]
-fn settings_that_cannot_be_used_are_told_with_what_to_do() -> Result<()> {
+fn unusable_settings_are_refused_with_what_to_do() -> Result<()> {
     let plugin = hostile()?;
     let config = tempfile::NamedTempFile::new()?;
     std::fs::write(config.path(), "batch-recrods = 7")?;
@@ -89,15 +90,15 @@ fn settings_that_cannot_be_used_are_told_with_what_to_do() -> Result<()> {
 }
 
 #[test]
-fn a_flag_that_does_not_exist_is_told_with_the_nearest() -> Result<()> {
-    let (status, log) = start(["--bootstrap-server", "b:9"])?.end(LONG)?;
+fn an_unknown_flag_is_refused_with_the_nearest_one() -> Result<()> {
+    let (status, log) = start(["--bootstrap-server", "b:9"])?.end(WAIT_LIMIT)?;
     assert_eq!(status.code(), Some(2));
     assert_says(&log.join("\n"), &["'--bootstrap-server'", "'--bootstrap-servers'"]);
     Ok(())
 }
 
 #[test]
-fn internal_topics_that_do_not_fit_are_refused_with_how_to_mend_them() -> Result<()> {
+fn unfit_internal_topics_are_refused_with_how_to_fix_them() -> Result<()> {
     let compact = ("cleanup.policy", "compact");
     let delete = ("cleanup.policy", "delete");
     let forever = ("retention.ms", "-1");
@@ -132,7 +133,7 @@ fn internal_topics_that_do_not_fit_are_refused_with_how_to_mend_them() -> Result
         let words = ["only 1 replicas", "--alter --add-config min.insync.replicas=1"];
         refused(topic, 4, &[&with(large)[..], &[in_sync]].concat(), &words)?;
     }
-    // Of several problems the first is told, and that there are more.
+    // The line names the first of several problems, and how many more there are.
     refused("repartition", 4, &[delete, small, ("retention.ms", "60000")], &["retention.ms=-1 (1 more", "doctor"])?;
     Ok(())
 }
@@ -142,31 +143,31 @@ fn hosts_that_start_at_once_create_the_internal_topics_together() -> Result<()> 
     let app = App::hostile("together", &["IN", "OUT"], 1)?;
     let hosts: Vec<_> = (0..3).map(|number| app.start(&format!("host-{number}"), &[])).collect::<Result<_>>()?;
     for mut host in hosts {
-        host.wait_for("it runs", LONG, |line| line.contains("host is running"))?;
-        assert!(host.terminate(LONG)?.success());
+        host.wait_for("it runs", WAIT_LIMIT, |line| line.contains("host is running"))?;
+        assert!(host.terminate(WAIT_LIMIT)?.success());
     }
     Ok(())
 }
 
 #[test]
-fn a_replication_factor_that_cannot_be_had_is_refused() -> Result<()> {
+fn an_impossible_replication_factor_is_refused() -> Result<()> {
     let app = App::hostile("replicas", &["IN", "OUT"], 1)?;
     let created = refusal(app.start("replicas", &["--replication-factor", "3"])?)?;
     assert_says(&created, &[&app.name, "replication factor"]);
     let mut host = app.run("replicas", &[])?;
-    assert!(host.terminate(LONG)?.success());
+    assert!(host.terminate(WAIT_LIMIT)?.success());
     let existing = refusal(app.start("replicas", &["--replication-factor", "3"])?)?;
     assert_says(&existing, &["replication factor 1", "--replication-factor 1"]);
     Ok(())
 }
 
-/// Lines that tell of waiting for brokers.
+/// The number of warnings about unreachable brokers.
 fn complaints(host: &Host) -> usize {
     host.log().iter().filter(|line| line.contains(" WARN ") && line.contains("127.0.0.1")).count()
 }
 
 #[test]
-fn a_broker_that_is_not_there_is_waited_for() -> Result<()> {
+fn a_host_waits_for_an_unreachable_broker() -> Result<()> {
     let port = free_port()?;
     let address = format!("127.0.0.1:{port}");
     let plugin = hostile()?.display().to_string();
@@ -175,21 +176,21 @@ fn a_broker_that_is_not_there_is_waited_for() -> Result<()> {
 
     let started = Instant::now();
     let mut impatient = start(&arguments)?;
-    impatient.wait_for("a complaint", LONG, |line| line.contains("WARN") && line.contains(&address))?;
+    impatient.wait_for("a complaint", WAIT_LIMIT, |line| line.contains("WARN") && line.contains(&address))?;
     let before = complaints(&impatient);
-    assert!(impatient.terminate(LONG)?.success());
-    // It complains every few seconds as long as it waits; one may have been under way.
+    assert!(impatient.terminate(WAIT_LIMIT)?.success());
+    // The host warns every few seconds while it waits. One more warning may have been in progress.
     let after = complaints(&impatient) - before;
     assert!(after <= 1, "it waited on after SIGTERM: {:#?}", impatient.log());
 
     let mut patient = start(&arguments)?;
-    patient.wait_for("a complaint", LONG, |line| line.contains("WARN") && line.contains(&address))?;
+    patient.wait_for("a complaint", WAIT_LIMIT, |line| line.contains("WARN") && line.contains(&address))?;
     let mut kafka = Kafka::start_with(&Options { port: Some(port), ..Options::default() })?;
     let most = 1 + usize::try_from(started.elapsed().as_secs() / 4)?;
     assert!((1..=most).contains(&complaints(&patient)), "at most {most}: {:#?}", patient.log());
 
-    patient.wait_for("the missing topics", LONG, |line| line.contains("do not exist yet topics=IN, OUT"))?;
-    patient.wait_for("it runs", LONG, |line| line.contains("host is running"))?;
+    patient.wait_for("the missing topics", WAIT_LIMIT, |line| line.contains("do not exist yet topics=IN, OUT"))?;
+    patient.wait_for("it runs", WAIT_LIMIT, |line| line.contains("host is running"))?;
     let client = kafka.client()?;
     client.create_topic("OUT", 1, &[])?;
     client.create_topic("IN", 1, &[])?;
@@ -198,17 +199,19 @@ fn a_broker_that_is_not_there_is_waited_for() -> Result<()> {
     record.topic = "IN".to_owned();
     client.produce(&[record.clone(), record.clone()])?;
     let mut reader = client.reader(&["OUT"])?;
-    let outputs = reader.until("both outputs", LONG, |outputs| outputs.len() == 2)?;
+    let outputs = reader.until("both outputs", WAIT_LIMIT, |outputs| outputs.len() == 2)?;
     assert_eq!(answers(outputs, "a"), ["1", "2"]);
 
-    let (before, gone) = (complaints(&patient), Instant::now());
+    let before = complaints(&patient);
+    let gone = Instant::now();
     kafka.kill(0)?;
     kafka.restart(0)?;
     client.produce(&[record])?;
-    let outputs = reader.until("a third output", LONG, |outputs| outputs.len() == 3)?;
+    let outputs = reader.until("a third output", WAIT_LIMIT, |outputs| outputs.len() == 3)?;
     assert_eq!(answers(outputs, "a"), ["1", "2", "3"]);
-    let (new, most) = (complaints(&patient) - before, 1 + usize::try_from(gone.elapsed().as_secs() / 4)?);
+    let new = complaints(&patient) - before;
+    let most = 1 + usize::try_from(gone.elapsed().as_secs() / 4)?;
     assert!((1..=most).contains(&new), "at most {most}: {:#?}", patient.log());
-    assert!(patient.terminate(LONG)?.success());
+    assert!(patient.terminate(WAIT_LIMIT)?.success());
     Ok(())
 }

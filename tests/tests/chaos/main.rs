@@ -1,8 +1,8 @@
-//! Faults made on purpose, on clusters of their own.
+//! Does exactly-once hold when hosts, brokers and connections fail? Each test makes faults on a cluster of its own.
 
 #![forbid(unsafe_code)]
 
 mod late_request;
 mod lost_join;
+mod proxied_broker;
 mod short;
-mod stage;

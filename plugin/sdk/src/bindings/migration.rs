@@ -7,10 +7,10 @@
 pub mod exports {
     pub mod switchboard {
         pub mod plugin {
-            /// What a plugin exports, beside `handler`, when it can take over a tenant's state that a release with another version of
-            /// the layout has left.
+            /// The functions that a plugin exports in addition to `handler` if it migrates state: if it can take over a tenant's state
+            /// from a release with another version of the layout.
             ///
-            /// A plugin without it runs no tenant whose state has another version than its manifest's.
+            /// A plugin without this interface runs only tenants whose state has the version of its manifest.
             #[allow(dead_code, async_fn_in_trait, unused_imports, clippy::all)]
             pub mod migration {
                 #[used]
@@ -95,16 +95,17 @@ pub mod exports {
                     }
                 }
                 pub trait Guest {
-                    /// The versions, other than the manifest's `state-version`, whose state it can take over, each once: older ones, and
-                    /// newer ones that it can read. Called when the artifact is loaded. Uses no state, no lookup.
+                    /// Returns the versions whose state the plugin can take over, each once, without the manifest's `state-version`. They may
+                    /// be older or newer. The host calls it when it loads the artifact. It must not use state or lookups.
                     #[allow(async_fn_in_trait)]
                     fn migrates_from() -> _rt::Vec<u32>;
-                    /// Turns the tenant's state from the layout of version `from`, one of `migrates-from`, into its own. Called once a
-                    /// tenant, before its first message, with a limit of its own of time and fuel. A lookup traps, the clock shows 0, random
-                    /// numbers are the same each time.
+                    /// Migrates the tenant's state from the layout of version `from`, one of `migrates-from`, to the plugin's own layout. The
+                    /// host calls it once for each tenant, before the tenant's first message, with separate limits of time and fuel. A lookup
+                    /// traps, the clock shows 0, and random numbers are the same each time.
                     ///
-                    /// What it changes is committed with the first message, or dropped with it: then it is called again. An error (the text
-                    /// says why), a trap or a limit drops all of it, and the tenant stays on the release that it ran before.
+                    /// The host commits the changes with the first message. If it drops that message's changes, it drops these too, and calls
+                    /// `migrate` again. After an error (the text says why), a trap or an exceeded limit the host drops the changes, and the
+                    /// tenant runs the fallback release, which is the one that it ran before.
                     #[allow(async_fn_in_trait)]
                     fn migrate(from: u32) -> ::core::result::Result<(), _rt::String>;
                 }

@@ -6,8 +6,8 @@
 #[allow(dead_code, clippy::all)]
 pub mod switchboard {
     pub mod plugin {
-        /// The tenant's state: an ordered map of text to bytes. A plugin sees its message's tenant's keys only. Changes are
-        /// staged; they are committed with the message's outputs, or dropped with them.
+        /// The tenant's state: an ordered map from text to bytes. A plugin sees only the keys of the message's tenant. The host
+        /// stages changes, and commits or drops them together with the message's outputs.
         #[allow(dead_code, async_fn_in_trait, unused_imports, clippy::all)]
         pub mod state {
             #[used]
@@ -84,8 +84,8 @@ pub mod switchboard {
                 }
             }
             #[allow(unused_unsafe, clippy::all)]
-            /// A key is not empty and does not start with U+0000. Beyond the operator's limits (by default 512 bytes for a key,
-            /// 1 MiB for a value, 64 MiB for a tenant) the call traps.
+            /// A key must not be empty and must not start with U+0000. The call traps when it exceeds one of the operator's limits
+            /// (by default 512 bytes for a key, 1 MiB for a value, 64 MiB for a tenant).
             #[allow(async_fn_in_trait)]
             pub fn set(key: &str, value: &[u8]) -> () {
                 unsafe {
@@ -114,7 +114,7 @@ pub mod switchboard {
                 }
             }
             #[allow(unused_unsafe, clippy::all)]
-            /// Deleting a key that is not there is not an error.
+            /// Deletes a key. It is not an error if the key does not exist.
             #[allow(async_fn_in_trait)]
             pub fn delete(key: &str) -> () {
                 unsafe {
@@ -135,7 +135,7 @@ pub mod switchboard {
                 }
             }
             #[allow(unused_unsafe, clippy::all)]
-            /// Up to `limit` entries whose keys start with `prefix` and come after `after`, in the keys' byte order.
+            /// Returns up to `limit` entries whose keys start with `prefix` and come after `after`, in the byte order of the keys.
             #[allow(async_fn_in_trait)]
             pub fn list(
                 prefix: &str,
@@ -245,7 +245,7 @@ pub mod switchboard {
                 }
             }
         }
-        /// Reference data that lives elsewhere.
+        /// Reference data from lookup sources outside of Kafka.
         #[allow(dead_code, async_fn_in_trait, unused_imports, clippy::all)]
         pub mod lookup {
             #[used]
@@ -253,11 +253,11 @@ pub mod switchboard {
             static __FORCE_SECTION_REF: fn() = super::super::super::__link_custom_section_describing_imports;
             use super::super::super::_rt;
             #[allow(unused_unsafe, clippy::all)]
-            /// The answer of `source` for `key`; `none`: the source says that there is none, or the operator has not configured
-            /// the source. A source that the manifest does not declare: the call traps (class `lookup`).
+            /// Returns the answer of a lookup source for `key`. `none` means that the source has no such entry, or that the operator
+            /// has not configured the source. The call traps (class `lookup`) if the manifest does not declare the source.
             ///
-            /// The call does not return when the host has to fetch the answer: it drops the message's call, fetches, and calls
-            /// `handle` again. When no answer can be had the message becomes a dead letter (class `lookup`).
+            /// If the host must fetch the answer first, this call does not return: the host drops the call of `handle`, fetches the
+            /// answer, and calls `handle` again. If the host gets no answer, the message becomes a dead letter (class `lookup`).
             #[allow(async_fn_in_trait)]
             pub fn lookup(
                 source: &str,
@@ -329,7 +329,7 @@ pub mod switchboard {
                 }
             }
         }
-        /// Log lines, with wasi:logging's levels. The host adds tenant, plugin and coordinates.
+        /// Log lines, with the levels of wasi:logging. The host adds the tenant, the plugin and the record's coordinates.
         #[allow(dead_code, async_fn_in_trait, unused_imports, clippy::all)]
         pub mod logging {
             #[used]
@@ -425,17 +425,17 @@ pub mod switchboard {
             /// A consumed record.
             #[derive(Clone)]
             pub struct Message {
-                /// The topic's alias (its logical name), never the broker's name of the topic.
+                /// The topic alias (the logical name), never the broker's name of the topic.
                 pub topic: _rt::String,
-                /// The tenant's canonical text: its headers' values in the configured order, joined by `/`.
+                /// The tenant's canonical text: the values of the tenant headers in the configured order, joined by `/`.
                 pub tenant: _rt::String,
                 pub key: ::core::option::Option<_rt::Vec<u8>>,
                 /// `none` is a tombstone.
                 pub value: ::core::option::Option<_rt::Vec<u8>>,
-                /// All headers of the record, those of the host included: values unchanged; in names, what is not UTF-8 reads as
-                /// U+FFFD.
+                /// All headers of the record, including those of the host. Values are unchanged. Bytes of a name that are not UTF-8
+                /// become U+FFFD.
                 pub headers: _rt::Vec<Header>,
-                /// The record's timestamp in milliseconds since 1970; 0 when it has none.
+                /// The record's timestamp in milliseconds since 1970, or 0 when the record has none.
                 pub timestamp: u64,
             }
             impl ::core::fmt::Debug for Message {
@@ -456,13 +456,13 @@ pub mod switchboard {
             /// A record to send.
             #[derive(Clone)]
             pub struct Outbound {
-                /// An alias that the manifest lists in `produces`.
+                /// A topic alias that the manifest lists in `produces`.
                 pub topic: _rt::String,
-                /// Decides the partition, as Java's default partitioner would (murmur2).
+                /// Decides the partition, in the same way as Java's default partitioner (murmur2).
                 pub key: ::core::option::Option<_rt::Vec<u8>>,
                 pub value: ::core::option::Option<_rt::Vec<u8>>,
-                /// Further headers. The host writes the tenant's, those carried over and the trace context; to set one of them
-                /// here is the message's failure.
+                /// Further headers. The host writes the tenant headers, the carried headers and the trace context. If the plugin sets
+                /// one of these here, the message fails.
                 pub headers: _rt::Vec<Header>,
             }
             impl ::core::fmt::Debug for Outbound {
@@ -478,13 +478,14 @@ pub mod switchboard {
                         .finish()
                 }
             }
-            /// Why a message cannot be handled. All that it staged is dropped, and it becomes a dead letter.
+            /// Why a message cannot be handled. The host drops its staged changes, and the message becomes a dead letter.
             #[derive(Clone)]
             pub enum Rejection {
-                /// It never can be: the text says why. Class `invalid`.
+                /// The message can never be handled. The text says why. Class `invalid`.
                 Invalid(_rt::String),
-                /// A lookup's answer cannot be used: the text says why. The host asks the source again, a few times within the
-                /// time that a message may wait for its lookups, and calls `handle` again; in the end: class `lookup`.
+                /// The answer of a lookup is unusable. The text says why. The host asks the lookup source again and repeats the call, a
+                /// few times within the time that a message may wait for its lookups. Then the message becomes a dead letter of class
+                /// `lookup`.
                 UnusableAnswer(_rt::String),
             }
             impl ::core::fmt::Debug for Rejection {
@@ -511,20 +512,20 @@ pub mod switchboard {
                 }
             }
             impl ::core::error::Error for Rejection {}
-            /// What a plugin is and what it needs.
+            /// The description of a plugin, and the topics and lookup sources that it needs.
             #[derive(Clone)]
             pub struct Manifest {
-                /// For people and metrics: `messenger`.
+                /// The plugin's name for people and metrics, such as `messenger`.
                 pub name: _rt::String,
-                /// The plugin's own version, semantic versioning: `0.1.0`.
+                /// The plugin's own semantic version, such as `0.1.0`.
                 pub version: _rt::String,
-                /// Aliases of the topics that it consumes.
+                /// The aliases of the topics that it consumes.
                 pub consumes: _rt::Vec<_rt::String>,
-                /// Aliases of the topics that it may produce to.
+                /// The aliases of the topics that it may produce to.
                 pub produces: _rt::Vec<_rt::String>,
-                /// Names of the lookup sources that it may ask.
+                /// The names of the lookup sources that it may ask.
                 pub lookups: _rt::Vec<_rt::String>,
-                /// The version of the layout of its state; 1 for a first layout.
+                /// The version of the layout of its state. The first layout has version 1.
                 pub state_version: u32,
             }
             impl ::core::fmt::Debug for Manifest {
@@ -550,7 +551,7 @@ pub mod switchboard {
 pub mod exports {
     pub mod switchboard {
         pub mod plugin {
-            /// What a plugin exports.
+            /// The functions that every plugin exports.
             #[allow(dead_code, async_fn_in_trait, unused_imports, clippy::all)]
             pub mod handler {
                 #[used]
@@ -1236,10 +1237,10 @@ pub mod exports {
                     }
                 }
                 pub trait Guest {
-                    /// Called when the artifact is loaded. Uses no state, no lookup.
+                    /// Returns the manifest. The host calls it when it loads the artifact. It must not use state or lookups.
                     #[allow(async_fn_in_trait)]
                     fn describe() -> Manifest;
-                    /// Outputs are sent in the order returned.
+                    /// Handles one message. The host sends the outputs in the returned order.
                     #[allow(async_fn_in_trait)]
                     fn handle(
                         message: Message,

@@ -1,4 +1,4 @@
-//! A plugin that does what its message says, good or bad: for tests of the sandbox. A message's value is a word and its
+//! A plugin that does what its message says, good or bad, for tests of the sandbox. A message's value is a word and its
 //! arguments, separated by spaces.
 
 #[cfg(target_family = "wasm")]

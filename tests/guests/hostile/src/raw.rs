@@ -1,4 +1,4 @@
-//! What safe Rust cannot do wrong.
+//! Misdeeds that safe Rust cannot express.
 
 use core::arch::wasm32;
 
@@ -7,7 +7,7 @@ pub(crate) fn trap() -> ! {
     wasm32::unreachable()
 }
 
-/// Reads an address that no memory of 64 MiB has.
+/// Reads an address outside a memory of 64 MiB.
 pub(crate) fn read_out_of_bounds() -> u8 {
     let address = std::hint::black_box(0xffff_0000_usize as *const u8);
     unsafe { address.read_volatile() }
@@ -32,7 +32,7 @@ pub(crate) fn leak_handle() {
     unsafe { get_stdout() };
 }
 
-/// The bits of a sum with a NaN, whose payload processors hand on each in its own way.
+/// The bits of a sum with a NaN. Processors differ in how they propagate its payload.
 pub(crate) fn nan() -> u64 {
     let nan = std::hint::black_box(f64::from_bits(0xfff8_dead_beef_0001));
     (nan + std::hint::black_box(1.0)).to_bits()

@@ -1,4 +1,4 @@
-//! What the plugin does for each word of its messages.
+//! The actions of the plugin, by the word of its message.
 
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -11,9 +11,9 @@ use switchboard_sdk::{Context, Header, Level, Manifest, Message, Migrate, Outbou
 
 use crate::raw;
 
-/// Memory that is never given back.
+/// Memory that the plugin never frees.
 static LEAKED: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
-/// What no plugin should have: state in its memory.
+/// State in guest memory, which no plugin should have.
 static CALLS: AtomicU64 = AtomicU64::new(0);
 
 pub(crate) struct Hostile;
@@ -44,7 +44,8 @@ impl Plugin for Hostile {
                 ctx.set_json("count", &count);
                 format!("{count} {rest}").trim_end().into()
             }
-            // So many thousand turns of a loop: slow, but by no limit. Says its second argument.
+            // As many thousand turns of a loop as the first argument says: slow, but within all limits. Answers with
+            // the second argument.
             "burn" => {
                 for turn in 0..number() * 1000 {
                     black_box(turn);
@@ -78,7 +79,8 @@ impl Plugin for Hostile {
             }
             "nan" => format!("{:x}", raw::nan()),
             "clock" => {
-                let (wall, monotonic) = (SystemTime::now(), Instant::now());
+                let wall = SystemTime::now();
+                let monotonic = Instant::now();
                 for turn in 0..1_000_000 {
                     black_box(turn);
                 }
@@ -114,7 +116,8 @@ impl Plugin for Hostile {
             "calls" => calls.to_string(),
             "outputs" => {
                 let mut arguments = rest.split(' ').filter_map(|argument| argument.parse().ok());
-                let (count, size) = (arguments.next().unwrap_or(0), arguments.next().unwrap_or(0));
+                let count = arguments.next().unwrap_or(0);
+                let size = arguments.next().unwrap_or(0);
                 return Ok(vec![output(vec![b'x'; size]); count]);
             }
             "to" => return Ok(vec![Outbound { topic: rest.into(), ..output(vec![]) }]),
@@ -146,7 +149,8 @@ impl Plugin for Hostile {
             }
             "entry" => {
                 let mut arguments = rest.split(' ').filter_map(|argument| argument.parse().ok());
-                let (key, value) = (arguments.next().unwrap_or(0), arguments.next().unwrap_or(0));
+                let key = arguments.next().unwrap_or(0);
+                let value = arguments.next().unwrap_or(0);
                 ctx.set(&"k".repeat(key), vec![0; value]);
                 String::new()
             }
@@ -177,7 +181,7 @@ impl Plugin for Hostile {
     }
 }
 
-/// Does what the state says at `migration`, and keeps at `migrated` what it answers.
+/// Handles the value of the key `migration` as a message, and stores the answer at the key `migrated`.
 impl Migrate for Hostile {
     const FROM: &'static [u32] = &[2, 7];
 
@@ -194,7 +198,7 @@ fn output(value: Vec<u8>) -> Outbound {
     Outbound { topic: "OUT".into(), key: None, value: Some(value), headers: vec![] }
 }
 
-/// Keeps nothing in memory, where the stack of Rust's locals would overflow first.
+/// Keeps nothing in linear memory: otherwise the stack of Rust's locals would overflow first.
 #[inline(never)]
 fn recurse(depth: usize) -> usize {
     if depth == 0 { 0 } else { recurse(depth - 1).wrapping_mul(3) ^ depth }

@@ -1,5 +1,5 @@
-//! A plugin that numbers each tenant's messages, so that every loss, repetition and overtaking shows in what it sends and
-//! keeps. A message's value is `<id> <word> <argument>`:
+//! A plugin that numbers each tenant's messages, so that its outputs and its state show every loss, repetition and
+//! overtaking. A message's value is `<id> <word> <argument>`:
 //!
 //! | word | does |
 //! |---|---|
@@ -7,14 +7,14 @@
 //! | `line` | the same, and no record to AUDIT |
 //! | `many` | sends as many lines as the argument says |
 //! | `keep`, `drop` | sets and deletes the key `kept/<argument>` |
-//! | `refuse`, `trap` | do what all others do and a `keep`, and then refuse the message or trap: nothing of it may stay |
+//! | `refuse`, `trap` | act as `keep`, and then refuse the message or trap: no change may remain |
 //!
-//! A line to LINES, keyed by tenant, is `<id> <number> <hash> <part>`; one to AUDIT, keyed by id, is `<id> <number> <hash>`.
-//! The hash is over all ids so far. Each has a header `release` with the plugin's version. A refusal's reason is `after
-//! <number> <hash>`. Tests run the same code natively as their model.
+//! A line to LINES, keyed by tenant, is `<id> <number> <hash> <part>`; one to AUDIT, keyed by id, is `<id> <number>
+//! <hash>`. The hash is over all ids so far. Each has a header `release` with the plugin's version. A refusal's reason
+//! is `after <number> <hash>`. Tests run the same code natively as their model.
 //!
-//! The version can be overwritten in the component ([`MARK`]): so tests make as many releases as they need, each of which
-//! says in every output that it is the one.
+//! Tests overwrite the version in the component ([`MARK`]) to make as many releases as they need. Every output names
+//! the release that made it.
 
 #![cfg_attr(not(target_family = "wasm"), forbid(unsafe_code))]
 
@@ -22,21 +22,21 @@ use std::hint::black_box;
 
 use switchboard_sdk::{Context, Header, Manifest, Message, Outbound, Plugin, Rejection};
 
-/// What the version stands after, in the component; it is there once.
+/// The text in front of the version in the component. The component contains it once.
 pub const MARK: &[u8] = b"the ledger's version: ";
 
-/// How long a version may be, in bytes. A shorter one is followed by spaces.
+/// The length of the version's field, in bytes. Spaces fill it after a shorter version.
 pub const VERSION_BYTES: usize = 26;
 
 static VERSION: [u8; MARK.len() + VERSION_BYTES] = *b"the ledger's version: 0.1.0                     ";
 
 fn version() -> &'static str {
-    // Else the compiler would put the text itself where it is used.
+    // Without `black_box` the compiler would copy the text to where it is used.
     let version = &black_box(&VERSION)[MARK.len()..];
     std::str::from_utf8(version).unwrap_or_default().trim_end()
 }
 
-/// The hash over all ids up to this one, which is the `number`th.
+/// The hash over all ids up to this one, the `number`th. `before` is the hash without it.
 pub fn hash(before: u64, number: u64, id: &str) -> u64 {
     id.bytes().fold(before ^ number, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
@@ -61,7 +61,9 @@ impl Plugin for Ledger {
         let text = text.map_err(|_| Rejection::Invalid("not UTF-8".into()))?;
         let mut words = text.splitn(3, ' ');
         let mut next = || words.next().unwrap_or_default();
-        let (id, word, argument) = (next(), next(), next());
+        let id = next();
+        let word = next();
+        let argument = next();
         let (last, before): (u64, u64) = ctx.get_json("last").unwrap_or_default();
         let kept = format!("kept/{argument}");
         let number = last + 1;

@@ -5,9 +5,9 @@ use switchboard_sdk::{Context, Manifest, Message, Outbound, Plugin, Rejection};
 
 const VERSION: &str = "5.0.0";
 
-pub struct FurtherToken;
+pub struct FurtherTopic;
 
-impl Plugin for FurtherToken {
+impl Plugin for FurtherTopic {
     fn manifest() -> Manifest {
         Manifest { consumes: vec!["IN".into(), "IN2".into()], ..tagged::manifest(VERSION) }
     }
@@ -17,4 +17,4 @@ impl Plugin for FurtherToken {
     }
 }
 
-switchboard_sdk::export!(FurtherToken);
+switchboard_sdk::export!(FurtherTopic);

@@ -20,7 +20,7 @@ impl Migrate for Messenger2 {
     const FROM: &'static [u32] = &[1];
 
     fn migrate(ctx: &mut Context<'_>, _from: u32) -> Result<(), String> {
-        rooms::furnish(ctx);
+        rooms::add_rooms(ctx);
         Ok(())
     }
 }

@@ -20,7 +20,7 @@ impl Migrate for MessengerBack {
     const FROM: &'static [u32] = &[2];
 
     fn migrate(ctx: &mut Context<'_>, _from: u32) -> Result<(), String> {
-        rooms::clear(ctx);
+        rooms::remove_rooms(ctx);
         Ok(())
     }
 }

@@ -1,3 +1,3 @@
-//! 1.0.0 of the ledger: its outputs say so.
+//! 1.0.0 of the ledger, with the version in each output.
 
 releases::tagged!("1.0.0");

@@ -1,4 +1,4 @@
-//! 4.0.0 of the ledger, state version 2: its migration from version 1 writes, then fails.
+//! 4.0.0 of the ledger, state version 2: it consumes IN2 too, and its migration from version 1 writes, then fails.
 
 use releases::tagged;
 use switchboard_sdk::{Context, Manifest, Message, Migrate, Outbound, Plugin, Rejection};

@@ -1,17 +1,17 @@
-//! The ledger, whose every output says which release made it.
+//! The ledger with the release's version in every output.
 
 use ledger::Ledger;
 use switchboard_sdk::{Context, Header, Manifest, Message, Outbound, Plugin, Rejection};
 
-/// The header of an output that has the release's version.
+/// The header with the release's version.
 pub const RELEASE: &str = "RELEASE";
 
-/// The ledger's, but for name and version.
+/// The ledger's manifest with this version and the name `tagged`.
 pub fn manifest(version: &str) -> Manifest {
     Manifest { name: "tagged".into(), version: version.into(), ..Ledger::manifest() }
 }
 
-/// Does what the ledger does.
+/// Handles a message as the ledger does, and adds the header.
 ///
 /// # Errors
 ///
@@ -24,7 +24,7 @@ pub fn handle(version: &str, ctx: &mut Context<'_>, message: &Message) -> Result
     Ok(outputs)
 }
 
-/// The whole of a component that is the ledger by this version: `releases::tagged!("1.0.0");`.
+/// Defines a component that is the ledger with this version: `releases::tagged!("1.0.0");`.
 #[macro_export]
 macro_rules! tagged {
     ($version:literal) => {
@@ -46,7 +46,8 @@ macro_rules! tagged {
     };
 }
 
-/// Whether `trapping` traps on a message, or `rejecting` rejects it: a third of all do, whoever handles them, and however often.
+/// Whether `trapping` traps on this message and `rejecting` rejects it. That is about a third of all messages. The
+/// result depends only on the message.
 pub fn is_third(message: &Message) -> bool {
     message.value.iter().flatten().map(|byte| u32::from(*byte)).sum::<u32>().is_multiple_of(3)
 }

@@ -1,4 +1,4 @@
-//! The measuring side's own clients, and the records that they send.
+//! The clients of the benchmarks, and the records that they send.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use switchboard_tests::kafka::Kafka;
 
 pub(crate) const TENANTS: usize = 100;
 pub(crate) const CHARACTERS: usize = 10;
-/// Of each source topic.
+/// The number of partitions of each source topic.
 pub(crate) const PARTITIONS: i32 = 8;
-/// When a measurement is given up in which nothing moves any more.
-pub(crate) const LONG: Duration = Duration::from_mins(10);
+/// How long a measurement may make no progress before it fails.
+pub(crate) const STALL_LIMIT: Duration = Duration::from_mins(10);
 
 pub(crate) fn config(kafka: &Kafka) -> ClientConfig {
     let mut config = ClientConfig::new();
@@ -27,7 +27,7 @@ pub(crate) fn config(kafka: &Kafka) -> ClientConfig {
 pub(crate) fn producer(kafka: &Kafka) -> Result<BaseProducer> {
     let mut config = config(kafka);
     config.set("enable.idempotence", "true").set("linger.ms", "5").set("partitioner", "murmur2_random");
-    // Brokers take a little more than librdkafka does by default.
+    // By default brokers accept slightly larger records than librdkafka.
     config.set("message.max.bytes", "2097152");
     Ok(config.set("delivery.report.only.error", "true").create()?)
 }
@@ -43,8 +43,8 @@ pub(crate) fn consumer(kafka: &Kafka, group: &str) -> Result<BaseConsumer> {
     Ok(config.create()?)
 }
 
-/// Characters open, enter and leave rooms at random: each command gives one output. The last
-/// record of each tenant is no JSON, so that its dead letter says that all is done.
+/// Sends commands with which characters open, enter and leave rooms at random. Each command gives one output. The last
+/// record of each tenant is not JSON: its dead letter shows that all records before it are settled.
 pub(crate) fn fill(kafka: &Kafka, app: &App, count: usize) -> Result<()> {
     let producer = producer(kafka)?;
     let mut random = 0x2545_f491_4f6c_dd1d_usize;
@@ -55,7 +55,8 @@ pub(crate) fn fill(kafka: &Kafka, app: &App, count: usize) -> Result<()> {
         random % below
     };
     for _ in 0..count {
-        let (tenant, actor) = (next(TENANTS), next(CHARACTERS) + 1);
+        let tenant = next(TENANTS);
+        let actor = next(CHARACTERS) + 1;
         let room = 1_000_000_000 + next(CHARACTERS);
         let body = match next(3) {
             0 => format!(
@@ -73,11 +74,11 @@ pub(crate) fn fill(kafka: &Kafka, app: &App, count: usize) -> Result<()> {
     for tenant in 0..TENANTS {
         send(&producer, app.topic(MESSENGER[0]), tenant, 0, "the end")?;
     }
-    producer.flush(LONG)?;
+    producer.flush(STALL_LIMIT)?;
     Ok(())
 }
 
-/// Characters are known by their LOGIN; the last record of each tenant is no JSON.
+/// Sends a LOGIN for each character, so that the messenger knows them. The last record of each tenant is not JSON.
 pub(crate) fn log_in(kafka: &Kafka, app: &App) -> Result<()> {
     let producer = producer(kafka)?;
     for (tenant, actor) in (0..TENANTS).flat_map(|tenant| (1..=CHARACTERS).map(move |actor| (tenant, actor))) {
@@ -87,7 +88,7 @@ pub(crate) fn log_in(kafka: &Kafka, app: &App) -> Result<()> {
     for tenant in 0..TENANTS {
         send(&producer, app.topic(MESSENGER[1]), tenant, 0, "the end")?;
     }
-    Ok(producer.flush(LONG)?)
+    Ok(producer.flush(STALL_LIMIT)?)
 }
 
 pub(crate) fn per_second(count: usize, time: Duration) -> Result<f64> {
@@ -103,13 +104,13 @@ pub(crate) fn send(producer: &BaseProducer, topic: &str, tenant: usize, actor: u
         .insert(Header { key: "MAJOR_VERSION", value: Some(&[0, 83]) })
         .insert(Header { key: "MINOR_VERSION", value: Some(&[0, 1]) })
         .insert(Header { key: "traceparent", value: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01") });
-    // One partition a tenant: its records keep their order.
+    // One partition for each tenant, so that its records keep their order.
     let partition = i32::try_from(tenant)? % PARTITIONS;
-    hand_over(producer, BaseRecord::to(topic).partition(partition).key(&key).payload(value).headers(headers))
+    enqueue(producer, BaseRecord::to(topic).partition(partition).key(&key).payload(value).headers(headers))
 }
 
-/// Waits while the producer's queue is full.
-pub(crate) fn hand_over<K: ToBytes + ?Sized, P: ToBytes + ?Sized>(
+/// Adds a record to the producer's queue. Waits while the queue is full.
+pub(crate) fn enqueue<K: ToBytes + ?Sized, P: ToBytes + ?Sized>(
     producer: &BaseProducer,
     mut record: BaseRecord<'_, K, P>,
 ) -> Result<()> {

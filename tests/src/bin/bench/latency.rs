@@ -1,4 +1,4 @@
-//! How long a lone message takes through an idle host.
+//! The latency of single messages through an idle host.
 
 use std::time::{Duration, Instant};
 
@@ -11,22 +11,22 @@ use switchboard_tests::client::unique;
 use switchboard_tests::kafka::Kafka;
 
 use crate::Args;
-use crate::clients::{LONG, PARTITIONS, TENANTS, config, consumer, send};
+use crate::clients::{PARTITIONS, STALL_LIMIT, TENANTS, config, consumer, send};
 
 pub(crate) fn run(kafka: &Kafka, args: &Args) -> Result<()> {
-    let (p50, p99) = lone(kafka, args)?;
+    let (p50, p99) = measure(kafka, args)?;
     println!();
-    println!("{:<62} {:>10.1} ms", "a lone message's way through the idle host, p50", p50);
+    println!("{:<62} {:>10.1} ms", "latency of a single message through the idle host, p50", p50);
     println!("{:<62} {:>10.1} ms", "  p99", p99);
     Ok(())
 }
 
-/// One message at a time through an idle host, from the call that sends it to the moment its output is read:
-/// p50 and p99 in ms.
-fn lone(kafka: &Kafka, args: &Args) -> Result<(f64, f64)> {
+/// Sends one message at a time through an idle host. Returns p50 and p99, in ms, of the time from the call that sends a
+/// message until its output is read.
+fn measure(kafka: &Kafka, args: &Args) -> Result<(f64, f64)> {
     let app = App::messenger_on(kafka, "lone", PARTITIONS)?;
     let mut host = app.run("host", &[])?;
-    host.wait_for("its partitions", LONG, |line| line.contains("assigned"))?;
+    host.wait_for("its partitions", STALL_LIMIT, |line| line.contains("assigned"))?;
     let mut config = config(kafka);
     let producer: BaseProducer = config.set("linger.ms", "0").set("enable.idempotence", "true").create()?;
     let consumer = consumer(kafka, &unique("lone"))?;
@@ -43,19 +43,19 @@ fn lone(kafka: &Kafka, args: &Args) -> Result<(f64, f64)> {
         send(&producer, app.topic(MESSENGER[0]), turn % TENANTS, 1, &value)?;
         loop {
             producer.poll(Duration::ZERO);
-            ensure!(started.elapsed() < LONG, "a lone message gets no output");
+            ensure!(started.elapsed() < STALL_LIMIT, "a message gets no output");
             if let Some(message) = consumer.poll(Duration::from_millis(100)) {
                 message?;
                 break;
             }
         }
-        // The first ones find clients, instances and JIT cold.
+        // For the first messages clients, wasm instances and JIT are cold.
         if turn >= 100 {
             times.push(started.elapsed().as_secs_f64() * 1e3);
         }
     }
-    host.terminate(LONG)?;
+    host.terminate(STALL_LIMIT)?;
     times.sort_by(f64::total_cmp);
-    let at = |percent: usize| times.get(times.len() * percent / 100).copied().context("no measurements");
-    Ok((at(50)?, at(99)?))
+    let percentile = |percent: usize| times.get(times.len() * percent / 100).copied().context("no measurements");
+    Ok((percentile(50)?, percentile(99)?))
 }

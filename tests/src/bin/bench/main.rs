@@ -1,7 +1,7 @@
-//! `make bench`: what the whole host does on a real broker.
+//! `make bench`: measures the whole host on a real broker.
 //!
-//! Machines are shared and noisy, so a figure means something only as a ratio within one run. A file here is a part, which
-//! can be run alone: `make bench ONLY=latency`.
+//! Machines are shared and noisy, so compare figures only within one run. Each file here is a part that can run alone:
+//! `make bench ONLY=latency`.
 #![forbid(unsafe_code)]
 
 mod clients;
@@ -23,59 +23,59 @@ use switchboard_tests::kafka::{Kafka, Options};
 /// Measures the host on a real broker.
 #[derive(Parser)]
 struct Args {
-    /// What to measure; all, if none is named.
+    /// The parts to measure. Default: all.
     #[arg(value_enum)]
     parts: Vec<Part>,
-    /// Records of each measured run of throughput.
+    /// The number of records of each measured run of throughput.
     #[arg(long, default_value_t = 600_000)]
     records: usize,
-    /// Records of the run before it, which is not measured.
+    /// The number of records of the run before it, which is not measured.
     #[arg(long, default_value_t = 1_500_000)]
     warm_up: usize,
-    /// Messages whose latency is measured, one at a time.
+    /// The number of messages whose latency is measured, one at a time.
     #[arg(long, default_value_t = 1000)]
     lone: usize,
-    /// Of the ways to be a member of the group only those whose name has this in it.
+    /// Measures only the kinds of group membership whose name contains this text.
     #[arg(long, default_value = "")]
     way: String,
-    /// How often a second host joins and leaves.
+    /// The number of times that a second host joins and leaves.
     #[arg(long, default_value_t = 3)]
     hand_overs: usize,
-    /// How long the input of overload comes at three times of what the host can do, in seconds.
+    /// The duration of overload at three times the host's throughput, in seconds.
     #[arg(long, default_value_t = 30)]
     overload_seconds: u64,
-    /// Entries of state that are restored.
+    /// The number of state entries to restore.
     #[arg(long, default_value_t = 1_000_000)]
     entries: usize,
-    /// How often a release is changed, of each kind.
+    /// The number of swaps of each kind.
     #[arg(long, default_value_t = 100)]
     swaps: usize,
-    /// Messages that wait when releases are changed in a backlog.
+    /// The number of messages in the backlog during which releases are swapped.
     #[arg(long, default_value_t = 2_000_000)]
     backlog: u64,
-    /// Workers of the host.
+    /// The number of workers of each host.
     #[arg(long, default_value_t = 2)]
     workers: usize,
-    /// A further flag of `switchboard run`; repeatable.
+    /// A further flag of `switchboard run`. Repeatable.
     #[arg(long = "with", value_name = "FLAG", allow_hyphen_values = true)]
     with: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
-    /// Records per second, beside plain loops that only copy.
+    /// Records per second, compared with plain loops that only copy.
     Throughput,
-    /// How long a lone message takes through an idle host.
+    /// The latency of single messages through an idle host.
     Latency,
-    /// How long nothing comes out after a kill.
+    /// The time without outputs after a kill.
     Recovery,
-    /// How long a shard pauses when hosts join and leave.
+    /// The pause of a shard when hosts join and leave.
     HandOver,
-    /// What input at three times of what the host can do does to it.
+    /// The memory and the outputs of a host at three times its throughput.
     Overload,
-    /// How long state takes to restore, without and with checkpoints.
+    /// The time to restore state, without and with checkpoints.
     Restore,
-    /// What a change of a tenant's release costs.
+    /// The cost of a change of a tenant's release.
     Swap,
 }
 
@@ -106,11 +106,11 @@ fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// A broker that has handled some millions of records, for the parts for which that matters.
+/// A broker that has handled some millions of records, for the parts that need a warm broker.
 fn warm_kafka<'a>(warm: &'a mut Option<Kafka>, args: &Args) -> Result<&'a Kafka> {
     if warm.is_none() {
-        println!("Starting a broker, and warming it up, which takes about a minute.");
-        // As Kafka has it by default: workers that start together get their partitions together, evenly by topic.
+        println!("Starting a broker and warming it up. This takes about a minute.");
+        // Kafka's default: workers that start together get their partitions together, evenly by topic.
         let properties = vec![("group.initial.rebalance.delay.ms".to_owned(), "3000".to_owned())];
         let kafka = Kafka::start_with(&Options { heap_mib: 1024, optimised: true, properties, ..Options::default() })?;
         throughput::warm_up(&kafka, args)?;

@@ -1,4 +1,4 @@
-//! How long nothing comes out when a host is killed and started again.
+//! The time without outputs when a host is killed and restarted.
 
 use std::time::{Duration, Instant};
 
@@ -8,91 +8,103 @@ use switchboard_tests::host::Host;
 use switchboard_tests::kafka::{Kafka, Options};
 
 use crate::Args;
-use crate::clients::LONG;
+use crate::clients::STALL_LIMIT;
 use crate::stream::{Stream, counting};
 
-/// Between two inputs; each tenant has one every 48 ms.
-pub(crate) const EVERY: Duration = Duration::from_millis(1);
+/// The time between two inputs. Each tenant has one every 48 ms.
+pub(crate) const INPUT_INTERVAL: Duration = Duration::from_millis(1);
 
-/// The host's default.
+/// The default of `--shards`.
 pub(crate) const SHARDS: i32 = 16;
 
-/// A way to be a member of the group.
-pub(crate) struct Way {
+/// A kind of group membership.
+pub(crate) struct Membership {
     pub(crate) name: &'static str,
     pub(crate) flags: &'static [&'static str],
-    /// The KIP-848 session time-out of the broker in ms; Kafka's default is 45 s.
-    session: &'static str,
+    /// The broker's KIP-848 session time-out, in ms. Kafka's default is 45 s.
+    session_timeout_ms: &'static str,
     pub(crate) kills: usize,
 }
 
-pub(crate) const WAYS: [Way; 4] = [
-    Way { name: "classic, --instance", flags: &["--instance", "a"], session: "45000", kills: 10 },
-    Way { name: "classic", flags: &[], session: "45000", kills: 3 },
-    Way { name: "consumer, broker's 6 s", flags: &["--group-protocol", "consumer"], session: "6000", kills: 3 },
-    Way { name: "consumer, broker's 45 s", flags: &["--group-protocol", "consumer"], session: "45000", kills: 1 },
+pub(crate) const MEMBERSHIPS: [Membership; 4] = [
+    Membership { name: "classic, --instance", flags: &["--instance", "a"], session_timeout_ms: "45000", kills: 10 },
+    Membership { name: "classic", flags: &[], session_timeout_ms: "45000", kills: 3 },
+    Membership {
+        name: "consumer, broker's 6 s",
+        flags: &["--group-protocol", "consumer"],
+        session_timeout_ms: "6000",
+        kills: 3,
+    },
+    Membership {
+        name: "consumer, broker's 45 s",
+        flags: &["--group-protocol", "consumer"],
+        session_timeout_ms: "45000",
+        kills: 1,
+    },
 ];
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     println!();
     println!(
         "{:<26} {:>6} {:>16} {:>16} {:>12}",
-        "killed and started again", "kills", "first output", "all shards", "in a txn"
+        "killed and restarted", "kills", "first output", "all shards", "in a txn"
     );
-    for way in WAYS.iter().filter(|way| way.name.contains(&args.way)) {
-        recovery(way, args)?;
+    for membership in MEMBERSHIPS.iter().filter(|membership| membership.name.contains(&args.way)) {
+        recovery(membership, args)?;
     }
     Ok(())
 }
 
-pub(crate) fn broker(way: &Way) -> Result<Kafka> {
+pub(crate) fn broker(membership: &Membership) -> Result<Kafka> {
     let property = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let properties = vec![
         property("group.initial.rebalance.delay.ms", "3000"),
-        property("group.consumer.session.timeout.ms", way.session),
+        property("group.consumer.session.timeout.ms", membership.session_timeout_ms),
     ];
     Kafka::start_with(&Options { optimised: true, properties, ..Options::default() })
 }
 
-pub(crate) fn start(app: &App, name: &str, way: &Way, args: &Args) -> Result<Host> {
+pub(crate) fn start(app: &App, name: &str, membership: &Membership, args: &Args) -> Result<Host> {
     let workers = args.workers.to_string();
     let mut flags = vec!["--workers", &workers];
-    flags.extend(way.flags);
+    flags.extend(membership.flags);
     flags.extend(args.with.iter().map(String::as_str));
     app.start(name, &flags)
 }
 
-/// Kills a busy host, starts it again at once, and waits until all tenants have outputs for what came meanwhile.
-fn recovery(way: &Way, args: &Args) -> Result<()> {
-    let kafka = broker(way)?;
+/// Kills a busy host, restarts it at once, and waits until all tenants have outputs for the inputs after the kill.
+fn recovery(membership: &Membership, args: &Args) -> Result<()> {
+    let kafka = broker(membership)?;
     let app = counting(&kafka, "recovery")?;
-    let mut host = start(&app, "host-0", way, args)?;
-    let stream = Stream::start(&kafka, &app, EVERY)?;
+    let mut host = start(&app, "host-0", membership, args)?;
+    let stream = Stream::start(&kafka, &app, INPUT_INTERVAL)?;
     stream.settle(Duration::from_secs(5))?;
     let outputs = app.client.transactions(app.topic("OUT"))?;
-    let shards = app.client.transactions(&format!("{}-switchboard-repartition", app.name))?;
-    let (mut firsts, mut alls, mut open) = (Vec::new(), Vec::new(), 0);
-    for kill in 0..way.kills {
+    let repartitioned = app.client.transactions(&format!("{}-switchboard-repartition", app.name))?;
+    let mut firsts = Vec::new();
+    let mut alls = Vec::new();
+    let mut open = 0;
+    for kill in 0..membership.kills {
         host.kill()?;
         let killed = stream.sent();
-        open += usize::from(outputs.is_open()? || shards.is_open()?);
+        open += usize::from(outputs.is_open()? || repartitioned.is_open()?);
         let started = Instant::now();
-        host = start(&app, &format!("host-{}", kill + 1), way, args)?;
-        let (first, all) = stream.back(killed)?;
+        host = start(&app, &format!("host-{}", kill + 1), membership, args)?;
+        let (first, all) = stream.outputs_since(killed)?;
         firsts.push(first - started);
         alls.push(all - started);
-        // Not always at the same moment of a transaction.
+        // The next kill hits another moment of a transaction.
         stream.settle(Duration::from_millis(2000 + 37 * kill as u64))?;
     }
     stream.finish()?;
-    host.terminate(LONG)?;
+    host.terminate(STALL_LIMIT)?;
     println!(
         "{:<26} {:>6} {:>16} {:>16} {:>12}",
-        way.name,
-        way.kills,
+        membership.name,
+        membership.kills,
         median_and_worst(&mut firsts)?,
         median_and_worst(&mut alls)?,
-        format!("{open} of {}", way.kills)
+        format!("{open} of {}", membership.kills)
     );
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A steady stream of inputs for many tenants, and when the outputs of each were there for a read_committed reader.
+//! A steady stream of inputs for many tenants, and the time at which a read_committed reader gets each output.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,24 +16,25 @@ use switchboard_tests::client::unique;
 use switchboard_tests::kafka::Kafka;
 use switchboard_tests::progress::Stall;
 
-use crate::clients::{LONG, config, consumer, hand_over};
+use crate::clients::{STALL_LIMIT, config, consumer, enqueue};
 
-/// Tenants of a stream: a few on each of the 16 shards.
+/// The number of tenants of a stream: a few on each of the 16 shards.
 pub(crate) const TENANTS: usize = 48;
-/// Of the topic IN: each tenant's inputs go to all of them in turn, so that none waits for a source partition alone.
+/// The number of partitions of the topic IN. Each tenant's inputs go to all of them in turn, so that no tenant depends
+/// on a single source partition.
 pub(crate) const PARTITIONS: i32 = 8;
 
-/// An output: the plugin counts each tenant's inputs and answers with the input's number.
+/// An output. The plugin counts each tenant's inputs and answers with the count and the input's number.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Seen {
+pub(crate) struct StreamOutput {
     pub(crate) tenant: usize,
     pub(crate) count: usize,
-    /// Of its input, in the order of sending.
+    /// The number of its input, in the order of sending.
     pub(crate) number: usize,
     pub(crate) at: Instant,
 }
 
-/// An application of the counting plugin under a stream that goes on until it is finished.
+/// A stream of inputs for an application of the counting plugin. It ends with [`Self::finish`].
 pub(crate) struct Stream {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<Result<()>>>,
@@ -41,45 +42,47 @@ pub(crate) struct Stream {
 
 #[derive(Default)]
 struct Shared {
-    /// When each input was sent.
+    /// The time at which each input was sent.
     sent: Mutex<Vec<Instant>>,
-    seen: Mutex<Vec<Seen>>,
-    /// No further inputs.
+    seen: Mutex<Vec<StreamOutput>>,
+    /// Whether the stream has ended.
     finished: AtomicBool,
 }
 
-/// The application that a stream is for.
+/// An application for a stream.
 pub(crate) fn counting(kafka: &Kafka, name: &str) -> Result<App> {
     App::hostile_on(kafka, name, &["IN"], PARTITIONS)?.topic_with("OUT", &[])
 }
 
 impl Stream {
-    /// Begins to send and to read, with so much time between two inputs of any tenants.
+    /// Starts to send and to read. `every` is the time between two inputs of any tenants.
     pub(crate) fn start(kafka: &Kafka, app: &App, every: Duration) -> Result<Self> {
         let shared = Arc::new(Shared::default());
         let mut low_latency = config(kafka);
         low_latency.set("enable.idempotence", "true").set("linger.ms", "0");
         let producer: rdkafka::producer::BaseProducer = low_latency.create()?;
-        let (topic, state) = (app.topic("IN").to_owned(), Arc::clone(&shared));
+        let topic = app.topic("IN").to_owned();
+        let state = Arc::clone(&shared);
         let send = move || -> Result<()> {
             let began = Instant::now();
             for number in 0.. {
                 if state.finished.load(Ordering::Relaxed) {
                     break;
                 }
-                let (tenant, turn) = (number % TENANTS, number / TENANTS);
+                let tenant = number % TENANTS;
+                let turn = number / TENANTS;
                 let name = format!("tenant-{tenant}");
                 let headers = OwnedHeaders::new().insert(Header { key: "TENANT", value: Some(&name) });
                 let value = format!("count {number}");
                 let partition = i32::try_from(tenant + turn)? % PARTITIONS;
                 let record: BaseRecord<'_, [u8], str> = BaseRecord::to(&topic).partition(partition).payload(&value);
                 lock(&state.sent).push(Instant::now());
-                hand_over(&producer, record.headers(headers))?;
+                enqueue(&producer, record.headers(headers))?;
                 producer.poll(Duration::ZERO);
                 let due = began + every * u32::try_from(number + 1)?;
                 thread::sleep(due.saturating_duration_since(Instant::now()));
             }
-            Ok(producer.flush(LONG)?)
+            Ok(producer.flush(STALL_LIMIT)?)
         };
         let consumer = consumer(kafka, &unique("stream"))?;
         let mut assignment = TopicPartitionList::new();
@@ -102,16 +105,18 @@ impl Stream {
         Ok(Self { shared, threads: vec![thread::spawn(send), thread::spawn(read)] })
     }
 
-    /// How many inputs were sent.
+    /// The number of inputs that were sent.
     pub(crate) fn sent(&self) -> usize {
         lock(&self.shared.sent).len()
     }
 
-    /// The moment at which every tenant had an output for an input from this number on, and that of the first output.
-    pub(crate) fn back(&self, from: usize) -> Result<(Instant, Instant)> {
-        let mut stall = Stall::with_limit(0, LONG);
+    /// Waits until every tenant has an output for an input from this number on. Returns the time of the first such
+    /// output, and the time at which the last tenant had one.
+    pub(crate) fn outputs_since(&self, from: usize) -> Result<(Instant, Instant)> {
+        let mut stall = Stall::with_limit(0, STALL_LIMIT);
         loop {
-            let seen: Vec<Seen> = lock(&self.shared.seen).iter().copied().filter(|seen| seen.number >= from).collect();
+            let seen: Vec<StreamOutput> =
+                lock(&self.shared.seen).iter().copied().filter(|seen| seen.number >= from).collect();
             let mut tenants = BTreeSet::new();
             let last = seen.iter().find(|seen| tenants.insert(seen.tenant) && tenants.len() == TENANTS);
             if let (Some(first), Some(last)) = (seen.first(), last) {
@@ -125,10 +130,10 @@ impl Stream {
         }
     }
 
-    /// Waits until the inputs of the next while have been answered: all is at rest again.
+    /// Lets the stream run for this time, and waits until all tenants have outputs for the inputs after it.
     pub(crate) fn settle(&self, time: Duration) -> Result<()> {
         thread::sleep(time);
-        self.back(self.sent()).map(drop)
+        self.outputs_since(self.sent()).map(drop)
     }
 
     fn alive(&self) -> Result<()> {
@@ -136,7 +141,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Ends it, waits for the last output, and checks that every input was counted exactly once.
+    /// Ends the stream, waits for the last output, and checks that every input was counted exactly once.
     pub(crate) fn finish(self) -> Result<History> {
         self.shared.finished.store(true, Ordering::Relaxed);
         for thread in self.threads {
@@ -145,7 +150,7 @@ impl Stream {
         let history = History { sent: lock(&self.shared.sent).clone(), seen: lock(&self.shared.seen).clone() };
         let mut counts = vec![0; TENANTS];
         let mut numbers = BTreeSet::new();
-        for Seen { tenant, count, number, .. } in &history.seen {
+        for StreamOutput { tenant, count, number, .. } in &history.seen {
             counts[*tenant] += 1;
             ensure!(*count == counts[*tenant], "tenant-{tenant} counts {count} after {}", counts[*tenant] - 1);
             ensure!(numbers.insert(*number), "input {number} was counted twice");
@@ -155,37 +160,40 @@ impl Stream {
     }
 }
 
-/// All that was sent and seen.
+/// All inputs and outputs of a stream.
 pub(crate) struct History {
     pub(crate) sent: Vec<Instant>,
-    pub(crate) seen: Vec<Seen>,
+    pub(crate) seen: Vec<StreamOutput>,
 }
 
 impl History {
-    /// The longest time without an output of each tenant, in a span of time.
+    /// For each tenant, the longest time without an output in a span of time.
     pub(crate) fn gaps(&self, from: Instant, to: Instant) -> Vec<Duration> {
         let mut last = vec![from; TENANTS];
         let mut longest = vec![Duration::ZERO; TENANTS];
-        for Seen { tenant, at, .. } in self.seen.iter().filter(|seen| (from..to).contains(&seen.at)) {
+        for StreamOutput { tenant, at, .. } in self.seen.iter().filter(|seen| (from..to).contains(&seen.at)) {
             longest[*tenant] = longest[*tenant].max(*at - last[*tenant]);
             last[*tenant] = *at;
         }
         longest
     }
 
-    /// The longest that an input sent in this span of time had to wait for its output.
+    /// The longest time from an input of this span of time to its output.
     pub(crate) fn slowest(&self, from: Instant, to: Instant) -> Duration {
         let waits = self.seen.iter().map(|seen| (self.sent[seen.number], seen.at));
         waits.filter(|(sent, _)| (from..to).contains(sent)).map(|(sent, at)| at - sent).max().unwrap_or_default()
     }
 }
 
-fn parse(tenant: Option<&[u8]>, value: Option<&[u8]>, at: Instant) -> Result<Seen> {
-    let text = |bytes: Option<&[u8]>| anyhow::Ok(String::from_utf8(bytes.context("nothing there")?.to_vec())?);
-    let (tenant, value) = (text(tenant)?, text(value)?);
-    let Some((count, number)) = value.split_once(' ') else { bail!("an output that is no count: {value}") };
+fn parse(tenant: Option<&[u8]>, value: Option<&[u8]>, at: Instant) -> Result<StreamOutput> {
+    let text = |bytes: Option<&[u8]>| {
+        anyhow::Ok(String::from_utf8(bytes.context("an output without tenant or value")?.to_vec())?)
+    };
+    let tenant = text(tenant)?;
+    let value = text(value)?;
+    let Some((count, number)) = value.split_once(' ') else { bail!("an output that is not a count: {value}") };
     let tenant = tenant.strip_prefix("tenant-").context("an unknown tenant")?;
-    Ok(Seen { tenant: tenant.parse()?, count: count.parse()?, number: number.parse()?, at })
+    Ok(StreamOutput { tenant: tenant.parse()?, count: count.parse()?, number: number.parse()?, at })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,5 +1,5 @@
-//! What it costs to change a tenant's release: the pause of its outputs, the time until all hosts have changed over, and
-//! what other tenants notice.
+//! The cost of a change of a tenant's release: the pause of its outputs, the time until all hosts have changed over,
+//! and the effect on other tenants.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,21 +12,22 @@ use switchboard_tests::kafka::{Kafka, Options};
 use switchboard_tests::progress::Stall;
 use switchboard_tests::soak::artifacts::Artifacts;
 use switchboard_tests::soak::load::{self, PARTITIONS, TENANTS};
-use switchboard_tests::soak::watch::{Output, Topics, Watch};
+use switchboard_tests::soak::watch::{Output, TopicWatch, WatchedTopics};
 use tempfile::TempDir;
 
 use crate::Args;
-use crate::clients::LONG;
+use crate::clients::STALL_LIMIT;
 
-/// The busy tenant, which changes its release.
-const BUSY: usize = 0;
-/// Around the moment at which a tenant changes its release, and as long without one.
-const AROUND: Duration = Duration::from_millis(250);
-/// Time for all to come to rest between two measurements.
-const REST: Duration = Duration::from_millis(700);
+/// The number of the busy tenant, whose release changes.
+const BUSY_TENANT: usize = 0;
+/// Half the span of time around a change of a release in which gaps are measured.
+const HALF_GAP_SPAN: Duration = Duration::from_millis(250);
+/// The pause between two measurements.
+const PAUSE_BETWEEN_SWAPS: Duration = Duration::from_millis(700);
 const SECOND: Duration = Duration::from_secs(1);
-/// Commands are run elsewhere than hosts and brokers; here they share the processors, and take what these leave.
-const ELSEWHERE: [&str; 3] = ["nice", "-n", "19"];
+/// The runner of commands. In production they run on other machines than hosts and brokers. Here they get a low
+/// priority.
+const LOW_PRIORITY: [&str; 3] = ["nice", "-n", "19"];
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let kafka = Kafka::start_with(&Options { heap_mib: 1024, optimised: true, ..Options::default() })?;
@@ -37,12 +38,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     saturated(&kafka, args)
 }
 
-/// An input of which everything follows from the id: every other one is the busy tenant's.
+/// An input. Its id determines everything else about it. Every second input belongs to the busy tenant.
 struct Input(u64);
 
 impl generator::Input for Input {
     fn tenant(&self) -> String {
-        load::name(if self.0.is_multiple_of(2) { BUSY } else { load::Input(self.0 / 2).tenant() })
+        load::name(if self.0.is_multiple_of(2) { BUSY_TENANT } else { load::Input(self.0 / 2).tenant() })
     }
 
     fn partition(&self) -> i32 {
@@ -55,25 +56,25 @@ impl generator::Input for Input {
 }
 
 /// An application of the ledger on two hosts.
-struct Stage {
+struct LedgerApp {
     app: App,
     artifacts: Artifacts,
-    watch: Watch,
+    watch: TopicWatch,
     hosts: Vec<Host>,
     _directory: TempDir,
 }
 
-/// One deployment that was waited for.
+/// A deployment with `--wait`.
 struct Deployed {
     release: usize,
     began: Instant,
     ended: Instant,
-    /// From its beginning until the brokers had its record.
+    /// The time from its beginning until the brokers had its record.
     written: Duration,
 }
 
-impl Stage {
-    /// The hosts do not run yet.
+impl LedgerApp {
+    /// Creates topics and artifacts. Starts no hosts yet.
     fn new(kafka: &Kafka, name: &str) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let mut artifacts = Artifacts::new(directory.path())?;
@@ -82,15 +83,15 @@ impl Stage {
         let app = App::on(kafka, name, &["IN", "LINES", "AUDIT"], PARTITIONS)?;
         let app = app.arg("--plugin", &plugin).arg("--tenant-header", "TENANT=text");
         let mut first = app.start("first", &[])?;
-        let topics = Topics {
+        let topics = WatchedTopics {
             lines: app.topic("LINES").to_owned(),
             partitions: PARTITIONS,
-            letters: app.dead_letters(),
+            dead_letters: app.dead_letters(),
             control: format!("{}-switchboard-control", app.name),
         };
-        first.wait_for("its topics", LONG, |line| line.contains("host is running"))?;
-        first.terminate(LONG)?;
-        let watch = Watch::start(kafka.bootstrap(), &topics)?;
+        first.wait_for("its topics", STALL_LIMIT, |line| line.contains("host is running"))?;
+        first.terminate(STALL_LIMIT)?;
+        let watch = TopicWatch::start(kafka.bootstrap(), &topics)?;
         Ok(Self { app, artifacts, watch, hosts: Vec::new(), _directory: directory })
     }
 
@@ -102,19 +103,20 @@ impl Stage {
             self.hosts.push(self.app.start(name, &flags)?);
         }
         for host in &self.hosts {
-            host.wait_for("its partitions", LONG, |line| line.contains("assigned"))?;
+            host.wait_for("its partitions", STALL_LIMIT, |line| line.contains("assigned"))?;
         }
         Ok(())
     }
 
-    /// Deploys an artifact that was never there, and waits until both hosts go by it.
+    /// Deploys a new artifact, and waits until both hosts apply the change.
     fn deploy(&mut self, runner: &[&str], arguments: &[&str]) -> Result<Deployed> {
         let release = self.artifacts.make()?;
         let path = self.artifacts.path(release).display().to_string();
         let clock = || std::time::UNIX_EPOCH.elapsed().map(|time| time.as_millis()).unwrap_or_default();
-        let (began, clock) = (Instant::now(), clock());
+        let began = Instant::now();
+        let clock = clock();
         let arguments = [&["--wait", "--json"], arguments].concat();
-        let entry = self.app.begin_by(runner, &["deploy", &path], &arguments)?.end()?.json()?;
+        let entry = self.app.start_command_by(runner, &["deploy", &path], &arguments)?.end()?.json()?;
         let ended = Instant::now();
         ensure!(entry["rollout"]["result"] == "done", "{entry}");
         // The broker runs on the same machine.
@@ -123,7 +125,8 @@ impl Stage {
         Ok(Deployed { release, began, ended, written })
     }
 
-    /// Waits until a tenant has had an output by this release since then; gives when the one before was read, and that one.
+    /// Waits until a tenant has an output by this release since then. Returns when the output before it was read, and
+    /// when the output itself was.
     fn changeover(&self, tenant: usize, release: usize, since: Instant) -> Result<(Instant, Instant)> {
         let began = Instant::now();
         loop {
@@ -131,11 +134,11 @@ impl Stage {
             let outputs = &seen.outputs[tenant];
             let recent = outputs.len() - outputs.iter().rev().take_while(|output| output.at >= since).count();
             if let Some(at) = outputs[recent..].iter().position(|output| output.release == release) {
-                let before = (recent + at).checked_sub(1).context("it has had no outputs before")?;
+                let before = (recent + at).checked_sub(1).context("the tenant had no outputs before")?;
                 return Ok((outputs[before].at, outputs[recent + at].at));
             }
             drop(seen);
-            ensure!(began.elapsed() < LONG, "{} has no output by release {release}", load::name(tenant));
+            ensure!(began.elapsed() < STALL_LIMIT, "{} has no output by release {release}", load::name(tenant));
             thread::sleep(Duration::from_millis(5));
         }
     }
@@ -143,16 +146,19 @@ impl Stage {
     /// The longest time between two outputs of the busy tenant in a span of time.
     fn gap(&self, from: Instant, to: Instant) -> Duration {
         let seen = self.watch.seen();
-        let recent =
-            seen.outputs[BUSY].iter().rev().skip_while(|output| output.at > to).take_while(|output| output.at >= from);
+        let recent = seen.outputs[BUSY_TENANT]
+            .iter()
+            .rev()
+            .skip_while(|output| output.at > to)
+            .take_while(|output| output.at >= from);
         let mut last: Option<&Output> = None;
         recent.filter_map(|output| last.replace(output).map(|later| later.at - output.at)).max().unwrap_or(to - from)
     }
 
-    /// Outputs of all but the busy tenant in the second from then on.
+    /// The number of outputs of all tenants but the busy one in the second from then on.
     fn others(&self, from: Instant) -> usize {
         let seen = self.watch.seen();
-        let others = seen.outputs.iter().enumerate().filter(|(tenant, _)| *tenant != BUSY);
+        let others = seen.outputs.iter().enumerate().filter(|(tenant, _)| *tenant != BUSY_TENANT);
         let in_time = |output: &&Output| (from..from + SECOND).contains(&output.at);
         others
             .map(|(_, outputs)| outputs.iter().rev().take_while(|output| output.at >= from).filter(in_time).count())
@@ -161,13 +167,13 @@ impl Stage {
 
     fn finish(mut self, sent: u64) -> Result<()> {
         let witness = &self.watch.witness;
-        let mut stall = Stall::with_limit(witness.count(), LONG);
+        let mut stall = Stall::with_limit(witness.count(), STALL_LIMIT);
         while !witness.wait_for(sent, SECOND) {
             stall
                 .check(witness.count())
                 .with_context(|| format!("{} of {sent} inputs are settled", witness.count()))?;
         }
-        self.hosts.iter_mut().try_for_each(|host| host.terminate(LONG).map(drop))?;
+        self.hosts.iter_mut().try_for_each(|host| host.terminate(STALL_LIMIT).map(drop))?;
         let twice = self.watch.witness.twice();
         let wrong = &self.watch.seen().wrong;
         ensure!(twice.is_empty() && wrong.is_empty(), "{twice:?} {wrong:?}");
@@ -175,132 +181,142 @@ impl Stage {
     }
 }
 
-/// The busy tenant's outputs when its route is changed, between two releases that are there, and to one that is new.
+/// Measures the gaps of the busy tenant's outputs when its route changes between two known releases, and to a new one.
 fn pause(kafka: &Kafka, args: &Args) -> Result<()> {
-    let mut stage = Stage::new(kafka, "pause")?;
-    stage.start(args)?;
-    // 1,000 messages a second of the busy tenant, as many of all others.
+    let mut ledgers = LedgerApp::new(kafka, "pause")?;
+    ledgers.start(args)?;
+    // 1,000 messages a second of the busy tenant, and 1,000 of all others.
     let pace = Pace { burst: 10, every: Duration::from_millis(5) };
-    let mut generator = Generator::start(kafka.bootstrap(), stage.app.topic("IN"), (0..).map(Input), pace)?;
-    let tenant = load::name(BUSY);
+    let mut generator = Generator::start(kafka.bootstrap(), ledgers.app.topic("IN"), (0..).map(Input), pace)?;
+    let tenant = load::name(BUSY_TENANT);
     let two = [
-        stage.deploy(&ELSEWHERE, &["--tenant", &tenant])?.release,
-        stage.deploy(&ELSEWHERE, &["--tenant", &tenant])?.release,
+        ledgers.deploy(&LOW_PRIORITY, &["--tenant", &tenant])?.release,
+        ledgers.deploy(&LOW_PRIORITY, &["--tenant", &tenant])?.release,
     ];
     thread::sleep(5 * SECOND);
-    let (mut calm, mut swapped, mut moments) = (Vec::new(), Vec::new(), Vec::new());
+    let mut calm = Vec::new();
+    let mut swapped = Vec::new();
+    let mut moments = Vec::new();
     for swap in 0..args.swaps {
-        thread::sleep(REST);
+        thread::sleep(PAUSE_BETWEEN_SWAPS);
         let now = Instant::now();
-        calm.push(stage.gap(before(now, 2 * AROUND), now));
+        calm.push(ledgers.gap(before(now, 2 * HALF_GAP_SPAN), now));
         let release = two[swap % 2];
-        let digest = stage.artifacts.digests()[release].to_string();
+        let digest = ledgers.artifacts.digests()[release].to_string();
         let from = Instant::now();
         let arguments = ["--tenant", &tenant, "--json"];
-        stage.app.begin_by(&ELSEWHERE, &["route", "set", &digest], &arguments)?.end()?.json()?;
-        let (old, after) = stage.changeover(BUSY, release, from)?;
-        thread::sleep(AROUND);
+        ledgers.app.start_command_by(&LOW_PRIORITY, &["route", "set", &digest], &arguments)?.end()?.json()?;
+        let (old, after) = ledgers.changeover(BUSY_TENANT, release, from)?;
+        thread::sleep(HALF_GAP_SPAN);
         moments.push(after - old);
-        swapped.push(stage.gap(before(after, AROUND), after + AROUND));
+        swapped.push(ledgers.gap(before(after, HALF_GAP_SPAN), after + HALF_GAP_SPAN));
     }
     let usual = row("longest gap of a busy tenant's outputs in half a second, no swap", &mut calm)?;
-    let routed = row("  and around its swap to a release that is there (route set)", &mut swapped)?;
+    let known = row("  and around its swap to a known release (route set)", &mut swapped)?;
     row("  from the last output of the old release to the first of the new", &mut moments)?;
-    let (mut swapped, mut moments, mut whole, mut calm) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut swapped = Vec::new();
+    let mut moments = Vec::new();
+    let mut whole = Vec::new();
+    let mut calm = Vec::new();
     for _ in 0..args.swaps {
-        thread::sleep(REST);
+        thread::sleep(PAUSE_BETWEEN_SWAPS);
         let now = Instant::now();
-        let deployed = stage.deploy(&ELSEWHERE, &["--tenant", &tenant])?;
-        let (old, after) = stage.changeover(BUSY, deployed.release, deployed.began)?;
-        thread::sleep(AROUND);
+        let deployed = ledgers.deploy(&LOW_PRIORITY, &["--tenant", &tenant])?;
+        let (old, after) = ledgers.changeover(BUSY_TENANT, deployed.release, deployed.began)?;
+        thread::sleep(HALF_GAP_SPAN);
         moments.push(after - old);
-        swapped.push(stage.gap(before(after, AROUND), after + AROUND));
-        whole.push(stage.gap(deployed.began, deployed.ended));
-        calm.push(stage.gap(before(now, REST), now));
+        swapped.push(ledgers.gap(before(after, HALF_GAP_SPAN), after + HALF_GAP_SPAN));
+        whole.push(ledgers.gap(deployed.began, deployed.ended));
+        calm.push(ledgers.gap(before(now, PAUSE_BETWEEN_SWAPS), now));
     }
     let deployed = row("  and around its swap to a new artifact (deploy)", &mut swapped)?;
     row("  from the last output of the old release to the first of the new", &mut moments)?;
-    row("  and all the while that it is deployed and compiled", &mut whole)?;
-    row("  as long before that", &mut calm)?;
+    row("  and during the whole deployment and compilation", &mut whole)?;
+    row("  and before the deployment", &mut calm)?;
     let more = |around: Duration| (around.as_secs_f64() - usual.as_secs_f64()) * 1e3;
     println!(
-        "pause, p99 more than without a swap: route set {:.1} ms, deploy {:.1} ms (goal: below 10 ms)",
-        more(routed),
+        "pause, p99, in addition to the gap without a swap: route set {:.1} ms, deploy {:.1} ms (goal: below 10 ms)",
+        more(known),
         more(deployed)
     );
     let sent = generator.stop()?.len() as u64;
-    stage.finish(sent)
+    ledgers.finish(sent)
 }
 
-/// From the start of a deployment for all tenants to the last host that has changed over, under a steady stream; and what
-/// the others notice of one tenant's.
+/// Measures the time from the start of a deployment for all tenants until the last host has changed over, under a
+/// steady stream. Also measures the effect of one tenant's deployment on the others.
 fn rollout(kafka: &Kafka, args: &Args) -> Result<()> {
-    let mut stage = Stage::new(kafka, "rollout")?;
-    stage.start(args)?;
+    let mut ledgers = LedgerApp::new(kafka, "rollout")?;
+    ledgers.start(args)?;
     let pace = Pace { burst: 50, every: Duration::from_millis(10) };
-    let mut generator = Generator::start(kafka.bootstrap(), stage.app.topic("IN"), load::inputs(), pace)?;
-    stage.deploy(&[], &[])?;
+    let mut generator = Generator::start(kafka.bootstrap(), ledgers.app.topic("IN"), load::inputs(), pace)?;
+    ledgers.deploy(&[], &[])?;
     thread::sleep(3 * SECOND);
-    let (mut written, mut waited, mut first, mut last) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut written = Vec::new();
+    let mut waited = Vec::new();
+    let mut first = Vec::new();
+    let mut last = Vec::new();
     for _ in 0..args.swaps {
-        thread::sleep(REST);
-        let deployed = stage.deploy(&[], &[])?;
+        thread::sleep(PAUSE_BETWEEN_SWAPS);
+        let deployed = ledgers.deploy(&[], &[])?;
         written.push(deployed.written);
         waited.push(deployed.ended - deployed.began);
         let moments = (0..TENANTS)
-            .map(|tenant| Ok(stage.changeover(tenant, deployed.release, deployed.began)?.1 - deployed.began));
+            .map(|tenant| Ok(ledgers.changeover(tenant, deployed.release, deployed.began)?.1 - deployed.began));
         let moments = moments.collect::<Result<Vec<_>>>()?;
         first.push(moments.iter().min().copied().unwrap_or_default());
         last.push(moments.iter().max().copied().unwrap_or_default());
     }
     println!(
         "deploy of a new artifact of {} KB under 5,000 messages/s, from the command's start",
-        stage.artifacts.size() / 1000
+        ledgers.artifacts.size() / 1000
     );
     row("  until the brokers have it", &mut written)?;
     row("  until the first tenant's first output by it", &mut first)?;
     row("  until every tenant has an output by it (goal: below 1 s)", &mut last)?;
-    row("  until --wait has said that both hosts go by it, and ended", &mut waited)?;
-    let ratios = (0..args.swaps.min(30)).map(|_| stage.ratio()).collect::<Result<Vec<_>>>()?;
+    row("  until --wait has reported both hosts, and ended", &mut waited)?;
+    let ratios = (0..args.swaps.min(30)).map(|_| ledgers.ratio()).collect::<Result<Vec<_>>>()?;
     ratio("outputs of others in the second of a deploy, of those before", ratios)?;
     println!("  (goal: at least 95 %)");
     let sent = generator.stop()?.len() as u64;
-    stage.finish(sent)
+    ledgers.finish(sent)
 }
 
-/// The same while all have more to do than they can.
+/// The same in a backlog, when the hosts have more work than they can do.
 fn saturated(kafka: &Kafka, args: &Args) -> Result<()> {
-    let mut stage = Stage::new(kafka, "saturated")?;
+    let mut ledgers = LedgerApp::new(kafka, "saturated")?;
     let pace = Pace { burst: 1000, every: Duration::from_millis(10) };
-    let mut generator = Generator::start(kafka.bootstrap(), stage.app.topic("IN"), load::inputs(), pace)?;
+    let mut generator = Generator::start(kafka.bootstrap(), ledgers.app.topic("IN"), load::inputs(), pace)?;
     while generator.sent() < args.backlog {
         thread::sleep(SECOND);
     }
     let sent = generator.stop()?.len() as u64;
-    stage.start(args)?;
-    let settled = |stage: &Stage| stage.watch.seen().outputs.iter().map(Vec::len).sum::<usize>() as u64;
-    while settled(&stage) < sent / 10 {
-        thread::sleep(REST);
+    ledgers.start(args)?;
+    let settled = |ledgers: &LedgerApp| ledgers.watch.seen().outputs.iter().map(Vec::len).sum::<usize>() as u64;
+    while settled(&ledgers) < sent / 10 {
+        thread::sleep(PAUSE_BETWEEN_SWAPS);
     }
-    let (began, before) = (Instant::now(), settled(&stage));
+    let began = Instant::now();
+    let before = settled(&ledgers);
     let mut ratios = Vec::new();
-    while settled(&stage) < sent / 10 * 8 {
-        ratios.push(stage.ratio()?);
+    while settled(&ledgers) < sent / 10 * 8 {
+        ratios.push(ledgers.ratio()?);
     }
-    let rate = crate::clients::per_second(usize::try_from(settled(&stage) - before)?, began.elapsed())?;
-    println!("the same in a backlog of which {rate:.0} a second are done, {} times", ratios.len());
+    let rate = crate::clients::per_second(usize::try_from(settled(&ledgers) - before)?, began.elapsed())?;
+    println!("the same in a backlog, at {rate:.0} messages a second, {} times", ratios.len());
     ratio("  outputs of others in the second of a deploy, of those before", ratios)?;
-    stage.finish(sent)
+    ledgers.finish(sent)
 }
 
-impl Stage {
-    /// Deploys an artifact to one tenant; outputs of the others in the second from then on, as a part of those in the second
-    /// before.
+impl LedgerApp {
+    /// Deploys an artifact to one tenant. Returns the ratio of the other tenants' outputs in the second from then on to
+    /// those in the second before.
     fn ratio(&mut self) -> Result<f64> {
         thread::sleep(2 * SECOND);
-        let deployed = self.deploy(&ELSEWHERE, &["--tenant", &load::name(BUSY)])?;
-        thread::sleep((deployed.began + SECOND + AROUND).saturating_duration_since(Instant::now()));
-        let (usual, during) = (self.others(before(deployed.began, SECOND)), self.others(deployed.began));
+        let deployed = self.deploy(&LOW_PRIORITY, &["--tenant", &load::name(BUSY_TENANT)])?;
+        thread::sleep((deployed.began + SECOND + HALF_GAP_SPAN).saturating_duration_since(Instant::now()));
+        let usual = self.others(before(deployed.began, SECOND));
+        let during = self.others(deployed.began);
         ensure!(usual > 0, "there were no outputs");
         Ok(f64::from(u32::try_from(during)?) / f64::from(u32::try_from(usual)?))
     }
@@ -310,14 +326,14 @@ fn before(moment: Instant, time: Duration) -> Instant {
     moment.checked_sub(time).unwrap_or(moment)
 }
 
-/// Prints times; gives the one that 99 % of them do not exceed.
+/// Prints the percentiles of times. Returns p99.
 fn row(what: &str, times: &mut [Duration]) -> Result<Duration> {
     times.sort_unstable();
     let at = |percent: usize| times.get(times.len().saturating_sub(1) * percent / 100).copied();
-    let told = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
+    let text = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
     let [median, most, worst] = [at(50), at(99), at(100)].map(|time| time.context("nothing was measured"));
     let most = most?;
-    println!("{what:<66} {:>9} {:>9} {:>9}", told(median?), told(most), told(worst?));
+    println!("{what:<66} {:>9} {:>9} {:>9}", text(median?), text(most), text(worst?));
     Ok(most)
 }
 
@@ -325,7 +341,7 @@ fn ratio(what: &str, mut ratios: Vec<f64>) -> Result<()> {
     ratios.sort_by(|one, other| other.total_cmp(one));
     let at =
         |percent: usize| ratios.get(ratios.len().saturating_sub(1) * percent / 100).context("nothing was measured");
-    let told = |ratio: &f64| format!("{:.1} %", ratio * 100.0);
-    println!("{what:<66} {:>9} {:>9} {:>9}", told(at(50)?), told(at(99)?), told(at(100)?));
+    let text = |ratio: &f64| format!("{:.1} %", ratio * 100.0);
+    println!("{what:<66} {:>9} {:>9} {:>9}", text(at(50)?), text(at(99)?), text(at(100)?));
     Ok(())
 }

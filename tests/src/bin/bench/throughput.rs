@@ -1,4 +1,4 @@
-//! Records per second through the whole host, beside plain loops that only copy.
+//! Records per second through the whole host, compared with plain loops that only copy.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,9 +15,9 @@ use switchboard_tests::kafka::Kafka;
 use switchboard_tests::progress::Stall;
 
 use crate::Args;
-use crate::clients::{LONG, PARTITIONS, TENANTS, consumer, fill, hand_over, log_in, per_second, producer};
+use crate::clients::{PARTITIONS, STALL_LIMIT, TENANTS, consumer, enqueue, fill, log_in, per_second, producer};
 
-/// What is not measured: the broker's JIT is cold for the first few million records.
+/// Runs without measuring, because the broker's JIT is cold for the first few million records.
 pub(crate) fn warm_up(kafka: &Kafka, args: &Args) -> Result<()> {
     plain(kafka, args.warm_up, args.workers)?;
     two_hops(kafka, args, args.warm_up).map(drop)
@@ -38,19 +38,21 @@ pub(crate) fn run(kafka: &Kafka, args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Copies a topic of the same records, key, value and headers, with so many consume-produce loops, from the first record
-/// on: records/s.
+/// Copies a topic of the same records (key, value and headers) with `loops` consume-produce loops. Returns the records
+/// per second from the first record on.
 fn plain(kafka: &Kafka, count: usize, loops: usize) -> Result<f64> {
     let app = App::on(kafka, "plain", &MESSENGER, PARTITIONS)?;
     fill(kafka, &app, count)?;
-    let (copied, total) = (AtomicUsize::new(0), count + TENANTS);
+    let copied = AtomicUsize::new(0);
+    let total = count + TENANTS;
     let group = unique("plain");
     let first = OnceLock::new();
     thread::scope(|scope| -> Result<()> {
         let copy = || -> Result<()> {
-            let (consumer, producer) = (consumer(kafka, &group)?, producer(kafka)?);
+            let consumer = consumer(kafka, &group)?;
+            let producer = producer(kafka)?;
             consumer.subscribe(&[app.topic(MESSENGER[0])])?;
-            let mut stall = Stall::with_limit(0, LONG);
+            let mut stall = Stall::with_limit(0, STALL_LIMIT);
             while copied.load(Ordering::Relaxed) < total {
                 stall.check(copied.load(Ordering::Relaxed)).context("the plain copy stands still")?;
                 let Some(message) = consumer.poll(Duration::from_millis(10)) else { continue };
@@ -58,7 +60,7 @@ fn plain(kafka: &Kafka, count: usize, loops: usize) -> Result<f64> {
                 forward(&producer, app.topic(MESSENGER[3]), &message?)?;
                 copied.fetch_add(1, Ordering::Relaxed);
             }
-            Ok(producer.flush(LONG)?)
+            Ok(producer.flush(STALL_LIMIT)?)
         };
         let threads: Vec<_> = (0..loops).map(|_| scope.spawn(copy)).collect();
         threads.into_iter().try_for_each(|thread| thread.join().expect("no panic"))
@@ -68,7 +70,7 @@ fn plain(kafka: &Kafka, count: usize, loops: usize) -> Result<f64> {
     Ok(rate)
 }
 
-/// The host from its first output to the last record: records/s.
+/// Runs the host on `count` records. Returns the records per second from its first output to the last record.
 fn two_hops(kafka: &Kafka, args: &Args, count: usize) -> Result<f64> {
     let app = App::messenger_on(kafka, "bench", PARTITIONS)?;
     let workers = args.workers.to_string();
@@ -76,18 +78,18 @@ fn two_hops(kafka: &Kafka, args: &Args, count: usize) -> Result<f64> {
     let mut host = app.run("host", &flags)?;
     let mut letters = app.client.reader(&[&app.dead_letters()])?;
     log_in(kafka, &app)?;
-    letters.until("the logins", LONG, |letters| letters.len() >= TENANTS)?;
-    host.terminate(LONG)?;
+    letters.until("the logins", STALL_LIMIT, |letters| letters.len() >= TENANTS)?;
+    host.terminate(STALL_LIMIT)?;
 
     fill(kafka, &app, count)?;
     let mut host = app.run("host", &flags)?;
     let outputs: Vec<_> = MESSENGER[3..].iter().map(|alias| app.topic(alias)).collect();
-    app.client.reader(&outputs)?.until("the first output", LONG, |outputs| !outputs.is_empty())?;
+    app.client.reader(&outputs)?.until("the first output", STALL_LIMIT, |outputs| !outputs.is_empty())?;
     let started = Instant::now();
-    letters.until("the end of the stream", LONG, |letters| letters.len() >= 2 * TENANTS)?;
+    letters.until("the end of the stream", STALL_LIMIT, |letters| letters.len() >= 2 * TENANTS)?;
     let total = count + TENANTS;
     let rate = per_second(total, started.elapsed())?;
-    host.terminate(LONG)?;
+    host.terminate(STALL_LIMIT)?;
     println!("  two hops: {total} records, {rate:.0}/s");
     Ok(rate)
 }
@@ -99,5 +101,5 @@ fn forward(producer: &BaseProducer, topic: &str, message: &BorrowedMessage<'_>) 
     let mut record = BaseRecord::to(topic).headers(headers);
     record.key = message.key();
     record.payload = message.payload();
-    hand_over(producer, record)
+    enqueue(producer, record)
 }

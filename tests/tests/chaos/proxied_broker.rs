@@ -1,23 +1,23 @@
-//! One application on a single broker, which hosts reach through a proxy.
+//! The setup of tests that hold back requests: one application on a single broker, which hosts reach through a proxy.
 
 use std::ffi::OsStr;
 use std::process::Command;
 
 use anyhow::Result;
-use switchboard_tests::app::LONG;
+use switchboard_tests::app::WAIT_LIMIT;
 use switchboard_tests::client::{Client, Record};
 use switchboard_tests::host::{Host, ledger};
 use switchboard_tests::kafka::{Kafka, Options, free_port};
 use switchboard_tests::proxy::Network;
 
 /// A single broker, with a proxy between it and the hosts.
-pub(crate) struct Stage {
+pub(crate) struct ProxiedBroker {
     client: Client,
     pub(crate) network: Network,
     kafka: Kafka,
 }
 
-impl Stage {
+impl ProxiedBroker {
     pub(crate) fn new() -> Result<Self> {
         let behind = free_port()?;
         let network = Network::start(&[behind])?;
@@ -41,7 +41,7 @@ impl Stage {
         self.client.produce(&[record]).map(drop)
     }
 
-    /// The broker's address through the proxy.
+    /// The address of the proxy.
     pub(crate) fn proxy(&self) -> String {
         format!("127.0.0.1:{}", self.network.ports()[0])
     }
@@ -51,7 +51,7 @@ impl Stage {
         self.kafka.bootstrap()
     }
 
-    /// Starts a host with one worker, so that one producer makes all transactions, and a session that ends after 3 s.
+    /// Starts a host with a session time-out of 3 s and one worker, so that one producer makes all transactions.
     pub(crate) fn start(instance: &str, mut command: Command, broker: impl AsRef<OsStr>) -> Result<Host> {
         command
             .args(["run", "--app", "late", "--instance", instance, "--workers", "1", "--shards", "1"])
@@ -62,14 +62,14 @@ impl Stage {
         Host::start(instance, &mut command)
     }
 
-    /// Waits until the line of an id is there, and returns all ids of lines, committed ones only.
+    /// Waits until the line of the id `last` is committed. Returns the ids of all committed lines.
     pub(crate) fn ids(&self, last: u32) -> Result<Vec<u32>> {
         let id = |line: &Record| {
             let text = String::from_utf8_lossy(line.value.as_deref().unwrap_or_default()).into_owned();
             text.split(' ').next().and_then(|id| id.parse().ok()).unwrap_or(u32::MAX)
         };
         let mut reader = self.client.reader(&["LINES"])?;
-        let lines = reader.until("the last line", LONG, |lines| lines.iter().any(|line| id(line) == last))?;
+        let lines = reader.until("the last line", WAIT_LIMIT, |lines| lines.iter().any(|line| id(line) == last))?;
         Ok(lines.iter().map(id).collect())
     }
 }
