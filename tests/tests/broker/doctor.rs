@@ -27,13 +27,13 @@ fn a_cluster_without_topics_is_fit() -> Result<()> {
     let (status, lines) = app.doctor(&["--shards", "5"])?;
     assert_eq!(status.code(), Some(0));
     let topics = [
-        ("shards", "5 partitions"),
-        ("state", "5 partitions"),
+        ("repartition", "5 partitions"),
+        ("changelog", "5 partitions"),
         ("dead-letters", "1 partition"),
         ("control", "1 partition"),
     ];
     for (topic, partitions) in topics {
-        line(&lines, &["  ok ", &format!("{}-{topic}:", app.name), "`run` creates it", partitions])?;
+        line(&lines, &["  ok ", &format!("{}-switchboard-{topic}:", app.name), "`run` creates it", partitions])?;
     }
     line(&lines, &["  warning ", "IN (consumed)", "does not exist"])?;
     line(&lines, &["  warning ", "OUT (produced)", "does not exist"])?;
