@@ -57,7 +57,7 @@ fn a_healthy_application_has_no_problems_and_its_lag_is_shown() -> Result<()> {
     line(&lines, &["  ok ", &format!("the group {}:", app.name), "Stable, 2 members (2 static), protocol Classic"])?;
     line(&lines, &["  ok ", &format!("{}-switchboard-repartition: 16 partitions, replication factor 1", app.name)])?;
     line(&lines, &["  ok ", "all that is needed is allowed"])?;
-    line(&lines, &["  ok ", app.topic("IN"), "nothing waits in its 1 partitions"])?;
+    line(&lines, &["  ok ", app.topic("IN"), "nothing waits in its 1 partition"])?;
     line(&lines, &["  ok ", "-switchboard-repartition", "nothing waits in its 16 partitions"])?;
     assert_eq!(lines.last().map(String::as_str), Some("0 problems, 0 warnings"));
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 use super::brokers::BrokerConfigs;
+use super::topics::count_partitions;
 use super::{Cluster, DOCTOR_REQUEST_TIMEOUT, Doctor};
 use crate::Shutdown;
 use crate::clients::{ClientOptions, GroupProtocol};
@@ -124,11 +125,11 @@ pub(super) fn lag(cluster: &Cluster<'_>) -> Vec<Finding> {
     });
     let finding = |topic: &TopicLag| {
         let oldest = topic.oldest.map(|oldest| format!(", the oldest for {}", humanized(oldest))).unwrap_or_default();
-        let partitions = topic.partitions;
+        let partitions = count_partitions(topic.partitions);
         let text = match topic.records {
-            0 => format!("nothing waits in its {partitions} partitions"),
-            1 => format!("1 record waits in its {partitions} partitions{oldest}"),
-            records => format!("{} records wait in its {partitions} partitions{oldest}", grouped(records)),
+            0 => format!("nothing waits in its {partitions}"),
+            1 => format!("1 record waits in its {partitions}{oldest}"),
+            records => format!("{} records wait in its {partitions}{oldest}", grouped(records)),
         };
         Finding::ok(format!("the topic {}", topic.topic), text)
     };

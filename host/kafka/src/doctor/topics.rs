@@ -168,7 +168,7 @@ fn check_produced(subject: &str, config: &HashMap<String, String>, least: usize)
     warning.into_iter().collect()
 }
 
-fn count_partitions(count: impl std::fmt::Display) -> String {
+pub(super) fn count_partitions(count: impl std::fmt::Display) -> String {
     match count.to_string().as_str() {
         "1" => "1 partition".to_owned(),
         count => format!("{count} partitions"),
