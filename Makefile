@@ -78,7 +78,7 @@ docs: rust
 # All binaries, in the selection of packages that the tests use.
 bins: rust
 	$(CARGO) build --release --target wasm32-wasip2 -p messenger -p hostile -p ledger
-	$(CARGO) build --release --workspace --bins $(FEATURES)
+	$(CARGO) test --no-run --release --workspace $(FEATURES)
 
 bench: bins java
 	@tests/kafka/fetch-jars
