@@ -18,6 +18,7 @@ EXAMPLES := $(TARGET)/wasm32-wasip2/guests/examples
 # The system's OpenSSL where there is one to link with; else one is built from source (1.5 minutes more on two cores).
 FEATURES := $(shell pkg-config --exists openssl 2>/dev/null || echo --features vendored-openssl)
 export CARGO FEATURES
+comma := ,
 
 .PHONY: help build demo test check lint docs bench simulate chaos swap-soak kafka clean rust java bins
 
@@ -42,7 +43,7 @@ java:
 
 build: rust
 	@tools/build 'the plugin (1 of 2)' --release --target wasm32-wasip2 -p messenger
-	@tools/build 'the host (2 of 2): about 5 minutes on two cores the first time$(if $(FEATURES),, with OpenSSL)' --release -p switchboard $(FEATURES)
+	@tools/build 'the host (2 of 2): about 5 minutes on two cores the first time$(if $(FEATURES),$(comma) OpenSSL included)' --release -p switchboard $(FEATURES)
 	@tools/split-debug $(HOST)
 
 demo: build
