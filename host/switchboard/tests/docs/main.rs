@@ -51,6 +51,20 @@ fn every_link_command_and_path_in_the_documentation_exists() {
     assert!(mistakes.is_empty(), "{} mistakes in the documentation:\n{}", mistakes.len(), mistakes.join("\n"));
 }
 
+/// mdBook renders only what the summary lists.
+#[test]
+fn the_summary_lists_every_page_of_the_book() {
+    let pages = Repository::read(&repository_root()).pages();
+    let summary = pages.iter().find(|page| page.path == Path::new("docs/SUMMARY.md")).expect("docs/SUMMARY.md");
+    let missing: Vec<_> = pages
+        .iter()
+        .filter_map(|page| page.path.strip_prefix("docs").ok())
+        .filter(|path| *path != Path::new("SUMMARY.md"))
+        .filter(|path| !summary.links.iter().any(|link| Path::new(&link.text) == *path))
+        .collect();
+    assert!(missing.is_empty(), "docs/SUMMARY.md does not list {missing:?}");
+}
+
 /// The SDK's documentation tests compile the Rust examples of each page that its `lib.rs` includes.
 #[test]
 fn every_rust_example_is_on_a_page_that_the_sdk_compiles() {
