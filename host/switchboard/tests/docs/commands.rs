@@ -54,7 +54,7 @@ fn check_inline(repository: &Repository, code: &str) -> Vec<String> {
     }
 }
 
-/// A flag without its program: some command of Switchboard or some test program has it, or the list of other programs' flags.
+/// A flag without its program: a command of Switchboard, a test program or the list of other flags has it.
 fn unknown_bare_flag(repository: &Repository, word: &str) -> Option<String> {
     let name = word.strip_prefix("--")?.split('=').next().filter(|name| !name.is_empty())?;
     let is_known = matches!(name, "help" | "version")
