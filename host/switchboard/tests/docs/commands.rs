@@ -108,7 +108,7 @@ fn check_command(repository: &Repository, words: &[String]) -> Vec<String> {
             mistakes.extend(names.filter_map(|name| check_variable(repository, name)));
         }
         name if program.starts_with("target/") || TEST_PROGRAMS.contains(&program.as_str()) => {
-            mistakes.extend(check_test_program(repository, name, arguments))
+            mistakes.extend(check_test_program(repository, name, arguments));
         }
         _ => {}
     }
