@@ -72,6 +72,20 @@ pub mod testkit;
 pub use context::{Context, Log, Lookup, State};
 pub use types::{Entry, Header, Level, Manifest, Message, Outbound, Rejection};
 
+// The examples of the documentation, compiled and run as documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/write-a-plugin.md")]
+struct WriteAPlugin;
+#[cfg(all(doctest, feature = "testkit"))]
+#[doc = include_str!("../../../docs/test-a-plugin.md")]
+struct TestAPlugin;
+#[cfg(all(doctest, feature = "testkit"))]
+#[doc = include_str!("../../../docs/state-and-migration.md")]
+struct StateAndMigration;
+
 /// The logic of a plugin.
 ///
 /// It must be deterministic: the same state, message and lookup answers give the same result. Values in static
@@ -112,18 +126,19 @@ pub trait Migrate: Plugin {
 /// [`Migrate`]: `export!(Counter, migrate)`. In a native build it expands to nothing.
 #[cfg(target_family = "wasm")]
 #[macro_export]
+#[rustfmt::skip] // It would indent the calls of the generated macros by 4 spaces.
 macro_rules! export {
     ($plugin:ty) => {
         const _: () = {
             type Exported = $crate::guest::Exported<$plugin>;
-    $crate::guest::bindings::export_component!(Exported with_types_in $crate::guest::bindings);
+            $crate::guest::bindings::export_component!(Exported with_types_in $crate::guest::bindings);
         };
     };
     ($plugin:ty, migrate) => {
         $crate::export!($plugin);
         const _: () = {
             type Exported = $crate::guest::Exported<$plugin>;
-    $crate::guest::migrating::export_migration!(Exported with_types_in $crate::guest::migrating);
+            $crate::guest::migrating::export_migration!(Exported with_types_in $crate::guest::migrating);
         };
     };
 }

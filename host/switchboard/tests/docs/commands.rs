@@ -32,7 +32,13 @@ pub(crate) fn check(repository: &Repository, page: &Page) -> Vec<Mistake> {
     mistakes
 }
 
-/// Inline code: commands of Switchboard and `make`, and names of settings that have been renamed.
+/// Programs of the tests that a user has on the search path.
+const TEST_PROGRAMS: &[&str] = &["say", "kafka"];
+
+/// Flags of other programs that the pages name without their program, and the placeholder `--name`.
+const OTHER_FLAGS: &[&str] = &["name", "release", "target", "to-earliest", "to-latest"];
+
+/// Inline code: commands of Switchboard and `make`, flags, and names of settings that have been renamed.
 fn check_inline(repository: &Repository, code: &str) -> Vec<String> {
     if let Some(mistake) = renamed_name(code) {
         return vec![mistake];
@@ -40,8 +46,27 @@ fn check_inline(repository: &Repository, code: &str) -> Vec<String> {
     let words: Vec<String> = shell::split(code).into_iter().next().unwrap_or_default();
     match words.first().map(String::as_str) {
         Some("switchboard" | "make") if words.len() > 1 => check_command(repository, &words),
+        Some(program) if TEST_PROGRAMS.contains(&program) => check_command(repository, &words),
+        Some(flag) if flag.starts_with("--") => {
+            words.iter().filter_map(|word| unknown_bare_flag(repository, word)).collect()
+        }
         _ => Vec::new(),
     }
+}
+
+/// A flag without its program: a command of Switchboard, a test program or the list of other flags has it.
+fn unknown_bare_flag(repository: &Repository, word: &str) -> Option<String> {
+    let name = word.strip_prefix("--")?.split('=').next().filter(|name| !name.is_empty())?;
+    let is_known = matches!(name, "help" | "version")
+        || OTHER_FLAGS.contains(&name)
+        || has_flag(&repository.cli, name)
+        || TEST_PROGRAMS.iter().any(|program| check_test_program(repository, program, &[word.to_owned()]).is_empty());
+    (!is_known).then(|| format!("no command has the flag --{name}"))
+}
+
+fn has_flag(command: &clap::Command, name: &str) -> bool {
+    command.get_arguments().any(|argument| argument.get_long() == Some(name))
+        || command.get_subcommands().any(|subcommand| has_flag(subcommand, name))
 }
 
 /// A config file must not use old keys.
@@ -82,7 +107,9 @@ fn check_command(repository: &Repository, words: &[String]) -> Vec<String> {
             let names = arguments.iter().filter_map(|argument| argument.split('=').next());
             mistakes.extend(names.filter_map(|name| check_variable(repository, name)));
         }
-        name if program.starts_with("target/") => mistakes.extend(check_test_program(repository, name, arguments)),
+        name if program.starts_with("target/") || TEST_PROGRAMS.contains(&program.as_str()) => {
+            mistakes.extend(check_test_program(repository, name, arguments));
+        }
         _ => {}
     }
     mistakes.extend(words.iter().filter_map(|word| check_path(repository, word)));
@@ -213,7 +240,7 @@ mod tests {
 
     #[test]
     fn what_exists_is_no_mistake() {
-        let text = "`make test`, `switchboard releases --history`, `switchboard run`, `fuel`\n\n```sh\nmake chaos CYCLES=3\n\
+        let text = "`make test`, `--plugin x --percent 5`, `say --topic T`, `switchboard releases --history`, `switchboard run`, `fuel`\n\n```sh\nmake chaos CYCLES=3\n\
             SWITCHBOARD_SHARDS=4 switchboard run -c messenger.toml \\\n  --plugin x.wasm --kafka a=b\nexport SWITCHBOARD_APP=a\n\
             switchboard deploy x.wasm --wait=30 --percent 5   # comment --no-flag\nswitchboard route set a@1 --tenant T\n\
             cargo test -p switchboard-core -- --nocapture\ntarget/release/say '{}' --topic T\n\
@@ -245,6 +272,9 @@ mod tests {
             ("```console\n$ make nothing\nmake noise\n```", "p.md:2: the Makefile has no target \"nothing\""),
             ("```sh\ncargo test -p switchboard-cor\n```", "p.md:2: the workspace has no package \"switchboard-cor\""),
             ("```sh\ntarget/release/say --loud x\n```", "p.md:2: `say` has no flag --loud"),
+            ("```sh\nsay --loud x\n```", "p.md:2: `say` has no flag --loud"),
+            ("Use `say --loud`.", "p.md:1: `say` has no flag --loud"),
+            ("| `--no-such-flag` | no |", "p.md:1: no command has the flag --no-such-flag"),
             ("```sh\ncat plugin/absent/README.md\n```", "p.md:2: the path plugin/absent/README.md does not exist"),
         ] {
             let found = mistakes(text);

@@ -51,6 +51,34 @@ fn every_link_command_and_path_in_the_documentation_exists() {
     assert!(mistakes.is_empty(), "{} mistakes in the documentation:\n{}", mistakes.len(), mistakes.join("\n"));
 }
 
+/// mdBook renders only what the summary lists.
+#[test]
+fn the_summary_lists_every_page_of_the_book() {
+    let pages = Repository::read(&repository_root()).pages();
+    let summary = pages.iter().find(|page| page.path == Path::new("docs/SUMMARY.md")).expect("docs/SUMMARY.md");
+    let missing: Vec<_> = pages
+        .iter()
+        .filter_map(|page| page.path.strip_prefix("docs").ok())
+        .filter(|path| *path != Path::new("SUMMARY.md"))
+        .filter(|path| !summary.links.iter().any(|link| Path::new(&link.text) == *path))
+        .collect();
+    assert!(missing.is_empty(), "docs/SUMMARY.md does not list {missing:?}");
+}
+
+/// The SDK's documentation tests compile the Rust examples of each page that its `lib.rs` includes.
+#[test]
+fn every_rust_example_is_on_a_page_that_the_sdk_compiles() {
+    let root = repository_root();
+    let sdk = std::fs::read_to_string(root.join("plugin/sdk/src/lib.rs")).expect("the SDK's lib.rs");
+    let pages = Repository::read(&root).pages();
+    let with_rust = pages.iter().filter(|page| page.blocks.iter().any(|block| block.language == "rust"));
+    let paths: Vec<_> = with_rust.map(|page| page.path.display().to_string()).collect();
+    assert!(paths.iter().any(|path| path == "README.md"), "{paths:?}");
+    let missing: Vec<_> =
+        paths.iter().filter(|path| !sdk.contains(&format!("include_str!(\"../../../{path}\")"))).collect();
+    assert!(missing.is_empty(), "plugin/sdk/src/lib.rs does not include {missing:?}");
+}
+
 #[test]
 fn the_table_of_settings_is_up_to_date() {
     let path = repository_root().join("docs/configuration.md");
