@@ -6,7 +6,7 @@
 //! shard finds them together. Where the message has to wait for a lookup, the entry and the migration are committed before
 //! it, with the shard's offset, which fences them.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::observer::Observer;
@@ -27,9 +27,9 @@ pub(super) struct Releases {
     #[cfg(feature = "mutations")]
     early: Option<Arc<Routing>>,
     /// Decided at a tenant's first message since the routing was taken.
-    decided: HashMap<TenantId, Decided>,
+    decided: BTreeMap<TenantId, Decided>,
     /// Releases that failed to migrate a tenant's state. They are not tried again for each routing.
-    refused: HashMap<TenantId, RefusedMigration>,
+    refused: BTreeMap<TenantId, RefusedMigration>,
 }
 
 /// A release that failed to migrate a tenant's state.
