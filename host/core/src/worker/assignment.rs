@@ -272,7 +272,7 @@ impl Assignment {
                 let owned = Owned::new(committed.is_some());
                 if !mutated!("restore-before-stable-offsets") {
                     let before = self.shards.insert(shard, owned);
-                    debug_assert!(before.is_none(), "shard {shard} is taken over while it is in the phase {before:?}");
+                    assert!(before.is_none(), "shard {shard} is taken over while it is in the phase {before:?}");
                 }
             }
         }

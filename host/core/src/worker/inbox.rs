@@ -193,6 +193,9 @@ impl Verb {
 /// records always look older must not starve the other.
 const MOST_IN_A_ROW: u32 = 4;
 
+/// The order of offsets is checked among this number of records, so that the check stays cheap.
+const CHECKED_RECORDS: usize = 16;
+
 /// What was read and is not committed, by verb. Each queue has the records of a partition in the order of their offsets.
 #[derive(Debug)]
 pub(super) struct Inbox {
@@ -210,7 +213,7 @@ impl Inbox {
 
     /// Adds a record that follows on the others of its partition.
     pub(super) fn push(&mut self, pending: Pending) {
-        debug_assert!(
+        assert!(
             self.last_of(pending.partition).is_none_or(|last| last < pending.offset),
             "offsets of a partition must increase: {:?} comes after {:?}",
             pending.offset,
@@ -227,13 +230,14 @@ impl Inbox {
         self.repartition.len() + self.process.len()
     }
 
-    /// The offset of the last record of a partition.
+    /// The offset of the last record of a partition, if it is among the last ones of its queue.
     fn last_of(&self, partition: Partition) -> Option<Offset> {
         let queue = match partition {
             Partition::Source { .. } => &self.repartition,
             Partition::Shard(_) => &self.process,
         };
-        queue.iter().rfind(|pending| pending.partition == partition).map(|pending| pending.offset)
+        let mut last = queue.iter().rev().take(CHECKED_RECORDS);
+        last.find(|pending| pending.partition == partition).map(|pending| pending.offset)
     }
 
     /// Bytes of all records, as they were read.

@@ -314,7 +314,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
 
     /// Runs a batch of one verb in one transaction: begin, one record after the other, the changelog, commit.
     fn run(&mut self, verb: Verb) -> Result<(Batch, Receipt), (Batch, Failure)> {
-        debug_assert!(self.assignment.is_settled(), "nothing is staged before a transaction begins");
+        assert!(self.assignment.is_settled(), "nothing is staged before a transaction begins");
         let mut batch = Batch::default();
         let mut txn = match Transaction::begin(&mut self.broker) {
             Ok(txn) => txn,
