@@ -44,8 +44,10 @@ pub fn rollback(
     Ok(decision)
 }
 
-/// Undoes the change that gave tenants to a failing release: the route that was set at this offset, and all other
-/// routes that the same change gave to the release and that are still as it made them.
+/// Undoes the change that gave tenants to a failing release.
+///
+/// It restores the route that was set at this offset. It also restores the other routes that the same change gave to the
+/// release, except those that were changed since.
 ///
 /// # Errors
 /// [`Refusal::Stale`] if the route names another release now, or was set again.

@@ -288,8 +288,8 @@ impl Assignment {
         self.halted.insert(partition, problem);
     }
 
-    /// Tries all shards. It goes on after one that waits, but not after a question without an answer: each such question may
-    /// take long.
+    /// Starts the restores of all shards. A shard that waits does not stop the others. A question without an answer does,
+    /// because each such question may take long.
     fn start_restores(&mut self, broker: &mut impl Broker) -> Result<(), NotNow> {
         let mut result = Ok(());
         for (shard, owned) in &mut self.shards {

@@ -152,9 +152,11 @@ fn run(
     }
 }
 
-/// What the tenant's release staged when it took over is committed before the record at hand. Only offsets fence the
-/// changelog's records, and only offsets of their shard make the shard's next owner wait for them. So the transaction gets
-/// the offset at which the shard stands.
+/// Commits what the tenant's release staged when it took over, and not the record at hand. The transaction includes the
+/// shard's current offset, for two reasons:
+///
+/// * Only offsets fence the records of the changelog.
+/// * The shard's next owner waits only for transactions that include offsets of the shard.
 fn commit_take_over_first<B: Broker>(txn: &mut Transaction<'_, B>, pending: &Pending) {
     txn.starts_at(pending.partition, pending.offset);
 }

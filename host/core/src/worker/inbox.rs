@@ -25,7 +25,7 @@ pub(super) struct Pending {
     /// `None`: it could not be decoded.
     pub(super) tenant: Option<TenantId>,
     pub(super) disposition: Disposition,
-    /// The newest change of a route that the worker had read which repartitions it.
+    /// The newest change of a route that the repartitioning worker had read.
     pub(super) routes: Option<ControlPosition>,
     pub(super) lookups: LookupProgress,
     /// Its outputs are flushed one by one, because the broker refused one of them, or only their batch.
@@ -69,9 +69,11 @@ pub(super) struct LookupProgress {
 }
 
 impl Pending {
-    /// `aliases`: of the consumed topics; `Partition::Source` has their indices. `routes`: the newest change of a route
-    /// that this worker has read. It may have read newer ones by the time it sends the record, but the change that made it
-    /// consume the topic is not among those.
+    /// A record that was just read.
+    ///
+    /// * `aliases`: the consumed topics, in the order of the indices of `Partition::Source`.
+    /// * `routes`: the newest change of a route that this worker has read. The change that made it consume the topic is
+    ///   not newer. The worker may read newer changes before it sends the record.
     pub(super) fn new(
         consumed: Consumed,
         aliases: &[Arc<str>],
@@ -211,7 +213,7 @@ impl Inbox {
         Self { repartition: VecDeque::new(), process: VecDeque::new(), bytes: 0, last: (Verb::Repartition, 0) }
     }
 
-    /// Adds a record that follows on the others of its partition.
+    /// Adds the next record of a partition.
     pub(super) fn push(&mut self, pending: Pending) {
         assert!(
             self.last_of(pending.partition).is_none_or(|last| last < pending.offset),

@@ -272,7 +272,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                 self.inbox.push(Pending::new(consumed, &self.aliases, routes, shards, &mut self.tenants));
             }
             Event::Record(Consumed { partition, offset, .. }) => {
-                // To skip it would be to lose it.
+                // A skipped record would be lost.
                 self.restart = Some(format!("a record at offset {offset} of {partition:?}, which is not being read"));
                 return Ok(false);
             }
@@ -477,7 +477,7 @@ fn handle_batch<'q, B: Broker, P: Plugins, L: Lookups, O: Observer>(
         }
         batch.done += 1;
         txn.consumed(pending.partition, pending.offset);
-        // A message may take long. To repartition a record takes as long as to read the clock.
+        // A message may take long. Repartitioning a record takes about as long as reading the clock.
         let read_clock = verb == Verb::Process || batch.done.is_multiple_of(16);
         if bytes >= handler.config.batch.bytes || (read_clock && txn.now() >= handler.deadline) {
             break;
