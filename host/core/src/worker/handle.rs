@@ -140,7 +140,7 @@ fn run(
     may_go_on: impl Fn() -> bool,
 ) -> Verdict {
     let answers = &mut pending.lookups.answers;
-    let call = Call { tenant, record: &pending.record, source: &pending.origin };
+    let call = Call { tenant, record: &pending.record, origin: &pending.origin };
     loop {
         let verdict = process(config, plugins, release, state, call, answers);
         let Verdict::Waits(Need::Answer(query)) = &verdict else { return verdict };

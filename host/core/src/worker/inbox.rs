@@ -110,8 +110,7 @@ impl Pending {
             }
             Err(letter) => (record, None, Disposition::DeadLetter { letter, minimal: false }),
         };
-        let place = (partition, offset);
-        Self::at(place, Decoded { record, origin, tenant, disposition, routes, timestamp })
+        Self::at(partition, offset, Decoded { record, origin, tenant, disposition, routes, timestamp })
     }
 
     /// A record of the repartition topic: it is a message for its tenant's release.
@@ -124,7 +123,7 @@ impl Pending {
     ) -> Self {
         let timestamp = record.timestamp;
         let decoded = match from_repartitioned(record, aliases) {
-            Ok(Repartitioned { record, source: origin, routes }) => {
+            Ok(Repartitioned { record, origin, routes }) => {
                 let timestamp = record.timestamp;
                 let (tenant, disposition) = match tenants.decode(&record.headers) {
                     Ok(tenant) => (Some(tenant.id.clone()), Disposition::Process { shard, tenant }),
@@ -139,10 +138,10 @@ impl Pending {
                 Decoded { record, origin, tenant: None, disposition, routes, timestamp }
             }
         };
-        Self::at((partition, offset), decoded)
+        Self::at(partition, offset, decoded)
     }
 
-    fn at((partition, offset): (Partition, Offset), decoded: Decoded) -> Self {
+    fn at(partition: Partition, offset: Offset, decoded: Decoded) -> Self {
         let Decoded { record, origin, tenant, disposition, routes, timestamp } = decoded;
         let lookups = LookupProgress::default();
         let (one_by_one, bytes) = (false, 0);
