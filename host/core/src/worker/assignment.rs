@@ -194,7 +194,7 @@ impl Assignment {
                 Ok(()) => self.waiting = None,
                 Err(NotNow(why)) => {
                     if self.waiting.as_ref() != Some(&why) {
-                        tracing::info!("taking over partitions waits: {why}");
+                        tracing::info!(reason = %why, "taking over partitions waits");
                     }
                     self.waiting = Some(why);
                     self.due = broker.now() + ASK_AGAIN;
@@ -280,7 +280,7 @@ impl Assignment {
     }
 
     fn halt(&mut self, partition: Partition, problem: String) {
-        tracing::error!(?partition, "partition halted: {problem}");
+        tracing::error!(?partition, reason = %problem, "partition halted");
         self.sources.remove(&partition);
         if let Partition::Shard(shard) = partition {
             self.shards.remove(&shard);
@@ -310,7 +310,7 @@ impl Assignment {
                 Restored::Record { shard, key, value } => {
                     let Some(owned) = self.shards.get_mut(&shard) else { continue };
                     if let Err(error) = owned.state.restore(&key, value) {
-                        tracing::warn!(shard = shard.get(), "a changelog record is ignored: {error}");
+                        tracing::warn!(shard = shard.get(), %error, "a changelog record is ignored");
                     }
                 }
                 Restored::End { shard } => self.restored(shard, broker),

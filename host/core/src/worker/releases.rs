@@ -140,7 +140,7 @@ impl Releases {
             Ok(ChosenRelease { release: decided.release, not_consumed })
         });
         chosen.inspect_err(|waits| {
-            tracing::warn!(tenant = %tenant.id, "messages wait: {waits}");
+            tracing::warn!(tenant = %tenant.id, reason = %waits, "messages wait");
             observer.waits(&tenant.id, waits.missing_release, &waits.why);
         })
     }
@@ -331,7 +331,7 @@ fn fall_back(
                 tenant.state.set_host_entry(LastRun::KEY, tenant.run_of(release).encode());
             }
             let id = &tenant.tenant.id;
-            tracing::warn!(tenant = %id, "runs the fallback release {}: {why}", release.title());
+            tracing::warn!(release = %release.title(), tenant = %id, reason = %why, "runs the fallback release");
             observer.runs_fallback(id, wanted, release.digest, &why);
             Ok(Decided { release: Arc::clone(release), fallback: Some(Arc::new(Fallback { wanted, why })) })
         }
@@ -392,7 +392,8 @@ fn take_over(
     match plugins.migrate(release, tenant, found, state) {
         Ok(()) => {
             state.accept_migration();
-            tracing::info!(tenant = %tenant.id, "state migrated from version {found} to {wanted} by {}", release.title());
+            let title = release.title();
+            tracing::info!(release = %title, tenant = %tenant.id, from = found, to = wanted, "state migrated");
             Ok(())
         }
         Err(error) => {

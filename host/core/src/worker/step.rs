@@ -211,7 +211,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         match made {
             Ok(()) => Ok(None),
             Err(Fault::Fenced(why) | Fault::FencedInstance(why)) => Err(FatalError::Fenced(why)),
-            Err(fault) => Ok(Some(self.wait(&format!("no transactional producer: {fault}")))),
+            Err(fault) => Ok(Some(self.wait("no transactional producer", &fault, None))),
         }
     }
 
@@ -278,7 +278,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
             }
             Event::Assigned(partitions) => {
                 if !partitions.is_empty() {
-                    tracing::info!("{} partitions assigned", partitions.len());
+                    tracing::info!(count = partitions.len(), "partitions assigned");
                 }
                 tracing::debug!(?partitions, "assigned");
                 // Another rebalance may follow at once. It is taken in before any of these partitions is read.
@@ -299,7 +299,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
     /// Forgets all about partitions that are no longer ours. No transaction is open here, so everything that was done for
     /// them is committed or aborted.
     fn give_back(&mut self, partitions: &[Partition]) {
-        tracing::info!("{} partitions revoked", partitions.len());
+        tracing::info!(count = partitions.len(), "partitions revoked");
         tracing::debug!(?partitions, "revoked");
         let has_shard = partitions.iter().any(|partition| matches!(partition, Partition::Shard(_)));
         if has_shard || !mutated!("keep-records-of-revoked-partitions") {
@@ -413,12 +413,12 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
             }
             _ => {}
         }
-        Ok(self.wait(&format!("a transaction of {} records was aborted and runs again: {fault}", batch.done)))
+        Ok(self.wait("a transaction was aborted and runs again", &fault, Some(batch.done)))
     }
 
     /// Forgets everything and joins the group again.
     fn start_again(&mut self, why: String) -> Result<Next, FatalError> {
-        tracing::warn!("starting again from what is committed: {why}");
+        tracing::warn!(reason = %why, "starting again from what is committed");
         self.inbox.clear();
         self.paused = false;
         self.assignment = Assignment::default();
@@ -430,16 +430,19 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
             Ok(()) => Ok(Next::After(self.back_off())),
             Err(Fault::Fenced(why) | Fault::FencedInstance(why)) => Err(FatalError::Fenced(why)),
             Err(fault) => {
-                let next = self.wait(&format!("the consumer cannot start: {fault}"));
+                let next = self.wait("the consumer cannot start", &fault, None);
                 self.restart = Some(why);
                 Ok(next)
             }
         }
     }
 
-    /// Logs why nothing can be done now. Returns when to try again.
-    fn wait(&mut self, why: &str) -> Next {
-        self.warnings.warn(self.broker.now(), why);
+    /// Logs why nothing can be done now. `records`: the size of the transaction that failed. Returns when to try again.
+    fn wait(&mut self, message: &'static str, reason: &Fault, records: Option<usize>) -> Next {
+        let is_due = self.warnings.is_due(self.broker.now(), message, &reason.to_string());
+        if is_due {
+            tracing::warn!(records, %reason, "{message}");
+        }
         Next::After(self.back_off())
     }
 
