@@ -97,9 +97,10 @@ impl<P: Plugins, L: Lookups, O: Observer> Handler<'_, P, L, O> {
         pending.lookups.need = None;
         let verdict = match not_consumed {
             Some(verdict) => verdict,
-            None => run(self.config, self.plugins, self.lookups, &release, state, tenant, pending, || {
-                txn.now() < self.deadline
-            }),
+            None => {
+                let message = MessageAtHand { release: &release, tenant, state, pending };
+                run(self.config, self.plugins, self.lookups, message, || txn.now() < self.deadline)
+            }
         };
         if let Verdict::Waits(need) = verdict {
             if state.has_staged() && !mutated!("takeover-without-an-offset") {
@@ -127,18 +128,23 @@ impl<P: Plugins, L: Lookups, O: Observer> Handler<'_, P, L, O> {
     }
 }
 
+/// The message that a release handles.
+struct MessageAtHand<'a> {
+    release: &'a Arc<Release>,
+    tenant: &'a Tenant,
+    state: &'a mut TenantState,
+    pending: &'a mut Pending,
+}
+
 /// Calls the release, again for each answer that is known without waiting. `may_go_on`: whether there is time for that.
-#[expect(clippy::too_many_arguments, reason = "the parts of the worker that one call needs, each borrowed by itself")]
 fn run(
     config: &WorkerConfig,
     plugins: &mut impl Plugins,
     lookups: &mut impl Lookups,
-    release: &Arc<Release>,
-    state: &mut TenantState,
-    tenant: &Tenant,
-    pending: &mut Pending,
+    message: MessageAtHand<'_>,
     may_go_on: impl Fn() -> bool,
 ) -> Verdict {
+    let MessageAtHand { release, tenant, state, pending } = message;
     let answers = &mut pending.lookups.answers;
     let call = Call { tenant, record: &pending.record, origin: &pending.origin };
     loop {

@@ -203,13 +203,21 @@ pub(super) struct Inbox {
     repartition: VecDeque<Pending>,
     process: VecDeque<Pending>,
     bytes: usize,
-    /// The verb of the last batches, and their number.
-    last: (Verb, u32),
+    last_batches: BatchStreak,
+}
+
+/// The last batches, as far as they have one verb.
+#[derive(Debug, Clone, Copy)]
+struct BatchStreak {
+    verb: Verb,
+    /// The number of batches, up to `MOST_IN_A_ROW`.
+    count: u32,
 }
 
 impl Inbox {
     pub(super) fn new() -> Self {
-        Self { repartition: VecDeque::new(), process: VecDeque::new(), bytes: 0, last: (Verb::Repartition, 0) }
+        let last_batches = BatchStreak { verb: Verb::Repartition, count: 0 };
+        Self { repartition: VecDeque::new(), process: VecDeque::new(), bytes: 0, last_batches }
     }
 
     /// Adds the next record of a partition.
@@ -259,17 +267,18 @@ impl Inbox {
     /// The verb of the next batch: the one whose first record is older, so under backlog the record that has waited longest
     /// goes first. Neither verb starves the other.
     pub(super) fn turn(&mut self) -> Option<Verb> {
+        let last = self.last_batches;
         let verb = match (self.repartition.front(), self.process.front()) {
             (None, None) => return None,
             (Some(_), None) => Verb::Repartition,
             (None, Some(_)) => Verb::Process,
             (Some(repartition), Some(process)) => {
                 let older = if repartition.timestamp < process.timestamp { Verb::Repartition } else { Verb::Process };
-                if self.last == (older, MOST_IN_A_ROW) { older.other() } else { older }
+                if last.verb == older && last.count == MOST_IN_A_ROW { older.other() } else { older }
             }
         };
-        let in_a_row = if self.last.0 == verb { self.last.1 + 1 } else { 1 };
-        self.last = (verb, in_a_row.min(MOST_IN_A_ROW));
+        let in_a_row = if last.verb == verb { last.count + 1 } else { 1 };
+        self.last_batches = BatchStreak { verb, count: in_a_row.min(MOST_IN_A_ROW) };
         Some(verb)
     }
 

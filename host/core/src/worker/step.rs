@@ -24,8 +24,10 @@ use crate::state::Shard;
 const IDLE_WAIT: Duration = Duration::from_millis(100);
 /// How long a worker waits for events while a restore is under way.
 const RESTORE_WAIT: Duration = Duration::from_millis(1);
-/// The pause before a failed batch runs again: the shortest and the longest. Each failure doubles it.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// The pause before a failed batch runs again. Each failure doubles it, up to the longest.
+const SHORTEST_BACKOFF: Duration = Duration::from_millis(10);
+/// The longest pause before a failed batch runs again.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
 
 /// When to call `step` again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +111,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
             renew_producer: true,
             restart: None,
             paused: false,
-            backoff: BACKOFF.0,
+            backoff: SHORTEST_BACKOFF,
             warnings: ThrottledWarn::default(),
         }
     }
@@ -364,7 +366,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         self.observer.committed();
         let size = &mut self.batch_size[verb as usize];
         *size = (*size * 2).min(self.config.batch.records);
-        self.backoff = BACKOFF.0;
+        self.backoff = SHORTEST_BACKOFF;
     }
 
     /// After a transaction that was not committed, or may not have been: drops what it staged, and says what comes next.
@@ -448,13 +450,13 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
 
     /// Whether nothing has been committed since something went wrong.
     fn is_failing(&self) -> bool {
-        self.backoff > BACKOFF.0
+        self.backoff > SHORTEST_BACKOFF
     }
 
     /// The pause before the next attempt. It grows until a transaction is committed.
     fn back_off(&mut self) -> Duration {
         let pause = self.backoff;
-        self.backoff = (pause * 2).min(BACKOFF.1);
+        self.backoff = (pause * 2).min(LONGEST_BACKOFF);
         pause
     }
 }
