@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::decision::{ChangeRequest, Decision, Refusal};
 use super::records::{ChangeKind, RouteChange, RouteValue, Scope};
-use super::state::{Entry, RegistryState};
+use super::state::{Entry, RegistryState, RouteEntry};
 use crate::record::{Offset, TenantId};
 use crate::routing::{Digest, Route};
 
@@ -57,8 +57,8 @@ pub fn automatic_rollback(
     offset: Offset,
     request: ChangeRequest,
 ) -> Result<Decision, Refusal> {
-    let set_here = |(_, value, at): &(Scope, RouteValue, Offset)| *at == offset && value.route().release == *release;
-    let (scope, value, _) = registry.routed().find(set_here).ok_or(Refusal::Stale)?;
+    let set_here = |route: &RouteEntry| route.offset == offset && route.value.route().release == *release;
+    let RouteEntry { scope, value, .. } = registry.routed().find(set_here).ok_or(Refusal::Stale)?;
     let made = |touched: &&RouteChange| touched.after.as_ref() == Some(&value) && touched.route == scope;
     let change =
         registry.history().into_iter().rev().find(|entry| entry.change.routes.iter().any(|touched| made(&touched)));
