@@ -13,10 +13,8 @@ use crate::progress::NO_PROGRESS_LIMIT;
 
 /// More ends than this are not a consequence of the faults.
 const MAX_UNEXPECTED_ENDS: usize = 200;
-/// A host logs this text after a number, when the group has assigned it partitions.
+/// A host logs this text when the group has assigned it partitions.
 const ASSIGNED_LOG: &str = " partitions assigned";
-/// The text of a member that waits until other members have given up partitions.
-const NONE_ASSIGNED_LOG: &str = " 0 partitions assigned";
 
 /// The settings of all hosts.
 #[derive(Debug)]
@@ -63,8 +61,7 @@ impl Member {
             log.seek(SeekFrom::Start(self.begin))?;
             let mut bytes = Vec::new();
             log.read_to_end(&mut bytes)?;
-            let is_assigned = |line: &str| line.contains(ASSIGNED_LOG) && !line.contains(NONE_ASSIGNED_LOG);
-            self.takes_part = String::from_utf8_lossy(&bytes).lines().any(is_assigned);
+            self.takes_part = String::from_utf8_lossy(&bytes).contains(ASSIGNED_LOG);
         }
         Ok(self.process.is_none() || self.takes_part)
     }

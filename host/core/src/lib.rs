@@ -42,7 +42,7 @@
 //! ```
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
-#![deny(clippy::disallowed_methods, clippy::iter_over_hash_type)]
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 #[macro_use]
 pub mod mutation;
@@ -52,6 +52,4 @@ pub mod registry;
 pub mod routing;
 pub mod state;
 pub mod vectors;
-// Its items get their documentation with the worker's redesign.
-#[allow(missing_docs)]
 pub mod worker;

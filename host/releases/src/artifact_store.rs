@@ -105,8 +105,8 @@ impl ArtifactStore {
     /// a release was tried.
     pub(super) fn load_routed(&mut self, registry: &RegistryState) -> bool {
         let mut was_tried = false;
-        for (_, value, _) in registry.routed() {
-            let route = value.route();
+        for entry in registry.routed() {
+            let route = entry.value.route();
             was_tried |= self.try_load(&route.release, registry);
             if let (Some(previous), true) = (route.previous, self.artifact(&route.release).is_none()) {
                 was_tried |= self.try_load(&previous, registry);
@@ -121,8 +121,8 @@ impl ArtifactStore {
     pub(super) fn maintain(&mut self, registry: &RegistryState, in_use: &BTreeSet<Digest>) -> bool {
         let mut needed = in_use.clone();
         let mut was_tried = false;
-        for (_, value, _) in registry.routed() {
-            let route = value.route();
+        for entry in registry.routed() {
+            let route = entry.value.route();
             needed.insert(route.release);
             if let Some(previous) = route.previous {
                 needed.insert(previous);
@@ -268,7 +268,7 @@ fn topic_precedence(
     registry: &RegistryState,
     all: impl IntoIterator<Item = Digest>,
 ) -> Vec<Digest> {
-    let routed = registry.routed().map(|(_, value, _)| value.route().release);
+    let routed = registry.routed().map(|entry| entry.value.route().release);
     let mut seen = BTreeSet::new();
     base.into_iter().chain(routed).chain(all).filter(|digest| seen.insert(*digest)).collect()
 }

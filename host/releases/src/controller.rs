@@ -158,7 +158,7 @@ impl ReleaseController {
 
     /// Starts the failure reports of releases over that were deployed or routed to since the last snapshot.
     fn reset_failure_reports(&self) {
-        let routed = self.registry.routed().map(|(_, value, offset)| (value.route().release, offset));
+        let routed = self.registry.routed().map(|entry| (entry.value.route().release, entry.offset));
         let deployed = self.registry.releases().iter().map(|(release, deployed)| (*release, deployed.offset));
         for (release, _) in routed.chain(deployed).filter(|(_, offset)| *offset >= self.published_end) {
             self.health.reset_failures(&release);

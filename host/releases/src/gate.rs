@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use switchboard_core::record::{Offset, Timestamp};
-use switchboard_core::registry::{RegistryState, Scope};
+use switchboard_core::registry::{RegistryState, RouteEntry, Scope};
 use switchboard_core::routing::{Digest, Gate, Route};
 
 use super::health::{Counts, ReleaseHealth};
@@ -61,8 +61,8 @@ impl Gates {
         now: Timestamp,
     ) {
         let routed: Vec<_> = registry.routed().collect();
-        self.0.retain(|key, _| routed.iter().any(|(scope, _, offset)| (scope, *offset) == (&key.0, key.1)));
-        for (scope, value, offset) in routed {
+        self.0.retain(|key, _| routed.iter().any(|route| (&route.scope, route.offset) == (&key.0, key.1)));
+        for RouteEntry { scope, value, offset } in routed {
             let Route { release, previous, gate: Some(gate) } = value.route() else { continue };
             let usual_rejection_rate = previous.or(base).and_then(|previous| rejection_rate(&health.counts(&previous)));
             let set_at = registry.routed_at(&scope).unwrap_or(now);
@@ -85,7 +85,7 @@ impl Gates {
         now: Timestamp,
     ) -> Vec<FailingRelease> {
         let mut failing = Vec::new();
-        for (scope, value, offset) in registry.routed() {
+        for RouteEntry { scope, value, offset } in registry.routed() {
             let Route { release, previous, .. } = *value.route();
             let Some(state) = self.0.get_mut(&(scope, offset)).filter(|state| state.is_open) else { continue };
             if let Some(mut reason) = state.judge(&health.counts(&release), now) {

@@ -106,7 +106,7 @@ impl Worker {
     fn handle_all(&mut self, record: &Record) {
         for (tenant, state) in &mut self.tenants {
             self.source.offset = self.source.offset.next();
-            let call = Call { tenant, record, source: &self.source };
+            let call = Call { tenant, record, origin: &self.source };
             let outcome = black_box(self.instances.handle(&self.release, call, state, &self.answers));
             assert!(matches!(outcome, Outcome::Outputs(_)), "{outcome:?}");
         }

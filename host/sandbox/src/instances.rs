@@ -291,7 +291,7 @@ impl WasmInstance {
         let Invocation { call, message, state, answers, .. } = invocation;
         // A store's data outlives the call, so it cannot borrow: the state moves in and out.
         let context =
-            MessageContext { answers: answers.clone(), source: call.source.clone(), timestamp: message.timestamp };
+            MessageContext { answers: answers.clone(), source: call.origin.clone(), timestamp: message.timestamp };
         self.store.data_mut().begin_message(std::mem::take(*state), context, *budget);
         let result =
             refuel(&mut self.store, limits).and_then(|()| self.handler.call_handle(&mut self.store, message.clone()));
@@ -313,7 +313,7 @@ impl WasmInstance {
 
 fn message<'a>(call: &Call<'a>, headers: &'a [HeaderParam<'a>]) -> Message<'a> {
     Message {
-        topic: &call.source.topic,
+        topic: &call.origin.topic,
         tenant: call.tenant.id.as_str(),
         key: call.record.key.as_deref(),
         value: call.record.value.as_deref(),

@@ -42,7 +42,7 @@
 //! let tenant = Tenant { id: TenantId::new("acme"), headers: Headers::new(), texts: vec![] };
 //! let record = Record { value: Some(b"hello".to_vec()), ..Record::default() };
 //! let source = Coordinates { topic: "IN".into(), partition: 0.into(), offset: 7.into() };
-//! let call = Call { tenant: &tenant, record: &record, source: &source };
+//! let call = Call { tenant: &tenant, record: &record, origin: &source };
 //! let mut state = TenantState::default();
 //! let outcome = pool.handle(artifact.release(), call, &mut state, &Answers::default());
 //! println!("{outcome:?}");

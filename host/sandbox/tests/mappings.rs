@@ -22,7 +22,7 @@ fn more_tenants_than_fit_into_memory_are_all_served() {
     let source = Coordinates { topic: "IN".into(), partition: 0.into(), offset: 0.into() };
     for number in 0..70_000 {
         let tenant = Tenant { id: TenantId::new(number.to_string()), headers: Headers::new(), texts: vec![] };
-        let call = Call { tenant: &tenant, record: &Record::default(), source: &source };
+        let call = Call { tenant: &tenant, record: &Record::default(), origin: &source };
         let outcome = instances.handle(artifact.release(), call, &mut TenantState::default(), &Answers::default());
         assert!(matches!(outcome, Outcome::Outputs(_)), "tenant {number}: {outcome:?}");
     }

@@ -41,7 +41,7 @@ fn a_thousand_swaps_use_no_more_memory() {
         watch.publish(RoutingSnapshot::fixed(Arc::clone(&next)));
         assert!(instances.routing().is_some());
         for tenant in &tenants {
-            let call = Call { tenant, record: &Record::default(), source: &source };
+            let call = Call { tenant, record: &Record::default(), origin: &source };
             let outcome = instances.handle(next.release(), call, &mut TenantState::default(), &Answers::default());
             assert!(matches!(outcome, Outcome::Outputs(_)), "{outcome:?}");
         }

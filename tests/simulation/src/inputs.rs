@@ -70,7 +70,7 @@ pub(crate) fn make(
     let make = |id| {
         let (topic, mut value) = match logic {
             _ if random.u8(0..6) == 0 => (sources.len() - 1, Some(MORE.into())),
-            Logic::Shelf => {
+            Logic::Stock => {
                 let number = random.u32(0..24);
                 let word = match random.u8(0..10) {
                     0..=4 => "put",

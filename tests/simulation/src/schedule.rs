@@ -119,7 +119,7 @@ pub fn run(seed: u64, stacks: &mut Stacks) -> Result<Outcome, String> {
 impl Schedule {
     fn new(seed: u64) -> Self {
         let random = &mut fastrand::Rng::with_seed(seed);
-        let logic = if random.u8(0..3) == 0 { Logic::Messenger } else { Logic::Shelf };
+        let logic = if random.u8(0..3) == 0 { Logic::Messenger } else { Logic::Stock };
         let consumes = logic.release(1).manifest.consumes;
         let sources: Vec<Arc<str>> = consumes.iter().map(String::as_str).chain([MORE]).map(Arc::from).collect();
         let (shards, partitions, tenants) = (random.u32(1..4), random.i32(1..3), random.u32(1..5));

@@ -204,7 +204,7 @@ impl Swaps {
 
     /// Replaces the known routes by those of the control topic.
     pub fn learn(&mut self, control: &RegistryState) -> Result<()> {
-        let routes = control.routed().map(|(scope, value, _)| Ok((scope.to_string(), serde_json::to_value(value)?)));
+        let routes = control.routed().map(|route| Ok((route.scope.to_string(), serde_json::to_value(route.value)?)));
         self.routes = routes.collect::<Result<_>>()?;
         Ok(())
     }

@@ -175,7 +175,7 @@ fn tenants_of_a_refused_release_run_the_fallback_release_or_wait_as_configured()
             line.contains("cannot run the release release=hostile") && line.contains("OUT")
         })?;
         send(&app, "a", 3..6)?;
-        let expected = if how == "keep" { "runs the fallback release tagged 1.0.0" } else { "messages wait" };
+        let expected = if how == "keep" { "runs the fallback release release=tagged 1.0.0" } else { "messages wait" };
         host.wait_for(expected, WAIT_LIMIT, |line| line.contains(expected) && line.contains("OUT"))?;
         assert_eq!(lines(&app, "a", answered)?.len(), answered);
         let list = if how == "keep" { "fallback" } else { "waiting" };
@@ -199,7 +199,7 @@ fn a_failed_migration_leaves_no_state_behind_and_the_tenant_runs_the_fallback_re
     send(&app, "a", 3..6)?;
     assert_eq!(lines(&app, "a", 6)?, by("1.0.0", 0..6), "its numbers continue");
     host.wait_for("the reason", WAIT_LIMIT, |line| {
-        line.contains("runs the fallback release tagged 1.0.0") && line.contains("as built")
+        line.contains("runs the fallback release release=tagged 1.0.0") && line.contains("as built")
     })?;
     send(&app, "new", 0..1)?;
     assert_eq!(lines(&app, "new", 1)?, by("4.0.0", 0..1), "a tenant without state needs no migration");

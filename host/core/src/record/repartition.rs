@@ -47,17 +47,17 @@ pub struct Repartitioned {
     /// The record as it was consumed.
     pub record: Record,
     /// Where it was consumed.
-    pub source: Coordinates,
+    pub origin: Coordinates,
     /// The newest change of a route that the sender knew: its [`Routing::changed`](crate::routing::Routing::changed).
     pub routes: Option<ControlPosition>,
 }
 
 /// The form of a source record in the repartition topic: key and value unchanged, and one header with everything else.
 /// `routes` is the newest change of a route that is known here.
-pub fn to_repartitioned(record: Record, source: &Coordinates, routes: Option<ControlPosition>) -> Record {
+pub fn to_repartitioned(record: Record, origin: &Coordinates, routes: Option<ControlPosition>) -> Record {
     let Record { key, value, headers, timestamp } = record;
-    let room = headers.bytes() + 8 * headers.len() + source.topic.len() + 60;
-    let Coordinates { topic, partition, offset } = source;
+    let room = headers.bytes() + 8 * headers.len() + origin.topic.len() + 60;
+    let Coordinates { topic, partition, offset } = origin;
     let envelope = Envelope { partition: *partition, offset: *offset, timestamp, routes, topic, headers };
     let mut bytes = Vec::with_capacity(room);
     bytes.push(VERSION);
@@ -77,7 +77,7 @@ pub fn from_repartitioned(record: Record, aliases: &[Arc<str>]) -> Result<Repart
     };
     let topic = aliases.iter().find(|alias| ***alias == *topic).map_or_else(|| Arc::from(topic), Arc::clone);
     let record = Record { key: record.key, value: record.value, headers, timestamp };
-    Ok(Repartitioned { record, source: Coordinates { topic, partition, offset }, routes })
+    Ok(Repartitioned { record, origin: Coordinates { topic, partition, offset }, routes })
 }
 
 fn parse(headers: &Headers) -> Option<Envelope<'_>> {
@@ -102,25 +102,25 @@ mod tests {
             let odd: [(&[u8], Option<&[u8]>); 3] =
                 [(b"switchboard-envelope", Some(b"of old")), (b"", None), (b"\xff", Some(b""))];
             let record = Record { key: None, value: Some(vec![1]), headers: odd.into_iter().collect(), timestamp };
-            let source = Coordinates { topic: "odd/alias".into(), partition: 5.into(), offset: last };
-            let repartitioned = to_repartitioned(record.clone(), &source, routes);
-            assert_eq!(from_repartitioned(repartitioned, &[]), Ok(Repartitioned { record, source, routes }));
+            let origin = Coordinates { topic: "odd/alias".into(), partition: 5.into(), offset: last };
+            let repartitioned = to_repartitioned(record.clone(), &origin, routes);
+            assert_eq!(from_repartitioned(repartitioned, &[]), Ok(Repartitioned { record, origin, routes }));
         }
     }
 
     #[test]
     fn the_position_in_the_control_topic_is_small() {
-        let source = Coordinates { topic: "T".into(), partition: 0.into(), offset: Offset::ZERO };
-        let bytes = |routes| to_repartitioned(Record::default(), &source, routes).headers.bytes();
+        let origin = Coordinates { topic: "T".into(), partition: 0.into(), offset: Offset::ZERO };
+        let bytes = |routes| to_repartitioned(Record::default(), &origin, routes).headers.bytes();
         let position = ControlPosition { topic: Some(TopicId::new(u64::MAX)), offset: 1_000_000.into() };
         assert!(bytes(Some(position)) - bytes(None) <= 14, "{} and {} bytes", bytes(Some(position)), bytes(None));
     }
 
     #[test]
     fn a_foreign_record_is_recognized() {
-        let source = Coordinates { topic: "T".into(), partition: 0.into(), offset: Offset::ZERO };
+        let origin = Coordinates { topic: "T".into(), partition: 0.into(), offset: Offset::ZERO };
         let position = ControlPosition { topic: Some(TopicId::new(1)), offset: 1.into() };
-        let repartitioned = to_repartitioned(Record::default(), &source, Some(position));
+        let repartitioned = to_repartitioned(Record::default(), &origin, Some(position));
         let good = repartitioned.headers.iter().next().unwrap().value.unwrap().to_vec();
         // Another version; cut off; lengths of headers that do not add up: one header where there are no bytes.
         let former = [&[VERSION - 1], &good[1..]].concat();

@@ -1,6 +1,6 @@
 //! Tenants: from a record's headers to its tenant and shard.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
@@ -188,7 +188,7 @@ impl TenantSchema {
 pub struct Tenants {
     schema: TenantSchema,
     /// By the values of the tenant headers, each prefixed by its length.
-    known: HashMap<Vec<u8>, Arc<Tenant>>,
+    known: BTreeMap<Vec<u8>, Arc<Tenant>>,
     key: Vec<u8>,
 }
 
@@ -198,7 +198,7 @@ const MOST_KNOWN: usize = 100_000;
 impl Tenants {
     /// An empty memory.
     pub fn new(schema: TenantSchema) -> Self {
-        Self { schema, known: HashMap::new(), key: Vec::new() }
+        Self { schema, known: BTreeMap::new(), key: Vec::new() }
     }
 
     /// Decodes the tenant of a record, as [`TenantSchema::decode`] does.

@@ -35,7 +35,7 @@ pub use records::{
     Scope, ScopeError,
 };
 pub use rollout::{HostProgress, Rollout, RolloutStage, RolloutVerdict, RolloutWatch};
-pub use state::{Deployed, Entry, FindError, HostRecord, RegistryState};
+pub use state::{Deployed, Entry, FindError, HostRecord, RegistryState, RouteEntry};
 pub use status::{Failures, FallbackTenant, HostStatus, LoadState, LoadedRelease, Running, WaitingTenant};
 pub use undo::{automatic_rollback, rollback};
 

@@ -36,6 +36,17 @@ pub struct Deployed {
     pub timestamp: Timestamp,
 }
 
+/// A route that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteEntry {
+    /// The tenants that it applies to.
+    pub scope: Scope,
+    /// Its value.
+    pub value: RouteValue,
+    /// The offset of the record that set it.
+    pub offset: Offset,
+}
+
 /// An entry of the history and the position of its record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Entry {
@@ -145,14 +156,17 @@ impl RegistryState {
         }
     }
 
-    /// Every route that exists, and the offset of the record that set it.
-    pub fn routed(&self) -> impl Iterator<Item = (Scope, RouteValue, Offset)> {
+    /// Every route that exists.
+    pub fn routed(&self) -> impl Iterator<Item = RouteEntry> {
         let RouteTable { default, share, pins } = &self.routes;
-        let default = default.set().map(|(route, offset)| (Scope::Default, RouteValue::Route(route.clone()), offset));
-        let share = share.set().map(|(share, offset)| (Scope::Percentage, RouteValue::Share(share.clone()), offset));
-        let pins = pins.iter().filter_map(|(tenant, pin)| {
+        let entry = |scope, value, offset| RouteEntry { scope, value, offset };
+        let default = default.set();
+        let default = default.map(|(route, offset)| entry(Scope::Default, RouteValue::Route(route.clone()), offset));
+        let share = share.set();
+        let share = share.map(|(share, offset)| entry(Scope::Percentage, RouteValue::Share(share.clone()), offset));
+        let pins = pins.iter().filter_map(move |(tenant, pin)| {
             let (route, offset) = pin.set()?;
-            Some((Scope::Tenant(tenant.clone()), RouteValue::Route(route.clone()), offset))
+            Some(entry(Scope::Tenant(tenant.clone()), RouteValue::Route(route.clone()), offset))
         });
         default.into_iter().chain(share).chain(pins)
     }

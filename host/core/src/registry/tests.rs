@@ -59,7 +59,7 @@ impl Topic {
     }
 
     fn automatic_rollback(&mut self, number: u8, scope: &Scope) -> Result<Decision, Refusal> {
-        let offset = self.registry.routed().find(|(known, ..)| known == scope).map(|(.., offset)| offset);
+        let offset = self.registry.routed().find(|route| route.scope == *scope).map(|route| route.offset);
         let offset = offset.ok_or(Refusal::Stale)?;
         let request = self.request();
         self.commit(automatic_rollback(&self.registry, &digest(number), offset, request))
@@ -71,12 +71,15 @@ impl Topic {
 
     /// The release of each route.
     fn routes(&self) -> BTreeMap<String, u8> {
-        self.registry.routed().map(|(scope, value, _)| (scope.to_string(), value.route().release.bytes()[0])).collect()
+        self.registry
+            .routed()
+            .map(|RouteEntry { scope, value, .. }| (scope.to_string(), value.route().release.bytes()[0]))
+            .collect()
     }
 
     /// All routes without their gates and offsets.
     fn values(&self) -> BTreeMap<Scope, RouteValue> {
-        self.registry.routed().map(|(scope, value, _)| (scope, value.ungated())).collect()
+        self.registry.routed().map(|RouteEntry { scope, value, .. }| (scope, value.ungated())).collect()
     }
 }
 

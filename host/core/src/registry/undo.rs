@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::decision::{ChangeRequest, Decision, Refusal};
 use super::records::{ChangeKind, RouteChange, RouteValue, Scope};
-use super::state::{Entry, RegistryState};
+use super::state::{Entry, RegistryState, RouteEntry};
 use crate::record::{Offset, TenantId};
 use crate::routing::{Digest, Route};
 
@@ -44,8 +44,10 @@ pub fn rollback(
     Ok(decision)
 }
 
-/// Undoes the change that gave tenants to a failing release: the route that was set at this offset, and all other
-/// routes that the same change gave to the release and that are still as it made them.
+/// Undoes the change that gave tenants to a failing release.
+///
+/// It restores the route that was set at this offset. It also restores the other routes that the same change gave to the
+/// release, except those that were changed since.
 ///
 /// # Errors
 /// [`Refusal::Stale`] if the route names another release now, or was set again.
@@ -55,8 +57,8 @@ pub fn automatic_rollback(
     offset: Offset,
     request: ChangeRequest,
 ) -> Result<Decision, Refusal> {
-    let set_here = |(_, value, at): &(Scope, RouteValue, Offset)| *at == offset && value.route().release == *release;
-    let (scope, value, _) = registry.routed().find(set_here).ok_or(Refusal::Stale)?;
+    let set_here = |route: &RouteEntry| route.offset == offset && route.value.route().release == *release;
+    let RouteEntry { scope, value, .. } = registry.routed().find(set_here).ok_or(Refusal::Stale)?;
     let made = |touched: &&RouteChange| touched.after.as_ref() == Some(&value) && touched.route == scope;
     let change =
         registry.history().into_iter().rev().find(|entry| entry.change.routes.iter().any(|touched| made(&touched)));

@@ -21,6 +21,6 @@ mod title;
 pub use digest::{Digest, DigestError};
 pub use last_run::LastRun;
 pub use manifest::Manifest;
-pub use resolve::{Availability, OnFailure, Release, Routing, Target};
+pub use resolve::{Availability, OnFailure, Release, Routing, Target, aliases};
 pub use routes::{Gate, Percent, PercentError, Resolved, Route, RouteTable, Share, Versioned};
 pub use title::ReleaseTitle;

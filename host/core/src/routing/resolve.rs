@@ -10,6 +10,11 @@ use super::manifest::Manifest;
 use super::routes::RouteTable;
 use crate::record::{ControlPosition, Offset, TenantId};
 
+/// The topic aliases of a manifest's list, in the form in which a host shares them.
+pub fn aliases(list: &[String]) -> impl Iterator<Item = Arc<str>> {
+    list.iter().map(|alias| Arc::from(alias.as_str()))
+}
+
 /// A release that a host has ready.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Release {
@@ -26,7 +31,7 @@ pub struct Release {
 impl Release {
     /// A release that may produce to all topics of its manifest and takes over no other state version.
     pub fn new(digest: Digest, manifest: Manifest) -> Self {
-        let produces = manifest.produces.iter().map(|alias| Arc::from(alias.as_str())).collect();
+        let produces = aliases(&manifest.produces).collect();
         Self { digest, manifest, produces, migrates: Vec::new() }
     }
 
@@ -115,9 +120,9 @@ impl Routing {
         let mut consumed: Vec<Arc<str>> = Vec::new();
         let mut add = |release: &Digest| match releases.get(release) {
             Some(Availability::Ready(release)) => {
-                for alias in &release.manifest.consumes {
-                    if !consumed.iter().any(|known| **known == **alias) {
-                        consumed.push(Arc::from(alias.as_str()));
+                for alias in aliases(&release.manifest.consumes) {
+                    if !consumed.contains(&alias) {
+                        consumed.push(alias);
                     }
                 }
                 true

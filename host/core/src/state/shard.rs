@@ -1,6 +1,6 @@
 //! The state of all tenants of one shard.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::changelog::{CorruptKey, decode_key, encode_key};
 use super::tenant::TenantState;
@@ -10,9 +10,8 @@ use crate::worker::Receipt;
 /// The state of all tenants of one shard.
 #[derive(Debug, Default)]
 pub struct Shard {
-    tenants: HashMap<TenantId, TenantState>,
-    /// Tenants whose transaction layer may have changes. The set is ordered, so that a simulation repeats exactly from
-    /// its seed.
+    tenants: BTreeMap<TenantId, TenantState>,
+    /// Tenants whose transaction layer may have changes.
     touched: BTreeSet<TenantId>,
 }
 

@@ -152,13 +152,13 @@ impl TenantState {
 
     /// The value of one of the host's own entries.
     pub fn host_entry(&self, key: &'static str) -> Option<&[u8]> {
-        debug_assert!(key.starts_with(HOST_KEY));
+        assert!(key.starts_with(HOST_KEY));
         self.value(key)
     }
 
     /// Stages an entry of the host's own with the transaction; only between messages.
     pub(crate) fn set_host_entry(&mut self, key: &'static str, value: Vec<u8>) {
-        debug_assert!(key.starts_with(HOST_KEY) && self.message.is_empty());
+        assert!(key.starts_with(HOST_KEY) && self.message.is_empty());
         if mutated!("last-run-outside-the-transaction") {
             self.committed.insert(key.to_owned(), value);
             return;
@@ -210,11 +210,11 @@ impl TenantState {
     }
 
     pub(super) fn promote(&mut self) {
-        debug_assert!(self.message.is_empty(), "a message is accepted or rejected before its transaction ends");
+        assert!(self.message.is_empty(), "a message is accepted or rejected before its transaction ends");
         for (key, value) in std::mem::take(&mut self.transaction) {
             self.write(key, value);
         }
-        debug_assert_eq!(self.committed_bytes, self.transaction_bytes);
+        assert_eq!(self.committed_bytes, self.transaction_bytes);
     }
 
     pub(super) fn drop_staged(&mut self) {

@@ -150,7 +150,7 @@ impl Bench<'_> {
         }
         let mut answers = Answers::default();
         let verdict = loop {
-            let call = Call { tenant: &tenant, record, source: origin };
+            let call = Call { tenant: &tenant, record, origin };
             let state = self.shard.tenant(&tenant.id);
             let verdict = process(&self.config, plugins, &self.release, state, call, &answers);
             match verdict {

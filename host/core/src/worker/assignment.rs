@@ -194,7 +194,7 @@ impl Assignment {
                 Ok(()) => self.waiting = None,
                 Err(NotNow(why)) => {
                     if self.waiting.as_ref() != Some(&why) {
-                        tracing::info!("taking over partitions waits: {why}");
+                        tracing::info!(reason = %why, "taking over partitions waits");
                     }
                     self.waiting = Some(why);
                     self.due = broker.now() + ASK_AGAIN;
@@ -272,7 +272,7 @@ impl Assignment {
                 let owned = Owned::new(committed.is_some());
                 if !mutated!("restore-before-stable-offsets") {
                     let before = self.shards.insert(shard, owned);
-                    debug_assert!(before.is_none(), "shard {shard} is taken over while it is in the phase {before:?}");
+                    assert!(before.is_none(), "shard {shard} is taken over while it is in the phase {before:?}");
                 }
             }
         }
@@ -280,7 +280,7 @@ impl Assignment {
     }
 
     fn halt(&mut self, partition: Partition, problem: String) {
-        tracing::error!(?partition, "partition halted: {problem}");
+        tracing::error!(?partition, reason = %problem, "partition halted");
         self.sources.remove(&partition);
         if let Partition::Shard(shard) = partition {
             self.shards.remove(&shard);
@@ -288,8 +288,8 @@ impl Assignment {
         self.halted.insert(partition, problem);
     }
 
-    /// Tries all shards. It goes on after one that waits, but not after a question without an answer: each such question may
-    /// take long.
+    /// Starts the restores of all shards. A shard that waits does not stop the others. A question without an answer does,
+    /// because each such question may take long.
     fn start_restores(&mut self, broker: &mut impl Broker) -> Result<(), NotNow> {
         let mut result = Ok(());
         for (shard, owned) in &mut self.shards {
@@ -310,7 +310,7 @@ impl Assignment {
                 Restored::Record { shard, key, value } => {
                     let Some(owned) = self.shards.get_mut(&shard) else { continue };
                     if let Err(error) = owned.state.restore(&key, value) {
-                        tracing::warn!(shard = shard.get(), "a changelog record is ignored: {error}");
+                        tracing::warn!(shard = shard.get(), %error, "a changelog record is ignored");
                     }
                 }
                 Restored::End { shard } => self.restored(shard, broker),

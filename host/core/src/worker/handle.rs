@@ -97,9 +97,10 @@ impl<P: Plugins, L: Lookups, O: Observer> Handler<'_, P, L, O> {
         pending.lookups.need = None;
         let verdict = match not_consumed {
             Some(verdict) => verdict,
-            None => run(self.config, self.plugins, self.lookups, &release, state, tenant, pending, || {
-                txn.now() < self.deadline
-            }),
+            None => {
+                let message = MessageAtHand { release: &release, tenant, state, pending };
+                run(self.config, self.plugins, self.lookups, message, || txn.now() < self.deadline)
+            }
         };
         if let Verdict::Waits(need) = verdict {
             if state.has_staged() && !mutated!("takeover-without-an-offset") {
@@ -127,20 +128,25 @@ impl<P: Plugins, L: Lookups, O: Observer> Handler<'_, P, L, O> {
     }
 }
 
+/// The message that a release handles.
+struct MessageAtHand<'a> {
+    release: &'a Arc<Release>,
+    tenant: &'a Tenant,
+    state: &'a mut TenantState,
+    pending: &'a mut Pending,
+}
+
 /// Calls the release, again for each answer that is known without waiting. `may_go_on`: whether there is time for that.
-#[expect(clippy::too_many_arguments, reason = "the parts of the worker that one call needs, each borrowed by itself")]
 fn run(
     config: &WorkerConfig,
     plugins: &mut impl Plugins,
     lookups: &mut impl Lookups,
-    release: &Arc<Release>,
-    state: &mut TenantState,
-    tenant: &Tenant,
-    pending: &mut Pending,
+    message: MessageAtHand<'_>,
     may_go_on: impl Fn() -> bool,
 ) -> Verdict {
+    let MessageAtHand { release, tenant, state, pending } = message;
     let answers = &mut pending.lookups.answers;
-    let call = Call { tenant, record: &pending.record, source: &pending.origin };
+    let call = Call { tenant, record: &pending.record, origin: &pending.origin };
     loop {
         let verdict = process(config, plugins, release, state, call, answers);
         let Verdict::Waits(Need::Answer(query)) = &verdict else { return verdict };
@@ -152,9 +158,11 @@ fn run(
     }
 }
 
-/// What the tenant's release staged when it took over is committed before the record at hand. Only offsets fence the
-/// changelog's records, and only offsets of their shard make the shard's next owner wait for them. So the transaction gets
-/// the offset at which the shard stands.
+/// Commits what the tenant's release staged when it took over, and not the record at hand. The transaction includes the
+/// shard's current offset, for two reasons:
+///
+/// * Only offsets fence the records of the changelog.
+/// * The shard's next owner waits only for transactions that include offsets of the shard.
 fn commit_take_over_first<B: Broker>(txn: &mut Transaction<'_, B>, pending: &Pending) {
     txn.starts_at(pending.partition, pending.offset);
 }

@@ -25,7 +25,7 @@ pub(super) struct Pending {
     /// `None`: it could not be decoded.
     pub(super) tenant: Option<TenantId>,
     pub(super) disposition: Disposition,
-    /// The newest change of a route that the worker had read which repartitions it.
+    /// The newest change of a route that the repartitioning worker had read.
     pub(super) routes: Option<ControlPosition>,
     pub(super) lookups: LookupProgress,
     /// Its outputs are flushed one by one, because the broker refused one of them, or only their batch.
@@ -69,9 +69,11 @@ pub(super) struct LookupProgress {
 }
 
 impl Pending {
-    /// `aliases`: of the consumed topics; `Partition::Source` has their indices. `routes`: the newest change of a route
-    /// that this worker has read. It may have read newer ones by the time it sends the record, but the change that made it
-    /// consume the topic is not among those.
+    /// A record that was just read.
+    ///
+    /// * `aliases`: the consumed topics, in the order of the indices of `Partition::Source`.
+    /// * `routes`: the newest change of a route that this worker has read. The change that made it consume the topic is
+    ///   not newer. The worker may read newer changes before it sends the record.
     pub(super) fn new(
         consumed: Consumed,
         aliases: &[Arc<str>],
@@ -108,8 +110,7 @@ impl Pending {
             }
             Err(letter) => (record, None, Disposition::DeadLetter { letter, minimal: false }),
         };
-        let place = (partition, offset);
-        Self::at(place, Decoded { record, origin, tenant, disposition, routes, timestamp })
+        Self::at(partition, offset, Decoded { record, origin, tenant, disposition, routes, timestamp })
     }
 
     /// A record of the repartition topic: it is a message for its tenant's release.
@@ -122,7 +123,7 @@ impl Pending {
     ) -> Self {
         let timestamp = record.timestamp;
         let decoded = match from_repartitioned(record, aliases) {
-            Ok(Repartitioned { record, source: origin, routes }) => {
+            Ok(Repartitioned { record, origin, routes }) => {
                 let timestamp = record.timestamp;
                 let (tenant, disposition) = match tenants.decode(&record.headers) {
                     Ok(tenant) => (Some(tenant.id.clone()), Disposition::Process { shard, tenant }),
@@ -137,10 +138,10 @@ impl Pending {
                 Decoded { record, origin, tenant: None, disposition, routes, timestamp }
             }
         };
-        Self::at((partition, offset), decoded)
+        Self::at(partition, offset, decoded)
     }
 
-    fn at((partition, offset): (Partition, Offset), decoded: Decoded) -> Self {
+    fn at(partition: Partition, offset: Offset, decoded: Decoded) -> Self {
         let Decoded { record, origin, tenant, disposition, routes, timestamp } = decoded;
         let lookups = LookupProgress::default();
         let (one_by_one, bytes) = (false, 0);
@@ -193,24 +194,35 @@ impl Verb {
 /// records always look older must not starve the other.
 const MOST_IN_A_ROW: u32 = 4;
 
+/// The order of offsets is checked among this number of records, so that the check stays cheap.
+const CHECKED_RECORDS: usize = 16;
+
 /// What was read and is not committed, by verb. Each queue has the records of a partition in the order of their offsets.
 #[derive(Debug)]
 pub(super) struct Inbox {
     repartition: VecDeque<Pending>,
     process: VecDeque<Pending>,
     bytes: usize,
-    /// The verb of the last batches, and their number.
-    last: (Verb, u32),
+    last_batches: BatchStreak,
+}
+
+/// The last batches, as far as they have one verb.
+#[derive(Debug, Clone, Copy)]
+struct BatchStreak {
+    verb: Verb,
+    /// The number of batches, up to `MOST_IN_A_ROW`.
+    count: u32,
 }
 
 impl Inbox {
     pub(super) fn new() -> Self {
-        Self { repartition: VecDeque::new(), process: VecDeque::new(), bytes: 0, last: (Verb::Repartition, 0) }
+        let last_batches = BatchStreak { verb: Verb::Repartition, count: 0 };
+        Self { repartition: VecDeque::new(), process: VecDeque::new(), bytes: 0, last_batches }
     }
 
-    /// Adds a record that follows on the others of its partition.
+    /// Adds the next record of a partition.
     pub(super) fn push(&mut self, pending: Pending) {
-        debug_assert!(
+        assert!(
             self.last_of(pending.partition).is_none_or(|last| last < pending.offset),
             "offsets of a partition must increase: {:?} comes after {:?}",
             pending.offset,
@@ -227,13 +239,14 @@ impl Inbox {
         self.repartition.len() + self.process.len()
     }
 
-    /// The offset of the last record of a partition.
+    /// The offset of the last record of a partition, if it is among the last ones of its queue.
     fn last_of(&self, partition: Partition) -> Option<Offset> {
         let queue = match partition {
             Partition::Source { .. } => &self.repartition,
             Partition::Shard(_) => &self.process,
         };
-        queue.iter().rfind(|pending| pending.partition == partition).map(|pending| pending.offset)
+        let mut last = queue.iter().rev().take(CHECKED_RECORDS);
+        last.find(|pending| pending.partition == partition).map(|pending| pending.offset)
     }
 
     /// Bytes of all records, as they were read.
@@ -254,17 +267,18 @@ impl Inbox {
     /// The verb of the next batch: the one whose first record is older, so under backlog the record that has waited longest
     /// goes first. Neither verb starves the other.
     pub(super) fn turn(&mut self) -> Option<Verb> {
+        let last = self.last_batches;
         let verb = match (self.repartition.front(), self.process.front()) {
             (None, None) => return None,
             (Some(_), None) => Verb::Repartition,
             (None, Some(_)) => Verb::Process,
             (Some(repartition), Some(process)) => {
                 let older = if repartition.timestamp < process.timestamp { Verb::Repartition } else { Verb::Process };
-                if self.last == (older, MOST_IN_A_ROW) { older.other() } else { older }
+                if last.verb == older && last.count == MOST_IN_A_ROW { older.other() } else { older }
             }
         };
-        let in_a_row = if self.last.0 == verb { self.last.1 + 1 } else { 1 };
-        self.last = (verb, in_a_row.min(MOST_IN_A_ROW));
+        let in_a_row = if last.verb == verb { last.count + 1 } else { 1 };
+        self.last_batches = BatchStreak { verb, count: in_a_row.min(MOST_IN_A_ROW) };
         Some(verb)
     }
 

@@ -15,7 +15,7 @@ pub struct Call<'a> {
     /// The message.
     pub record: &'a Record,
     /// The message's origin. Its topic is the alias that the plugin sees. The plugin's random numbers are seeded with it.
-    pub source: &'a Coordinates,
+    pub origin: &'a Coordinates,
 }
 
 /// A query to a lookup source.

@@ -52,13 +52,13 @@ fn judge(
     config: &WorkerConfig,
     release: &Release,
     outcome: Outcome,
-    Call { tenant, record, source }: Call<'_>,
+    Call { tenant, record, origin }: Call<'_>,
     answers: &Answers,
 ) -> Verdict {
     let declared = &release.manifest.lookups;
     let letter = match outcome {
         Outcome::Outputs(outputs) => {
-            let trace = Trace::of(&record.headers, &config.app, source);
+            let trace = Trace::of(&record.headers, &config.app, origin);
             match config.outputs.address(&release.produces, outputs, record, tenant, &trace) {
                 Ok(outgoing) => return Verdict::Outputs(outgoing),
                 Err(letter) => letter,

@@ -6,7 +6,7 @@
 //! shard finds them together. Where the message has to wait for a lookup, the entry and the migration are committed before
 //! it, with the shard's offset, which fences them.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::observer::Observer;
@@ -27,9 +27,9 @@ pub(super) struct Releases {
     #[cfg(feature = "mutations")]
     early: Option<Arc<Routing>>,
     /// Decided at a tenant's first message since the routing was taken.
-    decided: HashMap<TenantId, Decided>,
+    decided: BTreeMap<TenantId, Decided>,
     /// Releases that failed to migrate a tenant's state. They are not tried again for each routing.
-    refused: HashMap<TenantId, RefusedMigration>,
+    refused: BTreeMap<TenantId, RefusedMigration>,
 }
 
 /// A release that failed to migrate a tenant's state.
@@ -140,7 +140,7 @@ impl Releases {
             Ok(ChosenRelease { release: decided.release, not_consumed })
         });
         chosen.inspect_err(|waits| {
-            tracing::warn!(tenant = %tenant.id, "messages wait: {waits}");
+            tracing::warn!(tenant = %tenant.id, reason = %waits, "messages wait");
             observer.waits(&tenant.id, waits.missing_release, &waits.why);
         })
     }
@@ -156,7 +156,7 @@ impl Releases {
             let why = format!(
                 "a record of {topic}, which {} does not consume, was repartitioned by routes as of offset {} of the control \
                  topic, which has not been read that far here",
-                title(&decided.release),
+                decided.release.title(),
                 routes.offset
             );
             return Err(Waits::for_routes(why));
@@ -171,7 +171,7 @@ impl Releases {
                 let reason = format!(
                     "{topic} is consumed by release {}, to which the tenant's route leads, but the tenant runs the fallback release {}: {why}",
                     wanted.short(),
-                    title(&decided.release)
+                    decided.release.title()
                 );
                 Ok(Verdict::DeadLetter(DeadLetter::new(Class::Release, reason)))
             }
@@ -331,7 +331,7 @@ fn fall_back(
                 tenant.state.set_host_entry(LastRun::KEY, tenant.run_of(release).encode());
             }
             let id = &tenant.tenant.id;
-            tracing::warn!(tenant = %id, "runs the fallback release {}: {why}", title(release));
+            tracing::warn!(release = %release.title(), tenant = %id, reason = %why, "runs the fallback release");
             observer.runs_fallback(id, wanted, release.digest, &why);
             Ok(Decided { release: Arc::clone(release), fallback: Some(Arc::new(Fallback { wanted, why })) })
         }
@@ -387,12 +387,13 @@ fn take_over(
         return Ok(());
     }
     if !release.migrates.contains(&found) {
-        return Err(TakeOverError::Version { release: title(release), wanted, found });
+        return Err(TakeOverError::Version { release: release.title().to_string(), wanted, found });
     }
     match plugins.migrate(release, tenant, found, state) {
         Ok(()) => {
             state.accept_migration();
-            tracing::info!(tenant = %tenant.id, "state migrated from version {found} to {wanted} by {}", title(release));
+            let title = release.title();
+            tracing::info!(release = %title, tenant = %tenant.id, from = found, to = wanted, "state migrated");
             Ok(())
         }
         Err(error) => {
@@ -401,13 +402,7 @@ fn take_over(
             } else {
                 state.reject_message();
             }
-            Err(TakeOverError::Migration { release: title(release), wanted, found, error })
+            Err(TakeOverError::Migration { release: release.title().to_string(), wanted, found, error })
         }
     }
-}
-
-/// A release for people: name, version, digest.
-fn title(release: &Release) -> String {
-    let Release { digest, manifest, .. } = release;
-    format!("{} {} ({})", manifest.name, manifest.version, digest.short())
 }

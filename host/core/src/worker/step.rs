@@ -24,8 +24,10 @@ use crate::state::Shard;
 const IDLE_WAIT: Duration = Duration::from_millis(100);
 /// How long a worker waits for events while a restore is under way.
 const RESTORE_WAIT: Duration = Duration::from_millis(1);
-/// The pause before a failed batch runs again: the shortest and the longest. Each failure doubles it.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// The pause before a failed batch runs again. Each failure doubles it, up to the longest.
+const SHORTEST_BACKOFF: Duration = Duration::from_millis(10);
+/// The longest pause before a failed batch runs again.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
 
 /// When to call `step` again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +111,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
             renew_producer: true,
             restart: None,
             paused: false,
-            backoff: BACKOFF.0,
+            backoff: SHORTEST_BACKOFF,
             warnings: ThrottledWarn::default(),
         }
     }
@@ -211,7 +213,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         match made {
             Ok(()) => Ok(None),
             Err(Fault::Fenced(why) | Fault::FencedInstance(why)) => Err(FatalError::Fenced(why)),
-            Err(fault) => Ok(Some(self.wait(&format!("no transactional producer: {fault}")))),
+            Err(fault) => Ok(Some(self.wait("no transactional producer", &fault, None))),
         }
     }
 
@@ -272,13 +274,13 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                 self.inbox.push(Pending::new(consumed, &self.aliases, routes, shards, &mut self.tenants));
             }
             Event::Record(Consumed { partition, offset, .. }) => {
-                // To skip it would be to lose it.
+                // A skipped record would be lost.
                 self.restart = Some(format!("a record at offset {offset} of {partition:?}, which is not being read"));
                 return Ok(false);
             }
             Event::Assigned(partitions) => {
                 if !partitions.is_empty() {
-                    tracing::info!("{} partitions assigned", partitions.len());
+                    tracing::info!(count = partitions.len(), "partitions assigned");
                 }
                 tracing::debug!(?partitions, "assigned");
                 // Another rebalance may follow at once. It is taken in before any of these partitions is read.
@@ -299,7 +301,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
     /// Forgets all about partitions that are no longer ours. No transaction is open here, so everything that was done for
     /// them is committed or aborted.
     fn give_back(&mut self, partitions: &[Partition]) {
-        tracing::info!("{} partitions revoked", partitions.len());
+        tracing::info!(count = partitions.len(), "partitions revoked");
         tracing::debug!(?partitions, "revoked");
         let has_shard = partitions.iter().any(|partition| matches!(partition, Partition::Shard(_)));
         if has_shard || !mutated!("keep-records-of-revoked-partitions") {
@@ -314,7 +316,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
 
     /// Runs a batch of one verb in one transaction: begin, one record after the other, the changelog, commit.
     fn run(&mut self, verb: Verb) -> Result<(Batch, Receipt), (Batch, Failure)> {
-        debug_assert!(self.assignment.is_settled(), "nothing is staged before a transaction begins");
+        assert!(self.assignment.is_settled(), "nothing is staged before a transaction begins");
         let mut batch = Batch::default();
         let mut txn = match Transaction::begin(&mut self.broker) {
             Ok(txn) => txn,
@@ -364,7 +366,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         self.observer.committed();
         let size = &mut self.batch_size[verb as usize];
         *size = (*size * 2).min(self.config.batch.records);
-        self.backoff = BACKOFF.0;
+        self.backoff = SHORTEST_BACKOFF;
     }
 
     /// After a transaction that was not committed, or may not have been: drops what it staged, and says what comes next.
@@ -413,12 +415,12 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
             }
             _ => {}
         }
-        Ok(self.wait(&format!("a transaction of {} records was aborted and runs again: {fault}", batch.done)))
+        Ok(self.wait("a transaction was aborted and runs again", &fault, Some(batch.done)))
     }
 
     /// Forgets everything and joins the group again.
     fn start_again(&mut self, why: String) -> Result<Next, FatalError> {
-        tracing::warn!("starting again from what is committed: {why}");
+        tracing::warn!(reason = %why, "starting again from what is committed");
         self.inbox.clear();
         self.paused = false;
         self.assignment = Assignment::default();
@@ -430,28 +432,31 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
             Ok(()) => Ok(Next::After(self.back_off())),
             Err(Fault::Fenced(why) | Fault::FencedInstance(why)) => Err(FatalError::Fenced(why)),
             Err(fault) => {
-                let next = self.wait(&format!("the consumer cannot start: {fault}"));
+                let next = self.wait("the consumer cannot start", &fault, None);
                 self.restart = Some(why);
                 Ok(next)
             }
         }
     }
 
-    /// Logs why nothing can be done now. Returns when to try again.
-    fn wait(&mut self, why: &str) -> Next {
-        self.warnings.warn(self.broker.now(), why);
+    /// Logs why nothing can be done now. `records`: the size of the transaction that failed. Returns when to try again.
+    fn wait(&mut self, message: &'static str, reason: &Fault, records: Option<usize>) -> Next {
+        let is_due = self.warnings.is_due(self.broker.now(), message, &reason.to_string());
+        if is_due {
+            tracing::warn!(records, %reason, "{message}");
+        }
         Next::After(self.back_off())
     }
 
     /// Whether nothing has been committed since something went wrong.
     fn is_failing(&self) -> bool {
-        self.backoff > BACKOFF.0
+        self.backoff > SHORTEST_BACKOFF
     }
 
     /// The pause before the next attempt. It grows until a transaction is committed.
     fn back_off(&mut self) -> Duration {
         let pause = self.backoff;
-        self.backoff = (pause * 2).min(BACKOFF.1);
+        self.backoff = (pause * 2).min(LONGEST_BACKOFF);
         pause
     }
 }
@@ -477,7 +482,7 @@ fn handle_batch<'q, B: Broker, P: Plugins, L: Lookups, O: Observer>(
         }
         batch.done += 1;
         txn.consumed(pending.partition, pending.offset);
-        // A message may take long. To repartition a record takes as long as to read the clock.
+        // A message may take long. Repartitioning a record takes about as long as reading the clock.
         let read_clock = verb == Verb::Process || batch.done.is_multiple_of(16);
         if bytes >= handler.config.batch.bytes || (read_clock && txn.now() >= handler.deadline) {
             break;

@@ -264,8 +264,8 @@ fn a_topic_is_subscribed_to_while_a_release_consumes_it() {
     assert_eq!(rig.outputs(), ["A1@2"], "D's release does not consume it");
     assert_eq!((rig.committed(more), rig.committed(SHARD_D)), (Some(2), Some(1)), "and it is settled");
     assert_eq!(rig.dead_letters(), []);
-    let routed = from_repartitioned(rig.kafka().logs[&SHARD_D][0].clone(), &[]).unwrap();
-    assert_eq!(routed.routes, Some(position(TOPIC, 8)), "the routes that made the topic consumed");
+    let repartitioned = from_repartitioned(rig.kafka().logs[&SHARD_D][0].clone(), &[]).unwrap();
+    assert_eq!(repartitioned.routes, Some(position(TOPIC, 8)), "the routes that made the topic consumed");
     rig.reroute(at(9, 1, &[]).routing());
     rig.kafka().events.push_back(Event::Revoked(vec![more]));
     rig.run();
@@ -279,9 +279,9 @@ fn a_topic_is_subscribed_to_while_a_release_consumes_it() {
 #[test]
 fn a_record_of_a_new_topic_waits_until_the_routes_that_made_it_consumed_are_read() {
     let mut rig = rig(at(5, 1, &[]));
-    let place = |offset| Some(position(TOPIC, offset));
+    let routes = |offset| Some(position(TOPIC, offset));
     rig.repartitioned(&[("B", "count"), ("D", "count")]);
-    rig.repartitioned_from("MORE", place(8), &[("A", "count")]);
+    rig.repartitioned_from("MORE", routes(8), &[("A", "count")]);
     rig.repartitioned(&[("B", "count"), ("D", "count")]);
     rig.run();
     assert_eq!(rig.outputs(), ["B1", "D1", "D2"]);
@@ -310,10 +310,10 @@ fn the_entry_of_the_last_run_is_committed_with_the_shards_offset_before_a_messag
 #[test]
 fn a_record_that_its_tenants_release_consumes_does_not_wait_for_routes() {
     let mut rig = rig(at(5, 1, &[]));
-    let place = |topic, offset| Some(position(topic, offset));
-    rig.repartitioned_from("IN", place(TOPIC, 800), &[("A", "count")]);
-    for routes in [None, place(TOPIC, 5), place(TOPIC + 1, 800)] {
-        rig.repartitioned_from("MORE", routes, &[("A", "count")]);
+    let routes = |topic, offset| Some(position(topic, offset));
+    rig.repartitioned_from("IN", routes(TOPIC, 800), &[("A", "count")]);
+    for read in [None, routes(TOPIC, 5), routes(TOPIC + 1, 800)] {
+        rig.repartitioned_from("MORE", read, &[("A", "count")]);
     }
     rig.repartitioned(&[("A", "count")]);
     rig.run();
@@ -323,7 +323,7 @@ fn a_record_that_its_tenants_release_consumes_does_not_wait_for_routes() {
 
 #[test]
 fn a_record_that_only_the_wanted_release_consumes_is_a_dead_letter_under_the_fallback_release() {
-    let place = Some(position(TOPIC, 8));
+    let routes = Some(position(TOPIC, 8));
     // Release 2 cannot be loaded, or cannot migrate the state.
     let unloadable = || at(8, 2, &[]).wider(2).without(2, OnFailure::Keep).routing();
     let unwilling = || at(8, 2, &[]).layouts(&[], &[]).wider(2).routing();
@@ -332,8 +332,8 @@ fn a_record_that_only_the_wanted_release_consumes_is_a_dead_letter_under_the_fal
         rig.repartitioned(&[("A", "count")]);
         rig.run();
         rig.reroute(routing);
-        rig.repartitioned_from("MORE", place, &[("A", "say more")]);
-        rig.repartitioned_from("OTHER", place, &[("A", "say other")]);
+        rig.repartitioned_from("MORE", routes, &[("A", "say more")]);
+        rig.repartitioned_from("OTHER", routes, &[("A", "say other")]);
         rig.repartitioned(&[("A", "count")]);
         rig.run();
         assert_eq!(rig.outputs(), ["A1", "A2"]);

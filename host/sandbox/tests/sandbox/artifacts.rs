@@ -236,7 +236,7 @@ fn a_handmade_plugin_handles_messages_and_its_endless_loop_fails() {
         let mut instances = InstancePool::new(Arc::clone(&artifact), limits);
         let tenant = Tenant { id: TenantId::new("t"), headers: Headers::new(), texts: vec![] };
         let source = Coordinates { topic: "IN".into(), partition: 0.into(), offset: 0.into() };
-        let call = Call { tenant: &tenant, record: &Record::default(), source: &source };
+        let call = Call { tenant: &tenant, record: &Record::default(), origin: &source };
         instances.handle(artifact.release(), call, &mut TenantState::default(), &Answers::default())
     };
     assert_eq!(run(""), Outcome::Outputs(vec![]));

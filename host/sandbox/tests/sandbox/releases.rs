@@ -54,7 +54,7 @@ impl Bench {
         let source = Coordinates { topic: topic.into(), partition: 0.into(), offset: self.offset };
         self.offset = self.offset.next();
         let record = Record { value: Some(value.into()), ..Record::default() };
-        let call = Call { tenant: &self.tenant, record: &record, source: &source };
+        let call = Call { tenant: &self.tenant, record: &record, origin: &source };
         self.instances.handle(self.artifacts[release].release(), call, &mut self.state, &self.answers)
     }
 

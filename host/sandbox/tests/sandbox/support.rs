@@ -61,7 +61,7 @@ impl Bench {
         let tenant = Tenant { id: TenantId::new(tenant), headers: Headers::new(), texts: vec![] };
         let outcome = self.instances.handle(
             HOSTILE.release(),
-            Call { tenant: &tenant, record, source: &source },
+            Call { tenant: &tenant, record, origin: &source },
             state,
             &self.answers,
         );

@@ -73,10 +73,10 @@ impl Releases {
         if let Ok(Err(error)) = read {
             tracing::debug!(%error, "cannot read the control topic");
         }
-        for (scope, value, _) in registry.routed() {
-            let route = value.route();
+        for entry in registry.routed() {
+            let route = entry.value.route();
             if let Some(record) = registry.release(&route.release) {
-                releases.add(&format!("route {scope}"), &record.manifest);
+                releases.add(&format!("route {}", entry.scope), &record.manifest);
             }
         }
         if releases.findings.is_empty() {

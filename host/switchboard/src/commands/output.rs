@@ -46,8 +46,8 @@ pub(super) fn route_title(registry: &RegistryState, value: &RouteValue) -> Strin
 
 /// The scopes of the routes that name a release.
 pub(super) fn scopes_of(registry: &RegistryState, release: &Digest) -> Vec<String> {
-    let named = registry.routed().filter(|(_, value, _)| value.route().release == *release);
-    named.map(|(scope, ..)| scope.to_string()).collect()
+    let named = registry.routed().filter(|entry| entry.value.route().release == *release);
+    named.map(|entry| entry.scope.to_string()).collect()
 }
 
 /// The first few names, and the number of the others.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use switchboard_core::record::{Offset, TenantId};
-use switchboard_core::registry::{RegistryState, RouteValue, Scope, clear_routes, set_routes};
+use switchboard_core::registry::{RegistryState, RouteEntry, RouteValue, Scope, clear_routes, set_routes};
 use switchboard_core::routing::Gate;
 
 use super::Outcome;
@@ -54,10 +54,10 @@ fn scopes_from_flags(application: &Application, scopes: &Scopes) -> anyhow::Resu
 /// Prints all routes, or the route that decides what a tenant runs.
 fn show(registry: &RegistryState, tenant: Option<&TenantId>, as_json: bool) -> anyhow::Result<()> {
     let only = tenant.map(|tenant| registry.scope_of(tenant));
-    let routes = registry.routed().filter(|(scope, ..)| only.as_ref().is_none_or(|only| only.as_ref() == Some(scope)));
+    let routes = registry.routed().filter(|entry| only.as_ref().is_none_or(|only| only.as_ref() == Some(&entry.scope)));
     let routes: Vec<_> = routes.collect();
     if as_json {
-        let routes = routes.iter().map(|(scope, value, offset)| route_json(registry, scope, value, *offset));
+        let routes = routes.iter().map(|entry| route_json(registry, &entry.scope, &entry.value, entry.offset));
         println!("{:#}", json!({ "routes": routes.collect::<Result<Vec<_>, _>>()? }));
         return Ok(());
     }
@@ -66,7 +66,7 @@ fn show(registry: &RegistryState, tenant: Option<&TenantId>, as_json: bool) -> a
         return Ok(());
     }
     let mut table = new_table(&["ROUTE", "RELEASE", "PREVIOUS", "GATE"]);
-    for (scope, value, _) in &routes {
+    for RouteEntry { scope, value, .. } in &routes {
         let route = value.route();
         let gate = |gate: Gate| {
             let time = humantime::format_duration(Duration::from_secs(gate.seconds));

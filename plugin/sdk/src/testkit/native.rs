@@ -193,7 +193,7 @@ fn message(call: Call<'_>) -> Message {
         value: header.value.map(<[u8]>::to_vec),
     };
     Message {
-        topic: call.source.topic.to_string(),
+        topic: call.origin.topic.to_string(),
         tenant: call.tenant.id.to_string(),
         key: call.record.key.clone(),
         value: call.record.value.clone(),
@@ -278,7 +278,7 @@ mod tests {
         let tenant = Tenant { id: TenantId::new("t"), headers: record::Headers::new(), texts: vec![] };
         let source = Coordinates { topic: "T".into(), partition: 0.into(), offset: 0.into() };
         let release = plugins.release();
-        plugins.handle(&release, Call { tenant: &tenant, record: &record, source: &source }, state, answers)
+        plugins.handle(&release, Call { tenant: &tenant, record: &record, origin: &source }, state, answers)
     }
 
     fn outputs(value: Option<&str>) -> Outcome {

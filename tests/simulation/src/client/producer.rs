@@ -233,7 +233,7 @@ impl<'a> Producing<'a> {
     }
 
     fn note_repartitioned(&self, record: &Record) {
-        let Ok(Repartitioned { source: origin, .. }) = from_repartitioned(record.clone(), &[]) else { return };
+        let Ok(Repartitioned { origin, .. }) = from_repartitioned(record.clone(), &[]) else { return };
         let World { cluster, control, notes, .. } = &mut *self.line.world.borrow_mut();
         let Some(partition) = cluster.source(&origin) else { return };
         let applied = control.applied.get(&self.line.id).copied();

@@ -3,7 +3,7 @@
 
 mod directory;
 mod numbered;
-mod shelf;
+mod stock;
 
 use std::cell::RefCell;
 use std::marker::PhantomData;
@@ -25,7 +25,7 @@ pub(crate) use directory::{Directory, directory};
 pub(crate) use numbered::{ID, MORE, ORDER};
 
 use numbered::Numbered;
-use shelf::Shelf;
+use stock::Stock;
 
 /// A release by its number.
 pub(crate) const fn digest(release: u8) -> Digest {
@@ -45,7 +45,7 @@ pub(crate) fn fails(release: u8, tenant: &str) -> bool {
 /// The plugin of a schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Logic {
-    Shelf,
+    Stock,
     Messenger,
 }
 
@@ -54,10 +54,10 @@ impl Logic {
 
     fn plugin(self, release: u8) -> &'static dyn Runs {
         match (self, release) {
-            (Self::Shelf, 1) => &PhantomData::<Numbered<Shelf, 1>>,
-            (Self::Shelf, 2) => &PhantomData::<Numbered<Shelf, 2>>,
-            (Self::Shelf, 3) => &PhantomData::<Numbered<Shelf, 3>>,
-            (Self::Shelf, _) => &PhantomData::<Numbered<Shelf, 4>>,
+            (Self::Stock, 1) => &PhantomData::<Numbered<Stock, 1>>,
+            (Self::Stock, 2) => &PhantomData::<Numbered<Stock, 2>>,
+            (Self::Stock, 3) => &PhantomData::<Numbered<Stock, 3>>,
+            (Self::Stock, _) => &PhantomData::<Numbered<Stock, 4>>,
             (Self::Messenger, 1) => &PhantomData::<Numbered<Messenger, 1>>,
             (Self::Messenger, 2) => &PhantomData::<Numbered<Messenger, 2>>,
             (Self::Messenger, 3) => &PhantomData::<Numbered<Messenger, 3>>,

@@ -38,7 +38,7 @@ fn a_fallback_release_is_kept_for_its_tenants_and_loaded_where_it_is_missing() -
     send(&app, "b", 3..6)?;
     assert_eq!(lines(&app, "b", 6)?, by("1.0.0", 0..6), "the host loads it for the tenant that waits for it");
     second.wait_for("the reason", WAIT_LIMIT, |line| {
-        line.contains("runs the fallback release tagged 1.0.0") && line.contains("as built")
+        line.contains("runs the fallback release release=tagged 1.0.0") && line.contains("as built")
     })?;
     assert_eq!(count(&second, "release loaded release=tagged 1.0.0"), 1);
     Ok(())

@@ -55,8 +55,8 @@ fn decide(registry: &RegistryState, step: &Step, request: ChangeRequest) -> Resu
         Step::Clear(scope) => clear_routes(registry, &[scope.clone()].into(), request),
         Step::Rollback(tenants) => rollback(registry, tenants, request),
         Step::Automatic(scope) => {
-            let set = registry.routed().find(|(known, ..)| known == scope);
-            let (_, value, offset) = set.ok_or(Refusal::Stale)?;
+            let set = registry.routed().find(|route| route.scope == *scope);
+            let RouteEntry { value, offset, .. } = set.ok_or(Refusal::Stale)?;
             automatic_rollback(registry, &value.route().release, offset, request)
         }
         Step::Prune(keep) => Ok(prune(registry, *keep, registry.newest().unwrap_or_default(), request)),
@@ -121,7 +121,7 @@ proptest! {
         for release in late.releases().keys() {
             prop_assert!(late.chunks(release).is_some(), "a release has all of its chunks");
         }
-        for (scope, value, _) in late.routed() {
+        for RouteEntry { scope, value, .. } in late.routed() {
             prop_assert!(late.chunks(&value.route().release).is_some(), "{} names what is there", scope);
         }
     }

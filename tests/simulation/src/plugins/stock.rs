@@ -14,12 +14,12 @@ use crate::client::POISON;
 /// | `look N` | sets a text to the answer of a lookup source |
 /// | `reject` | is rejected |
 /// | `poison` | sends a value that brokers refuse |
-pub(crate) struct Shelf;
+pub(crate) struct Stock;
 
-impl Plugin for Shelf {
+impl Plugin for Stock {
     fn manifest() -> Manifest {
         Manifest {
-            name: "shelf".into(),
+            name: "stock".into(),
             version: "1.0.0".into(),
             consumes: vec!["IN".into()],
             produces: vec!["OUT".into()],
@@ -31,7 +31,7 @@ impl Plugin for Shelf {
     fn handle(ctx: &mut Context<'_>, message: &Message) -> Result<Vec<Outbound>, Rejection> {
         let text = message.value.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
         let (word, number) = text.split_once(' ').unwrap_or((&text, "0"));
-        let key = format!("shelf-{}", number.parse().unwrap_or(0) % 3);
+        let key = format!("stock-{}", number.parse().unwrap_or(0) % 3);
         match word {
             "put" => ctx.set(&key, number.into()),
             "drop" => ctx.delete(&key),
@@ -48,9 +48,9 @@ impl Plugin for Shelf {
             }
             _ => {}
         }
-        let shelf = ctx.list("shelf-", None, 3);
-        let shelf: String = shelf.iter().map(|e| format!("{}={} ", e.key, String::from_utf8_lossy(&e.value))).collect();
-        let said = if word == "poison" { POISON.to_owned() } else { shelf };
+        let stock = ctx.list("stock-", None, 3);
+        let stock: String = stock.iter().map(|e| format!("{}={} ", e.key, String::from_utf8_lossy(&e.value))).collect();
+        let said = if word == "poison" { POISON.to_owned() } else { stock };
         let output = |value: &str| Outbound { topic: "OUT".into(), value: Some(value.into()), ..Outbound::default() };
         Ok(vec![output(&said), output("second")])
     }
