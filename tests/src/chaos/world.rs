@@ -16,7 +16,7 @@ use crate::kafka::{Kafka, Options, free_port};
 use crate::progress::{self, Stall};
 use crate::proxy::{HeldRequest, Network};
 use crate::under_load::UnderLoad;
-use crate::witness::Witness;
+use crate::witness::{Witness, WitnessedTopics};
 
 pub(super) const BROKERS: usize = 3;
 /// The number of the host that joins and leaves. The hosts with smaller numbers always run.
@@ -116,7 +116,13 @@ impl World {
         let mut fleet = Fleet::new(setup, &INSTANCES)?;
         (0..SPARE).try_for_each(|host| fleet.start(host))?;
         client.wait_for_topic(&dead_letters_topic(), true).context("waiting for the hosts to create their topics")?;
-        let witness = Witness::start(kafka.bootstrap(), ("LINES", PARTITIONS), &dead_letters_topic(), &[], |_| ())?;
+        let topics = WitnessedTopics {
+            lines: "LINES",
+            line_partitions: PARTITIONS,
+            dead_letters: &dead_letters_topic(),
+            further: &[],
+        };
+        let witness = Witness::start(kafka.bootstrap(), topics, |_| ())?;
         let settled = witness.settled();
         let window = Window { settled: settled.clone(), in_flight: MAX_IN_FLIGHT };
         let generator = Generator::start_closed(kafka.bootstrap(), "IN", Mix::new(seed, PARTITIONS), MAX_PACE, window)?;
