@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// Properties that a user may not set, and why or what to use: exactly-once depends on them, or they have a setting of their own.
 /// An entry that ends in `*` stands for all properties with this prefix.
-const RESERVED: &[(&str, &str)] = &[
+const RESERVED_PROPERTIES: &[(&str, &str)] = &[
     ("bootstrap.servers", "set it with --bootstrap-servers"),
     ("metadata.broker.list", "set the brokers with --bootstrap-servers"),
     ("group.id", "it is the application's name (--app)"),
@@ -94,7 +94,7 @@ impl ClientOptions {
     /// When a property is reserved for Switchboard, or unknown to librdkafka.
     pub fn check(&self) -> Result<(), PropertyError> {
         for name in self.properties.keys() {
-            let reserved = RESERVED.iter().find(|(reserved, _)| match reserved.strip_suffix('*') {
+            let reserved = RESERVED_PROPERTIES.iter().find(|(reserved, _)| match reserved.strip_suffix('*') {
                 Some(prefix) => name.starts_with(prefix),
                 None => name == reserved,
             });
