@@ -18,6 +18,7 @@ const CONSUMER_POLL: Duration = Duration::from_millis(100);
 const DEAD_LETTER_MARK: u8 = 1 << 7;
 
 /// The topics that a [`Witness`] reads. All of them must exist.
+#[derive(Debug, Clone, Copy)]
 pub struct WitnessedTopics<'a> {
     /// The topic of the ledger's lines.
     pub lines: &'a str,
