@@ -24,13 +24,13 @@ pub fn binary() -> Result<PathBuf> {
 }
 
 /// The environment variable that names the mutation of a mutant.
-const MUTATION: &str = "SWITCHBOARD_MUTATION";
+const MUTATION_VARIABLE: &str = "SWITCHBOARD_MUTATION";
 
 /// A command like [`switchboard`] for a mutant: the binary that has all mutations compiled in, with this one switched
 /// on. Tests never build it, because a compiler would take the processors that they need.
 pub fn mutant(name: &str) -> Result<Command> {
     let mut command = leashed(built_by("tools/build-mutants", "release/mutant-host")?, None);
-    command.env(MUTATION, name);
+    command.env(MUTATION_VARIABLE, name);
     Ok(command)
 }
 

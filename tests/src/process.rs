@@ -17,7 +17,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_pro
 
 /// `$$` is the program's pid, also in the watcher, and the id of their process group. The kernel does not reuse it while the
 /// watcher lives. The second `rm` removes a file that a dying thread created during the first.
-const LEASH: &str = r#"
+const LEASH_SCRIPT: &str = r#"
 scratch=$1; shift
 exec 3<&0 </dev/null
 {
@@ -33,7 +33,7 @@ exec "$@" 3<&-
 /// `scratch` when the test process dies without dropping the [`Process`].
 pub fn leashed(program: impl AsRef<OsStr>, scratch: Option<&Path>) -> Command {
     let mut command = Command::new("sh");
-    command.args(["-c", LEASH, "leash"]).arg(scratch.unwrap_or(Path::new(""))).arg(program);
+    command.args(["-c", LEASH_SCRIPT, "leash"]).arg(scratch.unwrap_or(Path::new(""))).arg(program);
     command
 }
 

@@ -17,6 +17,19 @@ const CONSUMER_POLL: Duration = Duration::from_millis(100);
 /// The bit of a dead letter. The other bits are those of a line's parts.
 const DEAD_LETTER_MARK: u8 = 1 << 7;
 
+/// The topics that a [`Witness`] reads. All of them must exist.
+#[derive(Debug, Clone, Copy)]
+pub struct WitnessedTopics<'a> {
+    /// The topic of the ledger's lines.
+    pub lines: &'a str,
+    /// The number of partitions of `lines`. The other topics have one partition each.
+    pub line_partitions: i32,
+    /// The topic of dead letters.
+    pub dead_letters: &'a str,
+    /// Further topics, whose records settle nothing.
+    pub further: &'a [&'a str],
+}
+
 /// A reader of the ledger's lines and dead letters, on its own thread.
 pub struct Witness {
     settled: Settled,
@@ -72,15 +85,13 @@ impl Marks {
 }
 
 impl Witness {
-    /// Reads these topics from their beginning, and the topics `further`, which have one partition each. All of them
-    /// must exist. Passes every record to `each` before it counts.
+    /// Reads these topics from their beginning. Passes every record to `each` before it counts.
     pub fn start(
         bootstrap: &str,
-        (lines, partitions): (&str, i32),
-        dead_letters: &str,
-        further: &[&str],
+        topics: WitnessedTopics<'_>,
         mut each: impl FnMut(&BorrowedMessage<'_>) + Send + 'static,
     ) -> Result<Self> {
+        let WitnessedTopics { lines, line_partitions, dead_letters, further } = topics;
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", bootstrap)
             .set("group.id", "never used")
@@ -89,7 +100,7 @@ impl Witness {
             .set("reconnect.backoff.max.ms", "500")
             .create()?;
         let mut assigned = TopicPartitionList::new();
-        for partition in 0..partitions {
+        for partition in 0..line_partitions {
             assigned.add_partition_offset(lines, partition, Offset::Beginning)?;
         }
         for topic in [dead_letters].iter().chain(further) {

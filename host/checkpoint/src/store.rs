@@ -12,7 +12,7 @@ use switchboard_core::record::{Offset, OutOfRange, ShardId, Timestamp};
 /// The changelog's key -> its value.
 const ENTRIES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("entries");
 /// The file's metadata under the version of its format: shard, number of shards, topic id, offset, as-of time.
-const ABOUT: TableDefinition<u32, About> = TableDefinition::new("about");
+const METADATA: TableDefinition<u32, About> = TableDefinition::new("about");
 const FORMAT_VERSION: u32 = 1;
 
 type About = (i32, u32, u128, i64, u64);
@@ -193,7 +193,7 @@ impl Store {
                         None => entries.remove(key)?,
                     };
                 }
-                transaction.open_table(ABOUT)?.insert(FORMAT_VERSION, to_about(meta))?;
+                transaction.open_table(METADATA)?.insert(FORMAT_VERSION, to_about(meta))?;
             }
             Ok(transaction.commit()?)
         };
@@ -207,7 +207,7 @@ impl Store {
     pub(super) fn snapshot(&self) -> Result<Snapshot, StoreError> {
         let read = || {
             let transaction = self.database.begin_read()?;
-            let about = transaction.open_table(ABOUT)?;
+            let about = transaction.open_table(METADATA)?;
             let about = about.get_owned(FORMAT_VERSION)?.map(|about| about.value());
             let entries = transaction.open_table(ENTRIES)?.range_owned::<&[u8]>(..)?;
             Ok((about, Entries { entries, path: self.path.clone() }))
@@ -359,8 +359,8 @@ mod tests {
         unusable("a database without tables");
         let store = Store::create(&path, CACHE, &META).unwrap();
         let transaction = store.database.begin_write().unwrap();
-        transaction.open_table(ABOUT).unwrap().retain(|_, _| false).unwrap();
-        transaction.open_table(ABOUT).unwrap().insert(FORMAT_VERSION + 1, (3, 4, 7, 50, 1000)).unwrap();
+        transaction.open_table(METADATA).unwrap().retain(|_, _| false).unwrap();
+        transaction.open_table(METADATA).unwrap().insert(FORMAT_VERSION + 1, (3, 4, 7, 50, 1000)).unwrap();
         transaction.commit().unwrap();
         drop(store);
         unusable("another format");

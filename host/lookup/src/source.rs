@@ -10,7 +10,7 @@ use ureq::http::StatusCode;
 use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 
 /// All characters but the unreserved ones of RFC 3986: a key becomes one segment of the path.
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+const RESERVED_CHARACTERS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// The largest answer that is read.
 const MAX_ANSWER_BYTES: u64 = 1 << 20;
 /// The pause before the second request. It doubles with each further one.
@@ -176,7 +176,7 @@ impl Source {
         budget: Duration,
     ) -> Result<Option<Vec<u8>>, FetchError> {
         let deadline = Instant::now() + budget;
-        let url = self.template.replace("{key}", &utf8_percent_encode(key, RESERVED).to_string());
+        let url = self.template.replace("{key}", &utf8_percent_encode(key, RESERVED_CHARACTERS).to_string());
         if attempt > 0 {
             // The previous answer was unusable. The source gets time to recover.
             let pause = FIRST_RETRY_PAUSE.saturating_mul(1 << attempt.min(10));

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use switchboard_core::record::{ControlPosition, Offset};
 use switchboard_core::registry::RegistryState;
 use switchboard_core::routing::{Availability, Digest, Manifest, OnFailure, Routing};
-use switchboard_kafka::Topology;
+use switchboard_kafka::{Topology, aliases};
 use switchboard_sandbox::{Artifact, RoutingSnapshot};
 
 use super::loader::Loader;
@@ -91,9 +91,7 @@ impl ArtifactStore {
         if self.base.as_ref().is_some_and(|base| base.digest() == artifact.digest()) {
             return Ok(false);
         }
-        let Manifest { name, version, .. } = artifact.manifest();
-        let release = format_args!("{name} {version} ({})", artifact.digest().short());
-        tracing::info!(%release, file = %path.display(), "plugin file changed; new plugin loaded");
+        tracing::info!(release = %artifact.release().title(), file = %path.display(), "plugin file changed; new plugin loaded");
         // A tenant may run the replaced plugin as its fallback release.
         if let Some(replaced) = self.base.replace(Arc::new(artifact)) {
             self.releases.insert(replaced.digest(), LoadState::Ready(replaced));
@@ -281,7 +279,7 @@ fn topic_conflicts<'a>(
     let (mut consumed, mut conflicts) = (BTreeSet::new(), BTreeMap::new());
     for (digest, manifest) in in_order {
         let mut all: BTreeSet<Arc<str>> = consumed.clone();
-        all.extend(manifest.consumes.iter().map(|alias| Arc::from(alias.as_str())));
+        all.extend(aliases(&manifest.consumes));
         match topology.with(&all, []) {
             Ok(_) => consumed = all,
             Err(error) => {

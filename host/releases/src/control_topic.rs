@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use switchboard_core::record::{ControlPosition, TopicId};
 use switchboard_core::registry::{Actor, ChangeRequest, HostStatus, Refusal, RegistryState, automatic_rollback};
 use switchboard_kafka::control_topic::{ControlError, ControlReader, ControlWriter, StatusWriter, UpdateError};
-use switchboard_kafka::{ClientOptions, Shutdown, Topology};
+use switchboard_kafka::{ClientOptions, Shutdown, ThrottledWarn, Topology};
 
 use super::gate::FailingRelease;
 
@@ -15,8 +15,8 @@ use super::gate::FailingRelease;
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 /// How long one attempt to read the topic to its end may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a failure that lasts is logged.
-const WARN_INTERVAL: Duration = Duration::from_secs(5);
+/// How long reads of the topic may fail before this is logged. Not every broker knows a topic right after its creation.
+const PROPAGATION_TIME: Duration = Duration::from_secs(5);
 /// How long a stop waits until the last status is written.
 const STATUS_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -49,7 +49,7 @@ impl ControlTopic {
     /// Reads the topic from its first record to its end, however long that takes. `None`: the process shuts down.
     pub(super) fn read_all(&mut self, stop: &Shutdown) -> Option<RegistryState> {
         let mut registry = RegistryState::default();
-        let mut last_warning = Instant::now();
+        let (mut warn, started) = (ThrottledWarn::default(), Instant::now());
         loop {
             match self.read_to_end(&mut registry) {
                 Ok(()) => return Some(registry),
@@ -60,10 +60,10 @@ impl ControlTopic {
                         Err(error) => tracing::error!("{error:#}"),
                     }
                 }
-                // Not every broker knows a topic right after its creation.
-                Err(error) if last_warning.elapsed() >= WARN_INTERVAL => {
-                    tracing::warn!(%error, "cannot read the control topic; retrying");
-                    last_warning = Instant::now();
+                Err(error) if started.elapsed() >= PROPAGATION_TIME => {
+                    warn.report(error.to_string(), || {
+                        tracing::warn!(%error, "cannot read the control topic; retrying");
+                    });
                 }
                 Err(_) => {}
             }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use switchboard_core::record::{Offset, Timestamp};
 use switchboard_core::registry::{Actor, HostStatus, RegistryState};
-use switchboard_kafka::Shutdown;
+use switchboard_kafka::{Shutdown, aliases};
 use switchboard_sandbox::RoutingWatch;
 
 use super::artifact_store::ArtifactStore;
@@ -91,7 +91,7 @@ impl ReleaseController {
     pub fn ever_consumed(&self) -> BTreeSet<Arc<str>> {
         let deployed = self.registry.releases().values().map(|deployed| &deployed.record.manifest);
         let base = self.artifacts.base().map(|base| base.manifest());
-        deployed.chain(base).flat_map(|manifest| &manifest.consumes).map(|alias| Arc::from(alias.as_str())).collect()
+        deployed.chain(base).flat_map(|manifest| aliases(&manifest.consumes)).collect()
     }
 
     /// Writes this host's first status. From then on `--wait` waits for this host too.

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use switchboard_core::registry::RegistryState;
-use switchboard_core::routing::{Digest, Manifest};
+use switchboard_core::routing::Digest;
 use switchboard_kafka::control_topic::{ArtifactReader, FetchError};
-use switchboard_kafka::{Topology, TopologyError};
+use switchboard_kafka::{Topology, TopologyError, aliases};
 use switchboard_sandbox::{Artifact, LoadError, Sandbox};
 
 use super::trust::{TrustError, TrustedKeys};
@@ -83,15 +83,15 @@ impl Loader {
 
     /// Checks the release's topics, and logs the lookup sources that are not configured.
     fn check(&self, artifact: &Artifact) -> Result<(), TopologyError> {
-        let Manifest { name, version, lookups, .. } = artifact.manifest();
+        let lookups = &artifact.manifest().lookups;
         for source in lookups.iter().filter(|source| !self.lookups.contains(source)) {
             tracing::info!(
-                release = format_args!("{name} {version}"),
+                release = %artifact.release().title(),
                 source,
                 "lookup source is not configured: every answer is \"not found\""
             );
         }
-        let consumes: Vec<_> = artifact.manifest().consumes.iter().map(|alias| Arc::from(alias.as_str())).collect();
+        let consumes = aliases(&artifact.manifest().consumes);
         self.topology.with(&consumes, &artifact.release().produces).map(drop)
     }
 }

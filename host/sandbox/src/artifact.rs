@@ -19,7 +19,7 @@ use crate::compiler::Compiler;
 use crate::guest::{Guest, new_store};
 use crate::guest_log::LogBudget;
 use crate::limits::Limits;
-use crate::linked::{Exports, HANDLER, Linked, Mismatch};
+use crate::linked::{Exports, HANDLER_EXPORT, Linked, Mismatch};
 use crate::trap::{OutOfMemory, one_line, outcome_of};
 
 /// The packages that a component may import from, with their versions.
@@ -81,7 +81,7 @@ pub enum LoadError {
     #[error("not a component that this host can run: {0}")]
     Invalid(String),
     /// The component lacks the contract's export.
-    #[error("not a plugin: it does not export {HANDLER} (world `plugin` of wit/plugin.wit)")]
+    #[error("not a plugin: it does not export {HANDLER_EXPORT} (world `plugin` of wit/plugin.wit)")]
     NoHandler,
     /// The component imports something outside of the contract and WASI 0.2.
     #[error("it imports {}, which the host does not grant to plugins", imports.join(", "))]
@@ -218,7 +218,7 @@ impl Artifact {
         let component = compiler.compile(&digest, bytes).map_err(|error| LoadError::Invalid(one_line(&error)))?;
         let ty = component.component_type();
         let imports: Vec<_> = ty.imports(compiler.engine()).map(|(name, _)| name.to_owned()).collect();
-        if component.get_export_index(None, HANDLER).is_none() {
+        if component.get_export_index(None, HANDLER_EXPORT).is_none() {
             return Err(LoadError::NoHandler);
         }
         let refused: Vec<_> = imports.iter().filter(|import| !is_granted(import)).cloned().collect();

@@ -12,9 +12,9 @@ use crate::trap::one_line;
 use crate::wasi;
 
 /// The export that makes a component a plugin.
-pub(crate) const HANDLER: &str = "switchboard:plugin/handler@0.1.0";
+pub(crate) const HANDLER_EXPORT: &str = "switchboard:plugin/handler@0.1.0";
 /// The export of a plugin that can migrate state of other versions.
-const MIGRATION: &str = "switchboard:plugin/migration@0.1.0";
+const MIGRATION_EXPORT: &str = "switchboard:plugin/migration@0.1.0";
 
 /// A plugin's code, linked with the host's functions, and the places of the contract's exports in it.
 pub(crate) struct Linked {
@@ -50,7 +50,7 @@ impl Linked {
         wasi::deny(&mut linker, component)?;
         let pre = linker.instantiate_pre(component)?;
         let handler = handler::GuestIndices::new(&pre)?;
-        let has_migration = component.get_export_index(None, MIGRATION).is_some();
+        let has_migration = component.get_export_index(None, MIGRATION_EXPORT).is_some();
         let migration = has_migration.then(|| migration::GuestIndices::new(&pre)).transpose()?;
         Ok(Self { pre, handler, migration })
     }

@@ -16,7 +16,7 @@ pub(crate) struct Services {
 }
 
 /// The name of the release controller's thread.
-const RELEASES: &str = "releases";
+const CONTROLLER_THREAD: &str = "releases";
 
 /// What a thread needs to log the application's lag.
 pub(crate) struct LagReport {
@@ -38,7 +38,7 @@ impl Services {
     /// # Errors
     /// When no thread can be started.
     pub(crate) fn control_releases(&mut self, controller: ReleaseController) -> std::io::Result<()> {
-        self.spawn(RELEASES, move |stop| {
+        self.spawn(CONTROLLER_THREAD, move |stop| {
             let _stop_host = stop.on_drop();
             controller.run(stop);
         })
@@ -79,7 +79,7 @@ impl Services {
     pub(crate) fn join(mut self) -> anyhow::Result<()> {
         let mut has_controller_panicked = false;
         for thread in self.threads.drain(..) {
-            let is_controller = thread.thread().name() == Some(RELEASES);
+            let is_controller = thread.thread().name() == Some(CONTROLLER_THREAD);
             has_controller_panicked |= thread.join().is_err() && is_controller;
         }
         anyhow::ensure!(

@@ -118,11 +118,6 @@ pub(crate) fn topology(settings: &Settings) -> Topology {
     Topology::new(&settings.app, settings.topics.clone(), variable, settings.shards)
 }
 
-/// The aliases of a manifest, in the type that the worker uses.
-pub(crate) fn aliases(list: &[String]) -> Vec<Arc<str>> {
-    list.iter().map(|alias| Arc::from(alias.as_str())).collect()
-}
-
 /// The lookup sources.
 pub(crate) fn lookups(settings: &Settings, tenants: &TenantSchema) -> anyhow::Result<HttpLookups> {
     let mut sources = Vec::new();

@@ -8,7 +8,7 @@ use anyhow::Result;
 use fastrand::Rng;
 use rustix::process::Signal;
 
-use super::world::{BROKERS, SPARE, World};
+use super::world::{BROKERS, SPARE_HOST, World};
 use crate::proxy::{Api, Direction, HeldRequest, LinkState};
 
 /// The APIs whose requests are held back: those that change a transaction. Its end is twice as likely as the others.
@@ -161,8 +161,8 @@ impl Fault {
     fn random(kind: FaultKind, random: &mut Rng) -> Self {
         let (least, most) = kind.lasts();
         let target = match kind {
-            FaultKind::HostAddedOrRemoved => SPARE,
-            kind if kind.affected() == Affected::Host => random.usize(..SPARE),
+            FaultKind::HostAddedOrRemoved => SPARE_HOST,
+            kind if kind.affected() == Affected::Host => random.usize(..SPARE_HOST),
             _ => random.usize(..BROKERS),
         };
         Self {

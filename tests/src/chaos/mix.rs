@@ -7,7 +7,7 @@ use crate::generator;
 /// The number of tenants.
 pub const TENANTS: u32 = 50;
 /// The number of keys that a tenant's inputs keep and drop.
-const KEYS: u32 = 8;
+const KEYS_PER_TENANT: u32 = 8;
 
 /// A message for the ledger plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +61,7 @@ impl Iterator for Mix {
 
     fn next(&mut self) -> Option<Input> {
         let random = &mut self.random;
-        let key = random.u32(..KEYS);
+        let key = random.u32(..KEYS_PER_TENANT);
         let action = match random.u32(..100) {
             0..40 => "note".to_owned(),
             40..55 => format!("many {}", random.u32(2..=3)),

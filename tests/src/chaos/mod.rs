@@ -49,7 +49,7 @@ struct Cycle {
 pub fn run(options: &Options) -> Result<Report> {
     let started = Instant::now();
     let mut world = World::start(&options.directory, options.seed)?;
-    println!("three brokers and {} hosts after {:.0} s", world::SPARE, started.elapsed().as_secs_f64());
+    println!("three brokers and {} hosts after {:.0} s", world::SPARE_HOST, started.elapsed().as_secs_f64());
     let mut report = Report::new(options.seed, options.cycles);
     let mut deck = Deck::new(options.seed);
     for cycle in 1..=options.cycles {

@@ -16,13 +16,13 @@ use crate::kafka::{Kafka, Options, free_port};
 use crate::progress::{self, Stall};
 use crate::proxy::{HeldRequest, Network};
 use crate::under_load::UnderLoad;
-use crate::witness::Witness;
+use crate::witness::{Witness, WitnessedTopics};
 
 pub(super) const BROKERS: usize = 3;
 /// The number of the host that joins and leaves. The hosts with smaller numbers always run.
-pub(super) const SPARE: usize = 2;
+pub(super) const SPARE_HOST: usize = 2;
 /// The process instance of each host. Two have one, so that a restart continues at once. The spare host has none.
-const INSTANCES: [Option<&str>; SPARE + 1] = [Some("left"), Some("right"), None];
+const INSTANCES: [Option<&str>; SPARE_HOST + 1] = [Some("left"), Some("right"), None];
 
 const APP: &str = "chaos";
 const PARTITIONS: i32 = 6;
@@ -114,9 +114,15 @@ impl World {
             arguments: HOST_FLAGS.map(str::to_owned).to_vec(),
         };
         let mut fleet = Fleet::new(setup, &INSTANCES)?;
-        (0..SPARE).try_for_each(|host| fleet.start(host))?;
+        (0..SPARE_HOST).try_for_each(|host| fleet.start(host))?;
         client.wait_for_topic(&dead_letters_topic(), true).context("waiting for the hosts to create their topics")?;
-        let witness = Witness::start(kafka.bootstrap(), ("LINES", PARTITIONS), &dead_letters_topic(), &[], |_| ())?;
+        let topics = WitnessedTopics {
+            lines: "LINES",
+            line_partitions: PARTITIONS,
+            dead_letters: &dead_letters_topic(),
+            further: &[],
+        };
+        let witness = Witness::start(kafka.bootstrap(), topics, |_| ())?;
         let settled = witness.settled();
         let window = Window { settled: settled.clone(), in_flight: MAX_IN_FLIGHT };
         let generator = Generator::start_closed(kafka.bootstrap(), "IN", Mix::new(seed, PARTITIONS), MAX_PACE, window)?;

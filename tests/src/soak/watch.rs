@@ -10,7 +10,7 @@ use switchboard_core::record::Timestamp;
 
 use super::load;
 use super::versions::Versions;
-use crate::witness::Witness;
+use crate::witness::{Witness, WitnessedTopics};
 
 /// A line of the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,9 +62,14 @@ impl TopicWatch {
         let seen = Arc::new(Mutex::new(seen));
         let shared = Arc::clone(&seen);
         let WatchedTopics { lines, partitions, dead_letters, control } = topics.clone();
-        let further = [control.as_str()];
+        let witnessed = WitnessedTopics {
+            lines: &lines,
+            line_partitions: partitions,
+            dead_letters: &dead_letters,
+            further: &[&control],
+        };
         let topics = topics.clone();
-        let witness = Witness::start(bootstrap, (&lines, partitions), &dead_letters, &further, move |message| {
+        let witness = Witness::start(bootstrap, witnessed, move |message| {
             let mut seen = lock(&shared);
             let taken = match message.topic() {
                 topic if topic == topics.lines => seen.line(message),

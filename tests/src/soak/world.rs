@@ -24,7 +24,7 @@ pub(super) const APP: &str = "soak";
 /// The process instance of each host. Two have one, so that a restart continues at once. The guest has none.
 const INSTANCES: [Option<&str>; 3] = [Some("left"), Some("right"), None];
 /// The number of the host that runs all the time.
-pub(super) const STAYING_HOST: usize = 0;
+pub(super) const PERMANENT_HOST: usize = 0;
 /// The number of the host that the test kills.
 const KILLED_HOST: usize = 1;
 /// The number of the host that joins and leaves.
@@ -72,7 +72,7 @@ impl World {
             arguments: HOST_FLAGS.map(str::to_owned).to_vec(),
         };
         let mut fleet = Fleet::new(setup, &INSTANCES)?;
-        fleet.start(STAYING_HOST)?;
+        fleet.start(PERMANENT_HOST)?;
         fleet.start(KILLED_HOST)?;
         let topics = WatchedTopics {
             lines: "LINES".to_owned(),
@@ -152,7 +152,7 @@ impl World {
 
     /// The resident memory of the two hosts that always run, in bytes.
     pub(super) fn memory(&self) -> Result<Vec<u64>> {
-        [STAYING_HOST, KILLED_HOST].iter().map(|host| self.load.fleet.memory(*host)).collect()
+        [PERMANENT_HOST, KILLED_HOST].iter().map(|host| self.load.fleet.memory(*host)).collect()
     }
 
     /// Waits for a time that the seed draws: the duration of a fault.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// Properties that a user may not set, and why or what to use: exactly-once depends on them, or they have a setting of their own.
 /// An entry that ends in `*` stands for all properties with this prefix.
-const RESERVED: &[(&str, &str)] = &[
+const RESERVED_PROPERTIES: &[(&str, &str)] = &[
     ("bootstrap.servers", "set it with --bootstrap-servers"),
     ("metadata.broker.list", "set the brokers with --bootstrap-servers"),
     ("group.id", "it is the application's name (--app)"),
@@ -94,7 +94,7 @@ impl ClientOptions {
     /// When a property is reserved for Switchboard, or unknown to librdkafka.
     pub fn check(&self) -> Result<(), PropertyError> {
         for name in self.properties.keys() {
-            let reserved = RESERVED.iter().find(|(reserved, _)| match reserved.strip_suffix('*') {
+            let reserved = RESERVED_PROPERTIES.iter().find(|(reserved, _)| match reserved.strip_suffix('*') {
                 Some(prefix) => name.starts_with(prefix),
                 None => name == reserved,
             });
@@ -145,8 +145,7 @@ impl ClientOptions {
                     .set("group.protocol", "classic")
                     .set("partition.assignment.strategy", "cooperative-sticky")
                     .set("session.timeout.ms", self.session_timeout_ms.to_string())
-                    // The answer to a heartbeat announces that others join or leave, and they wait for all members: 0.2 s by default.
-                    .set("heartbeat.interval.ms", (self.session_timeout_ms / 50).max(1).to_string());
+                    .set("heartbeat.interval.ms", self.heartbeat_interval_ms().to_string());
             }
             GroupProtocol::Consumer => {
                 // This assignor spreads the partitions of each topic over the members. The uniform assignor fills one member
@@ -158,6 +157,14 @@ impl ClientOptions {
             config.set("group.instance.id", format!("{}-{worker}", self.instance));
         }
         config
+    }
+
+    /// How often a member of a classic group sends a heartbeat: 0.2 s by default, and at least once a second.
+    ///
+    /// The answer to a heartbeat announces that others join or leave, and they wait for all members. So a long session time-out
+    /// must not delay rebalances.
+    fn heartbeat_interval_ms(&self) -> u32 {
+        (self.session_timeout_ms / 50).clamp(1, 1000)
     }
 
     /// The consumer that restores shards from the changelog. Its partitions are assigned by hand; it joins no group.
@@ -294,5 +301,17 @@ mod tests {
         options("linger.ms", "5").check().unwrap();
         assert_eq!(options("linger.ms", "5").producer(0).get("linger.ms"), Some("5"));
         assert!(matches!(options("no.such.thing", "1").check(), Err(PropertyError::Invalid(_))));
+    }
+
+    #[test]
+    fn a_long_session_timeout_does_not_delay_heartbeats() {
+        for (session, heartbeat) in [(10, "1"), (10_000, "200"), (50_000, "1000"), (1_200_000, "1000")] {
+            let options = ClientOptions {
+                group_protocol: GroupProtocol::Classic,
+                session_timeout_ms: session,
+                ..options("linger.ms", "5")
+            };
+            assert_eq!(options.group_consumer(0).get("heartbeat.interval.ms"), Some(heartbeat), "{session}");
+        }
     }
 }

@@ -48,6 +48,13 @@ impl Wait {
     }
 }
 
+/// The value of `--gate`: a gate fails at this many failures among the release's first messages.
+#[derive(Debug, Clone, Copy)]
+pub struct GateThreshold {
+    failures: u64,
+    messages: u64,
+}
+
 /// Which tenants run a release, and its health gate.
 #[derive(Debug, Args)]
 pub struct Assignment {
@@ -58,8 +65,8 @@ pub struct Assignment {
     #[arg(long, value_name = "PERCENT")]
     pub percent: Option<Percent>,
     /// A host rolls the route back at this many failures among the release's first messages [default: 10/1000].
-    #[arg(long, value_name = "FAILURES/MESSAGES", value_parser = gate, conflicts_with = "no_gate")]
-    pub gate: Option<(u64, u64)>,
+    #[arg(long, value_name = "FAILURES/MESSAGES", value_parser = gate_threshold, conflicts_with = "no_gate")]
+    pub gate: Option<GateThreshold>,
     /// How long the gate counts failures [default: 10m].
     #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "no_gate")]
     pub gate_time: Option<Duration>,
@@ -75,8 +82,8 @@ impl Assignment {
     /// The gate. `None`: --no-gate.
     pub fn gate(&self) -> Option<Gate> {
         let mut gate = Gate::default();
-        if let Some((failures, messages)) = self.gate {
-            (gate.failures, gate.messages) = (failures, messages);
+        if let Some(GateThreshold { failures, messages }) = self.gate {
+            gate = Gate { failures, messages, ..gate };
         }
         if let Some(time) = self.gate_time {
             gate.seconds = time.as_secs().max(1);
@@ -231,15 +238,14 @@ fn time(text: &str) -> Result<Duration, humantime::DurationError> {
     text.parse().map(Duration::from_secs).or_else(|_| humantime::parse_duration(text))
 }
 
-fn gate(text: &str) -> Result<(u64, u64), String> {
-    let parsed =
-        text.split_once('/').and_then(|(failures, messages)| Some((failures.parse().ok()?, messages.parse().ok()?)));
-    match parsed {
-        Some((failures, messages)) if 0 < failures && failures <= messages => Ok((failures, messages)),
-        _ => {
-            Err("write it as FAILURES/MESSAGES (10/1000), with at least 1 failure and at least as many messages".into())
-        }
-    }
+/// Parses a gate's threshold: `10/1000`.
+fn gate_threshold(text: &str) -> Result<GateThreshold, String> {
+    let parsed = text.split_once('/').and_then(|(failures, messages)| {
+        Some(GateThreshold { failures: failures.parse().ok()?, messages: messages.parse().ok()? })
+    });
+    parsed.filter(|GateThreshold { failures, messages }| (1..=*messages).contains(failures)).ok_or_else(|| {
+        "write it as FAILURES/MESSAGES (10/1000), with at least 1 failure and at least as many messages".into()
+    })
 }
 
 #[cfg(test)]

@@ -32,7 +32,8 @@ pub fn doctor(args: SettingsArgs, as_json: bool) -> anyhow::Result<Outcome> {
     let internal = wiring::topology(&settings);
     let releases = Releases::examine(&settings, &options, &internal);
     report(Section { title: "Releases", findings: releases.findings });
-    let topology = internal.with(&*wiring::aliases(&releases.consumes), &*wiring::aliases(&releases.produces))?;
+    let topology = internal
+        .with(&*switchboard_kafka::aliases(&releases.consumes), &*switchboard_kafka::aliases(&releases.produces))?;
     let doctor = Doctor {
         options: &options,
         topology: &topology,

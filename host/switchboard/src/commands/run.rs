@@ -1,4 +1,4 @@
-//! `switchboard run`: consume, process, commit, until the process is told to stop.
+//! `switchboard run`: consumes, processes and commits until the process receives a signal to stop.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -6,10 +6,9 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::Context as _;
 use switchboard_core::record::Timestamp;
 use switchboard_core::registry::HostStatus;
-use switchboard_core::routing::Manifest;
 use switchboard_core::worker::WorkerConfig;
 use switchboard_kafka::{
-    Admin, ClientOptions, CommittedOffsets, CommittedOffsetsError, Purge, Shutdown, TopicError, Topology,
+    Admin, ClientOptions, CommittedOffsets, CommittedOffsetsError, Purge, Shutdown, TopicError, Topology, aliases,
     check_committed_offsets, prepare,
 };
 use switchboard_lookup::HttpLookups;
@@ -23,7 +22,7 @@ use crate::host::{Host, WorkerSetup};
 use crate::process_instance::ProcessInstance;
 use crate::services::{LagReport, Services};
 use crate::signals::stop_on_signals;
-use crate::wiring::{self, aliases};
+use crate::wiring;
 
 /// Runs a host until SIGTERM or SIGINT.
 ///
@@ -161,8 +160,7 @@ impl Prepared {
 fn log_configured_plugin(base: Option<&Artifact>) {
     match base {
         Some(artifact) => {
-            let Manifest { name, version, .. } = artifact.manifest();
-            let release = format_args!("{name} {version} ({})", artifact.digest().short());
+            let release = artifact.release().title();
             tracing::info!(%release, "plugin configured for all tenants without a route");
         }
         None => tracing::info!("no plugin is configured: tenants run only deployed releases (`switchboard deploy`)"),

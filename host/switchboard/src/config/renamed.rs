@@ -2,7 +2,7 @@
 //! gives the new name.
 
 /// The old and the new key of each renamed setting. The flag and the environment variable are derived from the key.
-const RENAMED: &[(&str, &str)] = &[
+const RENAMED_SETTINGS: &[(&str, &str)] = &[
     ("cpu-time-ms", "max-cpu-time-ms"),
     ("fuel", "max-fuel"),
     ("log-lines", "plugin-log-lines"),
@@ -15,17 +15,17 @@ const RENAMED: &[(&str, &str)] = &[
 
 /// The new key of a renamed setting.
 pub fn new_key(old_key: &str) -> Option<&'static str> {
-    RENAMED.iter().find(|(old, _)| *old == old_key).map(|(_, new)| *new)
+    RENAMED_SETTINGS.iter().find(|(old, _)| *old == old_key).map(|(_, new)| *new)
 }
 
 /// The new environment variable of a renamed setting.
 pub fn new_variable(old_variable: &str) -> Option<String> {
-    RENAMED.iter().find(|(old, _)| variable(old) == old_variable).map(|(_, new)| variable(new))
+    RENAMED_SETTINGS.iter().find(|(old, _)| variable(old) == old_variable).map(|(_, new)| variable(new))
 }
 
 /// The old keys, for tests of the documentation.
 pub fn old_keys() -> impl Iterator<Item = &'static str> {
-    RENAMED.iter().map(|(old, _)| *old)
+    RENAMED_SETTINGS.iter().map(|(old, _)| *old)
 }
 
 /// The environment variable of a setting: `SWITCHBOARD_MAX_FUEL` for `max-fuel`.
@@ -41,7 +41,7 @@ mod tests {
     #[test]
     fn every_new_key_is_a_setting_and_no_old_key_is() {
         let settings = serde_json::to_value(Settings::default()).unwrap();
-        for (old, new) in RENAMED {
+        for (old, new) in RENAMED_SETTINGS {
             assert!(settings.get(old).is_none(), "{old} is a setting");
             assert!(settings.get(new).is_some(), "{new} is not a setting");
         }

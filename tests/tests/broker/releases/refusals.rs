@@ -28,7 +28,7 @@ fn a_refused_deployment_writes_nothing() -> Result<()> {
     refused(&dir.put("text.wasm", b"(component)")?, &[], &["text.wasm", "not WebAssembly"])?;
     refused(&dir.put("module.wasm", b"\0asm\x01\0\0\0")?, &[], &["module", "wasm32-wasip2"])?;
     refused(&dir.put("empty.wasm", b"\0asm\x0d\0\x01\0")?, &[], &["switchboard:plugin/handler"])?;
-    refused(&release("looping")?, &[], &["fails when command what it is", "describe"])?;
+    refused(&release("looping")?, &[], &["fails when asked what it is", "describe"])?;
     refused(&dir.0.path().join("absent.wasm"), &[], &["absent.wasm", "No such file"])?;
     refused(&good, &["--max-artifact-bytes", "1000"], &["at most 1000"])?;
     refused(&good, &["--tenant", "a/b"], &["\"a/b\" is not a tenant", "TENANT (text)"])?;
@@ -39,7 +39,7 @@ fn a_refused_deployment_writes_nothing() -> Result<()> {
 
     deployed(&app, &good, &[])?;
     let before = app.client.read_all(&control(&app))?.len();
-    refused(&good, &["--percent", "5"], &["all tenants run"])?;
+    refused(&good, &["--percent", "5"], &["is already the default release"])?;
     assert_eq!(app.client.read_all(&control(&app))?.len(), before);
     Ok(())
 }
