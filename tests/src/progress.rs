@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 
-/// The longest time without progress. Each step that a test waits for takes a small part of this time, even on a slow and
-/// busy machine: the start of a broker, a rebalance, the end of a session or of a transaction.
+/// The longest time without progress. A step that tests wait for takes a small part of it, even on a slow and busy machine.
+/// Such steps are the start of a broker, a rebalance, and the end of a session or of a transaction.
 pub const NO_PROGRESS_LIMIT: Duration = Duration::from_mins(2);
 
 /// The pause between two checks of a condition.

@@ -14,7 +14,7 @@ use super::gate::FailingRelease;
 /// The pause between two attempts to read the topic.
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 /// How long one attempt to read the topic to its end may take.
-const READ_TIMEOUT: Duration = Duration::from_secs(10);
+const HOST_READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long reads of the topic may fail before this is logged. Not every broker knows a topic right after its creation.
 const PROPAGATION_TIME: Duration = Duration::from_secs(5);
 /// How long a stop waits until the last status is written.
@@ -81,7 +81,7 @@ impl ControlTopic {
         if is_another_topic {
             return Err(ControlError::Gone(self.topology.control.clone()));
         }
-        self.reader.read_to_end(registry, READ_TIMEOUT)
+        self.reader.read_to_end(registry, HOST_READ_TIMEOUT)
     }
 
     /// Applies the records that have arrived; waits up to `wait` for the first one. When the topic was created again,

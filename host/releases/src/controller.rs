@@ -171,7 +171,8 @@ impl ReleaseController {
             Ok(true) => self.publish(),
             Ok(false) => {}
             Err(error) => {
-                tracing::error!("the changed plugin file cannot be run, so the plugin loaded before stays: {error:#}");
+                let error = format_args!("{error:#}");
+                tracing::error!(%error, "the changed plugin file cannot be run, so the plugin loaded before stays");
             }
         }
     }
@@ -238,7 +239,7 @@ fn now() -> Timestamp {
 /// Rolls a release back; tries again until it succeeds or the process shuts down.
 fn roll_back(writer: &RollbackWriter, failing: &FailingRelease, title: &str, stop: &Shutdown) {
     while let Err(error) = writer.roll_back(failing) {
-        tracing::error!(release = title, "the rollback failed; retrying: {error:#}");
+        tracing::error!(release = title, error = format_args!("{error:#}"), "the rollback failed; retrying");
         if stop.wait(ROLLBACK_RETRY_INTERVAL) {
             return;
         }

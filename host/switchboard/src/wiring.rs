@@ -1,6 +1,7 @@
 //! How the parts of a host are created from the settings. All commands that use a cluster or a plugin share these
 //! functions.
 
+use std::ffi::OsString;
 use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +30,7 @@ const MAX_WARM_INSTANCES: usize = 12_000;
 pub(crate) fn load_settings(args: SettingsArgs) -> anyhow::Result<Settings> {
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     let unknown = check_environment(names)?;
-    let overrides = args.overrides.with_kafka_from(std::env::vars());
+    let overrides = args.overrides.with_kafka_from(utf8_variables(std::env::vars_os()));
     let settings = Settings::load(args.config.as_deref(), &overrides)?;
     telemetry::init_logs(settings.log_format);
     for UnknownVariable { name, nearest } in unknown {
@@ -37,6 +38,11 @@ pub(crate) fn load_settings(args: SettingsArgs) -> anyhow::Result<Settings> {
     }
     settings.check()?;
     Ok(settings)
+}
+
+/// The environment variables that are UTF-8. No setting has another name or value, and `std::env::vars` would panic.
+fn utf8_variables(all: impl Iterator<Item = (OsString, OsString)>) -> impl Iterator<Item = (String, String)> {
+    all.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 /// How the process's Kafka clients connect. `instance`: the process instance.
@@ -138,5 +144,19 @@ pub(crate) fn worker_count(settings: &Settings) -> usize {
     match settings.workers {
         0 => std::thread::available_parallelism().map_or(1, NonZero::get),
         workers => workers,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt as _;
+
+    use super::*;
+
+    #[test]
+    fn variables_that_are_not_utf8_are_skipped() {
+        let broken = || OsString::from_vec(vec![0xff]);
+        let all = [("A".into(), broken()), (broken(), "b".into()), ("C".into(), "c".into())];
+        assert_eq!(utf8_variables(all.into_iter()).collect::<Vec<_>>(), [("C".to_owned(), "c".to_owned())]);
     }
 }

@@ -33,11 +33,11 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// Records read between two looks at the commands.
 const MAX_POLLED_RECORDS: usize = 10_000;
 /// How long a shard's checkpoint is left alone after a failure.
-const RETRY_PAUSE: Duration = Duration::from_mins(1);
+const CHECKPOINT_RETRY_PAUSE: Duration = Duration::from_mins(1);
 /// How long the last read before the end may take.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often the failure of checkpoints is a warning. All shards fail together, and again at each retry.
-const WARN_INTERVAL: Duration = Duration::from_mins(5);
+const CHECKPOINT_WARN_INTERVAL: Duration = Duration::from_mins(5);
 /// How long a description of the topic, or its failure, is reused: the shards of an assignment are opened one after the other.
 const DESCRIPTION_TTL: Duration = Duration::from_secs(2);
 /// A checkpoint that may not be older than this would be too old before it is written.
@@ -108,7 +108,7 @@ pub(super) struct Checkpointer<C> {
 
 impl<C: Changelog> Checkpointer<C> {
     pub(super) fn new(directory: PathBuf, shard_count: u32, changelog: C) -> Self {
-        let trouble = ThrottledWarn::every(WARN_INTERVAL);
+        let trouble = ThrottledWarn::every(CHECKPOINT_WARN_INTERVAL);
         Self { directory, shard_count, changelog, description: None, shards: BTreeMap::new(), trouble }
     }
 
@@ -280,7 +280,7 @@ impl<C: Changelog> Checkpointer<C> {
             tracing::debug!(shard = shard.get(), %reason, "no checkpoint for now");
         }
         let slot = self.shard(shard);
-        slot.file = File::Unknown(Instant::now() + RETRY_PAUSE);
+        slot.file = File::Unknown(Instant::now() + CHECKPOINT_RETRY_PAUSE);
         if std::mem::take(&mut slot.following) {
             self.changelog.stop(shard);
         }

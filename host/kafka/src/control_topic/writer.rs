@@ -17,7 +17,7 @@ use crate::topics::Topology;
 /// How long a change is retried.
 const UPDATE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a broker may not know a topic that was just created.
-const TOPIC_PROPAGATION_TIMEOUT: Duration = Duration::from_secs(5);
+const CONTROL_TOPIC_PROPAGATION_TIMEOUT: Duration = Duration::from_secs(5);
 /// One poll for a change that was committed.
 const COMMITTED_CHANGE_POLL: Duration = Duration::from_millis(5);
 
@@ -143,7 +143,7 @@ impl ControlWriter {
         // Most of the topic is read before another writer is fenced.
         while let Err(error) = self.reader.read_to_end(&mut self.control, UPDATE_TIMEOUT) {
             match error {
-                ControlError::NoTopic(_) if started.elapsed() < TOPIC_PROPAGATION_TIMEOUT => {
+                ControlError::NoTopic(_) if started.elapsed() < CONTROL_TOPIC_PROPAGATION_TIMEOUT => {
                     thread::sleep(Duration::from_millis(20));
                 }
                 error => return Err(error.into()),

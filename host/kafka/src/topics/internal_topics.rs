@@ -185,7 +185,7 @@ fn ensure(
                 if started.elapsed() >= timeout {
                     return Err(error);
                 }
-                trouble.report(error.to_string(), || tracing::warn!("{error}; retrying until one does"));
+                trouble.report(error.to_string(), || tracing::warn!(%error, "no broker answers; retrying"));
             }
             Err(Failure::Final(error)) => return Err(error),
         }

@@ -62,7 +62,7 @@ struct Releases {
 }
 
 /// How long the control topic is read. Another section reports whether the brokers answer.
-const READ_TIMEOUT: Duration = Duration::from_secs(5);
+const DOCTOR_READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Releases {
     fn examine(settings: &Settings, options: &ClientOptions, topology: &Topology) -> Self {
@@ -70,7 +70,7 @@ impl Releases {
         releases.add_plugin(settings);
         let mut registry = RegistryState::default();
         let read = ControlReader::new(options, &topology.control)
-            .map(|mut reader| reader.read_to_end(&mut registry, READ_TIMEOUT));
+            .map(|mut reader| reader.read_to_end(&mut registry, DOCTOR_READ_TIMEOUT));
         if let Ok(Err(error)) = read {
             tracing::debug!(%error, "cannot read the control topic");
         }

@@ -103,15 +103,27 @@ pub(super) struct Input {
     pub value: Vec<u8>,
 }
 
+/// The old name of the key `alias`.
+const OLD_ALIAS_KEY: &str = "token";
+
 impl Demo {
     pub(super) fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Read(path.to_owned(), error))?;
-        let demo: Self = parse_toml(&text, path)?;
+        let demo = Self::parse(&text, path)?;
         if demo.tenants.is_empty() {
             let problem = "[[tenants]] is missing: a demo has at least one tenant".into();
             return Err(ConfigError::Invalid { file: path.display().to_string(), problem });
         }
         Ok(demo)
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        parse_toml(text, path).map_err(|error| match error {
+            ConfigError::UnknownKey { file, key, .. } if key == OLD_ALIAS_KEY => {
+                ConfigError::Renamed(format!("{file}: the key {key:?}"), format!("{:?}", "alias"))
+            }
+            error => error,
+        })
     }
 
     /// The tenant headers of a tenant's records.
@@ -271,6 +283,13 @@ mod tests {
 
     fn messenger() -> Demo {
         Demo::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugin/messenger/demo.toml")).unwrap()
+    }
+
+    #[test]
+    fn a_renamed_key_is_refused_with_the_new_one() {
+        let text = include_str!("../../../../../plugin/messenger/demo.toml").replace("alias = ", "token = ");
+        let error = Demo::parse(&text, Path::new("demo.toml")).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(error.ends_with("the key \"token\" is now \"alias\""), "{error}");
     }
 
     #[test]
