@@ -49,5 +49,5 @@ pub use switchboard_checkpoint::ThrottledWarn;
 pub use sys::AdminRequestError;
 pub use topics::{
     Admin, CommittedOffsets, CommittedOffsetsError, Purge, TopicError, TopicName, Topology, TopologyError, Watermarks,
-    aliases, check_committed_offsets, prepare, prepare_control, report_lag,
+    check_committed_offsets, prepare, prepare_control, report_lag,
 };

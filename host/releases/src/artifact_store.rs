@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use switchboard_core::record::{ControlPosition, Offset};
 use switchboard_core::registry::RegistryState;
+use switchboard_core::routing::aliases;
 use switchboard_core::routing::{Availability, Digest, Manifest, OnFailure, Routing};
-use switchboard_kafka::{Topology, aliases};
+use switchboard_kafka::Topology;
 use switchboard_sandbox::{Artifact, RoutingSnapshot};
 
 use super::loader::Loader;

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use switchboard_core::record::{Offset, Timestamp};
 use switchboard_core::registry::{Actor, HostStatus, RegistryState};
-use switchboard_kafka::{Shutdown, aliases};
+use switchboard_core::routing::aliases;
+use switchboard_kafka::Shutdown;
 use switchboard_sandbox::RoutingWatch;
 
 use super::artifact_store::ArtifactStore;

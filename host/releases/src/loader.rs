@@ -7,8 +7,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use switchboard_core::registry::RegistryState;
 use switchboard_core::routing::Digest;
+use switchboard_core::routing::aliases;
 use switchboard_kafka::control_topic::{ArtifactReader, FetchError};
-use switchboard_kafka::{Topology, TopologyError, aliases};
+use switchboard_kafka::{Topology, TopologyError};
 use switchboard_sandbox::{Artifact, LoadError, Sandbox};
 
 use super::trust::{TrustError, TrustedKeys};

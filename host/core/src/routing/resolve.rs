@@ -11,8 +11,8 @@ use super::routes::RouteTable;
 use crate::record::{ControlPosition, Offset, TenantId};
 
 /// The topic aliases of a manifest's list, in the form in which a host shares them.
-pub fn aliases(list: &[String]) -> impl Iterator<Item = Arc<str>> {
-    list.iter().map(|alias| Arc::from(alias.as_str()))
+pub fn aliases(list: &[String]) -> Vec<Arc<str>> {
+    list.iter().map(|alias| Arc::from(alias.as_str())).collect()
 }
 
 /// A release that a host has ready.
@@ -31,7 +31,7 @@ pub struct Release {
 impl Release {
     /// A release that may produce to all topics of its manifest and takes over no other state version.
     pub fn new(digest: Digest, manifest: Manifest) -> Self {
-        let produces = aliases(&manifest.produces).collect();
+        let produces = aliases(&manifest.produces);
         Self { digest, manifest, produces, migrates: Vec::new() }
     }
 

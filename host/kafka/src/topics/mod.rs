@@ -24,7 +24,7 @@ pub use committed_offsets::{CommittedOffsets, CommittedOffsetsError, check_commi
 pub use internal_topics::{Admin, TopicError, prepare, prepare_control};
 pub use lag::report_lag;
 pub use purge::Purge;
-pub use topology::{TopicName, Topology, TopologyError, aliases};
+pub use topology::{TopicName, Topology, TopologyError};
 pub use watermarks::Watermarks;
 
 use std::time::Duration;

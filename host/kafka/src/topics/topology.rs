@@ -149,11 +149,6 @@ impl Topology {
     }
 }
 
-/// The aliases in a plugin's manifest, in the type that topologies and workers use.
-pub fn aliases(names: &[String]) -> Vec<Arc<str>> {
-    names.iter().map(|name| Arc::from(name.as_str())).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

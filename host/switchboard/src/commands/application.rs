@@ -81,7 +81,7 @@ impl Application {
         let routed = registry.routes().routes().filter_map(|route| registry.release(&route.release));
         let manifests: Vec<_> = routed.map(|record| &record.manifest).chain([manifest]).collect();
         let aliases = |list: fn(&Manifest) -> &[String]| -> Vec<_> {
-            manifests.iter().flat_map(|manifest| switchboard_kafka::aliases(list(manifest))).collect()
+            manifests.iter().flat_map(|manifest| switchboard_core::routing::aliases(list(manifest))).collect()
         };
         self.topology.with(&aliases(|manifest| &manifest.consumes), &aliases(|manifest| &manifest.produces)).map(drop)
     }

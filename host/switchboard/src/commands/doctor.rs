@@ -32,8 +32,10 @@ pub fn doctor(args: SettingsArgs, as_json: bool) -> anyhow::Result<Outcome> {
     let internal = wiring::topology(&settings);
     let releases = Releases::examine(&settings, &options, &internal);
     report(Section { title: "Releases", findings: releases.findings });
-    let topology = internal
-        .with(&*switchboard_kafka::aliases(&releases.consumes), &*switchboard_kafka::aliases(&releases.produces))?;
+    let topology = internal.with(
+        &*switchboard_core::routing::aliases(&releases.consumes),
+        &*switchboard_core::routing::aliases(&releases.produces),
+    )?;
     let doctor = Doctor {
         options: &options,
         topology: &topology,

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::Context as _;
 use switchboard_core::record::Timestamp;
 use switchboard_core::registry::HostStatus;
+use switchboard_core::routing::aliases;
 use switchboard_core::worker::WorkerConfig;
 use switchboard_kafka::{
-    Admin, ClientOptions, CommittedOffsets, CommittedOffsetsError, Purge, Shutdown, TopicError, Topology, aliases,
+    Admin, ClientOptions, CommittedOffsets, CommittedOffsetsError, Purge, Shutdown, TopicError, Topology,
     check_committed_offsets, prepare,
 };
 use switchboard_lookup::HttpLookups;

@@ -58,7 +58,7 @@ pub fn demo(plugin: &Path, file: &Path, others: &[PathBuf], script: Option<&Path
     let releases = DemoReleases::new(releases, config.tenants.clone());
     // No environment variable renames a topic: the embedded broker has only the demo's topics.
     let topology = Topology::new(&config.app, settings.topics.clone(), |_| None, config.shards);
-    let consumes = switchboard_kafka::aliases(&artifact.manifest().consumes);
+    let consumes = switchboard_core::routing::aliases(&artifact.manifest().consumes);
     let topology = Arc::new(topology.with(&*consumes, &artifact.release().produces)?);
 
     let broker = EmbeddedBroker::start().context("starting the embedded broker")?;
