@@ -36,10 +36,7 @@ pub fn run(args: SettingsArgs) -> anyhow::Result<Outcome> {
     stop_on_signals(&stop).context("handling signals")?;
     // `None`: the process was stopped while it waited for brokers.
     let Some(prepared) = host.prepare(&stop)? else { return Ok(Outcome::Success) };
-    let (host, services) = prepared.start(&stop, started)?;
-    let ended = host.join();
-    let services_ended = services.join();
-    ended.and(services_ended)?;
+    prepared.start(&stop, started)?.join()?;
     tracing::info!("host stopped");
     Ok(Outcome::Success)
 }
@@ -70,6 +67,13 @@ struct Prepared {
     committed: CommittedOffsets,
     controller: ReleaseController,
     health: ReleaseHealth,
+}
+
+/// A host that processes records.
+struct Running {
+    host: Host,
+    services: Services,
+    instance: ProcessInstance,
 }
 
 impl Unconnected {
@@ -124,7 +128,7 @@ impl Unconnected {
 
 impl Prepared {
     /// Starts the workers and the background threads. `started`: when the process started.
-    fn start(self, stop: &Shutdown, started: Instant) -> anyhow::Result<(Host, Services)> {
+    fn start(self, stop: &Shutdown, started: Instant) -> anyhow::Result<Running> {
         let Self { parts, limits, admin, committed, mut controller, health } = self;
         let Parts { settings, instance, options, topology, worker_config, lookups } = parts;
         let purge = Purge::new(&options, &topology, admin).context("creating a Kafka client")?;
@@ -154,7 +158,22 @@ impl Prepared {
             startup_ms = started.elapsed().as_millis(),
             "host is running"
         );
-        Ok((host, services))
+        Ok(Running { host, services, instance })
+    }
+}
+
+impl Running {
+    /// Waits until the workers and the background threads have ended.
+    ///
+    /// # Errors
+    /// Why the first of them could not go on.
+    fn join(self) -> anyhow::Result<()> {
+        let Self { host, services, instance } = self;
+        let host_ended = host.join();
+        let services_ended = services.join();
+        // Not earlier: the next process that takes this slot fences the workers of this one.
+        drop(instance);
+        host_ended.and(services_ended)
     }
 }
 
