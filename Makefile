@@ -43,7 +43,7 @@ java:
 
 build: rust
 	@tools/build 'the plugin (1 of 2)' --release --target wasm32-wasip2 -p messenger
-	@tools/build 'the host (2 of 2): about 5 minutes on two cores the first time$(if $(FEATURES),$(comma) OpenSSL included)' --release -p switchboard $(FEATURES)
+	@tools/build 'the host (2 of 2): about 6 minutes on two cores the first time$(if $(FEATURES),$(comma) OpenSSL included)' --release -p switchboard $(FEATURES)
 	@tools/split-debug $(HOST)
 
 demo: build
