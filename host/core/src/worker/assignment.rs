@@ -1,4 +1,7 @@
-//! Which partitions are ours, and how a shard is taken over.
+//! Which partitions are ours, and how they are taken over.
+//!
+//! The group assigns shards. The source partitions that are [anchored](anchor) to a shard come and go with it. They are read
+//! from the assignment on, also while the shard restores or is halted.
 //!
 //! A shard is taken over in these steps, while other shards go on. No other order is safe:
 //!
@@ -13,10 +16,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
-use super::broker::{Broker, Cause, NotNow, Partition, Restored, Start};
 use super::config::{StartFrom, WorkerConfig};
+use super::fault::{Cause, NotNow};
+use super::ports::{Changelog, Consumer, Partition, Restored, Start, anchor};
 use super::transaction::Receipt;
-use crate::record::{Offset, ShardId};
+use crate::record::{Offset, PartitionIndex, ShardId};
 use crate::state::Shard;
 
 /// The pause before a broker is asked again that gave no answer. Each question may hold up the worker's other work.
@@ -39,6 +43,7 @@ enum Phase {
     Waiting,
 }
 
+/// A shard whose first offset is known.
 #[derive(Debug)]
 struct Owned {
     phase: Phase,
@@ -53,7 +58,7 @@ impl Owned {
     }
 
     /// Takes the steps up to the reading of the changelog. Returns false while an open transaction holds that up.
-    fn start_restore(&mut self, shard: ShardId, broker: &mut impl Broker) -> Result<bool, NotNow> {
+    fn start_restore(&mut self, shard: ShardId, broker: &mut impl Changelog) -> Result<bool, NotNow> {
         if self.phase == Phase::Assigned {
             self.phase = Phase::Unstable { end: broker.changelog_end(shard)? };
         }
@@ -69,15 +74,44 @@ impl Owned {
     }
 }
 
+/// The committed offset of a source partition.
+#[derive(Debug, Clone, Copy)]
+struct CommittedOffset {
+    offset: Offset,
+    /// When it was committed last.
+    at: Duration,
+}
+
+/// A consumed topic, as far as this worker has seen it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct SourceTopic {
+    /// The index of its alias.
+    topic: usize,
+    /// The number of its partitions; 0: not known yet.
+    partitions: u32,
+}
+
 /// The partitions of one worker.
 #[derive(Debug, Default)]
 pub(super) struct Assignment {
-    /// Assigned by the group. The offset to read from is not known yet.
+    /// The shards that the group assigned to this worker, whatever became of them.
+    assigned: BTreeSet<ShardId>,
+    /// The topics that are consumed.
+    topics: Vec<SourceTopic>,
+    /// The number of partitions that a topic had when this worker first saw it, by the index of its alias.
+    first_seen: BTreeMap<usize, u32>,
+    /// Shards and topics have changed since `follow_sources`.
+    changed: bool,
+    /// Partitions whose first offset is not known yet.
     arriving: BTreeSet<Partition>,
-    /// Source partitions without a committed offset that are read from the log's end. The offset is committed with the next
-    /// transaction. Otherwise the next owner would start at its own log end and skip the records between the two.
-    initial_offsets: BTreeMap<Partition, Offset>,
-    sources: BTreeSet<Partition>,
+    /// Source partitions that are read, and their committed offsets.
+    sources: BTreeMap<Partition, CommittedOffset>,
+    /// Offsets of source partitions that the next transaction commits, though none of their records is settled. The brokers
+    /// forget offsets of topics without a subscriber some time after their last commit. And a first offset at the log's
+    /// end has to be kept: the next owner would start at its own log end, and skip the records between the two.
+    unsaved: BTreeMap<Partition, Offset>,
+    /// No offset has to be committed again before.
+    next_renewal: Duration,
     shards: BTreeMap<ShardId, Owned>,
     halted: BTreeMap<Partition, String>,
     /// Why the last attempt to go on failed. Each reason is logged once.
@@ -87,45 +121,154 @@ pub(super) struct Assignment {
 }
 
 impl Assignment {
-    /// Answers the group at once: until the answer, librdkafka holds back the records of all partitions. Each partition is
-    /// read as soon as its offset is known.
-    pub(super) fn assigned(&mut self, partitions: Vec<Partition>, broker: &mut impl Broker) {
-        broker.assign(&[]);
-        self.arriving.extend(partitions);
+    /// The group assigned these shards. It gets its answer at once: until then, librdkafka holds back the records of all
+    /// partitions. Each partition is read as soon as its offset is known.
+    pub(super) fn assigned(&mut self, shards: Vec<ShardId>, broker: &mut impl Consumer) {
+        broker.accept_assignment();
+        self.assigned.extend(shards.iter().copied());
+        self.arriving.extend(shards.into_iter().map(Partition::Shard));
         self.due = Duration::ZERO;
+        self.changed = true;
     }
 
-    /// Forgets these partitions.
-    pub(super) fn dropped(&mut self, partitions: &[Partition], broker: &mut impl Broker) {
-        let mut taken = Vec::new();
-        for partition in partitions {
-            self.initial_offsets.remove(partition);
-            if self.arriving.remove(partition) {
+    /// Consumes the topics of these aliases from now on.
+    pub(super) fn consume(&mut self, topics: &[usize]) {
+        let known = std::mem::take(&mut self.topics);
+        let partitions = |topic| known.iter().find(|known| known.topic == topic).map_or(0, |known| known.partitions);
+        self.topics = topics.iter().map(|topic| SourceTopic { topic: *topic, partitions: partitions(*topic) }).collect();
+        self.changed = true;
+    }
+
+    /// Takes over source partitions that are ours now, and gives up those of topics that are no longer consumed. Returns
+    /// whether anything changed, and the partitions that were given up.
+    pub(super) fn follow_sources(&mut self, shards: u32, broker: &mut impl Consumer) -> (bool, Vec<Partition>) {
+        for known in &mut self.topics {
+            let partitions = broker.partition_count(known.topic);
+            if partitions > known.partitions {
+                self.first_seen.entry(known.topic).or_insert(partitions);
+                known.partitions = partitions;
+                self.changed = true;
+            }
+        }
+        if !std::mem::take(&mut self.changed) {
+            return (false, Vec::new());
+        }
+        let wanted = self.anchored(shards);
+        let gone: Vec<_> = self.known_sources().filter(|partition| !wanted.contains(partition)).collect();
+        self.forget_sources(&gone, broker);
+        let known: BTreeSet<_> = self.known_sources().collect();
+        let new: Vec<_> = wanted.difference(&known).copied().collect();
+        if !new.is_empty() {
+            self.arriving.extend(new);
+            self.due = Duration::ZERO;
+        }
+        (true, gone)
+    }
+
+    /// The partitions of consumed topics that are anchored to our shards.
+    fn anchored(&self, shards: u32) -> BTreeSet<Partition> {
+        let of_topic = |known: &SourceTopic| {
+            let topic = known.topic;
+            let indices = (0..known.partitions).map(|index| PartitionIndex::try_from(index).expect("Kafka counts in i32"));
+            let ours = indices.filter(|index| self.assigned.contains(&anchor(*index, shards)));
+            ours.map(move |index| Partition::Source { topic, index }).collect::<Vec<_>>()
+        };
+        self.topics.iter().flat_map(of_topic).collect()
+    }
+
+    /// The source partitions of this worker, in whatever state.
+    fn known_sources(&self) -> impl Iterator<Item = Partition> {
+        let is_source = |partition: &Partition| matches!(partition, Partition::Source { .. });
+        let others = self.arriving.iter().chain(self.halted.keys()).copied().filter(is_source);
+        self.sources.keys().copied().chain(others)
+    }
+
+    /// The source partitions that are anchored to these shards.
+    pub(super) fn sources_of(&self, given_back: &[ShardId], shards: u32) -> Vec<Partition> {
+        let belongs = |partition: &Partition| match partition {
+            Partition::Source { index, .. } => given_back.contains(&anchor(*index, shards)),
+            Partition::Shard(_) => false,
+        };
+        self.known_sources().filter(belongs).collect()
+    }
+
+    fn forget_sources(&mut self, sources: &[Partition], broker: &mut impl Consumer) {
+        let mut started = Vec::new();
+        for partition in sources {
+            self.unsaved.remove(partition);
+            let read = self.sources.remove(partition).is_some();
+            let halted = self.halted.remove(partition).is_some();
+            if read || halted {
+                started.push(*partition);
+            }
+            self.arriving.remove(partition);
+        }
+        if !started.is_empty() {
+            broker.stop(&started);
+        }
+    }
+
+    /// Gives these shards back to the group, and forgets them and these source partitions. Sources first: the answer to the
+    /// group lets the next owner begin.
+    pub(super) fn give_back(
+        &mut self,
+        shards: &[ShardId],
+        sources: &[Partition],
+        broker: &mut (impl Consumer + Changelog),
+    ) {
+        self.forget_sources(sources, broker);
+        let mut started = Vec::new();
+        for shard in shards {
+            let partition = Partition::Shard(*shard);
+            self.assigned.remove(shard);
+            if self.arriving.remove(&partition) {
                 continue;
             }
-            taken.push(*partition);
-            self.sources.remove(partition);
-            self.halted.remove(partition);
-            if let Partition::Shard(shard) = partition
-                && let Some(owned) = self.shards.remove(shard)
-                && owned.phase == Phase::Restoring
-            {
+            started.push(*shard);
+            self.halted.remove(&partition);
+            if self.shards.remove(shard).is_some_and(|owned| owned.phase == Phase::Restoring) {
                 broker.stop_restore(*shard);
             }
         }
-        broker.unassign(&taken);
+        broker.give_back(&started);
+        self.changed = true;
+    }
+
+    /// Forgets everything, as the worker leaves the group. The topics stay.
+    pub(super) fn clear(&mut self, broker: &mut impl Changelog) {
+        for (shard, owned) in &self.shards {
+            if owned.phase == Phase::Restoring {
+                broker.stop_restore(*shard);
+            }
+        }
+        let (topics, first_seen) = (std::mem::take(&mut self.topics), std::mem::take(&mut self.first_seen));
+        *self = Self { topics, first_seen, ..Self::default() };
+    }
+
+    /// Our shards and source partitions, for logs: `shards 0-3, IN 0 2`. `aliases`: the names of topics by index.
+    pub(super) fn describe(&self, aliases: &[std::sync::Arc<str>]) -> String {
+        let mut parts = vec![format!("shards {}", ranges(self.assigned.iter().map(|shard| shard.get())))];
+        for known in &self.topics {
+            let own = self.known_sources().filter_map(|partition| match partition {
+                Partition::Source { topic, index } if topic == known.topic => Some(index.get()),
+                _ => None,
+            });
+            let own: BTreeSet<_> = own.collect();
+            parts.push(format!("{} {}", aliases[known.topic], ranges(own)));
+        }
+        parts.join(", ")
     }
 
     /// Whether records of this partition are taken in.
     pub(super) fn takes(&self, partition: Partition) -> bool {
         match partition {
-            Partition::Source { .. } => self.sources.contains(&partition),
+            Partition::Source { .. } => self.sources.contains_key(&partition),
             Partition::Shard(shard) => self.shards.get(&shard).is_some_and(|owned| owned.phase == Phase::Ready),
         }
     }
 
     /// Stops reading a shard until `wake`. Reading goes on at this offset.
-    pub(super) fn wait(&mut self, shard: ShardId, offset: Offset, broker: &mut impl Broker) {
+    pub(super) fn wait(&mut self, shard: ShardId, offset: Offset, broker: &mut impl Consumer) {
         let Some(owned) = self.shards.get_mut(&shard).filter(|owned| owned.phase == Phase::Ready) else { return };
         owned.phase = Phase::Waiting;
         broker.pause(&[Partition::Shard(shard)]);
@@ -133,7 +276,7 @@ impl Assignment {
     }
 
     /// Goes on with the shards that wait.
-    pub(super) fn wake(&mut self, broker: &mut impl Broker) {
+    pub(super) fn wake(&mut self, broker: &mut impl Consumer) {
         let mut woken = Vec::new();
         for (shard, owned) in &mut self.shards {
             if owned.phase == Phase::Waiting {
@@ -149,7 +292,7 @@ impl Assignment {
     /// The partitions whose records are taken in.
     pub(super) fn reading(&self) -> Vec<Partition> {
         let ready = self.shards.iter().filter(|(_, owned)| owned.phase == Phase::Ready);
-        self.sources.iter().copied().chain(ready.map(|(shard, _)| Partition::Shard(*shard))).collect()
+        self.sources.keys().copied().chain(ready.map(|(shard, _)| Partition::Shard(*shard))).collect()
     }
 
     /// The state of a shard whose records may be processed.
@@ -176,18 +319,41 @@ impl Assignment {
         !self.arriving.is_empty() || self.shards.values().any(|owned| owned.phase == Phase::Restoring)
     }
 
-    /// The first offsets of source partitions without a committed one. The next transaction commits them.
-    pub(super) fn initial_offsets(&self) -> &BTreeMap<Partition, Offset> {
-        &self.initial_offsets
+    /// Offsets that the next transaction commits, though no record of their partitions is settled.
+    pub(super) fn unsaved(&self) -> &BTreeMap<Partition, Offset> {
+        &self.unsaved
     }
 
-    /// The transaction with the `initial_offsets` is committed.
-    pub(super) fn initial_offsets_committed(&mut self) {
-        self.initial_offsets.clear();
+    /// A transaction with these offsets is committed.
+    pub(super) fn committed(&mut self, offsets: &BTreeMap<Partition, Offset>, now: Duration) {
+        self.unsaved.retain(|partition, _| !offsets.contains_key(partition));
+        for (partition, offset) in offsets {
+            if let Some(committed) = self.sources.get_mut(partition) {
+                *committed = CommittedOffset { offset: *offset, at: now };
+            }
+        }
+    }
+
+    /// Has the offsets of source partitions without new records committed again when that is due.
+    fn renew_offsets(&mut self, config: &WorkerConfig, now: Duration) {
+        if now < self.next_renewal || mutated!("idle-offsets-expire") {
+            return;
+        }
+        let mut next = now + config.offset_renewal;
+        for (partition, committed) in &self.sources {
+            let due = committed.at + config.offset_renewal;
+            if due <= now {
+                self.unsaved.entry(*partition).or_insert(committed.offset);
+            } else {
+                next = next.min(due);
+            }
+        }
+        self.next_renewal = next;
     }
 
     /// Goes on with the take-over of assigned partitions, as far as that is possible without waiting.
-    pub(super) fn advance(&mut self, config: &WorkerConfig, broker: &mut impl Broker) {
+    pub(super) fn advance(&mut self, config: &WorkerConfig, broker: &mut (impl Consumer + Changelog)) {
+        self.renew_offsets(config, broker.now());
         if broker.now() >= self.due {
             let taken = self.take_arriving(config, broker);
             match taken.and(self.start_restores(broker)) {
@@ -204,7 +370,7 @@ impl Assignment {
         self.restore(broker);
     }
 
-    fn take_arriving(&mut self, config: &WorkerConfig, broker: &mut impl Broker) -> Result<(), NotNow> {
+    fn take_arriving(&mut self, config: &WorkerConfig, broker: &mut impl Consumer) -> Result<(), NotNow> {
         if self.arriving.is_empty() {
             return Ok(());
         }
@@ -241,7 +407,7 @@ impl Assignment {
         committed: Option<Offset>,
         bounds: Range<Offset>,
         config: &WorkerConfig,
-        broker: &mut impl Broker,
+        broker: &mut impl Consumer,
     ) -> Option<String> {
         let is_shard = matches!(partition, Partition::Shard(_));
         let (offset, problem) = match committed {
@@ -253,20 +419,18 @@ impl Assignment {
             None if is_shard && bounds.start > Offset::ZERO => {
                 (bounds.end, Some(lost_offset("processed records were deleted from it")))
             }
-            None if is_shard || config.start_from == StartFrom::Earliest => (bounds.start, None),
-            None => {
-                self.initial_offsets.insert(partition, bounds.end);
-                (bounds.end, None)
-            }
+            None if is_shard || self.reads_from_start(partition, config) => (bounds.start, None),
+            None => (bounds.end, None),
         };
         let restored_early = mutated!("restore-before-stable-offsets") && self.takes(partition);
         let paused = problem.is_some() || is_shard && !restored_early;
-        broker.assign(&[Start { partition, offset, paused }]);
+        broker.start(&[Start { partition, offset, paused }]);
         self.arriving.remove(&partition);
         match (partition, problem) {
             (_, Some(problem)) => self.halt(partition, problem),
             (Partition::Source { .. }, None) => {
-                self.sources.insert(partition);
+                self.sources.insert(partition, CommittedOffset { offset, at: broker.now() });
+                self.unsaved.insert(partition, offset);
             }
             (Partition::Shard(shard), None) => {
                 let owned = Owned::new(committed.is_some());
@@ -277,6 +441,18 @@ impl Assignment {
             }
         }
         None
+    }
+
+    /// Whether a source partition without a committed offset is read from its log's start.
+    fn reads_from_start(&self, partition: Partition, config: &WorkerConfig) -> bool {
+        // A partition that was added while the topic was consumed has no records from before that.
+        let is_added = match partition {
+            Partition::Source { topic, index } => {
+                self.first_seen.get(&topic).is_some_and(|first| u32::try_from(index.get()).is_ok_and(|index| index >= *first))
+            }
+            Partition::Shard(_) => false,
+        };
+        is_added || config.start_from == StartFrom::Earliest
     }
 
     fn halt(&mut self, partition: Partition, problem: String) {
@@ -290,7 +466,7 @@ impl Assignment {
 
     /// Starts the restores of all shards. A shard that waits does not stop the others. A question without an answer does,
     /// because each such question may take long.
-    fn start_restores(&mut self, broker: &mut impl Broker) -> Result<(), NotNow> {
+    fn start_restores(&mut self, broker: &mut impl Changelog) -> Result<(), NotNow> {
         let mut result = Ok(());
         for (shard, owned) in &mut self.shards {
             if !owned.start_restore(*shard, broker)? {
@@ -300,7 +476,7 @@ impl Assignment {
         result
     }
 
-    fn restore(&mut self, broker: &mut impl Broker) {
+    fn restore(&mut self, broker: &mut (impl Consumer + Changelog)) {
         for _ in 0..RESTORE_BURST {
             if !self.shards.values().any(|owned| owned.phase == Phase::Restoring) {
                 return;
@@ -318,7 +494,7 @@ impl Assignment {
         }
     }
 
-    fn restored(&mut self, shard: ShardId, broker: &mut impl Broker) {
+    fn restored(&mut self, shard: ShardId, broker: &mut (impl Consumer + Changelog)) {
         let Some(owned) = self.shards.get_mut(&shard).filter(|owned| owned.phase == Phase::Restoring) else { return };
         broker.stop_restore(shard);
         if !owned.has_offset && !owned.state.is_empty() {
@@ -330,6 +506,22 @@ impl Assignment {
         tracing::debug!(shard = shard.get(), tenants = owned.state.len(), "shard restored");
         broker.resume(&[Partition::Shard(shard)]);
     }
+}
+
+/// Numbers in ascending order as text: `0-3 7`, or `none`.
+fn ranges(numbers: impl IntoIterator<Item = i32>) -> String {
+    let mut ranges: Vec<(i32, i32)> = Vec::new();
+    for number in numbers {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => ranges.push((number, number)),
+        }
+    }
+    if ranges.is_empty() {
+        return "none".into();
+    }
+    let text = |(first, last): &(i32, i32)| if first == last { first.to_string() } else { format!("{first}-{last}") };
+    ranges.iter().map(text).collect::<Vec<_>>().join(" ")
 }
 
 fn lost_offset(traces: &str) -> String {

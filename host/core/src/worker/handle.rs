@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::assignment::Assignment;
-use super::broker::{Broker, Destination, Fault};
+use super::fault::Fault;
 use super::config::WorkerConfig;
 use super::inbox::{Disposition, Pending};
 use super::lookups::Lookups;
 use super::observer::{Observer, Settled};
 use super::plugins::{Call, Plugins};
+use super::ports::{Destination, Producer};
 use super::process::{Need, Verdict, process};
 use super::releases::{ChosenRelease, MessageOrigin, Releases};
 use super::transaction::Transaction;
@@ -48,7 +49,7 @@ impl<P: Plugins, L: Lookups, O: Observer> Handler<'_, P, L, O> {
     ///
     /// # Errors
     /// When something could not be sent: the transaction can only be aborted.
-    pub(super) fn handle<B: Broker>(
+    pub(super) fn handle<B: Producer>(
         &mut self,
         txn: &mut Transaction<'_, B>,
         pending: &mut Pending,
@@ -70,7 +71,7 @@ impl<P: Plugins, L: Lookups, O: Observer> Handler<'_, P, L, O> {
     }
 
     /// Runs a message on its tenant's state and sends what follows from it.
-    fn process_one<B: Broker>(
+    fn process_one<B: Producer>(
         &mut self,
         txn: &mut Transaction<'_, B>,
         pending: &mut Pending,
@@ -163,11 +164,11 @@ fn run(
 ///
 /// * Only offsets fence the records of the changelog.
 /// * The shard's next owner waits only for transactions that include offsets of the shard.
-fn commit_take_over_first<B: Broker>(txn: &mut Transaction<'_, B>, pending: &Pending) {
+fn commit_take_over_first<B: Producer>(txn: &mut Transaction<'_, B>, pending: &Pending) {
     txn.starts_at(pending.partition, pending.offset);
 }
 
-fn send_dead_letter<B: Broker>(
+fn send_dead_letter<B: Producer>(
     txn: &mut Transaction<'_, B>,
     letter: &DeadLetter,
     minimal: bool,

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::broker::{Consumed, Partition};
 use super::plugins::Answers;
+use super::ports::{Consumed, Partition};
 use super::process::Need;
 use crate::record::{
     Class, ControlPosition, Coordinates, DeadLetter, Offset, Record, Repartitioned, ShardId, Tenant, TenantId, Tenants,

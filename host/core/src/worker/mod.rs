@@ -11,20 +11,21 @@
 //! | repartition | sends records of source topics to the shards of their tenants |
 //! | process | has the tenants' releases handle the records of shards |
 //!
-//! The worker knows Kafka, plugins and lookups only as the traits `Broker`, `Plugins` and `Lookups`. It waits only in their
-//! calls, and `Broker::now` is its only clock. So a simulation can run it from a seed. `transaction` alone orders begin,
+//! The worker knows Kafka, plugins and lookups only as traits: the `ports` of Kafka, `Plugins` and `Lookups`. It waits only in
+//! their calls, and `Clock` is its only clock. So a simulation can run it from a seed. `transaction` alone orders begin,
 //! send, offsets, commit and abort.
 //!
 //! `mutated!("name")` marks the place of a known mistake; see [`crate::mutation`].
 
 mod assignment;
-mod broker;
 mod config;
+mod fault;
 mod handle;
 mod inbox;
 mod lookups;
 mod observer;
 mod plugins;
+mod ports;
 mod process;
 mod releases;
 mod resolve_lookups;
@@ -32,13 +33,14 @@ mod step;
 mod throttled_warn;
 mod transaction;
 
-pub use broker::{
-    Broker, Cause, Consumed, Destination, Event, Fault, KafkaErrorCode, NotNow, Partition, Restored, Start,
-};
 pub use config::{BatchLimits, StartFrom, WorkerConfig};
+pub use fault::{Cause, Fault, KafkaErrorCode, NotNow};
 pub use lookups::{LookupError, Lookups};
 pub use observer::{Observer, Settled};
 pub use plugins::{Answers, Call, MigrateError, Outcome, Plugins, Query};
+pub use ports::{
+    Broker, Changelog, Clock, Consumed, Consumer, Destination, Event, Partition, Producer, Restored, Start, anchor,
+};
 pub(crate) use process::process;
 pub use process::{Need, Verdict};
 pub use step::{FatalError, Next, Worker};

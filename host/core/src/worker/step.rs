@@ -1,22 +1,23 @@
 //! `Worker::step`: events, restores, one transaction, and what follows from its end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::assignment::Assignment;
-use super::broker::{Broker, Cause, Consumed, Destination, Event, Fault, Partition};
 use super::config::{BatchLimits, WorkerConfig};
+use super::fault::{Cause, Fault};
 use super::handle::{Handled, Handler};
 use super::inbox::{Inbox, Pending, Verb};
 use super::lookups::Lookups;
 use super::observer::Observer;
 use super::plugins::Plugins;
+use super::ports::{Broker, Consumed, Destination, Event, Partition, Producer};
 use super::releases::Releases;
 use super::resolve_lookups::answer;
 use super::throttled_warn::ThrottledWarn;
 use super::transaction::{Failure, Receipt, Transaction, again};
-use crate::record::{Record, ShardId, Tenants};
+use crate::record::{Offset, Record, ShardId, Tenants};
 use crate::routing::Routing;
 use crate::state::Shard;
 
@@ -52,7 +53,8 @@ pub enum FatalError {
     DeadLettersRefused(Cause),
 }
 
-/// One worker: one consumer, one transactional producer, the source partitions and shards assigned to it.
+/// One worker: one member of the group with the shards assigned to it, the source partitions anchored to them, and one
+/// transactional producer.
 pub struct Worker<B, P, L, O = ()> {
     config: WorkerConfig,
     broker: B,
@@ -62,8 +64,10 @@ pub struct Worker<B, P, L, O = ()> {
     releases: Releases,
     /// Aliases of all topics consumed so far; `Partition::Source` has their indices.
     aliases: Vec<Arc<str>>,
-    /// The aliases consumed now. `None`: the group has not been joined.
+    /// The aliases consumed now. `None`: no routing has been taken yet.
     consumed: Option<Vec<Arc<str>>>,
+    /// Whether the worker is a member of the group, or becomes one.
+    joined: bool,
     assignment: Assignment,
     tenants: Tenants,
     inbox: Inbox,
@@ -92,6 +96,9 @@ struct Batch {
     waits: Option<ShardId>,
 }
 
+/// A batch whose transaction is committed, with the offsets that were committed.
+type Committed = (Batch, Receipt, BTreeMap<Partition, Offset>);
+
 impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
     /// A worker that has not joined its group yet.
     pub fn new(config: WorkerConfig, broker: B, plugins: P, lookups: L, observer: O) -> Self {
@@ -106,6 +113,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
             releases: Releases::default(),
             aliases: Vec::new(),
             consumed: None,
+            joined: false,
             assignment: Assignment::default(),
             inbox: Inbox::new(),
             renew_producer: true,
@@ -122,11 +130,16 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
     /// When this worker can never go on.
     pub fn step(&mut self) -> Result<Next, FatalError> {
         if let Some(why) = self.restart.take() {
-            return self.start_again(why);
+            return Ok(self.start_again(&why));
         }
-        // Without a routing the topics to subscribe to are not known.
+        // Without a routing the worker does not know which topics its shards bring.
         if self.consumed.is_none() && !self.take_routing() {
             return Ok(Next::After(IDLE_WAIT));
+        }
+        if !self.joined
+            && let Some(next) = self.join()?
+        {
+            return Ok(next);
         }
         self.take_events()?;
         if self.restart.is_some() {
@@ -137,6 +150,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         // Before any partition is taken over. A dead predecessor, or this worker before a restart, may have left a
         // transaction open. Stable offsets would wait for it, and the new epoch ends it.
         let no_producer = if self.renew_producer { self.new_producer()? } else { None };
+        self.follow_sources();
         self.assignment.advance(&self.config, &mut self.broker);
         if let Some(next) = no_producer {
             return Ok(next);
@@ -144,7 +158,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         let verb = match self.inbox.turn() {
             Some(verb) => verb,
             // A transaction of offsets alone.
-            None if !self.assignment.initial_offsets().is_empty() => Verb::Repartition,
+            None if !self.assignment.unsaved().is_empty() => Verb::Repartition,
             None => return Ok(Next::Now),
         };
         if let Some(head) = self.inbox.queue(verb).front_mut() {
@@ -157,8 +171,8 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
             return Ok(next);
         }
         match self.run(verb) {
-            Ok((batch, receipt)) => {
-                self.settle(verb, &batch, &receipt);
+            Ok((batch, receipt, offsets)) => {
+                self.settle(verb, &batch, &receipt, &offsets);
                 if let Some(shard) = batch.waits {
                     self.rewind(shard);
                 }
@@ -187,13 +201,37 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
             }
         }
         if self.consumed.as_deref() != Some(consumed) {
-            self.broker.subscribe(&self.aliases, consumed);
+            let index = |alias| self.aliases.iter().position(|known| known == alias).expect("it was added above");
+            let topics: Vec<_> = consumed.iter().map(index).collect();
+            self.broker.consume(&self.aliases, &topics);
+            self.assignment.consume(&topics);
             self.consumed = Some(consumed.to_vec());
         }
         self.releases.take(routing);
         self.observer.rerouted();
         self.assignment.wake(&mut self.broker);
         true
+    }
+
+    /// Becomes a member of the group. Returns when to try again, if that failed.
+    fn join(&mut self) -> Result<Option<Next>, FatalError> {
+        match again(&mut self.broker, B::join) {
+            Ok(()) => self.joined = true,
+            Err(Fault::Fenced(why) | Fault::FencedInstance(why)) => return Err(FatalError::Fenced(why)),
+            Err(fault) => return Ok(Some(self.wait("the consumer cannot start", &fault, None))),
+        }
+        Ok(None)
+    }
+
+    /// Takes over and gives up source partitions, as shards, topics and their partitions have changed.
+    fn follow_sources(&mut self) {
+        let (changed, gone) = self.assignment.follow_sources(self.config.shards, &mut self.broker);
+        if changed {
+            tracing::info!(owns = %self.assignment.describe(&self.aliases), "partitions");
+        }
+        if !gone.is_empty() {
+            self.inbox.drop_partitions(&gone);
+        }
     }
 
     /// Goes back to the first record of a shard that is not settled, and reads on when there is another routing. The
@@ -278,16 +316,15 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                 self.restart = Some(format!("a record at offset {offset} of {partition:?}, which is not being read"));
                 return Ok(false);
             }
-            Event::Assigned(partitions) => {
-                if !partitions.is_empty() {
-                    tracing::info!(count = partitions.len(), "partitions assigned");
+            Event::Assigned(shards) => {
+                if !shards.is_empty() {
+                    tracing::info!(count = shards.len(), "shards assigned");
                 }
-                tracing::debug!(?partitions, "assigned");
-                // Another rebalance may follow at once. It is taken in before any of these partitions is read.
-                self.assignment.assigned(partitions, &mut self.broker);
+                // Another rebalance may follow at once. It is taken in before any of these shards is read.
+                self.assignment.assigned(shards, &mut self.broker);
             }
-            Event::Revoked(partitions) | Event::Lost(partitions) => {
-                self.give_back(&partitions);
+            Event::Revoked(shards) | Event::Lost(shards) => {
+                self.give_back(&shards);
                 return Ok(false);
             }
             Event::Failed(why) => {
@@ -298,16 +335,17 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         Ok(true)
     }
 
-    /// Forgets all about partitions that are no longer ours. No transaction is open here, so everything that was done for
-    /// them is committed or aborted.
-    fn give_back(&mut self, partitions: &[Partition]) {
-        tracing::info!(count = partitions.len(), "partitions revoked");
-        tracing::debug!(?partitions, "revoked");
-        let has_shard = partitions.iter().any(|partition| matches!(partition, Partition::Shard(_)));
-        if has_shard || !mutated!("keep-records-of-revoked-partitions") {
-            self.inbox.drop_partitions(partitions);
+    /// Forgets all about shards that are no longer ours, and about the source partitions that are anchored to them. No
+    /// transaction is open here, so everything that was done for them is committed or aborted.
+    fn give_back(&mut self, shards: &[ShardId]) {
+        tracing::info!(count = shards.len(), "shards revoked");
+        let sources = self.assignment.sources_of(shards, self.config.shards);
+        let mut dropped: Vec<_> = shards.iter().copied().map(Partition::Shard).collect();
+        if !mutated!("keep-records-of-revoked-partitions") {
+            dropped.extend(sources.iter().copied());
         }
-        self.assignment.dropped(partitions, &mut self.broker);
+        self.inbox.drop_partitions(&dropped);
+        self.assignment.give_back(shards, &sources, &mut self.broker);
         if !mutated!("decision-remembered-over-a-move") {
             self.releases.forget_all();
         }
@@ -315,7 +353,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
     }
 
     /// Runs a batch of one verb in one transaction: begin, one record after the other, the changelog, commit.
-    fn run(&mut self, verb: Verb) -> Result<(Batch, Receipt), (Batch, Failure)> {
+    fn run(&mut self, verb: Verb) -> Result<Committed, (Batch, Failure)> {
         assert!(self.assignment.is_settled(), "nothing is staged before a transaction begins");
         let mut batch = Batch::default();
         let mut txn = match Transaction::begin(&mut self.broker) {
@@ -324,7 +362,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         };
         let began = txn.began();
         let deadline = began + self.config.batch.time;
-        for (partition, offset) in self.assignment.initial_offsets() {
+        for (partition, offset) in self.assignment.unsaved() {
             txn.starts_at(*partition, *offset);
         }
         let mut handler = Handler {
@@ -349,19 +387,19 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         }
         let ran = txn.now();
         match txn.commit() {
-            Ok(receipt) => {
+            Ok((receipt, offsets)) => {
                 let (run, commit) = (ran.saturating_sub(began), self.broker.now().saturating_sub(ran));
                 tracing::debug!(?verb, records = batch.done, ?run, ?commit, "committed");
-                Ok((batch, receipt))
+                Ok((batch, receipt, offsets))
             }
             Err(failure) => Err((batch, failure)),
         }
     }
 
     /// After a commit: what was staged becomes committed state, and its records leave the inbox.
-    fn settle(&mut self, verb: Verb, batch: &Batch, receipt: &Receipt) {
+    fn settle(&mut self, verb: Verb, batch: &Batch, receipt: &Receipt, offsets: &BTreeMap<Partition, Offset>) {
         self.assignment.promote(&batch.shards, receipt);
-        self.assignment.initial_offsets_committed();
+        self.assignment.committed(offsets, self.broker.now());
         self.inbox.settled(verb, batch.done);
         self.observer.committed();
         let size = &mut self.batch_size[verb as usize];
@@ -418,25 +456,19 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         Ok(self.wait("a transaction was aborted and runs again", &fault, Some(batch.done)))
     }
 
-    /// Forgets everything and joins the group again.
-    fn start_again(&mut self, why: String) -> Result<Next, FatalError> {
+    /// Forgets everything and leaves the group. A later step joins it again: the cause may still be there.
+    fn start_again(&mut self, why: &str) -> Next {
         tracing::warn!(reason = %why, "starting again from what is committed");
         self.inbox.clear();
         self.paused = false;
-        self.assignment = Assignment::default();
+        self.assignment.clear(&mut self.broker);
         self.releases.forget_all();
         self.observer.rerouted();
         self.renew_producer = true;
-        match again(&mut self.broker, B::restart) {
-            // The cause may still be there.
-            Ok(()) => Ok(Next::After(self.back_off())),
-            Err(Fault::Fenced(why) | Fault::FencedInstance(why)) => Err(FatalError::Fenced(why)),
-            Err(fault) => {
-                let next = self.wait("the consumer cannot start", &fault, None);
-                self.restart = Some(why);
-                Ok(next)
-            }
-        }
+        self.broker.drop_producer();
+        self.broker.leave();
+        self.joined = false;
+        Next::After(self.back_off())
     }
 
     /// Logs why nothing can be done now. `records`: the size of the transaction that failed. Returns when to try again.
@@ -462,7 +494,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
 }
 
 /// Handles the records of a batch until one of them, or a limit, ends it.
-fn handle_batch<'q, B: Broker, P: Plugins, L: Lookups, O: Observer>(
+fn handle_batch<'q, B: Producer, P: Plugins, L: Lookups, O: Observer>(
     verb: Verb,
     handler: &mut Handler<'_, P, L, O>,
     txn: &mut Transaction<'_, B>,
@@ -492,7 +524,7 @@ fn handle_batch<'q, B: Broker, P: Plugins, L: Lookups, O: Observer>(
 }
 
 /// Sends what the transaction changed in the state of its shards.
-fn write_changelog<B: Broker>(
+fn write_changelog<B: Producer>(
     txn: &mut Transaction<'_, B>,
     shards: &BTreeSet<ShardId>,
     assignment: &mut Assignment,

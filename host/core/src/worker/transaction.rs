@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::broker::{Broker, Cause, Destination, Fault, Partition};
+use super::fault::{Cause, Fault};
+use super::ports::{Clock, Destination, Partition, Producer};
 use crate::record::{Offset, Record};
 
 /// How long a transaction may be open (`transaction.timeout.ms`). The outcome of a call that is retried for longer is
@@ -37,13 +38,13 @@ pub(super) enum Failure {
 }
 
 /// An open transaction.
-pub(super) struct Transaction<'a, B: Broker> {
+pub(super) struct Transaction<'a, B: Producer> {
     broker: &'a mut B,
     began: Duration,
     offsets: BTreeMap<Partition, Offset>,
 }
 
-impl<'a, B: Broker> Transaction<'a, B> {
+impl<'a, B: Producer> Transaction<'a, B> {
     /// Opens a transaction.
     pub(super) fn begin(broker: &'a mut B) -> Result<Self, Failure> {
         match broker.begin() {
@@ -90,8 +91,8 @@ impl<'a, B: Broker> Transaction<'a, B> {
         self.offsets.entry(partition).or_insert(offset);
     }
 
-    /// Writes all records, then the offsets, then commits. Aborts the transaction if that fails.
-    pub(super) fn commit(mut self) -> Result<Receipt, Failure> {
+    /// Writes all records, then the offsets, then commits. Aborts the transaction if that fails. Returns the offsets too.
+    pub(super) fn commit(mut self) -> Result<(Receipt, BTreeMap<Partition, Offset>), Failure> {
         // The offsets go last. Once they are pending, the next owner of the shard waits for the end of this transaction, and
         // by then its changelog records must be written.
         if let Err(fault) = self.flush() {
@@ -113,7 +114,7 @@ impl<'a, B: Broker> Transaction<'a, B> {
             return Err(self.abort(fault, true));
         }
         match again(self.broker, B::commit) {
-            Ok(()) => Ok(Receipt(())),
+            Ok(()) => Ok((Receipt(()), self.offsets)),
             // The coordinator answered that it will not commit: none of these leaves a commit behind.
             Err(fault @ (Fault::Abortable(_) | Fault::Refused(_) | Fault::NotAMember(_))) => {
                 Err(self.abort(fault, true))
@@ -144,7 +145,7 @@ impl<'a, B: Broker> Transaction<'a, B> {
     }
 }
 
-impl<B: Broker> Transaction<'_, B> {
+impl<B: Producer> Transaction<'_, B> {
     /// The coordinator aborts a transaction that is open for too long, and raises the epoch. That fences a process that was
     /// stopped in the middle of a transaction, though nobody else has its transactional id. Such a process may go on. If
     /// another process does have the id, one of the two is fenced again, in a transaction that is not old.
@@ -159,7 +160,7 @@ impl<B: Broker> Transaction<'_, B> {
 }
 
 /// Repeats a call while its fault is retriable, up to `TRANSACTION_TIMEOUT`.
-pub(super) fn again<B: Broker, T>(
+pub(super) fn again<B: Clock, T>(
     broker: &mut B,
     mut call: impl FnMut(&mut B) -> Result<T, Fault>,
 ) -> Result<T, Fault> {

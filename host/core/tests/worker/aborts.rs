@@ -34,7 +34,7 @@ fn an_aborted_batch_runs_again_on_the_same_state() {
                 rig.kafka().fail("abort", 1, Effect::None, abortable());
             }
             assert_counted_once(&mut rig, call);
-            assert_eq!(rig.count("restart"), 0, "{call}: the batch runs again from memory");
+            assert_eq!(rig.count("leave"), 0, "{call}: the batch runs again from memory");
         }
     }
 }
@@ -53,7 +53,7 @@ fn a_retriable_call_is_repeated_within_its_transaction() {
         let mut rig = counting();
         rig.kafka().fail(call, 3, Effect::None, Fault::Retriable("not yet".into()));
         rig.run();
-        assert_eq!((rig.count("abort"), rig.count("restart")), (0, 0), "{call}");
+        assert_eq!((rig.count("abort"), rig.count("leave")), (0, 0), "{call}");
         assert_counted_once(&mut rig, call);
     }
 }
@@ -77,7 +77,7 @@ fn the_outcome_of_a_commit_without_an_answer_is_read_from_kafka() {
                 rig.kafka().fail("commit", times, effect, fault);
             }
             assert_counted_once(&mut rig, &what);
-            assert_eq!(rig.count("restart"), 1, "{what}");
+            assert_eq!(rig.count("leave"), 1, "{what}");
         }
     }
 }
@@ -88,7 +88,7 @@ fn a_fatal_fault_before_the_commit_replaces_only_the_producer() {
         let mut rig = counting();
         rig.kafka().fail(call, 1, Effect::None, Fault::Fatal("gone".into()));
         rig.run();
-        assert_eq!((rig.count("renew"), rig.count("restart"), rig.count("abort")), (1, 0, 0), "{call}");
+        assert_eq!((rig.count("renew"), rig.count("leave"), rig.count("abort")), (1, 0, 0), "{call}");
         assert_counted_once(&mut rig, call);
     }
 }
@@ -154,7 +154,7 @@ fn a_membership_that_ends_while_offsets_are_sent_restarts_the_worker() {
     let mut rig = counting();
     rig.kafka().fail("send_offsets", 1, Effect::None, Fault::NotAMember("the generation is over".into()));
     assert_counted_once(&mut rig, "a member again");
-    assert_eq!(rig.count("restart"), 1);
+    assert_eq!(rig.count("leave"), 1);
 }
 
 #[test]
@@ -193,19 +193,19 @@ fn a_transaction_that_the_broker_ended_for_its_age_runs_again_after_a_restart() 
             assert_eq!(rig.try_run(), Err(FatalError::Fenced("too old".into())));
         } else {
             assert_counted_once(&mut rig, "fenced by time");
-            assert_eq!(rig.count("restart"), 1);
+            assert_eq!(rig.count("leave"), 1);
         }
     }
 }
 
 #[test]
 fn a_fenced_producer_stops_the_worker() {
-    for call in ["begin", "send", "flush", "send_offsets", "commit", "abort", "renew", "restart"] {
+    for call in ["begin", "send", "flush", "send_offsets", "commit", "abort", "renew", "join"] {
         let mut rig = counting();
         match call {
             "abort" => rig.kafka().fail("flush", 1, Effect::None, abortable()),
             "renew" => rig.kafka().suspect = true,
-            "restart" => rig.kafka().fail("commit", 1, Effect::None, Fault::Fatal("gone".into())),
+            "join" => rig.kafka().fail("commit", 1, Effect::None, Fault::Fatal("gone".into())),
             _ => {}
         }
         rig.kafka().fail(call, 1, Effect::None, Fault::Fenced("by a test".into()));

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use switchboard_core::record::{Offset, Record, ShardId};
-use switchboard_core::worker::{Broker, Consumed, Destination, Event, Fault, NotNow, Partition, Restored, Start};
+use switchboard_core::worker::{
+    Changelog, Clock, Consumed, Consumer, Destination, Event, Fault, NotNow, Partition, Producer, Restored, Start,
+};
 
 /// What a failing call does to the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,8 +45,10 @@ pub(crate) struct Kafka {
     scripts: Vec<Script>,
     /// Events that arrive before any further record.
     pub(crate) events: VecDeque<Event>,
-    /// The partitions that a member gets when it joins again.
-    pub(crate) assignment: Vec<Partition>,
+    /// The shards that a member gets when it joins.
+    pub(crate) assignment: Vec<ShardId>,
+    /// The number of partitions of each source topic, by the index of its alias.
+    pub(crate) partition_counts: Vec<u32>,
     pub(crate) logs: BTreeMap<Partition, Vec<Record>>,
     pub(crate) log_starts: BTreeMap<Partition, Offset>,
     pub(crate) committed: BTreeMap<Partition, Offset>,
@@ -72,6 +76,7 @@ impl Kafka {
             scripts: Vec::new(),
             events: VecDeque::new(),
             assignment: Vec::new(),
+            partition_counts: Vec::new(),
             logs: BTreeMap::new(),
             log_starts: BTreeMap::new(),
             committed: BTreeMap::new(),
@@ -178,7 +183,8 @@ pub(crate) struct FakeBroker(pub(crate) Rc<RefCell<Kafka>>);
 
 pub(crate) fn name(partition: Partition) -> String {
     match partition {
-        Partition::Source { index, .. } => format!("source-{index}"),
+        Partition::Source { topic: 0, index } => format!("source-{index}"),
+        Partition::Source { topic, index } => format!("source-{topic}-{index}"),
         Partition::Shard(index) => format!("shard-{index}"),
     }
 }
@@ -187,13 +193,40 @@ fn names(partitions: impl IntoIterator<Item = Partition>) -> String {
     partitions.into_iter().map(name).collect::<Vec<_>>().join(" ")
 }
 
-impl Broker for FakeBroker {
+fn shard_names(shards: &[ShardId]) -> String {
+    names(shards.iter().copied().map(Partition::Shard))
+}
+
+impl Clock for FakeBroker {
     fn now(&self) -> Duration {
         self.0.borrow().now
     }
+}
 
-    fn subscribe(&mut self, _: &[Arc<str>], consumed: &[Arc<str>]) {
-        self.0.borrow_mut().call("subscribe", &consumed.join(" "));
+impl Consumer for FakeBroker {
+    fn join(&mut self) -> Result<(), Fault> {
+        self.0.borrow_mut().transact("join", "", |kafka| {
+            let assigned = Event::Assigned(kafka.assignment.clone());
+            kafka.events.push_back(assigned);
+        })
+    }
+
+    fn leave(&mut self) {
+        let kafka = &mut *self.0.borrow_mut();
+        kafka.call("leave", "");
+        kafka.positions.clear();
+        kafka.restoring.clear();
+        kafka.live = true;
+        kafka.events.clear();
+    }
+
+    fn consume(&mut self, aliases: &[Arc<str>], consumed: &[usize]) {
+        let consumed: Vec<_> = consumed.iter().map(|topic| &*aliases[*topic]).collect();
+        self.0.borrow_mut().call("consume", &consumed.join(" "));
+    }
+
+    fn partition_count(&mut self, topic: usize) -> u32 {
+        self.0.borrow().partition_counts.get(topic).copied().unwrap_or(0)
     }
 
     fn poll(&mut self, wait: Duration) -> Event {
@@ -228,18 +261,28 @@ impl Broker for FakeBroker {
         Ok(kafka.start(partition)..kafka.end(partition))
     }
 
-    fn assign(&mut self, starts: &[Start]) {
+    fn accept_assignment(&mut self) {
+        self.0.borrow_mut().call("accept_assignment", "");
+    }
+
+    fn give_back(&mut self, shards: &[ShardId]) {
         let kafka = &mut *self.0.borrow_mut();
-        kafka.call("assign", &names(starts.iter().map(|start| start.partition)));
+        kafka.call("give_back", &shard_names(shards));
+        kafka.positions.retain(|partition, _| !matches!(partition, Partition::Shard(shard) if shards.contains(shard)));
+    }
+
+    fn start(&mut self, starts: &[Start]) {
+        let kafka = &mut *self.0.borrow_mut();
+        kafka.call("start", &names(starts.iter().map(|start| start.partition)));
         for Start { partition, offset, paused } in starts {
             kafka.positions.insert(*partition, (*offset, *paused));
         }
     }
 
-    fn unassign(&mut self, partitions: &[Partition]) {
+    fn stop(&mut self, sources: &[Partition]) {
         let kafka = &mut *self.0.borrow_mut();
-        kafka.call("unassign", &names(partitions.iter().copied()));
-        kafka.positions.retain(|partition, _| !partitions.contains(partition));
+        kafka.call("stop", &names(sources.iter().copied()));
+        kafka.positions.retain(|partition, _| !sources.contains(partition));
     }
 
     fn pause(&mut self, partitions: &[Partition]) {
@@ -263,7 +306,9 @@ impl Broker for FakeBroker {
         kafka.call("seek", &format!("{}@{offset}", name(partition)));
         kafka.positions.get_mut(&partition).expect("only what is assigned").0 = offset;
     }
+}
 
+impl Changelog for FakeBroker {
     fn changelog_end(&mut self, shard: ShardId) -> Result<Offset, NotNow> {
         let kafka = &mut *self.0.borrow_mut();
         kafka.ask("changelog_end", &shard.to_string())?;
@@ -310,7 +355,9 @@ impl Broker for FakeBroker {
         kafka.call("stop_restore", &shard.to_string());
         kafka.restoring.remove(&shard);
     }
+}
 
+impl Producer for FakeBroker {
     fn is_live_member(&self) -> bool {
         self.0.borrow().live
     }
@@ -325,6 +372,10 @@ impl Broker for FakeBroker {
             kafka.epoch += 1;
             kafka.suspect = false;
         })
+    }
+
+    fn drop_producer(&mut self) {
+        self.0.borrow_mut().call("drop_producer", "");
     }
 
     fn begin(&mut self) -> Result<(), Fault> {
@@ -365,14 +416,5 @@ impl Broker for FakeBroker {
 
     fn abort(&mut self) -> Result<(), Fault> {
         self.0.borrow_mut().transact("abort", "", |kafka| kafka.open = None)
-    }
-
-    fn restart(&mut self) -> Result<(), Fault> {
-        self.0.borrow_mut().transact("restart", "", |kafka| {
-            kafka.positions.clear();
-            kafka.restoring.clear();
-            kafka.live = true;
-            kafka.events = [Event::Assigned(kafka.assignment.clone())].into();
-        })
     }
 }

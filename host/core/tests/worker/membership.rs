@@ -1,14 +1,16 @@
 //! Partitions that are revoked, assigned again, or lost without notice.
 
+use std::time::Duration;
+
 use switchboard_core::record::Record;
-use switchboard_core::worker::{Consumed, Event, FatalError, Fault};
+use switchboard_core::worker::{Consumed, Event, FatalError, Fault, Partition, StartFrom, WorkerConfig};
 
 use super::fake_broker::Effect;
-use super::rig::{Rig, SHARD_A, SHARD_D, SOURCE, config};
+use super::rig::{A, D, Rig, SHARD_A, SOURCE, config, message};
 
 #[test]
 fn the_records_of_a_revoked_partition_are_dropped_and_others_go_on() {
-    for event in [Event::Revoked(vec![SHARD_A]), Event::Lost(vec![SHARD_A])] {
+    for event in [Event::Revoked(vec![A]), Event::Lost(vec![A])] {
         let mut rig = Rig::ready();
         rig.repartitioned(&[("A", "count"); 8]);
         rig.step().unwrap();
@@ -19,7 +21,7 @@ fn the_records_of_a_revoked_partition_are_dropped_and_others_go_on() {
         assert_eq!(rig.committed(SHARD_A), Some(4));
 
         // Assigned again, the shard goes on from there, on the committed state.
-        rig.kafka().events.push_back(Event::Assigned(vec![SHARD_A]));
+        rig.kafka().events.push_back(Event::Assigned(vec![A]));
         rig.later();
         assert_eq!(rig.outputs()[6..], ["A5", "A6", "A7", "A8"]);
     }
@@ -30,12 +32,12 @@ fn state_that_another_owner_changed_is_restored_again() {
     let mut rig = Rig::ready();
     rig.repartitioned(&[("A", "count")]);
     rig.run();
-    rig.kafka().events.push_back(Event::Revoked(vec![SHARD_A]));
+    rig.kafka().events.push_back(Event::Revoked(vec![A]));
     rig.run();
     rig.repartitioned(&[("A", "count"), ("A", "count")]);
     rig.kafka().changelogs.get_mut(&0.into()).unwrap().push((b"A\0n".to_vec(), Some(b"50".to_vec())));
     rig.kafka().committed.insert(SHARD_A, 2.into());
-    rig.kafka().events.push_back(Event::Assigned(vec![SHARD_A]));
+    rig.kafka().events.push_back(Event::Assigned(vec![A]));
     rig.later();
     assert_eq!(rig.outputs(), ["A1", "A51"]);
 }
@@ -45,24 +47,24 @@ fn a_revoked_partition_is_given_back_between_transactions() {
     let mut rig = Rig::ready();
     rig.repartitioned(&[("A", "count"); 8]);
     rig.step().unwrap();
-    rig.kafka().events.push_back(Event::Revoked(vec![SHARD_A]));
+    rig.kafka().events.push_back(Event::Revoked(vec![A]));
     rig.run();
     let calls = rig.calls();
-    let given_back = calls.iter().position(|call| call == "unassign shard-0").unwrap();
+    let given_back = calls.iter().position(|call| call == "give_back shard-0").unwrap();
     assert_eq!(calls[given_back - 1], "commit");
 }
 
 #[test]
 fn the_restore_of_a_revoked_shard_stops() {
-    let mut rig = Rig::with(config(), &[SHARD_D]);
+    let mut rig = Rig::with(config(), 0, &[D]);
     rig.run();
     rig.repartitioned(&[("A", "count"), ("D", "count")]);
     rig.kafka().fail("poll_restore", usize::MAX, Effect::None, Fault::Retriable("not now".into()));
-    rig.kafka().events.push_back(Event::Assigned(vec![SHARD_A]));
+    rig.kafka().events.push_back(Event::Assigned(vec![A]));
     rig.step().unwrap();
-    rig.kafka().events.push_back(Event::Revoked(vec![SHARD_A]));
+    rig.kafka().events.push_back(Event::Revoked(vec![A]));
     rig.step().unwrap();
-    assert_eq!((rig.count("stop_restore 0"), rig.count("unassign shard-0")), (1, 1));
+    assert_eq!((rig.count("stop_restore 0"), rig.count("give_back shard-0")), (1, 1));
     rig.kafka().heal();
     rig.later();
     assert_eq!(rig.outputs(), ["D1"]);
@@ -79,22 +81,23 @@ fn a_failed_consumer_starts_again_from_what_is_committed() {
     let mut outputs = rig.outputs();
     outputs.sort();
     assert_eq!(outputs, ["A1", "A2", "A3", "A4", "A5", "A6", "A7", "A8", "D1", "D2", "D3"]);
-    assert_eq!(rig.count("restart"), 1);
+    assert_eq!(rig.count("leave"), 1);
 }
 
 #[test]
 fn a_consumer_that_cannot_start_is_retried() {
     let mut rig = Rig::ready();
     rig.repartitioned(&[("A", "count")]);
-    rig.kafka().fail("restart", 3, Effect::None, Fault::Fatal("no".into()));
+    rig.kafka().fail("join", 3, Effect::None, Fault::Fatal("no".into()));
     rig.kafka().events.push_back(Event::Failed("by a test".into()));
     rig.run();
-    assert_eq!((rig.count("restart"), rig.outputs()), (4, vec!["A1".into()]));
+    assert_eq!((rig.count("leave"), rig.count("join")), (1, 4));
+    assert_eq!(rig.outputs(), ["A1"]);
 }
 
 #[test]
 fn a_record_of_a_partition_that_is_not_being_read_restarts_the_worker() {
-    let mut rig = Rig::with(config(), &[SHARD_D]);
+    let mut rig = Rig::with(config(), 0, &[D]);
     rig.run();
     rig.kafka().events.push_back(Event::Record(Consumed {
         partition: SOURCE,
@@ -102,7 +105,7 @@ fn a_record_of_a_partition_that_is_not_being_read_restarts_the_worker() {
         record: Record::default(),
     }));
     rig.run();
-    assert_eq!(rig.count("restart"), 1);
+    assert_eq!(rig.count("leave"), 1);
 }
 
 #[test]
@@ -119,11 +122,11 @@ fn a_worker_without_room_for_records_learns_that_it_lost_its_partitions() {
     rig.step().unwrap();
     rig.kafka().live = false;
     rig.step().unwrap();
-    rig.kafka().events.push_back(Event::Lost(vec![SOURCE, SHARD_A, SHARD_D]));
+    rig.kafka().events.push_back(Event::Lost(vec![A, D]));
     rig.run();
-    assert_eq!(rig.count("unassign source-0 shard-0 shard-1"), 1);
+    assert_eq!((rig.count("stop source-0"), rig.count("give_back shard-0 shard-1")), (1, 1));
     rig.kafka().live = true;
-    rig.kafka().events.push_back(Event::Assigned(vec![SOURCE, SHARD_A, SHARD_D]));
+    rig.kafka().events.push_back(Event::Assigned(vec![A, D]));
     rig.later();
     let expected: Vec<_> = (1..=20).map(|n| format!("A{n}")).collect();
     assert_eq!(rig.outputs(), expected);
@@ -140,14 +143,87 @@ fn a_worker_without_room_that_cannot_commit_still_takes_part_in_a_rebalance() {
         rig.step().unwrap();
     }
     let read = rig.kafka().position(SHARD_A);
-    rig.kafka().events.push_back(Event::Revoked(vec![SOURCE]));
+    rig.kafka().events.push_back(Event::Revoked(vec![D]));
     for _ in 0..5 {
         rig.step().unwrap();
     }
-    assert_eq!((rig.count("unassign source-0"), rig.count("restart")), (1, 0));
+    assert_eq!((rig.count("give_back shard-1"), rig.count("leave")), (1, 0));
     assert!(rig.kafka().position(SHARD_A) <= read + 2, "no more records are taken in meanwhile");
     rig.kafka().heal();
     rig.run();
     let expected: Vec<_> = (1..=20).map(|n| format!("A{n}")).collect();
     assert_eq!(rig.outputs(), expected);
+}
+
+/// The source partitions that a worker reads, in the order in which it started them.
+fn started_sources(rig: &Rig) -> Vec<String> {
+    let starts = rig.calls().into_iter().filter_map(|call| call.strip_prefix("start ").map(str::to_owned));
+    starts.filter(|name| name.starts_with("source")).collect()
+}
+
+#[test]
+fn a_worker_reads_the_source_partitions_that_are_anchored_to_its_shards() {
+    let mut rig = Rig::with(config(), 5, &[A]);
+    rig.run();
+    assert_eq!(started_sources(&rig), ["source-0", "source-2", "source-4"]);
+    rig.kafka().events.push_back(Event::Assigned(vec![D]));
+    rig.later();
+    assert_eq!(started_sources(&rig)[3..], ["source-1", "source-3"]);
+    rig.kafka().calls.clear();
+    rig.kafka().events.push_back(Event::Revoked(vec![A]));
+    rig.run();
+    let calls = rig.calls();
+    assert_eq!(calls[..2], ["stop source-0 source-2 source-4", "give_back shard-0"], "the next owner reads them after that");
+}
+
+#[test]
+fn source_records_of_a_revoked_shard_are_dropped_and_read_again_by_its_next_owner() {
+    let mut rig = Rig::ready();
+    rig.produce(&[("D", "count"); 8]);
+    rig.step().unwrap();
+    rig.kafka().events.push_back(Event::Revoked(vec![A]));
+    rig.run();
+    assert_eq!((rig.outputs().len(), rig.committed(SOURCE)), (4, Some(4)), "one batch of four");
+    rig.kafka().events.push_back(Event::Assigned(vec![A]));
+    rig.later();
+    assert_eq!((rig.outputs().len(), rig.committed(SOURCE)), (8, Some(8)));
+}
+
+#[test]
+fn an_added_source_partition_is_read_from_its_start() {
+    let config = WorkerConfig { start_from: StartFrom::Latest, ..config() };
+    let mut rig = Rig::ready_with(config);
+    let added = Partition::Source { topic: 0, index: 2.into() };
+    rig.kafka().logs.insert(added, vec![message("A", "count")]);
+    rig.run();
+    assert_eq!(rig.outputs(), Vec::<String>::new(), "nobody knows of it yet");
+    rig.kafka().partition_counts[0] = 3;
+    rig.run();
+    assert_eq!((rig.outputs(), rig.committed(added)), (vec!["A1".into()], Some(1)));
+}
+
+#[test]
+fn the_offset_of_an_idle_source_is_committed_again() {
+    let renewal = Duration::from_mins(10);
+    let mut rig = Rig::ready_with(WorkerConfig { offset_renewal: renewal, ..config() });
+    rig.produce(&[("A", "count")]);
+    rig.run();
+    rig.kafka().calls.clear();
+    rig.kafka().now += renewal / 2;
+    rig.run();
+    assert_eq!(rig.count("begin"), 0);
+    rig.kafka().now += renewal / 2;
+    rig.run();
+    assert_eq!(rig.calls(), ["begin", "flush", "send_offsets source-0@1", "commit"]);
+    rig.kafka().now += renewal;
+    rig.run();
+    assert_eq!(rig.count("commit"), 2, "again and again");
+}
+
+#[test]
+fn the_offset_of_a_source_is_committed_again_when_it_is_taken_over() {
+    let mut rig = Rig::with(config(), 1, &[A]);
+    rig.kafka().committed.insert(SOURCE, 0.into());
+    rig.run();
+    assert_eq!(rig.count("send_offsets source-0@0"), 1);
 }

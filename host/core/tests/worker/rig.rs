@@ -11,15 +11,18 @@ use switchboard_core::record::{
 };
 use switchboard_core::routing::Routing;
 use switchboard_core::state::StateLimits;
-use switchboard_core::worker::{BatchLimits, Event, FatalError, Next, Partition, StartFrom, Worker, WorkerConfig};
+use switchboard_core::worker::{BatchLimits, FatalError, Next, Partition, StartFrom, Worker, WorkerConfig};
 
 use super::fake_broker::{FakeBroker, Kafka};
 use super::fake_plugins::{FakeLookups, FakePlugins, Names, Notes, release};
 
 pub(crate) const SOURCE: Partition = Partition::Source { topic: 0, index: PartitionIndex::new(0).unwrap() };
-/// The shards of the tenants `A` and `B`, and of `D`, as `the_tenants_have_the_shards_that_the_tests_assume` checks.
-pub(crate) const SHARD_A: Partition = Partition::Shard(ShardId::new(0).unwrap());
-pub(crate) const SHARD_D: Partition = Partition::Shard(ShardId::new(1).unwrap());
+/// The shards of the tenants `A` and `B`, and of `D`, as `the_tenants_have_the_shards_that_the_tests_assume` checks. `SOURCE`
+/// is anchored to the first one.
+pub(crate) const A: ShardId = ShardId::new(0).unwrap();
+pub(crate) const D: ShardId = ShardId::new(1).unwrap();
+pub(crate) const SHARD_A: Partition = Partition::Shard(A);
+pub(crate) const SHARD_D: Partition = Partition::Shard(D);
 
 /// More steps than any script here needs.
 const MOST_STEPS: usize = 200;
@@ -44,6 +47,7 @@ pub(crate) fn config() -> WorkerConfig {
         lookup_time: Duration::from_secs(30),
         batch: BatchLimits { records: 4, bytes: 1 << 20, time: Duration::from_millis(100) },
         start_from: StartFrom::Earliest,
+        offset_renewal: Duration::from_hours(1),
     }
 }
 
@@ -61,11 +65,11 @@ pub(crate) fn header(headers: &Headers, name: &str) -> String {
 }
 
 impl Rig {
-    /// A worker that these partitions are assigned to. Nothing is read yet.
-    pub(crate) fn with(config: WorkerConfig, assigned: &[Partition]) -> Self {
+    /// A worker that these shards are assigned to, with a source topic of so many partitions. Nothing is read yet.
+    pub(crate) fn with(config: WorkerConfig, source_partitions: u32, assigned: &[ShardId]) -> Self {
         let mut kafka = Kafka::new();
         kafka.assignment = assigned.to_vec();
-        kafka.events.push_back(Event::Assigned(assigned.to_vec()));
+        kafka.partition_counts = vec![source_partitions];
         let (kafka, names) = (Rc::new(RefCell::new(kafka)), Rc::new(RefCell::new(Names::default())));
         let (notes, discarded) = (Rc::default(), Rc::default());
         let routing = Rc::new(RefCell::new(Some(Arc::new(Routing::fixed(Arc::new(release(1)))))));
@@ -92,7 +96,7 @@ impl Rig {
     }
 
     pub(crate) fn ready_with(config: WorkerConfig) -> Self {
-        let mut rig = Self::with(config, &[SOURCE, SHARD_A, SHARD_D]);
+        let mut rig = Self::with(config, 1, &[A, D]);
         rig.run();
         rig.kafka().calls.clear();
         rig

@@ -1,9 +1,10 @@
 //! How assigned partitions are taken over: in one order, and only on certain answers.
 
-use switchboard_core::worker::{Event, Fault, Partition, StartFrom, WorkerConfig};
+use switchboard_core::record::ShardId;
+use switchboard_core::worker::{Event, Fault, StartFrom, WorkerConfig};
 
 use super::fake_broker::{Effect, Entry};
-use super::rig::{Rig, SHARD_A, SHARD_D, SOURCE, config};
+use super::rig::{A, D, Rig, SHARD_A, SHARD_D, SOURCE, config};
 
 /// A changelog record with the tenant's count.
 fn counted(tenant: &str, count: &str) -> Entry {
@@ -11,26 +12,27 @@ fn counted(tenant: &str, count: &str) -> Entry {
 }
 
 /// The logs of both shards have a record that is not processed yet.
-fn waiting(assigned: &[Partition]) -> Rig {
-    let rig = Rig::with(config(), assigned);
+fn waiting(source_partitions: u32, assigned: &[ShardId]) -> Rig {
+    let rig = Rig::with(config(), source_partitions, assigned);
     rig.repartitioned(&[("A", "count"), ("D", "count")]);
     rig
 }
 
 #[test]
 fn a_shard_is_taken_over_in_this_order_and_then_processed() {
-    let mut rig = waiting(&[SHARD_A]);
+    let mut rig = waiting(0, &[A]);
     rig.kafka().changelogs.insert(0.into(), vec![counted("A", "5"), counted("A", "6")]);
     rig.kafka().committed.insert(SHARD_A, 0.into());
     rig.run();
     let mut calls = rig.calls();
-    calls.retain(|call| call != "assign");
+    calls.retain(|call| call != "accept_assignment");
     let expected = [
-        "subscribe IN",
+        "consume IN",
+        "join",
         "renew",
         "stable_offsets shard-0",
         "log_bounds shard-0",
-        "assign shard-0",
+        "start shard-0",
         "changelog_end 0",
         "changelog_stable_bounds 0",
         "start_restore 0",
@@ -46,7 +48,7 @@ fn a_shard_is_taken_over_in_this_order_and_then_processed() {
 
 #[test]
 fn a_shard_waits_for_a_predecessors_open_transaction_in_its_changelog_and_others_go_on() {
-    let mut rig = waiting(&[SHARD_A, SHARD_D]);
+    let mut rig = waiting(0, &[A, D]);
     rig.kafka().committed.insert(SHARD_A, 0.into());
     rig.kafka().unstable.insert(0.into(), 1);
     rig.run();
@@ -60,7 +62,7 @@ fn a_shard_waits_for_a_predecessors_open_transaction_in_its_changelog_and_others
 
 #[test]
 fn the_open_transaction_of_a_dead_predecessor_with_the_same_id_is_ended_first() {
-    let mut rig = waiting(&[SHARD_A]);
+    let mut rig = waiting(0, &[A]);
     rig.kafka().leave_open(&[(SHARD_A, 1.into())]);
     rig.run();
     assert_eq!(rig.outputs(), ["A1"], "its open transaction is aborted, so its record is read again");
@@ -69,11 +71,11 @@ fn the_open_transaction_of_a_dead_predecessor_with_the_same_id_is_ended_first() 
 #[test]
 fn a_take_over_waits_for_an_answer_and_other_shards_go_on() {
     for call in ["stable_offsets", "log_bounds", "changelog_end", "changelog_stable_bounds", "poll_restore"] {
-        let mut rig = waiting(&[SHARD_D]);
-        rig.kafka().assignment.push(SHARD_A);
+        let mut rig = waiting(0, &[D]);
+        rig.kafka().assignment.push(A);
         rig.run();
         rig.kafka().fail(call, usize::MAX, Effect::None, Fault::Retriable("not now".into()));
-        rig.kafka().events.push_back(Event::Assigned(vec![SHARD_A]));
+        rig.kafka().events.push_back(Event::Assigned(vec![A]));
         rig.run();
         rig.repartitioned(&[("D", "count")]);
         rig.later();
@@ -81,14 +83,14 @@ fn a_take_over_waits_for_an_answer_and_other_shards_go_on() {
         rig.kafka().heal();
         rig.later();
         assert_eq!(rig.outputs(), ["D1", "D2", "A1"], "{call}");
-        assert_eq!(rig.count("restart"), 0, "{call}");
+        assert_eq!(rig.count("leave"), 0, "{call}");
     }
 }
 
 #[test]
 fn an_offset_below_the_logs_start_halts_its_partition_and_skips_nothing() {
     for (halted, expected) in [(SHARD_A, ["D1", "D2"]), (SOURCE, ["A1", "D1"])] {
-        let mut rig = waiting(&[SOURCE, SHARD_A, SHARD_D]);
+        let mut rig = waiting(1, &[A, D]);
         rig.produce(&[("D", "count"); 4]);
         rig.kafka().committed.insert(SOURCE, 3.into());
         rig.kafka().committed.insert(halted, 0.into());
@@ -102,13 +104,13 @@ fn an_offset_below_the_logs_start_halts_its_partition_and_skips_nothing() {
         rig.produce(&[("D", "count")]);
         rig.repartitioned(&[("A", "count")]);
         rig.later();
-        assert_eq!((rig.committed(halted), rig.count("restart")), (Some(0), 0), "{halted:?}");
+        assert_eq!((rig.committed(halted), rig.count("leave")), (Some(0), 0), "{halted:?}");
     }
 }
 
 #[test]
 fn an_offset_beyond_the_logs_end_waits_for_the_end_and_skips_nothing() {
-    let mut rig = waiting(&[SHARD_A, SHARD_D]);
+    let mut rig = waiting(0, &[A, D]);
     rig.kafka().committed.insert(SHARD_A, 2.into());
     rig.run();
     assert_eq!(rig.outputs(), ["D1"], "a leader that does not know the end yet holds up its partition only");
@@ -119,7 +121,7 @@ fn an_offset_beyond_the_logs_end_waits_for_the_end_and_skips_nothing() {
 
 #[test]
 fn a_shard_with_state_but_without_an_offset_is_halted() {
-    let mut rig = waiting(&[SHARD_A, SHARD_D]);
+    let mut rig = waiting(0, &[A, D]);
     rig.kafka().changelogs.insert(0.into(), vec![counted("A", "5")]);
     rig.run();
     assert_eq!(rig.outputs(), ["D1"]);
@@ -128,7 +130,7 @@ fn a_shard_with_state_but_without_an_offset_is_halted() {
 
 #[test]
 fn a_shard_with_deleted_records_but_without_an_offset_is_halted() {
-    let mut rig = waiting(&[SHARD_A, SHARD_D]);
+    let mut rig = waiting(0, &[A, D]);
     rig.kafka().log_starts.insert(SHARD_A, 1.into());
     rig.run();
     assert_eq!(rig.outputs(), ["D1"]);
@@ -137,7 +139,7 @@ fn a_shard_with_deleted_records_but_without_an_offset_is_halted() {
 
 #[test]
 fn a_shard_whose_state_is_deleted_needs_no_offset() {
-    let mut rig = waiting(&[SHARD_A]);
+    let mut rig = waiting(0, &[A]);
     rig.kafka().changelogs.insert(0.into(), vec![counted("A", "5"), (b"A\0n".to_vec(), None)]);
     rig.run();
     assert_eq!(rig.outputs(), ["A1"]);
@@ -146,7 +148,7 @@ fn a_shard_whose_state_is_deleted_needs_no_offset() {
 #[test]
 fn a_source_partition_without_an_offset_starts_where_the_setting_says() {
     for (start_from, expected) in [(StartFrom::Earliest, vec!["D1", "D2", "D3"]), (StartFrom::Latest, vec!["D1"])] {
-        let mut rig = Rig::with(WorkerConfig { start_from, ..config() }, &[SOURCE, SHARD_A, SHARD_D]);
+        let mut rig = Rig::with(WorkerConfig { start_from, ..config() }, 1, &[A, D]);
         rig.produce(&[("D", "count"); 2]);
         rig.step().unwrap();
         rig.produce(&[("D", "count")]);
@@ -157,18 +159,18 @@ fn a_source_partition_without_an_offset_starts_where_the_setting_says() {
 
 #[test]
 fn a_source_partition_that_starts_at_its_end_loses_nothing_to_a_restart_before_its_first_commit() {
-    let mut rig = Rig::with(WorkerConfig { start_from: StartFrom::Latest, ..config() }, &[SOURCE, SHARD_A, SHARD_D]);
+    let mut rig = Rig::with(WorkerConfig { start_from: StartFrom::Latest, ..config() }, 1, &[A, D]);
     rig.produce(&[("D", "reject"); 2]);
     rig.run();
     rig.produce(&[("D", "count")]);
     rig.kafka().fail("commit", 1, Effect::None, Fault::Fatal("gone".into()));
     rig.run();
-    assert_eq!((rig.count("restart"), rig.outputs()), (1, vec!["D1".into()]));
+    assert_eq!((rig.count("leave"), rig.outputs()), (1, vec!["D1".into()]));
 }
 
 #[test]
 fn a_foreign_record_of_the_changelog_is_ignored() {
-    let mut rig = waiting(&[SHARD_A]);
+    let mut rig = waiting(0, &[A]);
     rig.kafka().committed.insert(SHARD_A, 0.into());
     rig.kafka().changelogs.insert(0.into(), vec![counted("A", "5"), (b"no separator".to_vec(), Some(b"9".to_vec()))]);
     rig.run();

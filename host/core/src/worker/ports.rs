@@ -1,4 +1,7 @@
-//! Kafka, as the worker needs it.
+//! Kafka, as the worker needs it: one trait for each thing that code may be allowed to do.
+//!
+//! Code that takes over shards gets a [`Consumer`] and a [`Changelog`], so it cannot commit. `transaction` gets a
+//! [`Producer`], so it cannot change what is read.
 //!
 //! Calls return soon. A call that would have to wait for a broker returns `NotNow` or `Fault::Retriable`, and the worker
 //! repeats it. No implementation retries, seeks or commits by itself, so the worker alone decides what happens in which
@@ -8,20 +11,30 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::fault::{Cause, Fault, NotNow};
 use crate::record::{Offset, PartitionIndex, Record, ShardId};
 
 /// A partition that a worker consumes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Partition {
-    /// A partition of a source topic.
+    /// A partition of a source topic. The owner of the shard that it is anchored to reads it: see [`anchor`].
     Source {
-        /// The index of the topic's alias in the list that `Broker::subscribe` was given.
+        /// The index of the topic's alias in the list that `Consumer::consume` was given.
         topic: usize,
         /// The partition of the topic.
         index: PartitionIndex,
     },
     /// A partition of the repartition topic.
     Shard(ShardId),
+}
+
+/// The shard whose owner reads a partition of a source topic, with this number of shards.
+///
+/// The rule depends on nothing that can change, so two hosts never disagree about it. A topic whose number of partitions
+/// is a multiple of the number of shards is spread as evenly as the shards are.
+pub fn anchor(partition: PartitionIndex, shards: u32) -> ShardId {
+    let shards = i32::try_from(shards).expect("the number of a topic's partitions is an i32");
+    ShardId::new(partition.get() % shards).expect("the rest of a number that is not negative")
 }
 
 /// Where a record is sent.
@@ -48,18 +61,18 @@ pub struct Consumed {
     pub record: Record,
 }
 
-/// An event of the group's consumer.
+/// An event of the consumer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A record of a partition that was assigned.
+    /// A record of a partition that is being read.
     Record(Consumed),
-    /// Partitions are ours. The group waits for an `assign` with some, all or none of them. The others may be assigned in
-    /// later calls.
-    Assigned(Vec<Partition>),
-    /// Partitions have to be given back. They stay ours until `unassign`, and the group waits for that.
-    Revoked(Vec<Partition>),
-    /// Partitions are no longer ours. Other members may already read them.
-    Lost(Vec<Partition>),
+    /// Shards are ours, and with them the source partitions that are anchored to them. The group waits for
+    /// `accept_assignment`.
+    Assigned(Vec<ShardId>),
+    /// Shards have to be given back. They stay ours until `give_back`, and the group waits for that.
+    Revoked(Vec<ShardId>),
+    /// Shards are no longer ours. Other members may already read them. The group waits for `give_back` here too.
+    Lost(Vec<ShardId>),
     /// The consumer cannot go on. The worker has to start again from what is committed.
     Failed(Cause),
     /// Another member has our static identity.
@@ -68,7 +81,7 @@ pub enum Event {
     Nothing,
 }
 
-/// Where to start reading an assigned partition.
+/// Where to start reading a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Start {
     /// The partition.
@@ -100,128 +113,60 @@ pub enum Restored {
     Nothing,
 }
 
-/// The code of an error in Kafka's protocol. Negative codes are the client library's own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct KafkaErrorCode(i32);
-
-impl KafkaErrorCode {
-    /// The error of this code.
-    pub const fn new(code: i32) -> Self {
-        Self(code)
-    }
-
-    /// The code.
-    pub const fn get(self) -> i32 {
-        self.0
-    }
-}
-
-/// Why a call failed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text}")]
-pub struct Cause {
-    /// For people.
-    pub text: String,
-    /// For programs, where there is one.
-    pub code: Option<KafkaErrorCode>,
-}
-
-impl Cause {
-    /// A cause with this text and code.
-    pub fn new(text: impl Into<String>, code: Option<KafkaErrorCode>) -> Self {
-        Self { text: text.into(), code }
-    }
-}
-
-impl From<String> for Cause {
-    fn from(text: String) -> Self {
-        Self { text, code: None }
-    }
-}
-
-impl From<&str> for Cause {
-    fn from(text: &str) -> Self {
-        text.to_owned().into()
-    }
-}
-
-/// There is no answer at the moment. Ask again later.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct NotNow(pub Cause);
-
-/// How a transactional call failed. It says what to do next, never which record to skip.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
-    /// Repeat the same call.
-    #[error("{0}")]
-    Retriable(Cause),
-    /// The broker refuses a record as such: it is too large or invalid, its topic does not exist, or writing is not allowed.
-    /// Abort.
-    #[error("the broker refuses a record: {0}")]
-    Refused(Cause),
-    /// The call took too long. Abort. A smaller transaction may succeed.
-    #[error("timed out: {0}")]
-    TimedOut(Cause),
-    /// Abort, and run the batch again.
-    #[error("{0}")]
-    Abortable(Cause),
-    /// The producer is unusable, or the outcome is unknown.
-    #[error("{0}")]
-    Fatal(Cause),
-    /// The group does not accept our offsets. Start again from what is committed.
-    #[error("not a member of the group any more: {0}")]
-    NotAMember(Cause),
-    /// The producer's epoch is no longer valid. Another producer has our transactional id, or the coordinator aborted a
-    /// transaction that was open for longer than `transaction.timeout.ms`.
-    #[error("fenced: {0}")]
-    Fenced(Cause),
-    /// Another member has our static identity.
-    #[error("fenced: {0}")]
-    FencedInstance(Cause),
-}
-
-impl Fault {
-    /// Why the call failed.
-    pub fn cause(&self) -> &Cause {
-        match self {
-            Self::Retriable(cause)
-            | Self::Refused(cause)
-            | Self::TimedOut(cause)
-            | Self::Abortable(cause)
-            | Self::Fatal(cause)
-            | Self::NotAMember(cause)
-            | Self::Fenced(cause)
-            | Self::FencedInstance(cause) => cause,
-        }
-    }
-}
-
-/// The Kafka clients of one worker: a consumer in the group, a consumer that restores state, a transactional producer.
-pub trait Broker {
+/// A clock.
+pub trait Clock {
     /// The monotonic time since some fixed point.
     fn now(&self) -> Duration;
+}
 
-    /// Subscribes to the topics of the aliases `consumed`, and to the repartition topic. The first call joins the group.
-    /// Partitions of topics that are no longer consumed are revoked, and their committed offsets stay. `aliases` has all
-    /// aliases that were ever consumed; it only grows, and `Partition::Source` has its indices.
-    fn subscribe(&mut self, aliases: &[Arc<str>], consumed: &[Arc<str>]);
+/// A member of the consumer group, and a consumer of the source partitions that follow from its shards.
+///
+/// The group assigns the shards of the repartition topic and nothing else.
+pub trait Consumer: Clock {
+    /// Joins the group, if this is not a member yet.
+    ///
+    /// # Errors
+    /// When the client cannot be created.
+    fn join(&mut self) -> Result<(), Fault>;
+
+    /// Leaves the group without a commit and stops all reading.
+    fn leave(&mut self);
+
+    /// Names the source topics. `aliases` has all that were ever consumed; it only grows, and `Partition::Source` has its
+    /// indices. `consumed` says which of them are consumed now.
+    fn consume(&mut self, aliases: &[Arc<str>], consumed: &[usize]);
+
+    /// The number of partitions of a consumed source topic, as far as it is known. 0: the topic does not exist, or nobody
+    /// answered yet. It grows when partitions are added. Does not wait.
+    fn partition_count(&mut self, topic: usize) -> u32;
 
     /// The next event. Waits for at most `wait`.
     fn poll(&mut self, wait: Duration) -> Event;
 
     /// The committed offsets, `None` where there is none. There is no answer while a transaction has one of them pending.
+    ///
+    /// # Errors
+    /// When there is no answer at the moment.
     fn stable_offsets(&mut self, partitions: &[Partition]) -> Result<Vec<Option<Offset>>, NotNow>;
 
     /// The first offset of the log, and the offset after its last record.
+    ///
+    /// # Errors
+    /// When there is no answer at the moment.
     fn log_bounds(&mut self, partition: Partition) -> Result<Range<Offset>, NotNow>;
 
-    /// Answers `Event::Assigned`, and starts to read these partitions.
-    fn assign(&mut self, starts: &[Start]);
+    /// Answers `Event::Assigned`. Nothing of these shards is read before `start`.
+    fn accept_assignment(&mut self);
 
-    /// Answers `Event::Revoked` and `Event::Lost`. Partitions that were never read are not in the list. A partition that was
-    /// paused is not paused when it is assigned again.
-    fn unassign(&mut self, partitions: &[Partition]);
+    /// Answers `Event::Revoked` and `Event::Lost`. `shards`: those that were started. A shard that was paused is not paused
+    /// when it is started again.
+    fn give_back(&mut self, shards: &[ShardId]);
+
+    /// Starts to read shards of this member, or source partitions.
+    fn start(&mut self, starts: &[Start]);
+
+    /// Stops reading these source partitions.
+    fn stop(&mut self, sources: &[Partition]);
 
     /// Holds back the records of these partitions until `resume`, also those that are already fetched. Other events still
     /// arrive.
@@ -232,11 +177,20 @@ pub trait Broker {
 
     /// Goes on with the records of paused partitions.
     fn resume(&mut self, partitions: &[Partition]);
+}
 
+/// The changelogs of shards, for restores.
+pub trait Changelog {
     /// The high watermark of a changelog: its end for a read_uncommitted client.
+    ///
+    /// # Errors
+    /// When there is no answer at the moment.
     fn changelog_end(&mut self, shard: ShardId) -> Result<Offset, NotNow>;
 
     /// The start of a changelog and its last stable offset, which is its end for a read_committed client.
+    ///
+    /// # Errors
+    /// When there is no answer at the moment.
     fn changelog_stable_bounds(&mut self, shard: ShardId) -> Result<Range<Offset>, NotNow>;
 
     /// Starts to read a shard's changelog with read_committed. `bounds`: its start and last stable offset as just returned.
@@ -248,7 +202,10 @@ pub trait Broker {
 
     /// Stops reading a shard's changelog.
     fn stop_restore(&mut self, shard: ShardId);
+}
 
+/// A transactional producer that sends offsets as a member of the group.
+pub trait Producer: Clock {
     /// Whether the group would fence our offsets: the assignment is not lost, and there is a generation and a member id.
     /// Kafka accepts offsets without these from anybody, unfenced.
     fn is_live_member(&self) -> bool;
@@ -259,27 +216,69 @@ pub trait Broker {
 
     /// Creates a new producer with a new epoch. A transaction that the former producer left open is ended before this
     /// returns.
+    ///
+    /// # Errors
+    /// When there is no new producer yet.
     fn renew_producer(&mut self) -> Result<(), Fault>;
 
+    /// Drops the producer. What it has not sent is never sent.
+    fn drop_producer(&mut self);
+
     /// Opens a transaction.
+    ///
+    /// # Errors
+    /// When none could be opened.
     fn begin(&mut self) -> Result<(), Fault>;
 
     /// Hands a record over. It is certainly written after `flush`.
+    ///
+    /// # Errors
+    /// When the record cannot be sent. The transaction can only be aborted, unless the fault is retriable.
     fn send(&mut self, destination: Destination<'_>, record: &Record) -> Result<(), Fault>;
 
     /// Writes all records that were sent.
+    ///
+    /// # Errors
+    /// When one of them is not written.
     fn flush(&mut self) -> Result<(), Fault>;
 
     /// Adds offsets to the transaction: for each partition, the offset of the next record to read.
+    ///
+    /// # Errors
+    /// When the group does not take them.
     fn send_offsets(&mut self, offsets: &[(Partition, Offset)]) -> Result<(), Fault>;
 
     /// Commits the transaction.
+    ///
+    /// # Errors
+    /// When it is not committed, or its outcome is not known.
     fn commit(&mut self) -> Result<(), Fault>;
 
     /// Aborts the transaction.
+    ///
+    /// # Errors
+    /// When that is not known to have worked.
     fn abort(&mut self) -> Result<(), Fault>;
+}
 
-    /// Leaves the group without a commit, and joins it again with the same topics. Drops the producer. The worker has
-    /// forgotten everything that it read.
-    fn restart(&mut self) -> Result<(), Fault>;
+/// All Kafka clients of one worker.
+pub trait Broker: Consumer + Changelog + Producer {}
+
+impl<B: Consumer + Changelog + Producer> Broker for B {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_with_a_multiple_of_the_shards_is_spread_evenly() {
+        for (partitions, shards) in [(8, 8), (24, 8), (16, 2), (5, 1)] {
+            let mut counts = vec![0; shards as usize];
+            for partition in 0..partitions {
+                let shard = anchor(PartitionIndex::new(partition).unwrap(), shards);
+                counts[usize::try_from(shard.get()).unwrap()] += 1;
+            }
+            assert!(counts.iter().all(|count| *count == counts[0]), "{partitions} over {shards}: {counts:?}");
+        }
+    }
 }
