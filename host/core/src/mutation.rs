@@ -51,6 +51,7 @@ mod enabled {
 
     /// All mutations, by name.
     pub const ALL: &[Mutation] = &[
+        one("anchors-follow-the-partition-count", "the owner of a source partition depends on how many partitions it knows of"),
         one("keep-what-a-failed-migration-staged", "what a failed migration staged is kept"),
         one(
             "dead-letter-for-a-topic-that-no-release-consumes",
@@ -60,6 +61,7 @@ mod enabled {
         one("decision-remembered-over-an-abort", "the choice of a release outlives the abort of its transaction"),
         one("forget-the-aborted-batch", "the records of an aborted transaction are not handled again"),
         one("go-back-to-the-old-layout", "an older release runs on state of a newer version without a migration"),
+        one("idle-offsets-expire", "the offset of an idle source partition is never committed again"),
         one("keep-records-of-revoked-partitions", "records of revoked source partitions stay in the inbox"),
         one("keep-the-state-of-a-rejected-message", "the changes of a message that became a dead letter are kept"),
         one("last-run-not-updated", "the entry of the last run changes only with the release, not with the route"),

@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use corosensei::stack::DefaultStack;
 use corosensei::{Coroutine, CoroutineResult};
-use switchboard_core::record::{
-    HeaderKind, Offset, OutputLimits, OutputRules, PartitionIndex, TenantHeader, TenantSchema,
-};
+use switchboard_core::record::{HeaderKind, Offset, OutputLimits, OutputRules, TenantHeader, TenantSchema};
 use switchboard_core::state::StateLimits;
 use switchboard_core::worker::{BatchLimits, FatalError, Next, Partition, StartFrom, Worker, WorkerConfig};
 
@@ -18,7 +16,7 @@ use crate::client::{Client, Turn, World};
 use crate::control::{Control, Reader};
 use crate::faults::{FaultCounts, Faults, Kind};
 use crate::inputs::{self, Input, TENANT};
-use crate::kafka::{ClientId, Cluster, Consumer, Place};
+use crate::kafka::{ClientId, Cluster, Consumer, Fencing, OFFSET_RETENTION, Place};
 use crate::notes::{Notes, Witness};
 use crate::plugins::{Directory, Loaded, Logic, MORE};
 
@@ -75,6 +73,8 @@ struct Schedule {
     due: Duration,
     /// The mean time between two inputs.
     pace: Duration,
+    /// How long all must stay settled.
+    quiet: Duration,
     slots: Vec<Slot>,
     processes: Vec<Process>,
     next_client: ClientId,
@@ -102,7 +102,7 @@ pub fn run(seed: u64, stacks: &mut Stacks) -> Result<Outcome, String> {
                 Ok(false) => settled_at = None,
                 Ok(true) => {
                     let now = schedule.world.borrow().cluster.now;
-                    if now > *settled_at.get_or_insert(now) + QUIET {
+                    if now > *settled_at.get_or_insert(now) + schedule.quiet {
                         break check::check(&schedule.world.borrow(), &schedule.truth());
                     }
                 }
@@ -122,7 +122,7 @@ impl Schedule {
         let logic = if random.u8(0..3) == 0 { Logic::Messenger } else { Logic::Stock };
         let consumes = logic.release(1).manifest.consumes;
         let sources: Vec<Arc<str>> = consumes.iter().map(String::as_str).chain([MORE]).map(Arc::from).collect();
-        let (shards, partitions, tenants) = (random.u32(1..4), random.i32(1..3), random.u32(1..5));
+        let (shards, partitions, tenants) = (random.u32(1..4), random.i32(1..4), random.u32(1..5));
         let count = random.usize(6..40);
         let inputs = inputs::make(random, logic, &sources, partitions, tenants, count);
         let rules = WorkerConfig {
@@ -135,12 +135,8 @@ impl Schedule {
             lookup_time: Duration::from_mins(1),
             batch: BatchLimits { records: random.usize(1..6), bytes: 1 << 20, time: Duration::from_millis(100) },
             start_from: StartFrom::Earliest,
+            offset_renewal: OFFSET_RETENTION / 10,
         };
-        let topics = 0..sources.len();
-        let index = |index: i32| PartitionIndex::new(index).expect("a range from 0");
-        let of = |topic| (0..partitions).map(move |number| Partition::Source { topic, index: index(number) });
-        let shards = (0..shards).map(|shard| Partition::Shard(shard.try_into().expect("few shards")));
-        let consumed = topics.flat_map(of).chain(shards).collect();
         let static_members = random.bool();
         let slot = |slot| Slot { due: Duration::ZERO, instance: static_members.then_some(slot) };
         let slots = (0..random.u32(1..4)).map(slot).collect();
@@ -149,7 +145,11 @@ impl Schedule {
         let control = Control::new(random, logic, tenants, count);
         // All inputs at once, or spread over the time with faults.
         let pace = if random.u8(0..4) == 0 { Duration::ZERO } else { until / u32::try_from(count).expect("few") };
-        let cluster = Cluster::new(random.u64(..), sources, consumed, rules.shards);
+        let fencing = if random.bool() { Fencing::ByGeneration } else { Fencing::ByPartition };
+        let partitions = u32::try_from(partitions).expect("a range from 1");
+        let cluster = Cluster::new(random.fork(), sources, partitions, rules.shards, fencing);
+        // Long enough in some schedules that offsets which are not renewed expire.
+        let quiet = if random.u8(0..16) == 0 { 2 * OFFSET_RETENTION } else { QUIET };
         let world = Rc::new(RefCell::new(World { cluster, faults, control, notes: Notes::default() }));
         Self {
             world,
@@ -159,6 +159,7 @@ impl Schedule {
             offsets: Vec::new(),
             due: Duration::ZERO,
             pace,
+            quiet,
             slots,
             processes: Vec::new(),
             next_client: 0,
@@ -253,6 +254,11 @@ impl Schedule {
             return;
         }
         self.due = cluster.now + self.pace.mul_f64(2.0 * cluster.random.f64());
+        if let Partition::Source { topic, index } = input.partition {
+            // The topic gets the partition when a record is sent there.
+            let count = &mut cluster.partition_counts[topic];
+            *count = (*count).max(u32::try_from(index.get()).expect("never negative") + 1);
+        }
         let log = cluster.logs.get_mut(&Place::Consumed(input.partition)).expect("all places have a log");
         if cluster.random.u8(0..8) == 0 {
             // An aborted transaction of another application. It only takes up offsets.

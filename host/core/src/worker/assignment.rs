@@ -170,7 +170,15 @@ impl Assignment {
         let of_topic = |known: &SourceTopic| {
             let topic = known.topic;
             let indices = (0..known.partitions).map(|index| PartitionIndex::try_from(index).expect("Kafka counts in i32"));
-            let ours = indices.filter(|index| self.assigned.contains(&anchor(*index, shards)));
+            let anchor = |index: PartitionIndex| {
+                #[cfg(feature = "mutations")]
+                if mutated!("anchors-follow-the-partition-count") {
+                    let moved = u32::try_from(index.get()).expect("never negative") + known.partitions;
+                    return anchor(PartitionIndex::try_from(moved).expect("few partitions"), shards);
+                }
+                anchor(index, shards)
+            };
+            let ours = indices.filter(|index| self.assigned.contains(&anchor(*index)));
             ours.map(move |index| Partition::Source { topic, index }).collect::<Vec<_>>()
         };
         self.topics.iter().flat_map(of_topic).collect()
@@ -339,9 +347,9 @@ impl Assignment {
         if now < self.next_renewal || mutated!("idle-offsets-expire") {
             return;
         }
-        let mut next = now + config.offset_renewal;
+        let mut next = now.saturating_add(config.offset_renewal);
         for (partition, committed) in &self.sources {
-            let due = committed.at + config.offset_renewal;
+            let due = committed.at.saturating_add(config.offset_renewal);
             if due <= now {
                 self.unsaved.entry(*partition).or_insert(committed.offset);
             } else {

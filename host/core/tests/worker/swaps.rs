@@ -170,7 +170,7 @@ fn a_tenant_does_not_run_by_older_routes_than_elsewhere_and_only_its_shard_waits
 
 #[test]
 fn a_shard_that_waits_can_be_revoked_and_assigned_again() {
-    let mut rig = Rig::with(config(), &[SHARD_A, SHARD_D]);
+    let mut rig = Rig::with(config(), 0, &[A, D]);
     ran_elsewhere(&rig, "A", 0, 2, 1, 8);
     rig.reroute(at(5, 1, &[]).routing());
     rig.repartitioned(&[("A", "count"), ("D", "count")]);
@@ -187,7 +187,7 @@ fn a_shard_that_waits_can_be_revoked_and_assigned_again() {
 
 #[test]
 fn a_worker_does_not_wait_for_offsets_of_another_control_topic() {
-    let mut rig = Rig::with(config(), &[SHARD_A]);
+    let mut rig = Rig::with(config(), 0, &[A]);
     ran_elsewhere(&rig, "A", 0, 2, 1, 800);
     let other = LastRun { release: release(2).digest, state_version: 1, route: Some(position(1, 800)) };
     rig.kafka().changelogs.get_mut(&0.into()).unwrap()[0].1 = Some(other.encode());
@@ -220,7 +220,7 @@ fn tenants_of_a_failed_release_run_the_fallback_release_or_wait_by_setting() {
 
 #[test]
 fn a_tenant_does_not_go_back_to_an_older_release_because_this_host_cannot_run_the_newer_one() {
-    let mut rig = Rig::with(config(), &[SHARD_A, SHARD_D]);
+    let mut rig = Rig::with(config(), 0, &[A, D]);
     ran_elsewhere(&rig, "A", 0, 2, 1, 5);
     rig.reroute(at(5, 2, &[]).without(2, OnFailure::Keep).routing());
     rig.repartitioned(&[("A", "count"), ("D", "count")]);
@@ -298,7 +298,7 @@ fn a_record_of_a_new_topic_waits_until_the_routes_that_made_it_consumed_are_read
 
 #[test]
 fn the_entry_of_the_last_run_is_committed_with_the_shards_offset_before_a_message_that_waits() {
-    let mut rig = Rig::with(config(), &[SHARD_A]);
+    let mut rig = Rig::with(config(), 0, &[A]);
     rig.reroute(at(5, 1, &[]).routing());
     rig.repartitioned_from("MORE", Some(position(TOPIC, 8)), &[("A", "count")]);
     rig.run();

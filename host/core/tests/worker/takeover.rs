@@ -4,7 +4,7 @@ use switchboard_core::record::ShardId;
 use switchboard_core::worker::{Event, Fault, StartFrom, WorkerConfig};
 
 use super::fake_broker::{Effect, Entry};
-use super::rig::{A, D, Rig, SHARD_A, SHARD_D, SOURCE, config};
+use super::rig::{A, D, Rig, SHARD_A, SOURCE, config};
 
 /// A changelog record with the tenant's count.
 fn counted(tenant: &str, count: &str) -> Entry {

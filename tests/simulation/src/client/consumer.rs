@@ -1,4 +1,4 @@
-//! The consumers: the one in the group, and the one that restores state.
+//! The consumers: the one in the group, the one of sources, and the one that restores state.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -6,24 +6,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use switchboard_core::record::{Offset, ShardId};
-use switchboard_core::worker::{Consumed, Event, NotNow, Partition, Restored, Start};
+use switchboard_core::worker::{Consumed, Event, Fault, NotNow, Partition, Restored, Start};
 
 use super::{Line, Turn};
 use crate::faults::Kind;
 use crate::kafka::{Cluster, Consumer, Metadata, Place};
 
-/// The group's consumer, and the one that restores state.
+/// The group's consumer, the one of sources, and the one that restores state.
 pub(super) struct Consuming<'a> {
     line: Line<'a>,
-    /// The brokers' numbers of source topics, in the order of the aliases in `Broker::subscribe`.
+    /// The brokers' numbers of source topics, in the order of the aliases in `Consumer::consume`.
     topics: Vec<usize>,
+    /// The number of partitions of each of these topics, as far as it is known here.
+    partition_counts: Vec<u32>,
     /// Shard -> position in its changelog.
     restoring: BTreeMap<ShardId, Offset>,
 }
 
 impl<'a> Consuming<'a> {
     pub(super) fn new(line: Line<'a>) -> Self {
-        Self { line, topics: Vec::new(), restoring: BTreeMap::new() }
+        Self { line, topics: Vec::new(), partition_counts: Vec::new(), restoring: BTreeMap::new() }
     }
 
     /// A partition as the brokers know it.
@@ -50,29 +52,45 @@ impl<'a> Consuming<'a> {
     }
 
     fn event(&self, event: Event) -> Event {
-        let all = |partitions: Vec<_>| partitions.into_iter().map(|partition| self.at_worker(partition)).collect();
         match event {
             Event::Record(consumed) => {
                 Event::Record(Consumed { partition: self.at_worker(consumed.partition), ..consumed })
             }
-            Event::Assigned(partitions) => Event::Assigned(all(partitions)),
-            Event::Revoked(partitions) => Event::Revoked(all(partitions)),
-            Event::Lost(partitions) => Event::Lost(all(partitions)),
             other => other,
         }
     }
 
-    pub(super) fn subscribe(&mut self, aliases: &[Arc<str>], consumed: &[Arc<str>]) {
-        self.line.trace("subscribe", &consumed);
-        let topics = self.line.on(|cluster| {
+    pub(super) fn consume(&mut self, aliases: &[Arc<str>], consumed: &[usize]) {
+        self.line.trace("consume", &consumed);
+        let topics: Vec<_> = self.line.on(|cluster| {
             let number = |alias: &Arc<str>| cluster.sources.iter().position(|source| source == alias);
-            let numbers = |aliases: &[Arc<str>]| aliases.iter().map(|alias| number(alias).expect("a topic")).collect();
-            let consumed: Vec<_> = numbers(consumed);
-            cluster.group.client(self.line.id).subscribe(consumed.into_iter().collect());
-            numbers(aliases)
+            aliases.iter().map(|alias| number(alias).expect("a topic")).collect()
         });
         assert!(topics.starts_with(&self.topics), "aliases only ever grow");
+        self.partition_counts.resize(topics.len(), 0);
         self.topics = topics;
+    }
+
+    /// Clients learn late of partitions that were added.
+    pub(super) fn partition_count(&mut self, topic: usize) -> u32 {
+        let number = self.topics[topic];
+        let known = &mut self.partition_counts[topic];
+        self.line.on(|cluster| {
+            if *known < cluster.partition_counts[number] && cluster.random.u8(0..4) == 0 {
+                *known = cluster.partition_counts[number];
+            }
+        });
+        *known
+    }
+
+    pub(super) fn join(&mut self) -> Result<(), Fault> {
+        self.line.suspend(Turn::Call);
+        if self.line.strikes(Kind::Abortable) {
+            return Err(Fault::Fatal("no consumer can be made".into()));
+        }
+        self.line.trace("join", &());
+        self.on_consumer(Consumer::join);
+        Ok(())
     }
 
     fn on_consumer<T>(&self, act: impl FnOnce(&mut Consumer) -> T) -> T {
@@ -139,19 +157,28 @@ impl<'a> Consuming<'a> {
         self.line.on(|cluster| cluster.log(place).stable_bounds())
     }
 
-    pub(super) fn assign(&mut self, starts: &[Start]) {
+    pub(super) fn accept_assignment(&mut self) {
+        self.on_consumer(Consumer::answer_assigned);
+    }
+
+    pub(super) fn give_back(&mut self, shards: &[ShardId]) {
+        self.line.trace("give_back", &shards);
+        self.line.on(|cluster| cluster.group.answer_revoked(self.line.id, shards));
+    }
+
+    pub(super) fn start(&mut self, starts: &[Start]) {
+        self.line.trace("start", &starts);
         self.on_consumer(|consumer| {
-            consumer.answer_assigned();
             for start in starts {
-                consumer.assign(self.at_brokers(start.partition), start.offset, start.paused);
+                consumer.start(self.at_brokers(start.partition), start.offset, start.paused);
             }
         });
     }
 
-    pub(super) fn unassign(&mut self, partitions: &[Partition]) {
-        self.line.trace("unassign", &partitions);
-        let partitions = self.all_at_brokers(partitions);
-        self.line.on(|cluster| cluster.group.answer_revoked(self.line.id, &partitions));
+    pub(super) fn stop(&mut self, sources: &[Partition]) {
+        self.line.trace("stop", &sources);
+        let sources = self.all_at_brokers(sources);
+        self.on_consumer(|consumer| sources.iter().for_each(|partition| consumer.stop(*partition)));
     }
 
     pub(super) fn pause(&mut self, partitions: &[Partition]) {
@@ -225,13 +252,14 @@ impl<'a> Consuming<'a> {
         self.on_consumer(|consumer| consumer.metadata())
     }
 
-    /// Leaves the group and is created again.
-    pub(super) fn restart(&mut self) {
-        self.restoring.clear();
+    /// Leaves the group. The next consumer has the same static identity.
+    pub(super) fn leave(&mut self) {
+        self.line.suspend(Turn::Call);
+        self.line.trace("leave", &());
         self.line.on(|cluster| {
             let Cluster { group, random, .. } = cluster;
             group.leave(self.line.id, random);
-            let next = group.client(self.line.id).again();
+            let next = Consumer::new(group.client(self.line.id).instance);
             group.clients.insert(self.line.id, next);
         });
     }

@@ -16,7 +16,9 @@ use std::time::Duration;
 
 use corosensei::Yielder;
 use switchboard_core::record::{Offset, Record, ShardId};
-use switchboard_core::worker::{Broker, Consumed, Destination, Event, Fault, NotNow, Partition, Restored, Start};
+use switchboard_core::worker::{
+    Changelog, Clock, Consumed, Consumer, Destination, Event, Fault, NotNow, Partition, Producer, Restored, Start,
+};
 
 use crate::control::Control;
 use crate::faults::{Faults, Kind};
@@ -108,13 +110,27 @@ impl<'a> Client<'a> {
     }
 }
 
-impl Broker for Client<'_> {
+impl Clock for Client<'_> {
     fn now(&self) -> Duration {
         self.line.on(|cluster| cluster.now)
     }
+}
 
-    fn subscribe(&mut self, aliases: &[Arc<str>], consumed: &[Arc<str>]) {
-        self.consuming.subscribe(aliases, consumed);
+impl Consumer for Client<'_> {
+    fn join(&mut self) -> Result<(), Fault> {
+        self.consuming.join()
+    }
+
+    fn leave(&mut self) {
+        self.consuming.leave();
+    }
+
+    fn consume(&mut self, aliases: &[Arc<str>], consumed: &[usize]) {
+        self.consuming.consume(aliases, consumed);
+    }
+
+    fn partition_count(&mut self, topic: usize) -> u32 {
+        self.consuming.partition_count(topic)
     }
 
     fn poll(&mut self, wait: Duration) -> Event {
@@ -122,7 +138,7 @@ impl Broker for Client<'_> {
         if let Event::Record(Consumed { partition: partition @ Partition::Source { .. }, offset, .. }) = event {
             let partition = self.consuming.at_brokers(partition);
             let World { control, notes, .. } = &mut *self.line.world.borrow_mut();
-            let applied = control.applied.get(&self.line.id).expect("a worker without a routing has not subscribed");
+            let applied = control.applied.get(&self.line.id).expect("a worker without a routing has not joined");
             notes.read(self.line.id, partition, offset, *applied);
         }
         event
@@ -136,12 +152,20 @@ impl Broker for Client<'_> {
         Ok(self.consuming.log_bounds(partition))
     }
 
-    fn assign(&mut self, starts: &[Start]) {
-        self.consuming.assign(starts);
+    fn accept_assignment(&mut self) {
+        self.consuming.accept_assignment();
     }
 
-    fn unassign(&mut self, partitions: &[Partition]) {
-        self.consuming.unassign(partitions);
+    fn give_back(&mut self, shards: &[ShardId]) {
+        self.consuming.give_back(shards);
+    }
+
+    fn start(&mut self, starts: &[Start]) {
+        self.consuming.start(starts);
+    }
+
+    fn stop(&mut self, sources: &[Partition]) {
+        self.consuming.stop(sources);
     }
 
     fn pause(&mut self, partitions: &[Partition]) {
@@ -155,7 +179,9 @@ impl Broker for Client<'_> {
     fn resume(&mut self, partitions: &[Partition]) {
         self.consuming.resume(partitions);
     }
+}
 
+impl Changelog for Client<'_> {
     fn changelog_end(&mut self, shard: ShardId) -> Result<Offset, NotNow> {
         self.consuming.changelog_end(shard)
     }
@@ -175,7 +201,9 @@ impl Broker for Client<'_> {
     fn stop_restore(&mut self, shard: ShardId) {
         self.consuming.stop_restore(shard);
     }
+}
 
+impl Producer for Client<'_> {
     fn is_live_member(&self) -> bool {
         self.consuming.is_live_member()
     }
@@ -186,6 +214,10 @@ impl Broker for Client<'_> {
 
     fn renew_producer(&mut self) -> Result<(), Fault> {
         self.producing.renew_producer()
+    }
+
+    fn drop_producer(&mut self) {
+        self.producing.close();
     }
 
     fn begin(&mut self) -> Result<(), Fault> {
@@ -212,16 +244,5 @@ impl Broker for Client<'_> {
 
     fn abort(&mut self) -> Result<(), Fault> {
         self.producing.abort()
-    }
-
-    fn restart(&mut self) -> Result<(), Fault> {
-        self.line.suspend(Turn::Call);
-        if self.line.strikes(Kind::Abortable) {
-            return Err(Fault::Fatal("no consumer can be made".into()));
-        }
-        self.line.trace("restart", &());
-        self.producing.close();
-        self.consuming.restart();
-        Ok(())
     }
 }

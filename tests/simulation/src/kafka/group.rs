@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use switchboard_core::record::Offset;
+use switchboard_core::record::{Offset, ShardId};
 use switchboard_core::worker::{Event, Partition};
 
 use super::log::ProducerId;
@@ -14,6 +14,19 @@ type MemberId = u32;
 
 /// `session.timeout.ms`.
 const SESSION: Duration = Duration::from_secs(10);
+
+/// `offsets.retention.minutes`: how long an offset of a topic without a subscriber lasts after its commit. No outage of a
+/// schedule is as long.
+pub(crate) const OFFSET_RETENTION: Duration = Duration::from_secs(150);
+
+/// How the coordinator fences offsets of its members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fencing {
+    /// A member has to send the current generation.
+    ByGeneration,
+    /// KIP-848 of Kafka 4.4: for a partition that a member holds, it may also send an epoch since it got the partition.
+    ByPartition,
+}
 
 /// Why the group coordinator does not accept offsets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,11 +43,9 @@ struct Member {
     client: ClientId,
     /// Its static identity.
     instance: Option<u32>,
-    /// The source topics that it subscribed to.
-    subscription: BTreeSet<usize>,
     heard_of: Duration,
-    /// Assigned to it and not given back yet.
-    owned: BTreeSet<Partition>,
+    /// Assigned to it and not given back yet, each with the generation in which it got the shard.
+    owned: BTreeMap<ShardId, i32>,
 }
 
 /// What a member sends with its offsets, so that the coordinator can fence them.
@@ -48,9 +59,9 @@ pub(crate) struct Metadata {
 /// The membership as the client library knows it. It may be out of date.
 #[derive(Debug, Default)]
 pub(crate) struct Consumer {
-    instance: Option<u32>,
-    /// The source topics to read. `None`: it does not join the group yet.
-    subscription: Option<BTreeSet<usize>>,
+    pub(crate) instance: Option<u32>,
+    /// Whether it is to join the group.
+    joins: bool,
     member: Option<MemberId>,
     generation: i32,
     /// It knows that the coordinator removed it. It joins again when the worker has answered.
@@ -58,7 +69,7 @@ pub(crate) struct Consumer {
     events: VecDeque<Event>,
     unanswered: Option<Event>,
     /// Assigned to the worker and not revoked.
-    assigned: BTreeSet<Partition>,
+    assigned: BTreeSet<ShardId>,
     /// The offset to read next, and whether the partition is paused.
     positions: BTreeMap<Partition, (Offset, bool)>,
     /// The process is stopped: it sends and receives nothing.
@@ -70,14 +81,9 @@ impl Consumer {
         Self { instance, ..Self::default() }
     }
 
-    /// The next consumer of the same process, with the same subscription.
-    pub(crate) fn again(&self) -> Self {
-        Self { instance: self.instance, subscription: self.subscription.clone(), ..Self::default() }
-    }
-
-    /// Rebalances follow. Members always get partitions of the repartition topic.
-    pub(crate) fn subscribe(&mut self, topics: BTreeSet<usize>) {
-        self.subscription = Some(topics);
+    /// The client library may join the group from now on.
+    pub(crate) fn join(&mut self) {
+        self.joins = true;
     }
 
     pub(crate) fn next_event(&mut self) -> Option<Event> {
@@ -95,8 +101,12 @@ impl Consumer {
         self.events.push_back(Event::Failed(why.into()));
     }
 
-    pub(crate) fn assign(&mut self, partition: Partition, offset: Offset, paused: bool) {
+    pub(crate) fn start(&mut self, partition: Partition, offset: Offset, paused: bool) {
         self.positions.insert(partition, (offset, paused));
+    }
+
+    pub(crate) fn stop(&mut self, partition: Partition) {
+        self.positions.remove(&partition);
     }
 
     pub(crate) fn answer_assigned(&mut self) {
@@ -137,37 +147,34 @@ impl Consumer {
     }
 }
 
-/// Whether a member with this subscription may have a partition.
-fn wants(subscription: &BTreeSet<usize>, partition: Partition) -> bool {
-    match partition {
-        Partition::Source { topic, .. } => subscription.contains(&topic),
-        Partition::Shard(_) => true,
-    }
-}
-
 /// The coordinator of the group, with the clients' side of it: members, generations, committed offsets.
 #[derive(Debug)]
 pub(crate) struct Group {
-    partitions: Vec<Partition>,
+    shards: Vec<ShardId>,
+    fencing: Fencing,
     generation: i32,
     members: BTreeMap<MemberId, Member>,
     next_member: MemberId,
-    target: BTreeMap<Partition, MemberId>,
+    target: BTreeMap<ShardId, MemberId>,
     pub(crate) committed: BTreeMap<Partition, Offset>,
+    /// When the offsets of source partitions were committed last.
+    committed_at: BTreeMap<Partition, Duration>,
     /// Offsets of open transactions.
     pending: BTreeMap<ProducerId, BTreeMap<Partition, Offset>>,
     pub(crate) clients: BTreeMap<ClientId, Consumer>,
 }
 
 impl Group {
-    pub(crate) fn new(partitions: Vec<Partition>) -> Self {
+    pub(crate) fn new(shards: Vec<ShardId>, fencing: Fencing) -> Self {
         Self {
-            partitions,
+            shards,
+            fencing,
             generation: 0,
             members: BTreeMap::new(),
             next_member: 0,
             target: BTreeMap::new(),
             committed: BTreeMap::new(),
+            committed_at: BTreeMap::new(),
             pending: BTreeMap::new(),
             clients: BTreeMap::new(),
         }
@@ -191,8 +198,17 @@ impl Group {
                     return Err(NotTaken::Fenced);
                 }
                 None => return Err(NotTaken::Stale),
-                Some(_) if generation != self.generation => return Err(NotTaken::Stale),
-                Some(_) => {}
+                Some(member) => {
+                    let accepts = |(partition, _): &(Partition, Offset)| match (self.fencing, partition) {
+                        (Fencing::ByPartition, Partition::Shard(shard)) => {
+                            member.owned.get(shard).map_or(generation == self.generation, |since| generation >= *since)
+                        }
+                        _ => generation == self.generation,
+                    };
+                    if !offsets.iter().all(accepts) {
+                        return Err(NotTaken::Stale);
+                    }
+                }
             }
         }
         self.pending.entry(producer).or_default().extend(offsets.iter().copied());
@@ -200,10 +216,24 @@ impl Group {
     }
 
     /// The marker of a transaction that had offsets.
-    pub(crate) fn mark(&mut self, producer: ProducerId, commit: bool) {
+    pub(crate) fn mark(&mut self, producer: ProducerId, commit: bool, now: Duration) {
         let offsets = self.pending.remove(&producer).unwrap_or_default();
         if commit {
+            let sources = offsets.keys().filter(|partition| matches!(partition, Partition::Source { .. }));
+            self.committed_at.extend(sources.map(|partition| (*partition, now)));
             self.committed.extend(offsets);
+        }
+    }
+
+    /// Forgets offsets of source partitions that were committed too long ago: no member subscribes to their topics.
+    pub(crate) fn expire_offsets(&mut self, now: Duration) {
+        let is_pending = |partition| self.pending.values().any(|offsets| offsets.contains_key(partition));
+        let is_old = |partition: &Partition, at: &Duration| now > *at + OFFSET_RETENTION && !is_pending(partition);
+        let old: Vec<_> = self.committed_at.iter().filter(|(partition, at)| is_old(partition, at)).collect();
+        let old: Vec<_> = old.into_iter().map(|(partition, _)| *partition).collect();
+        for partition in old {
+            self.committed_at.remove(&partition);
+            self.committed.remove(&partition);
         }
     }
 
@@ -220,24 +250,18 @@ impl Group {
         self.pending.is_empty()
     }
 
-    /// Assigns all partitions again, at random.
+    /// Assigns all shards again, at random.
     pub(crate) fn rebalance(&mut self, random: &mut fastrand::Rng) {
         self.generation += 1;
         let mut members: Vec<_> = self.members.keys().copied().collect();
         random.shuffle(&mut members);
-        let mut partitions = self.partitions.clone();
-        random.shuffle(&mut partitions);
-        self.target.clear();
-        for (place, partition) in partitions.into_iter().enumerate() {
-            let wants = |member: &&MemberId| wants(&self.members[member].subscription, partition);
-            let takers: Vec<_> = members.iter().filter(wants).collect();
-            if !takers.is_empty() {
-                self.target.insert(partition, *takers[place % takers.len()]);
-            }
-        }
+        let mut shards = self.shards.clone();
+        random.shuffle(&mut shards);
+        let takers = members.iter().cycle();
+        self.target = shards.into_iter().zip(takers).map(|(shard, member)| (shard, *member)).collect();
     }
 
-    /// Removes a member. Its partitions are free at once, whether it knows or not.
+    /// Removes a member. Its shards are free at once, whether it knows or not.
     fn remove(&mut self, member: MemberId, random: &mut fastrand::Rng) {
         if self.members.remove(&member).is_some() {
             self.rebalance(random);
@@ -260,18 +284,18 @@ impl Group {
         }
     }
 
-    /// The worker answers a revocation or the loss of its partitions.
-    pub(crate) fn answer_revoked(&mut self, client: ClientId, partitions: &[Partition]) {
+    /// The worker answers a revocation or the loss of its shards.
+    pub(crate) fn answer_revoked(&mut self, client: ClientId, shards: &[ShardId]) {
         let consumer = self.clients.get_mut(&client).expect("it runs");
-        for partition in partitions {
-            consumer.positions.remove(partition);
+        for shard in shards {
+            consumer.stop(Partition::Shard(*shard));
         }
         match consumer.unanswered.take() {
             Some(Event::Revoked(all)) => {
                 if let Some(member) = consumer.member.and_then(|member| self.members.get_mut(&member)) {
-                    member.owned.retain(|partition| !all.contains(partition));
+                    member.owned.retain(|shard, _| !all.contains(shard));
                 }
-                consumer.assigned.retain(|partition| !all.contains(partition));
+                consumer.assigned.retain(|shard| !all.contains(shard));
             }
             Some(Event::Lost(_)) => {
                 consumer.assigned.clear();
@@ -287,7 +311,9 @@ impl Group {
         if consumer.frozen || consumer.unanswered.is_some() || !consumer.events.is_empty() {
             return;
         }
-        let Some(subscription) = &consumer.subscription else { return };
+        if !consumer.joins {
+            return;
+        }
         let Some(member_id) = consumer.member else {
             self.join(id, now, random);
             return;
@@ -303,24 +329,19 @@ impl Group {
             return;
         };
         member.heard_of = now;
-        if member.subscription != *subscription {
-            member.subscription.clone_from(subscription);
-            self.rebalance(random);
-            return;
-        }
         consumer.generation = self.generation;
-        let target = |partition: &Partition| self.target.get(partition) == Some(&member_id);
-        let revoked: Vec<_> = member.owned.iter().copied().filter(|partition| !target(partition)).collect();
+        let target = |shard: &ShardId| self.target.get(shard) == Some(&member_id);
+        let revoked: Vec<_> = member.owned.keys().copied().filter(|shard| !target(shard)).collect();
         if !revoked.is_empty() {
             consumer.events.push_back(Event::Revoked(revoked));
             return;
         }
-        let taken: BTreeSet<_> = self.members.values().flat_map(|m| m.owned.iter().copied()).collect();
-        let wanted = self.partitions.iter().copied().filter(|partition| target(partition));
-        let free: Vec<_> = wanted.filter(|partition| !taken.contains(partition)).collect();
+        let taken: BTreeSet<_> = self.members.values().flat_map(|m| m.owned.keys().copied()).collect();
+        let wanted = self.shards.iter().copied().filter(|shard| target(shard));
+        let free: Vec<_> = wanted.filter(|shard| !taken.contains(shard)).collect();
         if !free.is_empty() {
             let member = self.members.get_mut(&member_id).expect("looked up above");
-            member.owned.extend(free.iter().copied());
+            member.owned.extend(free.iter().map(|shard| (*shard, self.generation)));
             consumer.assigned.extend(free.iter().copied());
             consumer.events.push_back(Event::Assigned(free));
         }
@@ -329,29 +350,25 @@ impl Group {
     fn join(&mut self, client: ClientId, now: Duration, random: &mut fastrand::Rng) {
         let consumer = self.clients.get_mut(&client).expect("it runs");
         let (id, instance) = (self.next_member, consumer.instance);
-        let subscription = consumer.subscription.clone().expect("it is subscribed");
         self.next_member += 1;
         consumer.member = Some(id);
         let known =
             instance.and_then(|own| self.members.iter().find(|(_, m)| m.instance == Some(own)).map(|(m, _)| *m));
         if let Some(old) = known {
-            // A known static identity gets the partitions that it had, in the same generation. The old member id is fenced.
-            // Kafka 4.2 does not rebalance for it, even if its subscription is another one. The client has to join again for
-            // that. Here its next heartbeat does.
-            let Member { mut owned, subscription: former, .. } = self.members.remove(&old).expect("found above");
-            owned.retain(|partition| wants(&subscription, *partition));
+            // A known static identity gets the shards that it had, in the same generation. The old member id is fenced.
+            let Member { owned, .. } = self.members.remove(&old).expect("found above");
             for member in self.target.values_mut().filter(|member| **member == old) {
                 *member = id;
             }
             consumer.generation = self.generation;
             if !owned.is_empty() {
-                consumer.assigned.extend(owned.iter().copied());
-                consumer.events.push_back(Event::Assigned(owned.iter().copied().collect()));
+                consumer.assigned.extend(owned.keys().copied());
+                consumer.events.push_back(Event::Assigned(owned.keys().copied().collect()));
             }
-            self.members.insert(id, Member { client, instance, subscription: former, heard_of: now, owned });
+            self.members.insert(id, Member { client, instance, heard_of: now, owned });
         } else {
-            let owned = BTreeSet::new();
-            self.members.insert(id, Member { client, instance, subscription, heard_of: now, owned });
+            let owned = BTreeMap::new();
+            self.members.insert(id, Member { client, instance, heard_of: now, owned });
             self.rebalance(random);
             self.clients.get_mut(&client).expect("it runs").generation = self.generation;
         }

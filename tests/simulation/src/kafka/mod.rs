@@ -17,10 +17,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use switchboard_core::record::{Coordinates, Offset, Record, ShardId};
+use switchboard_core::record::{Coordinates, Offset, PartitionIndex, Record, ShardId};
 use switchboard_core::worker::Partition;
 
-pub(crate) use group::{ClientId, Consumer, Metadata, NotTaken};
+pub(crate) use group::{ClientId, Consumer, Fencing, Metadata, NotTaken, OFFSET_RETENTION};
 pub(crate) use log::{Log, ProducerId};
 pub(crate) use transactions::Refusal;
 
@@ -77,6 +77,8 @@ pub(crate) struct Cluster {
     pub(crate) random: fastrand::Rng,
     /// Aliases of the source topics, by their numbers in `Partition::Source` here.
     pub(crate) sources: Vec<Arc<str>>,
+    /// How many partitions each source topic has by now.
+    pub(crate) partition_counts: Vec<u32>,
     pub(crate) logs: BTreeMap<Place, Log>,
     pub(crate) transactions: Transactions,
     pub(crate) group: Group,
@@ -84,17 +86,29 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    pub(crate) fn new(seed: u64, sources: Vec<Arc<str>>, partitions: Vec<Partition>, shards: u32) -> Self {
-        let consumed = partitions.iter().map(|partition| Place::Consumed(*partition));
-        let changelogs = (0..shards).map(|shard| Place::Changelog(shard.try_into().expect("few shards")));
+    /// `partitions`: those that each source topic gets in the end.
+    pub(crate) fn new(
+        mut random: fastrand::Rng,
+        sources: Vec<Arc<str>>,
+        partitions: u32,
+        shards: u32,
+        fencing: Fencing,
+    ) -> Self {
+        let index = |index: u32| PartitionIndex::try_from(index).expect("few partitions");
+        let of = |topic| (0..partitions).map(move |number| Partition::Source { topic, index: index(number) });
+        let shards: Vec<ShardId> = (0..shards).map(|shard| shard.try_into().expect("few shards")).collect();
+        let shard_partitions = shards.iter().map(|shard| Partition::Shard(*shard));
+        let consumed = (0..sources.len()).flat_map(of).chain(shard_partitions).map(Place::Consumed);
+        let changelogs = shards.iter().map(|shard| Place::Changelog(*shard));
         let places = consumed.chain(changelogs).chain([Place::Outputs, Place::DeadLetters, Place::Notes]);
         Self {
             now: Duration::ZERO,
-            random: fastrand::Rng::with_seed(seed),
+            partition_counts: sources.iter().map(|_| random.u32(1..=partitions)).collect(),
+            random,
             sources,
             logs: places.map(|place| (place, Log::default())).collect(),
             transactions: Transactions::default(),
-            group: Group::new(partitions),
+            group: Group::new(shards.clone(), fencing),
             late: Vec::new(),
         }
     }
@@ -170,6 +184,7 @@ impl Cluster {
             6 => self.deliver(),
             _ => {
                 self.group.expire(self.now, &mut self.random);
+                self.group.expire_offsets(self.now);
                 // A broker looks for transactions that are too old every 10 s.
                 if self.random.u8(0..8) == 0 {
                     self.transactions.time_out(self.now);
@@ -184,7 +199,7 @@ impl Cluster {
         if let Some((producer, place)) = self.random.choice(self.transactions.unmarked()) {
             let commit = self.transactions.marked(producer, place);
             match place {
-                Place::Offsets => self.group.mark(producer, commit),
+                Place::Offsets => self.group.mark(producer, commit, self.now),
                 place => self.log(place).mark(producer, commit),
             }
         }
