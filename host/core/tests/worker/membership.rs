@@ -51,7 +51,7 @@ fn a_revoked_partition_is_given_back_between_transactions() {
     rig.run();
     let calls = rig.calls();
     let given_back = calls.iter().position(|call| call == "give_back shard-0").unwrap();
-    assert_eq!(calls[given_back - 1], "commit");
+    assert_eq!(calls[given_back - 2..given_back], ["commit", "stop source-0"]);
 }
 
 #[test]

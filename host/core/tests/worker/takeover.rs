@@ -72,7 +72,6 @@ fn the_open_transaction_of_a_dead_predecessor_with_the_same_id_is_ended_first() 
 fn a_take_over_waits_for_an_answer_and_other_shards_go_on() {
     for call in ["stable_offsets", "log_bounds", "changelog_end", "changelog_stable_bounds", "poll_restore"] {
         let mut rig = waiting(0, &[D]);
-        rig.kafka().assignment.push(A);
         rig.run();
         rig.kafka().fail(call, usize::MAX, Effect::None, Fault::Retriable("not now".into()));
         rig.kafka().events.push_back(Event::Assigned(vec![A]));

@@ -227,11 +227,10 @@ impl Group {
 
     /// Forgets offsets of source partitions that were committed too long ago: no member subscribes to their topics.
     pub(crate) fn expire_offsets(&mut self, now: Duration) {
-        let is_pending = |partition| self.pending.values().any(|offsets| offsets.contains_key(partition));
-        let is_old = |partition: &Partition, at: &Duration| now > *at + OFFSET_RETENTION && !is_pending(partition);
-        let old: Vec<_> = self.committed_at.iter().filter(|(partition, at)| is_old(partition, at)).collect();
-        let old: Vec<_> = old.into_iter().map(|(partition, _)| *partition).collect();
-        for partition in old {
+        let pending: BTreeSet<_> = self.pending.values().flat_map(BTreeMap::keys).copied().collect();
+        let is_old = |partition: &Partition, at: Duration| now > at + OFFSET_RETENTION && !pending.contains(partition);
+        let old: Vec<_> = self.committed_at.iter().map(|(partition, at)| (*partition, *at)).collect();
+        for (partition, _) in old.into_iter().filter(|(partition, at)| is_old(partition, *at)) {
             self.committed_at.remove(&partition);
             self.committed.remove(&partition);
         }
