@@ -24,7 +24,7 @@ pub(crate) use group::{ClientId, Consumer, Fencing, Metadata, NotTaken, OFFSET_R
 pub(crate) use log::{Log, ProducerId};
 pub(crate) use transactions::Refusal;
 
-use group::Group;
+pub(crate) use group::Group;
 use transactions::Transactions;
 
 /// A log that something is written to.
