@@ -18,8 +18,9 @@ use crate::plugins::number;
 /// What a worker did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// A message is settled. `release`: the one that handled it, or skipped it. `dead`: it is a dead letter.
-    Settled { origin: Coordinates, release: Option<u8>, dead: bool },
+    /// A message is settled. `release`: the one that handled it, or skipped it. `dead`: it is a dead letter. `read_by`: the
+    /// routing of its process when it read the source record itself.
+    Settled { origin: Coordinates, release: Option<u8>, dead: bool, read_by: Option<usize> },
     /// The tenant's entry in the changelog.
     LastRun(LastRun),
     /// A record was sent to the repartition topic. `read_by`: the routing of its process when it was read, as `Note::applied`.
@@ -48,6 +49,8 @@ pub(crate) struct Notes {
     read_by: BTreeMap<(ClientId, Partition, Offset), usize>,
     /// How often a tenant's messages had to wait for another routing.
     pub(crate) waits: u64,
+    /// How many direct paths each client has open.
+    pub(crate) open_paths: BTreeMap<ClientId, usize>,
 }
 
 impl Notes {
@@ -107,11 +110,16 @@ pub(crate) struct Witness {
 
 impl Observer for Witness {
     fn settled(&mut self, Settled { origin, tenant, release, verdict }: Settled<'_>) {
-        let World { control, notes, .. } = &mut *self.world.borrow_mut();
+        let World { cluster, control, notes, .. } = &mut *self.world.borrow_mut();
         let release = release.map(|release| number(release.digest));
         let dead = matches!(verdict, Verdict::DeadLetter(_));
-        let action = Action::Settled { origin: origin.clone(), release, dead };
+        let read_by = cluster.source(origin).and_then(|source| notes.read_by(self.id, source, origin.offset));
+        let action = Action::Settled { origin: origin.clone(), release, dead, read_by };
         notes.add(self.id, control.applied.get(&self.id).copied(), tenant.cloned(), action);
+    }
+
+    fn paths(&mut self, open: usize) {
+        self.world.borrow_mut().notes.open_paths.insert(self.id, open);
     }
 
     fn waits(&mut self, _: &TenantId, _: Option<Digest>, _: &str) {

@@ -13,9 +13,9 @@ fn the_promise_holds_in_20_000_schedules() {
         panic!("{broken}");
     }
     assert_eq!(sum.schedules, SCHEDULES);
-    let Swaps { swaps, migrations, fallbacks, early_take_overs, skipped, missed, waits } = sum.swaps;
+    let Swaps { swaps, migrations, fallbacks, early_take_overs, skipped, missed, waits, direct, hopped } = sum.swaps;
     assert!(
-        [swaps, migrations, fallbacks, early_take_overs, skipped, missed, waits].iter().all(|count| *count > 1000),
+        [swaps, migrations, fallbacks, early_take_overs, skipped, missed, waits, direct, hopped].iter().all(|count| *count > 1000),
         "{}",
         sum.swaps
     );

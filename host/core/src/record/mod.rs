@@ -8,12 +8,14 @@
 //! |---|---|
 //! | [`Record`], [`Headers`], [`Coordinates`] | a Kafka record, and where it was first consumed |
 //! | [`TenantSchema`], [`Tenants`], [`shard_of`] | from a record's headers to its tenant and shard |
+//! | [`Barrier`] | a record of the repartition topic that its sender waits for |
 //! | [`to_repartitioned`], [`from_repartitioned`] | the form of a source record in the repartition topic |
 //! | [`OutputRules`] | the check of a plugin's outputs, and the headers that the host adds |
 //! | [`DeadLetter`] | why a message cannot be handled, and its record in the dead-letter topic |
 //! | [`Trace`] | W3C Trace Context |
 //! | [`Offset`], [`Timestamp`], [`PartitionIndex`], [`ShardId`], [`ControlPosition`] | numbers with a meaning |
 
+mod barrier;
 mod control_position;
 mod dead_letter;
 mod headers;
@@ -35,6 +37,7 @@ pub use non_negative::OutOfRange;
 pub use offset::Offset;
 pub use outputs::{Outbound, Outgoing, OutputLimits, OutputRules};
 pub use partition::{PartitionIndex, ShardId};
+pub use barrier::Barrier;
 pub use repartition::{RepartitionError, Repartitioned, from_repartitioned, to_repartitioned};
 pub use tenant::{HeaderKind, Tenant, TenantHeader, TenantId, TenantSchema, TenantTextError, Tenants, shard_of};
 pub use timestamp::Timestamp;

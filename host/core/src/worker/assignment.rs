@@ -49,12 +49,16 @@ struct Owned {
     phase: Phase,
     /// Whether the group has a committed offset for it. Without one there must be no state.
     has_offset: bool,
+    /// The offset of the first record that is not settled by a committed transaction.
+    next: Offset,
+    /// The offset after the last record that was read.
+    read: Offset,
     state: Shard,
 }
 
 impl Owned {
-    fn new(has_offset: bool) -> Self {
-        Self { phase: Phase::Assigned, has_offset, state: Shard::default() }
+    fn new(has_offset: bool, next: Offset) -> Self {
+        Self { phase: Phase::Assigned, has_offset, next, read: next, state: Shard::default() }
     }
 
     /// Takes the steps up to the reading of the changelog. Returns false while an open transaction holds that up.
@@ -278,7 +282,7 @@ impl Assignment {
     /// Stops reading a shard until `wake`. Reading goes on at this offset.
     pub(super) fn wait(&mut self, shard: ShardId, offset: Offset, broker: &mut impl Consumer) {
         let Some(owned) = self.shards.get_mut(&shard).filter(|owned| owned.phase == Phase::Ready) else { return };
-        owned.phase = Phase::Waiting;
+        (owned.phase, owned.read) = (Phase::Waiting, offset);
         broker.pause(&[Partition::Shard(shard)]);
         broker.seek(Partition::Shard(shard), offset);
     }
@@ -301,6 +305,29 @@ impl Assignment {
     pub(super) fn reading(&self) -> Vec<Partition> {
         let ready = self.shards.iter().filter(|(_, owned)| owned.phase == Phase::Ready);
         self.sources.keys().copied().chain(ready.map(|(shard, _)| Partition::Shard(*shard))).collect()
+    }
+
+    /// A record of this shard was read.
+    pub(super) fn read(&mut self, shard: ShardId, offset: Offset) {
+        if let Some(owned) = self.shards.get_mut(&shard) {
+            owned.read = offset.next();
+        }
+    }
+
+    /// The offset of the first record of a shard that is not settled by a committed transaction.
+    pub(super) fn next_offset(&self, shard: ShardId) -> Offset {
+        self.shards[&shard].next
+    }
+
+    /// The source partitions that are read.
+    pub(super) fn reading_sources(&self) -> Vec<Partition> {
+        self.sources.keys().copied().collect()
+    }
+
+    /// The shards whose records are taken in, each with the offset after the last one that was read.
+    pub(super) fn ready_shards(&self) -> Vec<(ShardId, Offset)> {
+        let ready = self.shards.iter().filter(|(_, owned)| owned.phase == Phase::Ready);
+        ready.map(|(shard, owned)| (*shard, owned.read)).collect()
     }
 
     /// The state of a shard whose records may be processed.
@@ -338,6 +365,11 @@ impl Assignment {
         for (partition, offset) in offsets {
             if let Some(committed) = self.sources.get_mut(partition) {
                 *committed = CommittedOffset { offset: *offset, at: now };
+            }
+            if let Partition::Shard(shard) = partition
+                && let Some(owned) = self.shards.get_mut(shard)
+            {
+                owned.next = *offset;
             }
         }
     }
@@ -403,7 +435,7 @@ impl Assignment {
     fn own_shards_early(&mut self, partitions: &[Partition]) {
         for partition in partitions {
             if let Partition::Shard(shard) = partition {
-                self.shards.entry(*shard).or_insert_with(|| Owned::new(true));
+                self.shards.entry(*shard).or_insert_with(|| Owned::new(true, Offset::ZERO));
             }
         }
     }
@@ -441,7 +473,7 @@ impl Assignment {
                 self.unsaved.insert(partition, offset);
             }
             (Partition::Shard(shard), None) => {
-                let owned = Owned::new(committed.is_some());
+                let owned = Owned::new(committed.is_some(), offset);
                 if !mutated!("restore-before-stable-offsets") {
                     let before = self.shards.insert(shard, owned);
                     assert!(before.is_none(), "shard {shard} is taken over while it is in the phase {before:?}");

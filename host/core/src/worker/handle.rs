@@ -11,7 +11,7 @@ use super::inbox::{Disposition, Pending};
 use super::lookups::Lookups;
 use super::observer::{Observer, Settled};
 use super::plugins::{Call, Plugins};
-use super::ports::{Destination, Producer};
+use super::ports::{Destination, Partition, Producer};
 use super::process::{Need, Verdict, process};
 use super::releases::{ChosenRelease, MessageOrigin, Releases};
 use super::transaction::Transaction;
@@ -55,6 +55,7 @@ impl<P: Plugins, L: Lookups, O: Observer> Handler<'_, P, L, O> {
         pending: &mut Pending,
     ) -> Result<Handled, Fault> {
         match &pending.disposition {
+            Disposition::Skip => {}
             Disposition::Repartition { shard } => txn.send(Destination::Shard(*shard), &pending.record)?,
             Disposition::DeadLetter { letter, minimal } => {
                 let verdict = Verdict::DeadLetter(letter.clone());
@@ -79,6 +80,12 @@ impl<P: Plugins, L: Lookups, O: Observer> Handler<'_, P, L, O> {
         tenant: &Tenant,
     ) -> Result<Handled, Fault> {
         self.shards.insert(shard);
+        // A transaction with results of a shard sends the shard's offset, also when their records came directly: a pending
+        // offset is what makes the shard's next owner wait.
+        if matches!(pending.partition, Partition::Source { .. }) {
+            let next = self.assignment.next_offset(shard);
+            txn.starts_at(Partition::Shard(shard), next);
+        }
         #[cfg(feature = "mutations")]
         if mutated!("new-routing-within-a-transaction") {
             self.releases.take_early(self.plugins.routing());

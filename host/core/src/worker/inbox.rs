@@ -8,8 +8,8 @@ use super::plugins::Answers;
 use super::ports::{Consumed, Partition};
 use super::process::Need;
 use crate::record::{
-    Class, ControlPosition, Coordinates, DeadLetter, Offset, Record, Repartitioned, ShardId, Tenant, TenantId, Tenants,
-    Timestamp, from_repartitioned, shard_of, to_repartitioned,
+    Barrier, Class, ControlPosition, Coordinates, DeadLetter, Offset, Record, Repartitioned, ShardId, Tenant, TenantId,
+    Tenants, from_repartitioned, shard_of, to_repartitioned,
 };
 
 /// A record that was read and is not yet committed. It stays here until its transaction is committed, so an aborted batch
@@ -18,7 +18,7 @@ use crate::record::{
 pub(super) struct Pending {
     pub(super) partition: Partition,
     pub(super) offset: Offset,
-    /// A record of a source partition already has the form of the repartition topic, unless it becomes a dead letter.
+    /// A record that takes the hop already has the form of the repartition topic, unless it becomes a dead letter.
     pub(super) record: Record,
     /// The source topic, partition and offset that it comes from.
     pub(super) origin: Coordinates,
@@ -30,8 +30,6 @@ pub(super) struct Pending {
     pub(super) lookups: LookupProgress,
     /// Its outputs are flushed one by one, because the broker refused one of them, or only their batch.
     pub(super) one_by_one: bool,
-    /// The timestamp of the source record.
-    timestamp: Option<Timestamp>,
     /// Its size when it was read.
     bytes: usize,
 }
@@ -39,12 +37,14 @@ pub(super) struct Pending {
 /// What is to be done with a record.
 #[derive(Debug)]
 pub(super) enum Disposition {
-    /// It is sent to its tenant's shard.
+    /// The hop: it is sent to its tenant's shard.
     Repartition { shard: ShardId },
     /// It is handled by its tenant's release.
     Process { shard: ShardId, tenant: Arc<Tenant> },
     /// It is sent to the dead-letter topic; `minimal`: with its coordinates only.
     DeadLetter { letter: DeadLetter, minimal: bool },
+    /// A barrier: there is nothing to do.
+    Skip,
 }
 
 /// What decoding a record gave.
@@ -54,7 +54,6 @@ struct Decoded {
     tenant: Option<TenantId>,
     disposition: Disposition,
     routes: Option<ControlPosition>,
-    timestamp: Option<Timestamp>,
 }
 
 /// How far a message is with its lookups.
@@ -72,6 +71,7 @@ impl Pending {
     /// A record that was just read.
     ///
     /// * `aliases`: the consumed topics, in the order of the indices of `Partition::Source`.
+    /// * `is_direct`: whether a record of this source goes directly to this shard.
     /// * `routes`: the newest change of a route that this worker has read. The change that made it consume the topic is
     ///   not newer. The worker may read newer changes before it sends the record.
     pub(super) fn new(
@@ -80,13 +80,14 @@ impl Pending {
         routes: Option<ControlPosition>,
         shards: u32,
         tenants: &mut Tenants,
+        is_direct: impl Fn(Partition, ShardId) -> bool,
     ) -> Self {
         let bytes = consumed.record.bytes();
         let pending = match consumed.partition {
             Partition::Source { topic, index } => {
                 let origin =
                     Coordinates { topic: Arc::clone(&aliases[topic]), partition: index, offset: consumed.offset };
-                Self::from_source(consumed, origin, routes, shards, tenants)
+                Self::from_source(consumed, origin, routes, shards, tenants, is_direct)
             }
             Partition::Shard(shard) => Self::from_shard(consumed, shard, aliases, routes, tenants),
         };
@@ -100,17 +101,28 @@ impl Pending {
         routes: Option<ControlPosition>,
         shards: u32,
         tenants: &mut Tenants,
+        is_direct: impl Fn(Partition, ShardId) -> bool,
     ) -> Self {
-        let timestamp = record.timestamp;
         let (record, tenant, disposition) = match tenants.decode(&record.headers) {
             Ok(tenant) => {
-                let shard = shard_of(&tenant.id, shards);
-                let record = to_repartitioned(record, &origin, routes);
-                (record, Some(tenant.id.clone()), Disposition::Repartition { shard })
+                let (shard, id) = (shard_of(&tenant.id, shards), tenant.id.clone());
+                if is_direct(partition, shard) {
+                    (record, Some(id), Disposition::Process { shard, tenant })
+                } else {
+                    (to_repartitioned(record, &origin, routes), Some(id), Disposition::Repartition { shard })
+                }
             }
             Err(letter) => (record, None, Disposition::DeadLetter { letter, minimal: false }),
         };
-        Self::at(partition, offset, Decoded { record, origin, tenant, disposition, routes, timestamp })
+        Self::at(partition, offset, Decoded { record, origin, tenant, disposition, routes })
+    }
+
+    /// Has a record that goes directly to its shard take the hop instead.
+    fn redirect(&mut self, shard: ShardId) {
+        self.record = to_repartitioned(std::mem::take(&mut self.record), &self.origin, self.routes);
+        self.disposition = Disposition::Repartition { shard };
+        self.lookups = LookupProgress::default();
+        self.one_by_one = false;
     }
 
     /// A record of the repartition topic: it is a message for its tenant's release.
@@ -121,31 +133,34 @@ impl Pending {
         routes: Option<ControlPosition>,
         tenants: &mut Tenants,
     ) -> Self {
-        let timestamp = record.timestamp;
+        let here = || Coordinates { topic: Arc::from("repartition"), partition: shard.into(), offset };
+        if Barrier::from_record(&record).is_some() {
+            let (origin, disposition) = (here(), Disposition::Skip);
+            return Self::at(partition, offset, Decoded { record, origin, tenant: None, disposition, routes });
+        }
         let decoded = match from_repartitioned(record, aliases) {
             Ok(Repartitioned { record, origin, routes }) => {
-                let timestamp = record.timestamp;
                 let (tenant, disposition) = match tenants.decode(&record.headers) {
                     Ok(tenant) => (Some(tenant.id.clone()), Disposition::Process { shard, tenant }),
                     Err(letter) => (None, Disposition::DeadLetter { letter, minimal: false }),
                 };
-                Decoded { record, origin, tenant, disposition, routes, timestamp }
+                Decoded { record, origin, tenant, disposition, routes }
             }
             Err((record, error)) => {
-                let origin = Coordinates { topic: Arc::from("repartition"), partition: shard.into(), offset };
+                let origin = here();
                 let letter = DeadLetter::new(Class::Envelope, error.to_string());
                 let disposition = Disposition::DeadLetter { letter, minimal: false };
-                Decoded { record, origin, tenant: None, disposition, routes, timestamp }
+                Decoded { record, origin, tenant: None, disposition, routes }
             }
         };
         Self::at(partition, offset, decoded)
     }
 
     fn at(partition: Partition, offset: Offset, decoded: Decoded) -> Self {
-        let Decoded { record, origin, tenant, disposition, routes, timestamp } = decoded;
+        let Decoded { record, origin, tenant, disposition, routes } = decoded;
         let lookups = LookupProgress::default();
         let (one_by_one, bytes) = (false, 0);
-        Self { partition, offset, record, origin, tenant, disposition, routes, lookups, one_by_one, timestamp, bytes }
+        Self { partition, offset, record, origin, tenant, disposition, routes, lookups, one_by_one, bytes }
     }
 
     /// The broker refused something that was sent for this record, and the record was alone in its transaction. Takes the
@@ -156,7 +171,7 @@ impl Pending {
     /// 3. it becomes a dead letter with its coordinates only, without key and value.
     pub(super) fn refused(&mut self, reason: &str) -> bool {
         match &mut self.disposition {
-            Disposition::DeadLetter { minimal: true, .. } => return false,
+            Disposition::DeadLetter { minimal: true, .. } | Disposition::Skip => return false,
             Disposition::DeadLetter { minimal, .. } => *minimal = true,
             Disposition::Process { .. } if !self.one_by_one => self.one_by_one = true,
             Disposition::Repartition { .. } | Disposition::Process { .. } => {
@@ -174,78 +189,37 @@ impl Pending {
     }
 }
 
-/// What a batch does with its records.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verb {
-    Repartition,
-    Process,
-}
-
-impl Verb {
-    fn other(self) -> Self {
-        match self {
-            Self::Repartition => Self::Process,
-            Self::Process => Self::Repartition,
-        }
-    }
-}
-
-/// The most batches of one verb in a row while records wait for the other. Producers set the timestamps, so a verb whose
-/// records always look older must not starve the other.
-const MOST_IN_A_ROW: u32 = 4;
-
 /// The order of offsets is checked among this number of records, so that the check stays cheap.
 const CHECKED_RECORDS: usize = 16;
 
-/// What was read and is not committed, by verb. Each queue has the records of a partition in the order of their offsets.
-#[derive(Debug)]
+/// What was read and is not committed, in the order of arrival. So it has the records of a partition in the order of their
+/// offsets.
+#[derive(Debug, Default)]
 pub(super) struct Inbox {
-    repartition: VecDeque<Pending>,
-    process: VecDeque<Pending>,
+    queue: VecDeque<Pending>,
     bytes: usize,
-    last_batches: BatchStreak,
-}
-
-/// The last batches, as far as they have one verb.
-#[derive(Debug, Clone, Copy)]
-struct BatchStreak {
-    verb: Verb,
-    /// The number of batches, up to `MOST_IN_A_ROW`.
-    count: u32,
 }
 
 impl Inbox {
-    pub(super) fn new() -> Self {
-        let last_batches = BatchStreak { verb: Verb::Repartition, count: 0 };
-        Self { repartition: VecDeque::new(), process: VecDeque::new(), bytes: 0, last_batches }
-    }
-
     /// Adds the next record of a partition.
     pub(super) fn push(&mut self, pending: Pending) {
+        let last = self.last_of(pending.partition);
         assert!(
-            self.last_of(pending.partition).is_none_or(|last| last < pending.offset),
-            "offsets of a partition must increase: {:?} comes after {:?}",
-            pending.offset,
-            self.last_of(pending.partition)
+            last.is_none_or(|last| last < pending.offset),
+            "offsets of a partition must increase: {:?} comes after {last:?}",
+            pending.offset
         );
         self.bytes += pending.bytes;
-        match pending.partition {
-            Partition::Source { .. } => self.repartition.push_back(pending),
-            Partition::Shard(_) => self.process.push_back(pending),
-        }
+        self.queue.push_back(pending);
     }
 
     pub(super) fn len(&self) -> usize {
-        self.repartition.len() + self.process.len()
+        self.queue.len()
     }
 
-    /// The offset of the last record of a partition, if it is among the last ones of its queue.
+    /// The offset of the last record of a partition, if it is among the last records.
     fn last_of(&self, partition: Partition) -> Option<Offset> {
-        let queue = match partition {
-            Partition::Source { .. } => &self.repartition,
-            Partition::Shard(_) => &self.process,
-        };
-        let mut last = queue.iter().rev().take(CHECKED_RECORDS);
+        let mut last = self.queue.iter().rev().take(CHECKED_RECORDS);
         last.find(|pending| pending.partition == partition).map(|pending| pending.offset)
     }
 
@@ -254,60 +228,65 @@ impl Inbox {
         self.bytes
     }
 
-    /// Removes the first records of a queue, as they are committed.
-    pub(super) fn settled(&mut self, verb: Verb, count: usize) {
-        let settled: usize = self.queue(verb).drain(..count).map(|pending| pending.bytes).sum();
+    /// Removes the first records, as they are committed.
+    pub(super) fn settled(&mut self, count: usize) {
+        let settled: usize = self.queue.drain(..count).map(|pending| pending.bytes).sum();
         self.bytes -= settled;
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.queue.is_empty()
     }
 
-    /// The verb of the next batch: the one whose first record is older, so under backlog the record that has waited longest
-    /// goes first. Neither verb starves the other.
-    pub(super) fn turn(&mut self) -> Option<Verb> {
-        let last = self.last_batches;
-        let verb = match (self.repartition.front(), self.process.front()) {
-            (None, None) => return None,
-            (Some(_), None) => Verb::Repartition,
-            (None, Some(_)) => Verb::Process,
-            (Some(repartition), Some(process)) => {
-                let older = if repartition.timestamp < process.timestamp { Verb::Repartition } else { Verb::Process };
-                if last.verb == older && last.count == MOST_IN_A_ROW { older.other() } else { older }
+    pub(super) fn queue(&mut self) -> &mut VecDeque<Pending> {
+        &mut self.queue
+    }
+
+    /// Whether a record of this source waits for its hop.
+    pub(super) fn has_hop_of(&self, source: Partition) -> bool {
+        let hops = |pending: &Pending| matches!(pending.disposition, Disposition::Repartition { .. });
+        self.queue.iter().any(|pending| pending.partition == source && hops(pending))
+    }
+
+    /// Has the records that go directly to these shards take the hop, in their order.
+    pub(super) fn redirect(&mut self, shards: &[ShardId]) {
+        for pending in &mut self.queue {
+            if let (Partition::Source { .. }, Disposition::Process { shard, .. }) =
+                (pending.partition, &pending.disposition)
+                && shards.contains(shard)
+            {
+                let shard = *shard;
+                pending.redirect(shard);
             }
-        };
-        let in_a_row = if last.verb == verb { last.count + 1 } else { 1 };
-        self.last_batches = BatchStreak { verb, count: in_a_row.min(MOST_IN_A_ROW) };
-        Some(verb)
+        }
     }
 
-    /// The records that wait for a verb.
-    pub(super) fn queue(&mut self, verb: Verb) -> &mut VecDeque<Pending> {
-        match verb {
-            Verb::Repartition => &mut self.repartition,
-            Verb::Process => &mut self.process,
-        }
+    /// Forgets the records that go directly to these shards: a mistake that only a mutation makes.
+    #[cfg(feature = "mutations")]
+    pub(super) fn forget_direct(&mut self, shards: &[ShardId]) {
+        let is_direct = |pending: &Pending| match (pending.partition, &pending.disposition) {
+            (Partition::Source { .. }, Disposition::Process { shard, .. }) => shards.contains(shard),
+            _ => false,
+        };
+        self.queue.retain(|pending| !is_direct(pending));
+        self.bytes = self.queue.iter().map(|pending| pending.bytes).sum();
     }
 
     /// Forgets the records of partitions that are no longer ours.
     pub(super) fn drop_partitions(&mut self, partitions: &[Partition]) {
-        for queue in [&mut self.repartition, &mut self.process] {
-            queue.retain(|pending| !partitions.contains(&pending.partition));
-        }
-        self.bytes = self.repartition.iter().chain(&self.process).map(|pending| pending.bytes).sum();
+        self.queue.retain(|pending| !partitions.contains(&pending.partition));
+        self.bytes = self.queue.iter().map(|pending| pending.bytes).sum();
     }
 
     /// Forgets the records of a partition. Returns the offset of the first of them.
     pub(super) fn rewind(&mut self, partition: Partition) -> Option<Offset> {
-        let queues = self.repartition.iter().chain(&self.process);
-        let first = queues.filter(|pending| pending.partition == partition).map(|pending| pending.offset).min();
+        let first = self.queue.iter().filter(|pending| pending.partition == partition).map(|pending| pending.offset).min();
         self.drop_partitions(&[partition]);
         first
     }
 
     /// Forgets all records.
     pub(super) fn clear(&mut self) {
-        *self = Self::new();
+        *self = Self::default();
     }
 }

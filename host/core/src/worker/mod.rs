@@ -24,6 +24,7 @@ mod handle;
 mod inbox;
 mod lookups;
 mod observer;
+mod paths;
 mod plugins;
 mod ports;
 mod process;

@@ -8,16 +8,17 @@ use super::assignment::Assignment;
 use super::config::{BatchLimits, WorkerConfig};
 use super::fault::{Cause, Fault};
 use super::handle::{Handled, Handler};
-use super::inbox::{Inbox, Pending, Verb};
+use super::inbox::{Disposition, Inbox, Pending};
 use super::lookups::Lookups;
 use super::observer::Observer;
+use super::paths::{NEAR, Paths, Released};
 use super::plugins::Plugins;
 use super::ports::{Broker, Consumed, Destination, Event, Partition, Producer};
 use super::releases::Releases;
 use super::resolve_lookups::answer;
 use super::throttled_warn::ThrottledWarn;
 use super::transaction::{Failure, Receipt, Transaction, again};
-use crate::record::{Offset, Record, ShardId, Tenants};
+use crate::record::{Barrier, Offset, Record, ShardId, Tenants};
 use crate::routing::Routing;
 use crate::state::Shard;
 
@@ -71,9 +72,9 @@ pub struct Worker<B, P, L, O = ()> {
     assignment: Assignment,
     tenants: Tenants,
     inbox: Inbox,
-    /// The most records of the next transaction, by verb. Halved after a time-out or a refusal, doubled after a commit.
-    /// Each verb has its own, so that commits of one do not undo the search for the refused record of the other.
-    batch_size: [usize; 2],
+    paths: Paths,
+    /// The most records of the next transaction. Halved after a time-out or a refusal, doubled after a commit.
+    batch_size: usize,
     /// The next transaction needs a new producer.
     renew_producer: bool,
     /// Why everything has to start again from what is committed.
@@ -94,6 +95,8 @@ struct Batch {
     shards: BTreeSet<ShardId>,
     /// The shard of the next record, where that record's tenant has to wait for another routing.
     waits: Option<ShardId>,
+    /// The barriers that it wrote.
+    barriers: Vec<(ShardId, Barrier)>,
 }
 
 /// A batch whose transaction is committed, with the offsets that were committed.
@@ -103,7 +106,8 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
     /// A worker that has not joined its group yet.
     pub fn new(config: WorkerConfig, broker: B, plugins: P, lookups: L, observer: O) -> Self {
         Self {
-            batch_size: [config.batch.records; 2],
+            batch_size: config.batch.records,
+            paths: Paths::new(config.incarnation),
             tenants: Tenants::new(config.tenants.clone()),
             config,
             broker,
@@ -115,7 +119,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
             consumed: None,
             joined: false,
             assignment: Assignment::default(),
-            inbox: Inbox::new(),
+            inbox: Inbox::default(),
             renew_producer: true,
             restart: None,
             paused: false,
@@ -155,13 +159,12 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         if let Some(next) = no_producer {
             return Ok(next);
         }
-        let verb = match self.inbox.turn() {
-            Some(verb) => verb,
-            // A transaction of offsets alone.
-            None if !self.assignment.unsaved().is_empty() => Verb::Repartition,
-            None => return Ok(Next::Now),
-        };
-        if let Some(head) = self.inbox.queue(verb).front_mut() {
+        self.open_paths();
+        let barriers = self.paths.barriers(|source| self.inbox.has_hop_of(source));
+        if self.inbox.is_empty() && barriers.is_empty() && self.assignment.unsaved().is_empty() {
+            return Ok(Next::Now);
+        }
+        if let Some(head) = self.inbox.queue().front_mut() {
             answer(head, &self.config, &mut self.lookups, || self.broker.now());
         }
         if self.broker.producer_is_suspect()
@@ -170,15 +173,15 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         {
             return Ok(next);
         }
-        match self.run(verb) {
+        match self.run(barriers) {
             Ok((batch, receipt, offsets)) => {
-                self.settle(verb, &batch, &receipt, &offsets);
+                self.settle(&batch, &receipt, &offsets);
                 if let Some(shard) = batch.waits {
                     self.rewind(shard);
                 }
                 Ok(Next::Now)
             }
-            Err((batch, failure)) => self.undo(verb, &batch, failure),
+            Err((batch, failure)) => self.undo(&batch, failure),
         }
     }
 
@@ -230,14 +233,74 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
             tracing::info!(owns = %self.assignment.describe(&self.aliases), "partitions");
         }
         if !gone.is_empty() {
+            self.close_paths(&gone, &[]);
             self.inbox.drop_partitions(&gone);
         }
+    }
+
+    /// Begins and ends attempts to open direct paths.
+    fn open_paths(&mut self) {
+        let now = self.broker.now();
+        if let Some(released) = self.paths.end(now) {
+            self.release(released);
+        }
+        let sources = self.assignment.reading_sources();
+        let shards = self.assignment.ready_shards();
+        let closed = self.paths.closed(&sources, &shards.iter().map(|(shard, _)| *shard).collect::<Vec<_>>(), now);
+        if closed.is_empty() || self.paused {
+            return;
+        }
+        let broker = &mut self.broker;
+        let near = shards.into_iter().filter(|(shard, read)| {
+            let bounds = closed.contains(shard).then(|| broker.log_bounds(Partition::Shard(*shard)));
+            bounds.is_some_and(|bounds| bounds.is_ok_and(|bounds| bounds.end.get() - read.get() <= NEAR))
+        });
+        let near: Vec<_> = near.map(|(shard, _)| shard).collect();
+        if near.is_empty() || mutated!("direct-paths-never-open") {
+            self.paths.postpone(now);
+            return;
+        }
+        let held = self.paths.begin(&sources, near, now);
+        self.broker.pause(&held);
+    }
+
+    /// Closes the paths from these sources, and to these shards.
+    fn close_paths(&mut self, sources: &[Partition], shards: &[ShardId]) {
+        self.paths.close(sources, shards);
+        self.observer.paths(self.paths.open_count());
+    }
+
+    /// Takes in what was held back while paths opened.
+    fn release(&mut self, Released { sources, records }: Released) {
+        for consumed in records {
+            self.take_record(consumed);
+        }
+        self.broker.resume(&sources);
+        self.observer.paths(self.paths.open_count());
+    }
+
+    /// Takes in a record.
+    fn take_record(&mut self, consumed: Consumed) {
+        if let Partition::Shard(shard) = consumed.partition {
+            self.assignment.read(shard, consumed.offset);
+            if let Some(barrier) = Barrier::from_record(&consumed.record) {
+                self.paths.read(shard, barrier);
+            }
+        }
+        let (routes, shards) = (self.releases.routes_changed(), self.config.shards);
+        let (paths, assignment) = (&self.paths, &self.assignment);
+        let is_direct = |source, shard| paths.is_open(source, shard) && assignment.takes(Partition::Shard(shard));
+        let pending = Pending::new(consumed, &self.aliases, routes, shards, &mut self.tenants, is_direct);
+        self.inbox.push(pending);
     }
 
     /// Goes back to the first record of a shard that is not settled, and reads on when there is another routing. The
     /// record's tenant has to wait, and the shard with it: the one committed offset of a shard cannot say that later
     /// records of other tenants are settled.
     fn rewind(&mut self, shard: ShardId) {
+        // Records that came directly are not read again from the shard. They go there now, behind all that is there.
+        self.close_paths(&[], &[shard]);
+        self.inbox.redirect(&[shard]);
         if let Some(offset) = self.inbox.rewind(Partition::Shard(shard)) {
             let offset = if mutated!("rewind-one-too-far") { offset.next() } else { offset };
             self.assignment.wait(shard, offset, &mut self.broker);
@@ -288,7 +351,9 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
     fn make_ready_to_poll(&mut self) -> bool {
         if self.has_room() {
             if std::mem::take(&mut self.paused) {
-                self.broker.resume(&self.assignment.reading());
+                let mut reading = self.assignment.reading();
+                reading.retain(|partition| !self.paths.holds(*partition));
+                self.broker.resume(&reading);
             }
             return true;
         }
@@ -308,8 +373,11 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                     // It was on its way before the pause, or its partition was resumed after it.
                     self.broker.pause(&[consumed.partition]);
                 }
-                let (routes, shards) = (self.releases.routes_changed(), self.config.shards);
-                self.inbox.push(Pending::new(consumed, &self.aliases, routes, shards, &mut self.tenants));
+                if self.paths.holds(consumed.partition) {
+                    self.paths.hold(consumed);
+                } else {
+                    self.take_record(consumed);
+                }
             }
             Event::Record(Consumed { partition, offset, .. }) => {
                 // A skipped record would be lost.
@@ -345,6 +413,15 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
             dropped.extend(sources.iter().copied());
         }
         self.inbox.drop_partitions(&dropped);
+        if !mutated!("direct-paths-survive-a-revocation") {
+            self.close_paths(&sources, shards);
+        }
+        // The sources of other shards stay. Their records for these shards take the hop, before any later one does.
+        #[cfg(feature = "mutations")]
+        if mutated!("forget-direct-records-of-a-lost-shard") {
+            self.inbox.forget_direct(shards);
+        }
+        self.inbox.redirect(shards);
         self.assignment.give_back(shards, &sources, &mut self.broker);
         if !mutated!("decision-remembered-over-a-move") {
             self.releases.forget_all();
@@ -353,9 +430,9 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
     }
 
     /// Runs a batch of one verb in one transaction: begin, one record after the other, the changelog, commit.
-    fn run(&mut self, verb: Verb) -> Result<Committed, (Batch, Failure)> {
+    fn run(&mut self, barriers: Vec<(ShardId, Barrier)>) -> Result<Committed, (Batch, Failure)> {
         assert!(self.assignment.is_settled(), "nothing is staged before a transaction begins");
-        let mut batch = Batch::default();
+        let mut batch = Batch { barriers, ..Batch::default() };
         let mut txn = match Transaction::begin(&mut self.broker) {
             Ok(txn) => txn,
             Err(failure) => return Err((batch, failure)),
@@ -375,8 +452,9 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
             shards: BTreeSet::new(),
             deadline,
         };
-        let queue = self.inbox.queue(verb).iter_mut().take(self.batch_size[verb as usize]);
-        let sent = handle_batch(verb, &mut handler, &mut txn, queue, &mut batch);
+        let queue = self.inbox.queue().iter_mut().take(self.batch_size);
+        let sent = send_barriers(&mut txn, &batch.barriers)
+            .and_then(|()| handle_batch(&mut handler, &mut txn, queue, &mut batch));
         batch.shards = handler.shards;
         if let Err(fault) = sent.and_then(|()| write_changelog(&mut txn, &batch.shards, &mut self.assignment)) {
             return Err((batch, txn.abort(fault, false)));
@@ -389,7 +467,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         match txn.commit() {
             Ok((receipt, offsets)) => {
                 let (run, commit) = (ran.saturating_sub(began), self.broker.now().saturating_sub(ran));
-                tracing::debug!(?verb, records = batch.done, ?run, ?commit, "committed");
+                tracing::debug!(records = batch.done, ?run, ?commit, "committed");
                 Ok((batch, receipt, offsets))
             }
             Err(failure) => Err((batch, failure)),
@@ -397,18 +475,18 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
     }
 
     /// After a commit: what was staged becomes committed state, and its records leave the inbox.
-    fn settle(&mut self, verb: Verb, batch: &Batch, receipt: &Receipt, offsets: &BTreeMap<Partition, Offset>) {
+    fn settle(&mut self, batch: &Batch, receipt: &Receipt, offsets: &BTreeMap<Partition, Offset>) {
         self.assignment.promote(&batch.shards, receipt);
         self.assignment.committed(offsets, self.broker.now());
-        self.inbox.settled(verb, batch.done);
+        self.paths.sent(&batch.barriers);
+        self.inbox.settled(batch.done);
         self.observer.committed();
-        let size = &mut self.batch_size[verb as usize];
-        *size = (*size * 2).min(self.config.batch.records);
+        self.batch_size = (self.batch_size * 2).min(self.config.batch.records);
         self.backoff = SHORTEST_BACKOFF;
     }
 
     /// After a transaction that was not committed, or may not have been: drops what it staged, and says what comes next.
-    fn undo(&mut self, verb: Verb, batch: &Batch, failure: Failure) -> Result<Next, FatalError> {
+    fn undo(&mut self, batch: &Batch, failure: Failure) -> Result<Next, FatalError> {
         self.observer.aborted();
         for shard in &batch.shards {
             let touched = self.assignment.ready(*shard).map(Shard::drop_staged).unwrap_or_default();
@@ -430,11 +508,11 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         };
         self.renew_producer |= renew && !mutated!("no-new-epoch-after-doubt");
         if mutated!("forget-the-aborted-batch") {
-            self.inbox.settled(verb, batch.done);
+            self.inbox.settled(batch.done);
         }
         match &fault {
             Fault::Refused(why) if batch.done <= 1 => {
-                let head = self.inbox.queue(verb).front_mut();
+                let head = self.inbox.queue().front_mut();
                 if let Some(head) = head
                     && !head.refused(&why.text)
                 {
@@ -443,10 +521,10 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                 return Ok(Next::Now);
             }
             Fault::Refused(_) => {
-                self.batch_size[verb as usize] = (batch.done / 2).max(1);
+                self.batch_size = (batch.done / 2).max(1);
                 return Ok(Next::Now);
             }
-            Fault::TimedOut(_) => self.batch_size[verb as usize] = (batch.done / 2).max(1),
+            Fault::TimedOut(_) => self.batch_size = (batch.done / 2).max(1),
             Fault::NotAMember(_) => {
                 self.restart = Some(fault.to_string());
                 return Ok(Next::Now);
@@ -460,6 +538,8 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
     fn start_again(&mut self, why: &str) -> Next {
         tracing::warn!(reason = %why, "starting again from what is committed");
         self.inbox.clear();
+        self.paths.clear();
+        self.observer.paths(0);
         self.paused = false;
         self.assignment.clear(&mut self.broker);
         self.releases.forget_all();
@@ -495,7 +575,6 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
 
 /// Handles the records of a batch until one of them, or a limit, ends it.
 fn handle_batch<'q, B: Producer, P: Plugins, L: Lookups, O: Observer>(
-    verb: Verb,
     handler: &mut Handler<'_, P, L, O>,
     txn: &mut Transaction<'_, B>,
     queue: impl Iterator<Item = &'q mut Pending>,
@@ -514,11 +593,19 @@ fn handle_batch<'q, B: Producer, P: Plugins, L: Lookups, O: Observer>(
         }
         batch.done += 1;
         txn.consumed(pending.partition, pending.offset);
-        // A message may take long. Repartitioning a record takes about as long as reading the clock.
-        let read_clock = verb == Verb::Process || batch.done.is_multiple_of(16);
+        // A message may take long. A hop takes about as long as reading the clock.
+        let read_clock = matches!(pending.disposition, Disposition::Process { .. }) || batch.done.is_multiple_of(16);
         if bytes >= handler.config.batch.bytes || (read_clock && txn.now() >= handler.deadline) {
             break;
         }
+    }
+    Ok(())
+}
+
+/// Writes barriers to their shards.
+fn send_barriers<B: Producer>(txn: &mut Transaction<'_, B>, barriers: &[(ShardId, Barrier)]) -> Result<(), Fault> {
+    for (shard, barrier) in barriers {
+        txn.send(Destination::Shard(*shard), &barrier.to_record())?;
     }
     Ok(())
 }

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use switchboard_core::record::Timestamp;
 use switchboard_core::worker::{BatchLimits, WorkerConfig};
 
-use super::rig::{Rig, SHARD_A, SHARD_D, SOURCE, config, message, pairs};
+use super::rig::{Rig, SHARD_A, SOURCE, config, message, pairs};
 
 fn limited(batch: BatchLimits) -> WorkerConfig {
     WorkerConfig { batch, ..config() }
@@ -52,63 +51,13 @@ fn only_the_last_change_of_a_key_goes_to_the_changelog() {
 }
 
 #[test]
-fn a_source_record_is_processed_from_its_tenants_shard() {
-    let mut rig = Rig::ready();
+fn a_batch_may_hold_hops_and_results() {
+    let mut rig = Rig::with_source_and_half();
     rig.produce(&[("A", "count"), ("D", "count"), ("A", "count")]);
     rig.run();
-    assert_eq!(rig.outputs(), ["A1", "A2", "D1"], "in the order of each tenant");
-    let committed = [SOURCE, SHARD_A, SHARD_D].map(|partition| rig.committed(partition));
-    assert_eq!(committed, [Some(3), Some(2), Some(1)]);
-}
-
-#[test]
-fn repartitioning_and_processing_never_share_a_transaction() {
-    let mut rig = Rig::ready();
-    rig.repartitioned(&[("A", "count"); 10]);
-    rig.produce(&[("D", "count"); 10]);
-    rig.run();
-    verbs(&rig);
-    assert_eq!(rig.outputs().len(), 20);
-}
-
-/// The verb of each transaction.
-fn verbs(rig: &Rig) -> Vec<&'static str> {
-    let verb = |calls: &Vec<String>| {
-        let repartitions = calls.iter().any(|call| call.starts_with("send shard"));
-        let processes = calls.iter().any(|call| call.starts_with("send OUT"));
-        assert!(repartitions != processes, "{calls:?}");
-        if repartitions { "repartition" } else { "process" }
-    };
-    rig.committed_transactions().iter().map(verb).collect()
-}
-
-#[test]
-fn the_oldest_record_goes_first() {
-    for (source, first) in [(6, "repartition"), (8, "process")] {
-        let mut rig = Rig::ready();
-        rig.repartitioned(&[("A", "count"); 2]);
-        rig.produce(&[("D", "count"); 2]);
-        for record in rig.kafka().logs.get_mut(&SOURCE).unwrap() {
-            record.timestamp = Some(Timestamp::from_millis(source));
-        }
-        rig.run();
-        assert_eq!(verbs(&rig)[0], first);
-        assert_eq!(rig.outputs().len(), 4);
-    }
-}
-
-#[test]
-fn records_with_ever_older_timestamps_do_not_starve_others() {
-    // Each transaction has one record.
-    let mut rig = Rig::ready_with(limited(BatchLimits { records: 20, time: Duration::ZERO, ..config().batch }));
-    rig.repartitioned(&[("A", "count"); 10]);
-    rig.produce(&[("D", "count"); 2]);
-    for record in rig.kafka().logs.get_mut(&SOURCE).unwrap() {
-        record.timestamp = Some(Timestamp::from_millis(8));
-    }
-    rig.run();
-    let verbs = verbs(&rig);
-    assert_eq!(verbs[..6], ["process", "process", "process", "process", "repartition", "process"], "{verbs:?}");
+    let calls = ["send OUT", "send shard 1", "send OUT", "send changelog 0"];
+    assert_eq!(rig.committed_transactions()[0][..4], calls);
+    assert_eq!(offsets(&rig), ["source-0@3 shard-0@1"]);
 }
 
 #[test]
@@ -148,7 +97,7 @@ fn a_lone_record_does_not_wait_for_more() {
 
 #[test]
 fn the_number_of_waiting_records_is_bounded() {
-    let mut rig = Rig::ready();
+    let mut rig = Rig::with_source();
     rig.produce(&[("A", "count"); 100]);
     rig.step().unwrap();
     assert_eq!(rig.kafka().position(SOURCE), 8, "two batches of four");

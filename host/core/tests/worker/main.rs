@@ -6,6 +6,7 @@ mod fake_broker;
 mod fake_plugins;
 mod lookups;
 mod membership;
+mod paths;
 mod refusals;
 mod rig;
 mod swaps;

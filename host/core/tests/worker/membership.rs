@@ -44,7 +44,7 @@ fn state_that_another_owner_changed_is_restored_again() {
 
 #[test]
 fn a_revoked_partition_is_given_back_between_transactions() {
-    let mut rig = Rig::ready();
+    let mut rig = Rig::with_source();
     rig.repartitioned(&[("A", "count"); 8]);
     rig.step().unwrap();
     rig.kafka().events.push_back(Event::Revoked(vec![A]));
@@ -72,7 +72,7 @@ fn the_restore_of_a_revoked_shard_stops() {
 
 #[test]
 fn a_failed_consumer_starts_again_from_what_is_committed() {
-    let mut rig = Rig::ready();
+    let mut rig = Rig::with_source();
     rig.repartitioned(&[("A", "count"); 8]);
     rig.produce(&[("D", "count"); 3]);
     rig.step().unwrap();
@@ -117,7 +117,7 @@ fn a_member_stops_when_another_one_has_its_identity() {
 
 #[test]
 fn a_worker_without_room_for_records_learns_that_it_lost_its_partitions() {
-    let mut rig = Rig::ready();
+    let mut rig = Rig::with_source();
     rig.repartitioned(&[("A", "count"); 20]);
     rig.step().unwrap();
     rig.kafka().live = false;
@@ -134,7 +134,7 @@ fn a_worker_without_room_for_records_learns_that_it_lost_its_partitions() {
 
 #[test]
 fn a_worker_without_room_that_cannot_commit_still_takes_part_in_a_rebalance() {
-    let mut rig = Rig::ready();
+    let mut rig = Rig::with_source();
     rig.repartitioned(&[("A", "count"); 20]);
     rig.produce(&[("D", "count"); 2]);
     // There is a new generation: offsets are not accepted until the revocation is answered.
@@ -178,7 +178,7 @@ fn a_worker_reads_the_source_partitions_that_are_anchored_to_its_shards() {
 
 #[test]
 fn source_records_of_a_revoked_shard_are_dropped_and_read_again_by_its_next_owner() {
-    let mut rig = Rig::ready();
+    let mut rig = Rig::with_source();
     rig.produce(&[("D", "count"); 8]);
     rig.step().unwrap();
     rig.kafka().events.push_back(Event::Revoked(vec![A]));
@@ -192,7 +192,7 @@ fn source_records_of_a_revoked_shard_are_dropped_and_read_again_by_its_next_owne
 #[test]
 fn an_added_source_partition_is_read_from_its_start() {
     let config = WorkerConfig { start_from: StartFrom::Latest, ..config() };
-    let mut rig = Rig::ready_with(config);
+    let mut rig = Rig::with_source_and(config);
     let added = Partition::Source { topic: 0, index: 2.into() };
     rig.kafka().logs.insert(added, vec![message("A", "count")]);
     rig.run();
@@ -205,7 +205,7 @@ fn an_added_source_partition_is_read_from_its_start() {
 #[test]
 fn the_offset_of_an_idle_source_is_committed_again() {
     let renewal = Duration::from_mins(10);
-    let mut rig = Rig::ready_with(WorkerConfig { offset_renewal: renewal, ..config() });
+    let mut rig = Rig::with_source_and(WorkerConfig { offset_renewal: renewal, ..config() });
     rig.produce(&[("A", "count")]);
     rig.run();
     rig.kafka().calls.clear();

@@ -48,6 +48,7 @@ pub(crate) fn config() -> WorkerConfig {
         batch: BatchLimits { records: 4, bytes: 1 << 20, time: Duration::from_millis(100) },
         start_from: StartFrom::Earliest,
         offset_renewal: Duration::from_hours(1),
+        incarnation: 1,
     }
 }
 
@@ -96,7 +97,26 @@ impl Rig {
     }
 
     pub(crate) fn ready_with(config: WorkerConfig) -> Self {
-        let mut rig = Self::with(config, 1, &[A, D]);
+        Self::taken_over(config, 0, &[A, D])
+    }
+
+    /// A worker that also reads a source, whose direct paths to both shards are open. The barriers are the first records of
+    /// the shards.
+    pub(crate) fn with_source() -> Self {
+        Self::with_source_and(config())
+    }
+
+    pub(crate) fn with_source_and(config: WorkerConfig) -> Self {
+        Self::taken_over(config, 1, &[A, D])
+    }
+
+    /// A worker that owns one of the shards. The records of the other one take the hop.
+    pub(crate) fn with_source_and_half() -> Self {
+        Self::taken_over(config(), 1, &[A])
+    }
+
+    fn taken_over(config: WorkerConfig, source_partitions: u32, assigned: &[ShardId]) -> Self {
+        let mut rig = Self::with(config, source_partitions, assigned);
         rig.run();
         rig.kafka().calls.clear();
         rig

@@ -10,7 +10,7 @@ use switchboard_core::worker::{Event, Fault, Partition};
 
 use super::fake_broker::Effect;
 use super::fake_plugins::release;
-use super::rig::{A, D, Rig, SHARD_A, SHARD_D, config, header, pairs};
+use super::rig::{A, D, Rig, SHARD_A, SHARD_D, SOURCE, config, header, pairs};
 
 const TOPIC: u64 = 9;
 
@@ -84,7 +84,7 @@ impl At {
 }
 
 fn rig(at: At) -> Rig {
-    let mut rig = Rig::with(config(), 1, &[A, D]);
+    let mut rig = Rig::with(config(), 0, &[A, D]);
     rig.reroute(at.routing());
     rig.run();
     rig.kafka().calls.clear();
@@ -150,7 +150,7 @@ fn the_entry_of_the_last_run_is_part_of_the_first_messages_transaction() {
 
 #[test]
 fn a_tenant_does_not_run_by_older_routes_than_elsewhere_and_only_its_shard_waits() {
-    let mut rig = Rig::with(config(), 1, &[A, D]);
+    let mut rig = Rig::with(config(), 0, &[A, D]);
     ran_elsewhere(&rig, "B", 0, 2, 1, 8);
     rig.reroute(at(5, 1, &[]).routing());
     rig.repartitioned(&[("A", "count"), ("B", "count"), ("A", "count"), ("D", "count")]);
@@ -232,7 +232,7 @@ fn a_tenant_does_not_go_back_to_an_older_release_because_this_host_cannot_run_th
 
 #[test]
 fn a_tenant_without_any_route_waits_for_one() {
-    let mut rig = Rig::with(config(), 1, &[A, D]);
+    let mut rig = Rig::with(config(), 0, &[A, D]);
     let pinned = Routing::new(
         RouteTable { default: Versioned::default(), ..at(5, 1, &[("D", 1)]).table() },
         Some(position(TOPIC, 6)),
@@ -252,25 +252,24 @@ fn a_tenant_without_any_route_waits_for_one() {
 
 #[test]
 fn a_topic_is_read_while_a_release_consumes_it() {
-    let mut rig = rig(at(5, 1, &[]));
+    let mut rig = Rig::with(config(), 0, &[A]);
     rig.reroute(at(8, 1, &[("A", 2)]).wider(2).routing());
     rig.kafka().partition_counts.push(1);
     rig.run();
     assert_eq!(rig.count("consume IN MORE"), 1);
     let more = Partition::Source { topic: 1, index: 0.into() };
     let record = |tenant| super::rig::message(tenant, "count");
-    rig.kafka().logs.insert(more, vec![record("A"), record("D")]);
+    rig.kafka().logs.insert(more, vec![record("A"), record("B"), record("D")]);
     rig.run();
-    assert_eq!(rig.outputs(), ["A1@2"], "D's release does not consume it");
-    assert_eq!((rig.committed(more), rig.committed(SHARD_D)), (Some(2), Some(1)), "and it is settled");
-    assert_eq!(rig.dead_letters(), []);
+    assert_eq!(rig.outputs(), ["A1@2"], "B's release does not consume it");
+    assert_eq!((rig.committed(more), rig.dead_letters()), (Some(3), vec![]), "and it is settled");
     let repartitioned = from_repartitioned(rig.kafka().logs[&SHARD_D][0].clone(), &[]).unwrap();
     assert_eq!(repartitioned.routes, Some(position(TOPIC, 8)), "the routes that made the topic consumed");
     rig.reroute(at(9, 1, &[]).routing());
     rig.run();
     assert_eq!(
         (rig.count("stop source-1-0"), rig.committed(more)),
-        (1, Some(2)),
+        (1, Some(3)),
         "the topic is left, and its offsets stay"
     );
 }
@@ -440,4 +439,18 @@ fn a_take_over_before_a_lookup_is_committed_with_the_shards_offset() {
         &["send OUT", "send changelog 0", "flush", "send_offsets shard-0@2"],
     ];
     assert_eq!(rig.committed_transactions(), expected, "unfenced, a predecessor's records could come after our own");
+}
+
+#[test]
+fn a_record_that_came_directly_takes_the_hop_when_its_tenant_has_to_wait() {
+    let mut rig = Rig::with(config(), 1, &[A]);
+    ran_elsewhere(&rig, "B", 0, 2, 1, 8);
+    rig.reroute(at(5, 1, &[]).routing());
+    rig.run();
+    rig.produce(&[("A", "count"), ("B", "count"), ("A", "count"), ("B", "count")]);
+    rig.run();
+    assert_eq!((rig.outputs(), rig.committed(SOURCE)), (vec!["A1".into()], Some(4)), "the shard waits, the source does not");
+    rig.reroute(at(8, 2, &[]).routing());
+    rig.run();
+    assert_eq!(rig.outputs(), ["A1", "B1@2", "A2@2", "B2@2"]);
 }

@@ -126,6 +126,7 @@ pub(crate) fn check(world: &World, truth: &Truth<'_>) -> Result<Swaps, String> {
         return Err(format!("{tenant}: the state has {entries:?}, which nothing put there"));
     }
     check_ends(world)?;
+    check_paths(world)?;
     Ok(swaps)
 }
 
@@ -167,6 +168,17 @@ fn replay(
     }
     if state != bench.state.0 {
         return Err(format!("the state is {state:?}, not {:?}", bench.state.0));
+    }
+    Ok(())
+}
+
+/// In the time without faults, every direct path has opened.
+fn check_paths(World { cluster, notes, .. }: &World) -> Result<(), String> {
+    for (client, consumer) in &cluster.group.clients {
+        let open = notes.open_paths.get(client).copied().unwrap_or(0);
+        if open < consumer.path_count() {
+            return Err(format!("client {client}: {open} of {} direct paths are open", consumer.path_count()));
+        }
     }
     Ok(())
 }

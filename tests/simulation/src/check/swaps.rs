@@ -66,6 +66,10 @@ pub struct Swaps {
     pub missed: u64,
     /// How often a shard was rewound until another routing.
     pub waits: u64,
+    /// Messages that went directly to their shard.
+    pub direct: u64,
+    /// Messages that took the hop.
+    pub hopped: u64,
 }
 
 impl Swaps {
@@ -78,16 +82,18 @@ impl Swaps {
         self.skipped += other.skipped;
         self.missed += other.missed;
         self.waits += other.waits;
+        self.direct += other.direct;
+        self.hopped += other.hopped;
     }
 }
 
 impl fmt::Display for Swaps {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { swaps, migrations, fallbacks, early_take_overs, skipped, missed, waits } = self;
+        let Self { swaps, migrations, fallbacks, early_take_overs, skipped, missed, waits, direct, hopped } = self;
         write!(
             f,
             "{swaps} swaps, {migrations} migrations, {early_take_overs} take-overs before their messages, {fallbacks} transactions of a \
-             fallback release, {skipped} messages skipped, {missed} for a release that did not run, {waits} rewinds"
+             fallback release, {skipped} messages skipped, {missed} for a release that did not run, {waits} rewinds, {direct} messages directly, {hopped} after a hop"
         )
     }
 }
@@ -203,17 +209,22 @@ fn add(
         match action {
             Action::LastRun(ran) => written.push(*ran),
             Action::Repartitioned { .. } => return Err("to repartition a record is no tenant's action".into()),
-            Action::Settled { origin, release, dead } => {
+            Action::Settled { origin, release, dead, read_by } => {
                 let id = truth.find(&world.cluster, origin).ok_or_else(|| format!("there is no input at {origin}"))?;
                 if *release != Some(expected) {
                     return Err(format!("input {id} was run by release {release:?}, not {expected}"));
                 }
                 history.called.push(id);
+                let hopped = repartitioned.contains_key(&id);
+                swaps.hopped += u64::from(hopped);
+                swaps.direct += u64::from(!hopped);
                 if truth.logic.release(expected).consumes(&origin.topic) {
                     history.steps.extend((!dead).then_some(Step::Handled { id, release: expected }));
                     continue;
                 }
-                let earlier = repartitioned.get(&id).ok_or_else(|| format!("input {id} was not repartitioned"))?;
+                let directly = read_by.map(|read_by| &world.control.handed[read_by]);
+                let earlier = repartitioned.get(&id).copied().or(directly);
+                let earlier = earlier.ok_or_else(|| format!("nobody read input {id}"))?;
                 if world.control.is_ahead(earlier, handed) {
                     return Err(format!("input {id} had to wait: it was repartitioned by {earlier:?}"));
                 }
@@ -244,7 +255,7 @@ fn add(
 /// The ids of messages that were skipped, as their tenant's release does not consume their topic.
 pub(super) fn skipped(world: &World, truth: &Truth<'_>) -> Vec<usize> {
     let skipped = |note: &Note| match &note.action {
-        Action::Settled { origin, release: Some(release), dead: false } => {
+        Action::Settled { origin, release: Some(release), dead: false, .. } => {
             let consumed = truth.logic.release(*release).consumes(&origin.topic);
             truth.find(&world.cluster, origin).filter(|_| !consumed)
         }

@@ -130,6 +130,12 @@ impl Consumer {
         self.positions.iter().filter(|(_, (_, paused))| !paused).map(|(partition, (offset, _))| (*partition, *offset))
     }
 
+    /// How many paths there are from a source partition to a shard, both of this consumer.
+    pub(crate) fn path_count(&self) -> usize {
+        let sources = self.positions.keys().filter(|partition| matches!(partition, Partition::Source { .. })).count();
+        sources * (self.positions.len() - sources)
+    }
+
     pub(crate) fn read(&mut self, partition: Partition, offset: Offset) {
         if let Some((position, _)) = self.positions.get_mut(&partition) {
             *position = offset.next();

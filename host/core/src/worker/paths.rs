@@ -1,0 +1,198 @@
+//! The direct path: source records of this worker's own shards skip the repartition topic.
+//!
+//! A record of a source partition p whose tenant is in shard s may skip the repartition topic only if no earlier record of
+//! p is still on its way there. So each path (p, s) is closed at first, and opens like this:
+//!
+//! ```text
+//!            s is nearly read                 no record of the        the barrier is
+//!            to its end                       sources is queued       read back from s
+//!  Closed ────────────────────▶ Held ─────────────────────▶ Sent ────────────────────▶ Open
+//!     ▲                          │  the sources' records     │
+//!     │                          │  are held back            │
+//!     └──────────────────────────┴───────────────────────────┘
+//!       p or s is lost, s waits for another routing, or it takes too long
+//! ```
+//!
+//! A *barrier* is a record of ours in the shard's partition of the repartition topic. Who reads it with read_committed has
+//! read all committed records before it. Those of p were written before it: ours, because the sources are held back, and
+//! a former owner's, because the barrier is written after p was taken over. Each attempt has a number of its own, so the
+//! barrier of a former attempt opens nothing.
+//!
+//! While a path is closed its records take the hop, and each hop moves the end of s away. Holding the sources back makes
+//! sure that a path opens under load too. It is bounded in time, and in records: the sources are paused meanwhile.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use super::ports::{Consumed, Partition};
+use crate::record::{Barrier, ShardId};
+
+/// How many records a shard may be behind its log's end when its paths begin to open.
+pub(super) const NEAR: i64 = 10_000;
+/// How long an attempt may hold sources back.
+const LONGEST_HOLD: Duration = Duration::from_secs(2);
+/// The pause before another attempt. Each failed one doubles it, up to the longest.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause before another attempt.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// The paths of one worker.
+#[derive(Debug)]
+pub(super) struct Paths {
+    /// Barriers of other processes, and of earlier ones in this place, have another.
+    incarnation: u64,
+    /// How many attempts there were.
+    attempts: u64,
+    open: BTreeSet<(Partition, ShardId)>,
+    opening: Option<Opening>,
+    /// No attempt begins before.
+    due: Duration,
+    pause: Duration,
+}
+
+/// An attempt to open paths.
+#[derive(Debug)]
+struct Opening {
+    barrier: Barrier,
+    /// The sources that are held back.
+    sources: BTreeSet<Partition>,
+    /// The shards whose barriers were not read yet, and whether a committed transaction wrote them.
+    shards: BTreeMap<ShardId, bool>,
+    /// What arrived from the sources meanwhile.
+    held: VecDeque<Consumed>,
+    /// It is given up then.
+    until: Duration,
+}
+
+/// What an attempt held back, when it has ended.
+#[derive(Debug, Default)]
+pub(super) struct Released {
+    /// The sources, which are paused.
+    pub(super) sources: Vec<Partition>,
+    /// Their records, in the order of arrival.
+    pub(super) records: VecDeque<Consumed>,
+}
+
+impl Paths {
+    pub(super) fn new(incarnation: u64) -> Self {
+        Self {
+            incarnation,
+            attempts: 0,
+            open: BTreeSet::new(),
+            opening: None,
+            due: Duration::ZERO,
+            pause: SHORTEST_PAUSE,
+        }
+    }
+
+    /// Whether a record of this source partition goes directly to this shard.
+    pub(super) fn is_open(&self, source: Partition, shard: ShardId) -> bool {
+        self.open.contains(&(source, shard))
+    }
+
+    /// Whether records of this source are held back.
+    pub(super) fn holds(&self, source: Partition) -> bool {
+        self.opening.as_ref().is_some_and(|opening| opening.sources.contains(&source))
+    }
+
+    /// Holds a record back.
+    pub(super) fn hold(&mut self, consumed: Consumed) {
+        self.opening.as_mut().expect("only while sources are held back").held.push_back(consumed);
+    }
+
+    /// The shards with closed paths from these sources, when an attempt is due.
+    pub(super) fn closed(&self, sources: &[Partition], shards: &[ShardId], now: Duration) -> Vec<ShardId> {
+        if self.opening.is_some() || now < self.due {
+            return Vec::new();
+        }
+        let is_closed = |shard: &&ShardId| sources.iter().any(|source| !self.is_open(*source, **shard));
+        shards.iter().filter(is_closed).copied().collect()
+    }
+
+    /// Nothing can be opened now.
+    pub(super) fn postpone(&mut self, now: Duration) {
+        self.due = now + self.pause;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+    }
+
+    /// Begins to open the paths from these sources to these shards. Returns the sources that are held back from now on.
+    pub(super) fn begin(&mut self, sources: &[Partition], shards: Vec<ShardId>, now: Duration) -> Vec<Partition> {
+        let has_closed = |source: &&Partition| shards.iter().any(|shard| !self.is_open(**source, *shard));
+        let sources: BTreeSet<_> = sources.iter().filter(has_closed).copied().collect();
+        let held = sources.iter().copied().collect();
+        self.attempts += 1;
+        let barrier = Barrier { incarnation: self.incarnation, number: self.attempts };
+        let mut shards: BTreeMap<_, _> = shards.into_iter().map(|shard| (shard, false)).collect();
+        if mutated!("direct-path-open-too-early") {
+            let early = std::mem::take(&mut shards).into_keys();
+            self.open.extend(early.flat_map(|shard| sources.iter().map(move |source| (*source, shard))));
+        }
+        self.opening = Some(Opening { barrier, sources, shards, held: VecDeque::new(), until: now + LONGEST_HOLD });
+        held
+    }
+
+    /// The barriers to write with the next transaction. `is_queued`: whether a record that will hop from this source is still
+    /// queued.
+    pub(super) fn barriers(&self, is_queued: impl Fn(Partition) -> bool) -> Vec<(ShardId, Barrier)> {
+        let Some(opening) = &self.opening else { return Vec::new() };
+        if opening.sources.iter().any(|source| is_queued(*source)) {
+            return Vec::new();
+        }
+        let unsent = opening.shards.iter().filter(|(_, sent)| !**sent);
+        unsent.map(|(shard, _)| (*shard, opening.barrier)).collect()
+    }
+
+    /// These barriers are written by a committed transaction.
+    pub(super) fn sent(&mut self, barriers: &[(ShardId, Barrier)]) {
+        let Some(opening) = &mut self.opening else { return };
+        for (shard, barrier) in barriers {
+            if *barrier == opening.barrier && let Some(sent) = opening.shards.get_mut(shard) {
+                *sent = true;
+            }
+        }
+    }
+
+    /// A barrier was read from a shard: all before it has arrived.
+    pub(super) fn read(&mut self, shard: ShardId, barrier: Barrier) {
+        let Some(opening) = &mut self.opening else { return };
+        if barrier == opening.barrier && opening.shards.remove(&shard).is_some() {
+            self.open.extend(opening.sources.iter().map(|source| (*source, shard)));
+        }
+    }
+
+    /// Ends the attempt if all its barriers were read, or if it takes too long.
+    pub(super) fn end(&mut self, now: Duration) -> Option<Released> {
+        let opening = self.opening.as_ref()?;
+        if opening.shards.is_empty() {
+            self.pause = SHORTEST_PAUSE;
+            self.due = Duration::ZERO;
+        } else if now >= opening.until {
+            self.postpone(now);
+        } else {
+            return None;
+        }
+        let Opening { sources, held, .. } = self.opening.take()?;
+        Some(Released { sources: sources.into_iter().collect(), records: held })
+    }
+
+    /// These shards and sources are no longer ours, or these shards take no records for now.
+    pub(super) fn close(&mut self, sources: &[Partition], shards: &[ShardId]) {
+        self.open.retain(|(source, shard)| !sources.contains(source) && !shards.contains(shard));
+        if let Some(opening) = &mut self.opening {
+            opening.sources.retain(|source| !sources.contains(source));
+            opening.held.retain(|consumed| !sources.contains(&consumed.partition));
+            opening.shards.retain(|shard, _| !shards.contains(shard));
+        }
+    }
+
+    /// Closes all paths and forgets what is held back: it is read again.
+    pub(super) fn clear(&mut self) {
+        let (incarnation, attempts) = (self.incarnation, self.attempts);
+        *self = Self { attempts, ..Self::new(incarnation) };
+    }
+
+    /// How many paths are open.
+    pub(super) fn open_count(&self) -> usize {
+        self.open.len()
+    }
+}

@@ -1,0 +1,107 @@
+//! The direct path: when source records skip the repartition topic, and when they must not.
+
+use switchboard_core::record::{Barrier, Offset};
+use switchboard_core::worker::{Event, Fault};
+
+use super::fake_broker::Effect;
+use super::rig::{A, D, Rig, SHARD_A, SHARD_D, SOURCE, config};
+
+/// How many records took the hop.
+fn hops(rig: &Rig) -> usize {
+    let is_hop = |record: &&switchboard_core::record::Record| Barrier::from_record(record).is_none();
+    [SHARD_A, SHARD_D].iter().map(|shard| rig.kafka().logs.get(shard).map_or(0, |log| log.iter().filter(is_hop).count())).sum()
+}
+
+#[test]
+fn records_of_own_shards_skip_the_repartition_topic() {
+    let mut rig = Rig::with_source();
+    rig.produce(&[("A", "count"), ("D", "count"), ("A", "count")]);
+    rig.run();
+    assert_eq!((rig.outputs(), hops(&rig)), (["A1", "D1", "A2"].map(String::from).to_vec(), 0));
+    let offsets = "send_offsets source-0@3 shard-0@1 shard-1@1";
+    assert_eq!(rig.count(offsets), 1, "each shard with results sends its offset: {:?}", rig.calls());
+}
+
+#[test]
+fn no_record_overtakes_those_that_are_already_in_the_shard() {
+    let mut rig = Rig::with(config(), 1, &[A, D]);
+    rig.repartitioned(&[("A", "count"); 10]);
+    rig.produce(&[("A", "say after"); 10]);
+    rig.run();
+    let expected: Vec<_> = (1..=10).map(|n| format!("A{n}")).chain((0..10).map(|_| "after".to_owned())).collect();
+    assert_eq!((rig.outputs(), hops(&rig)), (expected, 10), "the source was held back until the shard was read");
+}
+
+#[test]
+fn the_barrier_of_an_earlier_run_opens_nothing() {
+    let mut rig = Rig::with(config(), 1, &[A]);
+    // Its number is the one that this run will use first.
+    let stale = Barrier { incarnation: 77, number: 1 }.to_record();
+    rig.kafka().logs.insert(SHARD_A, vec![stale]);
+    rig.kafka().fail("begin", usize::MAX, Effect::None, Fault::Abortable("not now".into()));
+    for _ in 0..5 {
+        rig.step().unwrap();
+    }
+    rig.produce(&[("A", "count")]);
+    rig.kafka().heal();
+    rig.run();
+    assert_eq!(rig.outputs(), ["A1"]);
+    let barriers = rig.kafka().logs[&SHARD_A].iter().filter_map(Barrier::from_record).count();
+    assert_eq!(barriers, 2, "it wrote one of its own");
+}
+
+#[test]
+fn an_attempt_that_takes_too_long_is_given_up_and_its_records_hop() {
+    let mut rig = Rig::with(config(), 1, &[A]);
+    rig.kafka().fail("begin", usize::MAX, Effect::None, Fault::Abortable("not now".into()));
+    for _ in 0..5 {
+        rig.step().unwrap();
+    }
+    rig.produce(&[("A", "count"), ("A", "count")]);
+    assert_eq!(rig.count("pause source-0"), 1);
+    rig.kafka().now += std::time::Duration::from_secs(3);
+    for _ in 0..5 {
+        rig.step().unwrap();
+    }
+    assert!(rig.count("resume source-0") > 0);
+    rig.kafka().heal();
+    rig.run();
+    assert_eq!(rig.outputs(), ["A1", "A2"]);
+    assert!(hops(&rig) > 0);
+    // A later attempt succeeds.
+    rig.kafka().now += std::time::Duration::from_secs(20);
+    rig.run();
+    let before = hops(&rig);
+    rig.produce(&[("A", "count")]);
+    rig.run();
+    assert_eq!((rig.outputs().len(), hops(&rig)), (3, before));
+}
+
+#[test]
+fn direct_records_of_a_lost_shard_take_the_hop_in_their_order() {
+    let mut rig = Rig::with_source();
+    rig.produce(&[("D", "say 1"), ("D", "say 2"), ("D", "say 3"), ("D", "say 4"), ("D", "say 5"), ("D", "say 6")]);
+    rig.step().unwrap();
+    assert_eq!(rig.outputs().len(), 4, "one batch of four");
+    rig.kafka().events.push_back(Event::Revoked(vec![D]));
+    rig.run();
+    assert_eq!((hops(&rig), rig.committed(SOURCE)), (2, Some(6)));
+    // The next owner of the shard finds them there.
+    rig.kafka().events.push_back(Event::Assigned(vec![D]));
+    rig.later();
+    assert_eq!(rig.outputs(), ["1", "2", "3", "4", "5", "6"]);
+}
+
+#[test]
+fn a_source_that_comes_back_is_not_read_directly_before_its_path_opens_again() {
+    let mut rig = Rig::with_source();
+    rig.kafka().events.push_back(Event::Revoked(vec![A]));
+    rig.run();
+    // Meanwhile another owner of the source sent a record of it to the shard.
+    rig.repartitioned(&[("D", "say first")]);
+    rig.kafka().committed.insert(SOURCE, Offset::ZERO);
+    rig.produce(&[("D", "say second")]);
+    rig.kafka().events.push_back(Event::Assigned(vec![A]));
+    rig.later();
+    assert_eq!(rig.outputs(), ["first", "second"]);
+}
