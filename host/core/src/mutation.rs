@@ -51,7 +51,10 @@ mod enabled {
 
     /// All mutations, by name.
     pub const ALL: &[Mutation] = &[
-        one("anchors-follow-the-partition-count", "the owner of a source partition depends on how many partitions it knows of"),
+        one(
+            "anchors-follow-the-partition-count",
+            "the owner of a source partition depends on how many partitions it knows of",
+        ),
         one("keep-what-a-failed-migration-staged", "what a failed migration staged is kept"),
         one(
             "dead-letter-for-a-topic-that-no-release-consumes",
@@ -59,10 +62,16 @@ mod enabled {
         ),
         one("decision-remembered-over-a-move", "the choice of a release outlives the loss of the tenant's shard"),
         one("decision-remembered-over-an-abort", "the choice of a release outlives the abort of its transaction"),
-        one("direct-path-open-too-early", "a record goes directly to its shard while an earlier one is on its way there"),
+        one(
+            "direct-path-open-too-early",
+            "a record goes directly to its shard while an earlier one is on its way there",
+        ),
         one("direct-paths-never-open", "every record of a source takes the hop, for ever"),
         one("direct-paths-survive-a-revocation", "a direct path stays open when its source or its shard is lost"),
-        one("forget-direct-records-of-a-lost-shard", "direct records are dropped when their shard is lost and their source stays"),
+        one(
+            "forget-direct-records-of-a-lost-shard",
+            "direct records are dropped when their shard is lost and their source stays",
+        ),
         one("forget-the-aborted-batch", "the records of an aborted transaction are not handled again"),
         one("go-back-to-the-old-layout", "an older release runs on state of a newer version without a migration"),
         one("idle-offsets-expire", "the offset of an idle source partition is never committed again"),

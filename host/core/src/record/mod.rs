@@ -29,6 +29,7 @@ mod tenant;
 mod timestamp;
 mod trace;
 
+pub use barrier::Barrier;
 pub use control_position::{ControlPosition, TopicId};
 pub use dead_letter::{Class, DeadLetter, HEADER_PREFIX};
 pub use headers::{Header, Headers};
@@ -37,7 +38,6 @@ pub use non_negative::OutOfRange;
 pub use offset::Offset;
 pub use outputs::{Outbound, Outgoing, OutputLimits, OutputRules};
 pub use partition::{PartitionIndex, ShardId};
-pub use barrier::Barrier;
 pub use repartition::{RepartitionError, Repartitioned, from_repartitioned, to_repartitioned};
 pub use tenant::{HeaderKind, Tenant, TenantHeader, TenantId, TenantSchema, TenantTextError, Tenants, shard_of};
 pub use timestamp::Timestamp;

@@ -139,7 +139,8 @@ impl Assignment {
     pub(super) fn consume(&mut self, topics: &[usize]) {
         let known = std::mem::take(&mut self.topics);
         let partitions = |topic| known.iter().find(|known| known.topic == topic).map_or(0, |known| known.partitions);
-        self.topics = topics.iter().map(|topic| SourceTopic { topic: *topic, partitions: partitions(*topic) }).collect();
+        self.topics =
+            topics.iter().map(|topic| SourceTopic { topic: *topic, partitions: partitions(*topic) }).collect();
         self.changed = true;
     }
 
@@ -173,7 +174,8 @@ impl Assignment {
     fn anchored(&self, shards: u32) -> BTreeSet<Partition> {
         let of_topic = |known: &SourceTopic| {
             let topic = known.topic;
-            let indices = (0..known.partitions).map(|index| PartitionIndex::try_from(index).expect("Kafka counts in i32"));
+            let indices =
+                (0..known.partitions).map(|index| PartitionIndex::try_from(index).expect("Kafka counts in i32"));
             let anchor = |index: PartitionIndex| {
                 #[cfg(feature = "mutations")]
                 if mutated!("anchors-follow-the-partition-count") {
@@ -487,9 +489,10 @@ impl Assignment {
     fn reads_from_start(&self, partition: Partition, config: &WorkerConfig) -> bool {
         // A partition that was added while the topic was consumed has no records from before that.
         let is_added = match partition {
-            Partition::Source { topic, index } => {
-                self.first_seen.get(&topic).is_some_and(|first| u32::try_from(index.get()).is_ok_and(|index| index >= *first))
-            }
+            Partition::Source { topic, index } => self
+                .first_seen
+                .get(&topic)
+                .is_some_and(|first| u32::try_from(index.get()).is_ok_and(|index| index >= *first)),
             Partition::Shard(_) => false,
         };
         is_added || config.start_from == StartFrom::Earliest

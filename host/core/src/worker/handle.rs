@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::assignment::Assignment;
-use super::fault::Fault;
 use super::config::WorkerConfig;
+use super::fault::Fault;
 use super::inbox::{Disposition, Pending};
 use super::lookups::Lookups;
 use super::observer::{Observer, Settled};

@@ -280,7 +280,8 @@ impl Inbox {
 
     /// Forgets the records of a partition. Returns the offset of the first of them.
     pub(super) fn rewind(&mut self, partition: Partition) -> Option<Offset> {
-        let first = self.queue.iter().filter(|pending| pending.partition == partition).map(|pending| pending.offset).min();
+        let first =
+            self.queue.iter().filter(|pending| pending.partition == partition).map(|pending| pending.offset).min();
         self.drop_partitions(&[partition]);
         first
     }

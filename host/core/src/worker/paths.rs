@@ -146,7 +146,9 @@ impl Paths {
     pub(super) fn sent(&mut self, barriers: &[(ShardId, Barrier)]) {
         let Some(opening) = &mut self.opening else { return };
         for (shard, barrier) in barriers {
-            if *barrier == opening.barrier && let Some(sent) = opening.shards.get_mut(shard) {
+            if *barrier == opening.barrier
+                && let Some(sent) = opening.shards.get_mut(shard)
+            {
                 *sent = true;
             }
         }

@@ -160,10 +160,7 @@ impl<B: Producer> Transaction<'_, B> {
 }
 
 /// Repeats a call while its fault is retriable, up to `TRANSACTION_TIMEOUT`.
-pub(super) fn again<B: Clock, T>(
-    broker: &mut B,
-    mut call: impl FnMut(&mut B) -> Result<T, Fault>,
-) -> Result<T, Fault> {
+pub(super) fn again<B: Clock, T>(broker: &mut B, mut call: impl FnMut(&mut B) -> Result<T, Fault>) -> Result<T, Fault> {
     let mut started = None;
     loop {
         match call(broker) {

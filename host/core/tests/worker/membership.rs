@@ -173,7 +173,11 @@ fn a_worker_reads_the_source_partitions_that_are_anchored_to_its_shards() {
     rig.kafka().events.push_back(Event::Revoked(vec![A]));
     rig.run();
     let calls = rig.calls();
-    assert_eq!(calls[..2], ["stop source-0 source-2 source-4", "give_back shard-0"], "the next owner reads them after that");
+    assert_eq!(
+        calls[..2],
+        ["stop source-0 source-2 source-4", "give_back shard-0"],
+        "the next owner reads them after that"
+    );
 }
 
 #[test]

@@ -9,7 +9,10 @@ use super::rig::{A, D, Rig, SHARD_A, SHARD_D, SOURCE, config};
 /// How many records took the hop.
 fn hops(rig: &Rig) -> usize {
     let is_hop = |record: &&switchboard_core::record::Record| Barrier::from_record(record).is_none();
-    [SHARD_A, SHARD_D].iter().map(|shard| rig.kafka().logs.get(shard).map_or(0, |log| log.iter().filter(is_hop).count())).sum()
+    [SHARD_A, SHARD_D]
+        .iter()
+        .map(|shard| rig.kafka().logs.get(shard).map_or(0, |log| log.iter().filter(is_hop).count()))
+        .sum()
 }
 
 #[test]
@@ -58,12 +61,12 @@ fn an_attempt_that_takes_too_long_is_given_up_and_its_records_hop() {
         rig.step().unwrap();
     }
     rig.produce(&[("A", "count"), ("A", "count")]);
-    assert_eq!(rig.count("pause source-0"), 1);
+    assert!(rig.count("pause source-0") > 0);
     rig.kafka().now += std::time::Duration::from_secs(3);
     for _ in 0..5 {
         rig.step().unwrap();
     }
-    assert!(rig.count("resume source-0") > 0);
+    assert!(rig.count("resume source-0") > 0, "{:?}", rig.calls());
     rig.kafka().heal();
     rig.run();
     assert_eq!(rig.outputs(), ["A1", "A2"]);

@@ -449,7 +449,11 @@ fn a_record_that_came_directly_takes_the_hop_when_its_tenant_has_to_wait() {
     rig.run();
     rig.produce(&[("A", "count"), ("B", "count"), ("A", "count"), ("B", "count")]);
     rig.run();
-    assert_eq!((rig.outputs(), rig.committed(SOURCE)), (vec!["A1".into()], Some(4)), "the shard waits, the source does not");
+    assert_eq!(
+        (rig.outputs(), rig.committed(SOURCE)),
+        (vec!["A1".into()], Some(4)),
+        "the shard waits, the source does not"
+    );
     rig.reroute(at(8, 2, &[]).routing());
     rig.run();
     assert_eq!(rig.outputs(), ["A1", "B1@2", "A2@2", "B2@2"]);
