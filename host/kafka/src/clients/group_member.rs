@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaResult;
+use rdkafka::message::BorrowedMessage;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
 use switchboard_core::record::{Offset, PartitionIndex};
@@ -13,15 +14,16 @@ use switchboard_core::record::{Offset, PartitionIndex};
 use super::context::{GroupContext, Rebalance};
 use super::convert;
 use super::options::ClientOptions;
-use crate::sys;
+use super::wake_up::WakeUp;
+use crate::sys::{self, QueuedConsumer};
 
-/// A worker's membership of the group. Dropping it leaves the group.
+/// A worker's membership of the group, which assigns partitions of the repartition topic. Dropping it leaves the group.
 pub(super) struct GroupMember {
-    consumer: BaseConsumer<GroupContext>,
+    consumer: QueuedConsumer<GroupContext>,
     /// A rebalance that the worker got and has not answered yet. librdkafka does not close a consumer that owes an answer:
     /// rdkafka would wait for ever for the close.
     unanswered: Option<Rebalance>,
-    /// Partitions were added outside of a rebalance since a poll last found nothing: see `read_on`.
+    /// Partitions were added outside of a rebalance since the queue was last seen empty: see `read_on`.
     added: bool,
     /// The offset from which each partition was last started.
     starts: HashMap<(String, i32), KafkaOffset>,
@@ -29,41 +31,45 @@ pub(super) struct GroupMember {
     woken: Instant,
 }
 
-/// How often an idle member wakes librdkafka's main thread: at least as often as heartbeats are due.
-const WAKE_INTERVAL: Duration = Duration::from_millis(100);
+/// How often librdkafka's main thread is woken: at least as often as heartbeats are due.
+pub(super) const WAKE_INTERVAL: Duration = Duration::from_millis(100);
 
 impl GroupMember {
-    /// Joins the group for these topics. The partitions arrive as a rebalance.
-    pub(super) fn join(options: &ClientOptions, topics: &[String], worker: usize) -> KafkaResult<Self> {
+    /// Joins the group for this topic. The partitions arrive as a rebalance. `wake_up` is woken when there is something to poll.
+    pub(super) fn join(options: &ClientOptions, topic: &str, worker: usize, wake_up: WakeUp) -> KafkaResult<Self> {
         let config = options.group_consumer(worker);
         let consumer = BaseConsumer::from_config_and_context(&config, GroupContext::new(&config))?;
-        let starts = HashMap::new();
-        let member = Self { consumer, unanswered: None, added: false, starts, woken: Instant::now() };
-        member.subscribe(topics)?;
-        Ok(member)
-    }
-
-    /// Replaces the subscription. The change arrives as a rebalance.
-    pub(super) fn subscribe(&self, topics: &[String]) -> KafkaResult<()> {
-        self.consumer.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>())
+        let consumer = QueuedConsumer::new(consumer, move || wake_up.wake());
+        consumer.subscribe(&[topic])?;
+        Ok(Self { consumer, unanswered: None, added: false, starts: HashMap::new(), woken: Instant::now() })
     }
 
     pub(super) fn consumer(&self) -> &BaseConsumer<GroupContext> {
         &self.consumer
     }
 
-    /// Call this when a poll found nothing.
-    pub(super) fn drained(&mut self) {
-        self.added = false;
+    /// The next record or error. Does not wait. A poll may find a rebalance instead: ask for it before and after.
+    ///
+    /// librdkafka's main thread sends heartbeats. If nothing wakes it, it checks only once a second what is due. A member without
+    /// records would notice a rebalance that late, and all other members wait for it. So this wakes the thread at intervals, and
+    /// polls then in any case: `max.poll.interval.ms` counts polls, also of an empty queue.
+    pub(super) fn poll(&mut self, now: Instant) -> Option<KafkaResult<BorrowedMessage<'_>>> {
+        let is_empty = self.consumer.is_empty();
+        if is_empty && self.unanswered.is_none() && !self.consumer.context().has_rebalance() {
+            self.added = false;
+        }
+        if now.saturating_duration_since(self.woken) >= WAKE_INTERVAL {
+            sys::is_member(&self.consumer);
+            self.woken = now;
+        } else if is_empty {
+            return None;
+        }
+        self.consumer.poll(Duration::ZERO)
     }
 
-    /// Call this while polls find nothing. librdkafka's main thread sends heartbeats. If nothing wakes it, it checks only once a
-    /// second what is due. An idle member would notice a rebalance that late, and all other members wait for it.
-    pub(super) fn keep_pace(&mut self) {
-        if self.woken.elapsed() >= WAKE_INTERVAL {
-            sys::is_member(&self.consumer);
-            self.woken = Instant::now();
-        }
+    /// Whether a poll would find nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.consumer.is_empty()
     }
 
     /// The next rebalance. Answer it by `assign` or `unassign`.
@@ -125,6 +131,7 @@ impl GroupMember {
         self.consumer.seek(topic, partition, offset, timeout)
     }
 
+    /// Gives up partitions. Also the answer to a revocation.
     pub(super) fn unassign(&mut self, list: &TopicPartitionList) -> KafkaResult<()> {
         // In librdkafka a pause outlives the assignment: a partition that is assigned again would never be read.
         self.consumer.resume(list)?;
@@ -198,18 +205,17 @@ mod tests {
         panic!("nothing was found within a minute");
     }
 
+    fn join(options: &ClientOptions) -> GroupMember {
+        GroupMember::join(options, "one", 0, WakeUp::default()).unwrap()
+    }
+
     fn next_rebalance(member: &mut GroupMember) -> Option<Rebalance> {
-        assert!(member.consumer.poll(Duration::ZERO).is_none());
-        let rebalance = member.next_rebalance();
-        if rebalance.is_none() {
-            member.keep_pace();
-            member.drained();
-        }
-        rebalance
+        assert!(member.poll(Instant::now()).is_none());
+        member.next_rebalance()
     }
 
     fn next_offset(member: &mut GroupMember) -> Option<i64> {
-        Some(member.consumer.poll(Duration::from_millis(100))?.unwrap().offset())
+        Some(member.poll(Instant::now())?.unwrap().offset())
     }
 
     fn options(cluster: &MockCluster<'_, impl ClientContext>, properties: &[(&str, &str)]) -> ClientOptions {
@@ -233,7 +239,7 @@ mod tests {
             .with_ansi(false)
             .with_writer(Arc::new(log.reopen().unwrap()));
         tracing::subscriber::with_default(subscriber.finish(), || {
-            let member = GroupMember::join(options, &["one".to_owned()], 0).unwrap();
+            let member = join(options);
             while !sys::is_member(&member.consumer) {}
             // Each call is a request to the thread that serves the group.
             for _ in 0..pace {
@@ -279,15 +285,15 @@ mod tests {
             producer.flush(Duration::from_mins(1)).unwrap();
         };
         let nothing = TopicPartitionList::new();
-        let mut member = GroupMember::join(&options, &["one".to_owned()], 0).unwrap();
+        let mut member = join(&options);
         until(&mut member, next_rebalance);
         member.assign(&starts(&["one"]), &nothing).unwrap();
         produce();
         assert_eq!(until(&mut member, next_offset), 0);
 
-        member.subscribe(&["one".to_owned(), "other".to_owned()]).unwrap();
+        member.consumer.subscribe(&["one", "other"]).unwrap();
         // So that a call is always under way when the rebalance begins.
-        let (consumer, done) = (&member.consumer, AtomicBool::new(false));
+        let (consumer, done) = (member.consumer(), AtomicBool::new(false));
         let rebalance = std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {

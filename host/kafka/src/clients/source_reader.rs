@@ -1,0 +1,149 @@
+//! The consumer of a worker's source partitions.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, KafkaResult};
+use switchboard_core::record::Offset;
+use switchboard_core::worker::{Consumed, Partition, Start};
+
+use super::context::PlainContext;
+use super::topic_names::TopicNames;
+use super::wake_up::WakeUp;
+use super::{convert, new_client};
+use crate::sys::QueuedConsumer;
+
+/// How often the queue is polled though it is empty, as librdkafka's documentation of `poll` demands.
+const EMPTY_POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Reads source partitions, read_committed. They are assigned by hand: this consumer joins no group and commits nothing.
+///
+/// It is a client of its own. On the group's consumer, `incremental_assign` outside of a rebalance clears librdkafka's flag that
+/// the assignment is lost, and can answer a rebalance that the worker has not seen.
+pub(super) struct SourceReader {
+    consumer: QueuedConsumer<PlainContext>,
+    reading: BTreeSet<Partition>,
+    /// The number of partitions of each topic for which this client has metadata.
+    known: BTreeMap<usize, usize>,
+    polled: Instant,
+}
+
+impl SourceReader {
+    /// A reader of nothing.
+    ///
+    /// # Errors
+    /// When librdkafka refuses the configuration.
+    pub(super) fn new(config: &ClientConfig, wake_up: WakeUp) -> KafkaResult<Self> {
+        let consumer: BaseConsumer<_> = new_client(config)?;
+        Ok(Self {
+            consumer: QueuedConsumer::new(consumer, move || wake_up.wake()),
+            reading: BTreeSet::new(),
+            known: BTreeMap::new(),
+            polled: Instant::now(),
+        })
+    }
+
+    /// The topics of the partitions that are read, for people.
+    pub(super) fn topics(&self, names: &TopicNames) -> String {
+        let topics: BTreeSet<_> = self.reading.iter().map(|partition| names.topic_partition(*partition).0).collect();
+        topics.into_iter().collect::<Vec<_>>().join(", ")
+    }
+
+    /// Starts to read partitions, some of them paused. Nothing is polled in between, so no record of the paused ones gets
+    /// through. `timeout`: for a request for the leaders of a topic or partition that is new here.
+    pub(super) fn start(&mut self, starts: &[Start], names: &TopicNames, timeout: Duration) -> KafkaResult<()> {
+        for start in starts {
+            self.find_leader(start.partition, names, timeout);
+        }
+        let offsets = starts.iter().map(|start| (start.partition, convert::to_absolute(start.offset)));
+        self.consumer.incremental_assign(&names.offset_list(offsets))?;
+        self.reading.extend(starts.iter().map(|start| start.partition));
+        self.pause(starts.iter().filter(|start| start.paused).map(|start| start.partition), names)
+    }
+
+    /// Asks for the leader of a partition that this client may not know: otherwise an assignment waits for it in steps of 500 ms.
+    /// It still does if no broker answers.
+    fn find_leader(&mut self, partition: Partition, names: &TopicNames, timeout: Duration) {
+        let Partition::Source { topic, index } = partition else { return };
+        if self.known.get(&topic).is_some_and(|count| usize::try_from(index.get()).is_ok_and(|index| index < *count)) {
+            return;
+        }
+        let name = names.source(topic);
+        match self.consumer.fetch_metadata(Some(name), timeout) {
+            Ok(metadata) => {
+                let found = metadata.topics().iter().find(|found| found.name() == name && found.error().is_none());
+                self.known.insert(topic, found.map_or(0, |found| found.partitions().len()));
+            }
+            Err(error) => tracing::debug!(topic = %name, %error, "requesting metadata"),
+        }
+    }
+
+    /// Stops reading partitions. No record of them arrives afterwards: librdkafka drops what it has read ahead.
+    pub(super) fn stop(&mut self, partitions: &[Partition], names: &TopicNames) -> KafkaResult<()> {
+        // A partition whose start failed is not assigned, and giving it up would be an error.
+        let started: Vec<_> = partitions.iter().copied().filter(|partition| self.reading.remove(partition)).collect();
+        if started.is_empty() {
+            return Ok(());
+        }
+        // In librdkafka a pause outlives the assignment: a partition that is assigned again would never be read.
+        self.resume(started.iter().copied(), names)?;
+        self.consumer.incremental_unassign(&names.partition_list(started))
+    }
+
+    /// librdkafka drops what it has read ahead of these partitions, and fetches it again after `resume`.
+    pub(super) fn pause(&self, partitions: impl IntoIterator<Item = Partition>, names: &TopicNames) -> KafkaResult<()> {
+        self.consumer.pause(&names.partition_list(partitions))
+    }
+
+    pub(super) fn resume(
+        &self,
+        partitions: impl IntoIterator<Item = Partition>,
+        names: &TopicNames,
+    ) -> KafkaResult<()> {
+        self.consumer.resume(&names.partition_list(partitions))
+    }
+
+    /// Continues a partition at this offset. No record that was read ahead arrives after this returns.
+    pub(super) fn seek(
+        &self,
+        partition: Partition,
+        offset: Offset,
+        names: &TopicNames,
+        timeout: Duration,
+    ) -> KafkaResult<()> {
+        let (topic, index) = names.topic_partition(partition);
+        self.consumer.seek(topic, index.get(), convert::to_absolute(offset), timeout)
+    }
+
+    /// The next record or error. Does not wait.
+    pub(super) fn poll(&mut self, now: Instant, names: &TopicNames) -> Option<Result<Consumed, KafkaError>> {
+        let due = now.saturating_duration_since(self.polled) >= EMPTY_POLL_INTERVAL;
+        if !due && self.consumer.is_empty() {
+            return None;
+        }
+        self.polled = now;
+        let message = match self.consumer.poll(Duration::ZERO)? {
+            Ok(message) => message,
+            Err(error) => return Some(Err(error)),
+        };
+        // The worker starts again at a record of a partition that it does not read. librdkafka returns none; should it ever do, the
+        // record is not ours to handle.
+        names.consumed(&message).filter(|consumed| self.reading.contains(&consumed.partition)).map(Ok)
+    }
+
+    /// Whether a poll would find nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.consumer.is_empty()
+    }
+}
+
+impl Drop for SourceReader {
+    fn drop(&mut self) {
+        // A close with partitions may report a rebalance, and a second call that answers one can wait for ever.
+        if let Err(error) = self.consumer.unassign() {
+            tracing::debug!(%error, "unassigning source partitions");
+        }
+    }
+}
