@@ -441,3 +441,90 @@ impl worker::Producer for KafkaBroker {
         self.producer()?.abort()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use switchboard_core::worker::{Consumed, Consumer as _};
+
+    use super::super::mock::Mock;
+    use super::*;
+
+    /// The only partition of the topic IN.
+    fn source() -> Partition {
+        Partition::Source { topic: 0, index: 0.into() }
+    }
+
+    /// The only shard.
+    fn shard() -> Partition {
+        Partition::Shard(0.into())
+    }
+
+    /// A broker that reads the source and the shard, each from its start.
+    fn reading(mock: &Mock) -> KafkaBroker {
+        for topic in ["IN", "app-switchboard-repartition", "app-switchboard-changelog"] {
+            mock.create_topic(topic, 1);
+        }
+        // The mock broker lets a fetch wait for its whole time, whatever arrives meanwhile.
+        let options = mock.options(&[("fetch.wait.max.ms", "10")]);
+        let shared = SharedClients {
+            watermarks: Arc::new(Watermarks::new(&options).unwrap()),
+            source_topics: Arc::new(SourceTopics::start(&options).unwrap()),
+            checkpoints: None,
+        };
+        let topology = Topology::new("app", BTreeMap::new(), |_| None, 1);
+        let mut broker = KafkaBroker::new(options, Arc::new(topology), shared, 0).unwrap();
+        broker.consume(&["IN".into()], &[0]);
+        broker.join().unwrap();
+        let deadline = Instant::now() + Duration::from_mins(1);
+        while broker.poll(Duration::from_secs(1)) != Event::Assigned(vec![0.into()]) {
+            assert!(Instant::now() < deadline, "no assignment");
+        }
+        broker.accept_assignment();
+        let start = |partition| Start { partition, offset: Offset::ZERO, paused: false };
+        broker.start(&[start(source()), start(shard())]);
+        broker
+    }
+
+    /// Without a wake-up a record would still be found, but late.
+    #[test]
+    fn a_record_of_either_consumer_wakes_a_worker_that_found_nothing() {
+        let mock = Mock::with_topics(&[]);
+        let mut broker = reading(&mock);
+        let wake_up = joined(&mut broker.consumers).wake_up.clone();
+        while broker.poll(Duration::ZERO) != Event::Nothing {}
+        for _ in 0..20 {
+            for (topic, partition) in [("IN", source()), ("app-switchboard-repartition", shard())] {
+                mock.produce(topic, 1);
+                loop {
+                    assert!(wake_up.wait(Duration::from_mins(1)), "no wake-up for {topic}");
+                    match broker.poll(Duration::ZERO) {
+                        Event::Record(record) => break assert_eq!(record.partition, partition),
+                        event => assert_eq!(event, Event::Nothing),
+                    }
+                }
+                assert_eq!(broker.poll(Duration::ZERO), Event::Nothing);
+            }
+        }
+    }
+
+    #[test]
+    fn a_backlog_of_one_consumer_does_not_keep_back_the_other() {
+        let mock = Mock::with_topics(&[]);
+        let mut broker = reading(&mock);
+        for topic in ["IN", "app-switchboard-repartition"] {
+            mock.produce(topic, 1000);
+        }
+        let Consumers { sources, member, .. } = joined(&mut broker.consumers);
+        while sources.is_empty() || member.is_empty() {
+            std::thread::yield_now();
+        }
+        let mut counts = BTreeMap::new();
+        for _ in 0..100 {
+            let Event::Record(Consumed { partition, .. }) = broker.poll(Duration::ZERO) else { continue };
+            *counts.entry(partition).or_insert(0) += 1;
+        }
+        assert!(counts.len() == 2 && counts.values().all(|count| *count >= 25), "{counts:?}");
+    }
+}

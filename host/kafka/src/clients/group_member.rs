@@ -177,13 +177,9 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use rdkafka::ClientConfig;
     use rdkafka::Message as _;
-    use rdkafka::client::ClientContext;
-    use rdkafka::mocking::MockCluster;
-    use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
-    use super::super::options::GroupProtocol;
+    use super::super::mock::Mock;
     use super::*;
 
     fn starts(topics: &[&str]) -> TopicPartitionList {
@@ -218,19 +214,6 @@ mod tests {
         Some(member.poll(Instant::now())?.unwrap().offset())
     }
 
-    fn options(cluster: &MockCluster<'_, impl ClientContext>, properties: &[(&str, &str)]) -> ClientOptions {
-        let property = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
-        ClientOptions {
-            bootstrap_servers: cluster.bootstrap_servers(),
-            app: "app".into(),
-            instance: "i".into(),
-            static_members: false,
-            group_protocol: GroupProtocol::Consumer,
-            session_timeout_ms: 10_000,
-            properties: properties.iter().map(property).collect(),
-        }
-    }
-
     /// librdkafka's log on the group while a member is dropped that has not polled since it joined. `pace` sets how long ago that was.
     fn log_of_a_drop(options: &ClientOptions, pace: u32) -> String {
         let log = tempfile::NamedTempFile::new().unwrap();
@@ -252,9 +235,8 @@ mod tests {
     /// A second answer may arrive when the group has ended, and would wait for ever.
     #[test]
     fn a_close_answers_one_of_two_pending_rebalances() {
-        let cluster = MockCluster::new(1).unwrap();
-        cluster.create_topic("one", 1, 1).unwrap();
-        let options = options(&cluster, &[("debug", "cgrp")]);
+        let mock = Mock::with_topics(&["one"]);
+        let options = mock.options(&[("debug", "cgrp")]);
         let deadline = Instant::now() + Duration::from_mins(1);
         // Counts closes after an assignment that no poll has seen. The last events are not always logged.
         let mut found = 0;
@@ -273,22 +255,13 @@ mod tests {
     /// The mock cluster suffices: the test is about the client's side of a rebalance.
     #[test]
     fn partitions_are_still_read_after_others_were_added_while_a_rebalance_began() {
-        let cluster = MockCluster::new(1).unwrap();
-        for topic in ["one", "other"] {
-            cluster.create_topic(topic, 1, 1).unwrap();
-        }
-        let options = options(&cluster, &[]);
-        let producer: BaseProducer =
-            ClientConfig::new().set("bootstrap.servers", cluster.bootstrap_servers()).create().unwrap();
-        let produce = || {
-            producer.send(BaseRecord::<[u8], [u8]>::to("one").payload(b"record")).unwrap();
-            producer.flush(Duration::from_mins(1)).unwrap();
-        };
+        let mock = Mock::with_topics(&["one", "other"]);
+        let options = mock.options(&[]);
         let nothing = TopicPartitionList::new();
         let mut member = join(&options);
         until(&mut member, next_rebalance);
         member.assign(&starts(&["one"]), &nothing).unwrap();
-        produce();
+        mock.produce("one", 1);
         assert_eq!(until(&mut member, next_offset), 0);
 
         member.consumer.subscribe(&["one", "other"]).unwrap();
@@ -314,7 +287,7 @@ mod tests {
         (member.added, member.unanswered) = (true, Some(rebalance));
         member.assign(&starts(&["other"]), &nothing).unwrap();
         for offset in 1..4 {
-            produce();
+            mock.produce("one", 1);
             assert_eq!(until(&mut member, next_offset), offset);
         }
     }

@@ -16,6 +16,8 @@ mod consumer_errors;
 pub(crate) mod context;
 pub(crate) mod convert;
 mod group_member;
+#[cfg(test)]
+pub(crate) mod mock;
 pub(crate) mod options;
 pub(crate) mod producer;
 mod source_reader;

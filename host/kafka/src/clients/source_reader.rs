@@ -147,3 +147,84 @@ impl Drop for SourceReader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use rdkafka::message::Message as _;
+
+    use super::super::mock::Mock;
+    use super::*;
+    use crate::topics::Topology;
+
+    const TIMEOUT: Duration = Duration::from_mins(1);
+
+    /// The only partition of one of the topics `one` and `other`.
+    fn partition(topic: usize) -> Partition {
+        Partition::Source { topic, index: 0.into() }
+    }
+
+    fn start(topic: usize, offset: Offset) -> Start {
+        Start { partition: partition(topic), offset, paused: false }
+    }
+
+    fn reader(mock: &Mock) -> (SourceReader, TopicNames) {
+        let topology = Topology::new("app", BTreeMap::new(), |_| None, 1);
+        let mut names = TopicNames::new(&topology);
+        names.set_aliases(&["one".into(), "other".into()], &topology);
+        let options = mock.options(&[("fetch.wait.max.ms", "10")]);
+        (SourceReader::new(&options.source_consumer(), WakeUp::default()).unwrap(), names)
+    }
+
+    fn next(reader: &mut SourceReader, names: &TopicNames) -> Consumed {
+        let deadline = Instant::now() + TIMEOUT;
+        while Instant::now() < deadline {
+            if let Some(polled) = reader.poll(Instant::now(), names) {
+                return polled.unwrap();
+            }
+        }
+        panic!("no record");
+    }
+
+    #[test]
+    fn no_record_of_a_stopped_partition_arrives() {
+        let mock = Mock::with_topics(&["one", "other"]);
+        let (mut reader, names) = reader(&mock);
+        mock.produce("one", 1000);
+        reader.start(&[start(0, Offset::ZERO), start(1, Offset::ZERO)], &names, TIMEOUT).unwrap();
+        assert_eq!(next(&mut reader, &names).offset, Offset::ZERO);
+        assert!(!reader.is_empty(), "further records were read ahead");
+        reader.stop(&[partition(0)], &names).unwrap();
+        mock.produce("other", 1);
+        // Not by `SourceReader::poll`, which would hide such a record.
+        let deadline = Instant::now() + TIMEOUT;
+        loop {
+            assert!(Instant::now() < deadline, "no record");
+            if let Some(polled) = reader.consumer.poll(Duration::from_millis(100)) {
+                break assert_eq!(polled.unwrap().topic(), "other");
+            }
+        }
+    }
+
+    #[test]
+    fn a_partition_that_was_paused_and_stopped_is_read_again() {
+        let mock = Mock::with_topics(&["one", "other"]);
+        let (mut reader, names) = reader(&mock);
+        mock.produce("one", 10);
+        reader.start(&[start(0, Offset::ZERO)], &names, TIMEOUT).unwrap();
+        next(&mut reader, &names);
+        reader.pause([partition(0)], &names).unwrap();
+        reader.stop(&[partition(0)], &names).unwrap();
+        let offset = Offset::new(5).unwrap();
+        reader.start(&[start(0, offset)], &names, TIMEOUT).unwrap();
+        assert_eq!(next(&mut reader, &names).offset, offset);
+    }
+
+    #[test]
+    fn a_partition_that_was_never_started_can_be_stopped() {
+        let mock = Mock::with_topics(&["one", "other"]);
+        let (mut reader, names) = reader(&mock);
+        reader.stop(&[partition(0)], &names).unwrap();
+    }
+}

@@ -201,10 +201,8 @@ impl Requests {
 mod tests {
     use std::time::Instant;
 
-    use rdkafka::mocking::MockCluster;
-
     use super::*;
-    use crate::clients::GroupProtocol;
+    use crate::clients::mock::Mock;
 
     fn topics(names: &[&str]) -> BTreeSet<String> {
         names.iter().map(|name| (*name).to_owned()).collect()
@@ -234,17 +232,8 @@ mod tests {
 
     #[test]
     fn a_topic_is_found_after_it_was_created() {
-        let cluster = MockCluster::new(1).unwrap();
-        let options = ClientOptions {
-            bootstrap_servers: cluster.bootstrap_servers(),
-            app: "app".into(),
-            instance: "i".into(),
-            static_members: false,
-            group_protocol: GroupProtocol::Consumer,
-            session_timeout_ms: 10_000,
-            properties: BTreeMap::new(),
-        };
-        let source_topics = SourceTopics::start(&options).unwrap();
+        let mock = Mock::with_topics(&[]);
+        let source_topics = SourceTopics::start(&mock.options(&[])).unwrap();
         let until = |topic: &str, count: u32| {
             let deadline = Instant::now() + Duration::from_mins(1);
             while source_topics.partition_count(topic) != count {
@@ -252,11 +241,11 @@ mod tests {
                 std::thread::yield_now();
             }
         };
-        cluster.create_topic("first", 3, 1).unwrap();
+        mock.create_topic("first", 3);
         source_topics.consume(0, ["first".to_owned(), "second".to_owned()]);
         until("first", 3);
         assert_eq!(source_topics.partition_count("second"), 0, "asking for a topic does not create it");
-        cluster.create_topic("second", 5, 1).unwrap();
+        mock.create_topic("second", 5);
         until("second", 5);
         assert_eq!(source_topics.partition_count("first"), 3);
     }
