@@ -38,10 +38,18 @@ pub(crate) enum Kind {
     Load,
     /// A process reads the control topic very late.
     Lag,
+    /// A process that died never starts again.
+    Death,
+    /// The coordinators move to another broker. Until it has loaded their state, they answer nothing and write no markers.
+    Coordinator,
+    /// A restore starts from a checkpoint.
+    Checkpoint,
+    /// A record of a source is in a transaction of its own producer, which is open for a while.
+    OpenSource,
 }
 
 /// Each kind, its rate where it is rare (of 65,536 occasions), and its name.
-const KINDS: [(Kind, u16, &str); 15] = [
+const KINDS: [(Kind, u16, &str); 19] = [
     (Kind::Slow, 600, "slow calls"),
     (Kind::Request, 3000, "requests lost, late or twice"),
     (Kind::Abortable, 1000, "aborts"),
@@ -57,6 +65,10 @@ const KINDS: [(Kind, u16, &str); 15] = [
     (Kind::Purge, 1000, "purges"),
     (Kind::Load, 8000, "releases not loaded"),
     (Kind::Lag, 16_000, "processes late with routes"),
+    (Kind::Death, 4000, "processes dead for ever"),
+    (Kind::Coordinator, 200, "moves of the coordinators"),
+    (Kind::Checkpoint, 16_000, "restores from a checkpoint"),
+    (Kind::OpenSource, 8000, "open transactions in sources"),
 ];
 
 /// How many faults of each kind occurred.

@@ -10,7 +10,7 @@ use switchboard_core::worker::{Consumed, Event, Fault, NotNow, Partition, Restor
 
 use super::{Line, Turn};
 use crate::faults::Kind;
-use crate::kafka::{Cluster, Consumer, Metadata, Place};
+use crate::kafka::{Cluster, Consumer, Metadata, Place, ProducerId};
 
 /// The group's consumer, the one of sources, and the one that restores state.
 pub(super) struct Consuming<'a> {
@@ -19,13 +19,22 @@ pub(super) struct Consuming<'a> {
     topics: Vec<usize>,
     /// The number of partitions of each of these topics, as far as it is known here.
     partition_counts: Vec<u32>,
-    /// Shard -> position in its changelog.
-    restoring: BTreeMap<ShardId, Offset>,
+    restoring: BTreeMap<ShardId, Restoring>,
+    /// Where the process runs: its disk has checkpoints.
+    slot: ProducerId,
+}
+
+/// The restore of a shard.
+struct Restoring {
+    /// Entries of a checkpoint that the worker does not have yet.
+    entries: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// The position in the changelog.
+    position: Offset,
 }
 
 impl<'a> Consuming<'a> {
-    pub(super) fn new(line: Line<'a>) -> Self {
-        Self { line, topics: Vec::new(), partition_counts: Vec::new(), restoring: BTreeMap::new() }
+    pub(super) fn new(line: Line<'a>, slot: ProducerId) -> Self {
+        Self { line, topics: Vec::new(), partition_counts: Vec::new(), restoring: BTreeMap::new(), slot }
     }
 
     /// A partition as the brokers know it.
@@ -102,6 +111,7 @@ impl<'a> Consuming<'a> {
             if self.line.strikes(Kind::Consumer) {
                 self.on_consumer(|consumer| consumer.fail("the consumer is unusable"));
             }
+            self.write_checkpoint();
             let event = self.event(self.line.on(|cluster| {
                 let consumer = cluster.group.client(self.line.id);
                 if let Some(event) = consumer.next_event() {
@@ -139,7 +149,7 @@ impl<'a> Consuming<'a> {
             return Ok(Vec::new());
         }
         self.line.suspend(Turn::Call);
-        if self.line.strikes(Kind::Slow) {
+        if self.line.strikes(Kind::Slow) || self.line.coordinators_move() {
             return self.line.not_now("no answer");
         }
         let partitions = self.all_at_brokers(partitions);
@@ -211,8 +221,30 @@ impl<'a> Consuming<'a> {
         self.line.on(|cluster| cluster.log(Place::Changelog(shard)).stable_bounds())
     }
 
+    /// The checkpointer of the process writes at any time, for shards that the process owns.
+    fn write_checkpoint(&self) {
+        self.line.on(|cluster| {
+            if cluster.random.u8(..) == 0 {
+                let shard = |partition| if let Partition::Shard(shard) = partition { Some(shard) } else { None };
+                let reading: Vec<_> = cluster.group.client(self.line.id).reading().collect();
+                let shards: Vec<_> = reading.into_iter().filter_map(|(partition, _)| shard(partition)).collect();
+                if let Some(shard) = cluster.random.choice(shards) {
+                    cluster.write_checkpoint(self.slot, shard);
+                }
+            }
+        });
+    }
+
     pub(super) fn start_restore(&mut self, shard: ShardId, bounds: Range<Offset>) {
-        self.restoring.insert(shard, bounds.start);
+        let mut restoring = Restoring { entries: BTreeMap::new(), position: bounds.start };
+        let checkpoint = self.line.on(|cluster| cluster.checkpoints.get(&(self.slot, shard)).cloned());
+        if let Some(checkpoint) = checkpoint
+            && bounds.contains(&checkpoint.end)
+            && self.line.strikes(Kind::Checkpoint)
+        {
+            restoring = Restoring { entries: checkpoint.entries, position: checkpoint.end };
+        }
+        self.restoring.insert(shard, restoring);
     }
 
     pub(super) fn poll_restore(&mut self) -> Restored {
@@ -222,14 +254,18 @@ impl<'a> Consuming<'a> {
         if self.line.strikes(Kind::SlowRestore) {
             return Restored::Nothing;
         }
-        let position = self.restoring[&shard];
+        let restoring = self.restoring.get_mut(&shard).expect("chosen among them");
+        if let Some((key, value)) = restoring.entries.pop_first() {
+            return Restored::Record { shard, key, value: Some(value) };
+        }
+        let position = restoring.position;
         let read = self.line.on(|cluster| {
             let log = cluster.log(Place::Changelog(shard));
             log.read(position).map(|(offset, record)| (offset, record.clone()))
         });
         match read {
             Some((offset, record)) => {
-                self.restoring.insert(shard, offset.next());
+                restoring.position = offset.next();
                 Restored::Record { shard, key: record.key.unwrap_or_default(), value: record.value }
             }
             None => {

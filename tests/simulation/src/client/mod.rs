@@ -77,6 +77,17 @@ impl Line<'_> {
         faults.strikes(kind, cluster)
     }
 
+    /// Whether the coordinators are on their way to another broker. The schedule may send them there now.
+    fn coordinators_move(&self) -> bool {
+        let starts = self.strikes(Kind::Coordinator);
+        self.on(|cluster| {
+            if starts {
+                cluster.coordinators_back = cluster.now + Duration::from_millis(cluster.random.u64(1..4000));
+            }
+            cluster.now < cluster.coordinators_back
+        })
+    }
+
     /// The call takes some time and has to be repeated.
     fn again<T>(&self, what: &str) -> Result<T, Fault> {
         self.suspend(Turn::Wait(CALL));
@@ -104,7 +115,7 @@ impl<'a> Client<'a> {
         transactional_id: ProducerId,
     ) -> Self {
         let line = Line { world, turn, id };
-        let consuming = Consuming::new(line.clone());
+        let consuming = Consuming::new(line.clone(), transactional_id);
         let producing = Producing::new(line.clone(), transactional_id);
         Self { line, consuming, producing }
     }

@@ -132,7 +132,7 @@ impl<'a> Producing<'a> {
 
     fn end(&mut self, commit: bool) -> Result<(), Fault> {
         self.line.suspend(Turn::Call);
-        if self.line.strikes(Kind::Slow) {
+        if self.line.strikes(Kind::Slow) || self.line.coordinators_move() {
             return self.line.again("EndTxn is under way");
         }
         if !self.producer()?.begun {
@@ -167,7 +167,7 @@ impl<'a> Producing<'a> {
     pub(super) fn renew_producer(&mut self) -> Result<(), Fault> {
         self.producer = None;
         self.line.suspend(Turn::Call);
-        if self.line.strikes(Kind::Slow) {
+        if self.line.strikes(Kind::Slow) || self.line.coordinators_move() {
             return self.line.again("InitProducerId is under way");
         }
         match self.line.on(|cluster| cluster.transactions.init(self.transactional_id)) {
@@ -276,7 +276,7 @@ impl<'a> Producing<'a> {
         offsets: &[(Partition, Offset)],
     ) -> Result<(), Fault> {
         self.line.suspend(Turn::Call);
-        if self.line.strikes(Kind::Slow) {
+        if self.line.strikes(Kind::Slow) || self.line.coordinators_move() {
             return self.line.again("TxnOffsetCommit is under way");
         }
         // Kafka accepts offsets without a member id and a generation from anybody, so a client must not send them.
@@ -317,6 +317,7 @@ fn contains(value: &[u8], word: &str) -> bool {
 fn fault(error: Error) -> Fault {
     match error {
         Error::Transaction(Refusal::Concurrent) => Fault::Retriable("CONCURRENT_TRANSACTIONS".into()),
+        Error::Transaction(Refusal::OtherProducer) => Fault::Fatal("INVALID_PRODUCER_ID_MAPPING".into()),
         Error::Transaction(Refusal::Fenced) => Fault::Fenced("PRODUCER_FENCED".into()),
         Error::Transaction(Refusal::NoTransaction) => Fault::Fatal("INVALID_TXN_STATE".into()),
         Error::Group(NotTaken::Stale) => Fault::Abortable("ILLEGAL_GENERATION".into()),

@@ -157,6 +157,8 @@ pub(crate) struct Group {
     next_member: MemberId,
     target: BTreeMap<ShardId, MemberId>,
     pub(crate) committed: BTreeMap<Partition, Offset>,
+    /// The offsets that the coordinator forgot.
+    pub(crate) expired: BTreeMap<Partition, Offset>,
     /// When the offsets of source partitions were committed last.
     committed_at: BTreeMap<Partition, Duration>,
     /// Offsets of open transactions.
@@ -174,6 +176,7 @@ impl Group {
             next_member: 0,
             target: BTreeMap::new(),
             committed: BTreeMap::new(),
+            expired: BTreeMap::new(),
             committed_at: BTreeMap::new(),
             pending: BTreeMap::new(),
             clients: BTreeMap::new(),
@@ -232,7 +235,9 @@ impl Group {
         let old: Vec<_> = self.committed_at.iter().map(|(partition, at)| (*partition, *at)).collect();
         for (partition, _) in old.into_iter().filter(|(partition, at)| is_old(partition, *at)) {
             self.committed_at.remove(&partition);
-            self.committed.remove(&partition);
+            if let Some(offset) = self.committed.remove(&partition) {
+                self.expired.insert(partition, offset);
+            }
         }
     }
 

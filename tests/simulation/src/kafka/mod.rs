@@ -24,7 +24,7 @@ pub(crate) use group::{ClientId, Consumer, Fencing, Metadata, NotTaken, OFFSET_R
 pub(crate) use log::{Log, ProducerId};
 pub(crate) use transactions::Refusal;
 
-use group::Group;
+pub(crate) use group::Group;
 use transactions::Transactions;
 
 /// A log that something is written to.
@@ -40,6 +40,9 @@ pub(crate) enum Place {
     /// The simulation's own log: what workers did, in their transactions.
     Notes,
 }
+
+/// The first producer of other applications.
+const FOREIGN: ProducerId = 1 << 16;
 
 /// A request that is held up in the network.
 #[derive(Debug, Clone)]
@@ -83,6 +86,20 @@ pub(crate) struct Cluster {
     pub(crate) transactions: Transactions,
     pub(crate) group: Group,
     late: Vec<Late>,
+    /// Until then the coordinators answer nothing and write no markers.
+    pub(crate) coordinators_back: Duration,
+    /// Transactions of other applications that are open in sources: where, whose, and whether they will be committed.
+    foreign: Vec<(Place, ProducerId, bool)>,
+    /// The checkpoints on the disk of each slot.
+    pub(crate) checkpoints: BTreeMap<(ProducerId, ShardId), Checkpoint>,
+}
+
+/// The state of a changelog up to an offset.
+#[derive(Debug, Clone)]
+pub(crate) struct Checkpoint {
+    pub(crate) entries: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// The offset to go on from.
+    pub(crate) end: Offset,
 }
 
 impl Cluster {
@@ -110,6 +127,9 @@ impl Cluster {
             transactions: Transactions::default(),
             group: Group::new(shards.clone(), fencing),
             late: Vec::new(),
+            coordinators_back: Duration::ZERO,
+            foreign: Vec::new(),
+            checkpoints: BTreeMap::new(),
         }
     }
 
@@ -121,6 +141,38 @@ impl Cluster {
 
     pub(crate) fn log(&mut self, place: Place) -> &mut Log {
         self.logs.get_mut(&place).expect("all places have a log")
+    }
+
+    /// Another application appends a record to a source within a transaction that stays open for a while. Returns the
+    /// record's offset.
+    pub(crate) fn append_open(&mut self, place: Place, record: Record, commit: bool) -> Offset {
+        let producer = FOREIGN + u32::try_from(self.foreign.len()).expect("few transactions");
+        self.foreign.push((place, producer, commit));
+        self.log(place).append(Some(producer), record)
+    }
+
+    /// Ends a transaction of another application.
+    fn end_foreign(&mut self) {
+        if !self.foreign.is_empty() {
+            // The last one: its number is free again.
+            let (place, producer, commit) = self.foreign.pop().expect("it is not empty");
+            self.log(place).mark(producer, commit);
+        }
+    }
+
+    /// Writes a checkpoint of a changelog to the disk of a slot.
+    pub(crate) fn write_checkpoint(&mut self, slot: ProducerId, shard: ShardId) {
+        let log = self.log(Place::Changelog(shard));
+        let mut entries = BTreeMap::new();
+        for (_, record) in log.committed() {
+            let key = record.key.clone().unwrap_or_default();
+            match &record.value {
+                Some(value) => entries.insert(key, value.clone()),
+                None => entries.remove(&key),
+            };
+        }
+        let end = log.stable_end();
+        self.checkpoints.insert((slot, shard), Checkpoint { entries, end });
     }
 
     /// Produce, as part of a transaction.
@@ -185,6 +237,9 @@ impl Cluster {
             _ => {
                 self.group.expire(self.now, &mut self.random);
                 self.group.expire_offsets(self.now);
+                if self.random.u8(0..16) == 0 {
+                    self.end_foreign();
+                }
                 // A broker looks for transactions that are too old every 10 s.
                 if self.random.u8(0..8) == 0 {
                     self.transactions.time_out(self.now);
@@ -196,6 +251,9 @@ impl Cluster {
     /// Writes one marker of a transaction that is ending. The order is random: the group's marker may be written before the
     /// changelog's.
     fn mark(&mut self) {
+        if self.now < self.coordinators_back {
+            return;
+        }
         if let Some((producer, place)) = self.random.choice(self.transactions.unmarked()) {
             let commit = self.transactions.marked(producer, place);
             match place {
@@ -207,6 +265,6 @@ impl Cluster {
 
     /// Whether there is no request under way, no open transaction and no pending offset.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.late.is_empty() && self.transactions.is_quiet() && self.group.is_quiet()
+        self.late.is_empty() && self.foreign.is_empty() && self.transactions.is_quiet() && self.group.is_quiet()
     }
 }

@@ -9,6 +9,10 @@ use super::log::ProducerId;
 /// `transaction.timeout.ms` of our producers.
 const TIME_OUT: Duration = Duration::from_secs(10);
 
+/// How many epochs a producer id has. Kafka's has 32,768; then the transactional id gets a new producer id. Epochs are
+/// counted on here, so an epoch tells its producer id too.
+const EPOCHS: i32 = 24;
+
 /// Why the transaction coordinator refuses a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
@@ -16,6 +20,8 @@ pub(crate) enum Refusal {
     Concurrent,
     /// There is a newer epoch.
     Fenced,
+    /// INVALID_PRODUCER_ID_MAPPING: the epochs of the producer id ran out, and the transactional id has another one.
+    OtherProducer,
     /// INVALID_TXN_STATE: there is no such transaction.
     NoTransaction,
 }
@@ -73,6 +79,7 @@ impl Transactions {
     fn current(&mut self, producer: ProducerId, epoch: i32) -> Result<&mut Transaction, Refusal> {
         match self.by_producer.get_mut(&producer) {
             Some(transaction) if transaction.epoch == epoch => Ok(transaction),
+            Some(transaction) if transaction.epoch / EPOCHS != epoch / EPOCHS => Err(Refusal::OtherProducer),
             _ => Err(Refusal::Fenced),
         }
     }
