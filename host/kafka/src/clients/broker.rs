@@ -5,10 +5,10 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::Offset as KafkaOffset;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::Message as _;
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use switchboard_checkpoint::Checkpoints;
 use switchboard_core::record::{Offset, Record, ShardId};
 use switchboard_core::worker::{self, Cause, Destination, Event, Fault, NotNow, Partition, Restored, Start};
@@ -270,8 +270,7 @@ impl worker::Consumer for KafkaBroker {
     }
 
     fn accept_assignment(&mut self) {
-        let nothing = rdkafka::TopicPartitionList::new();
-        let result = joined(&mut self.consumers).member.assign(&nothing, &nothing);
+        let result = joined(&mut self.consumers).member.assign(&TopicPartitionList::new());
         self.note_failure("cannot accept an assignment", result);
     }
 
@@ -287,16 +286,15 @@ impl worker::Consumer for KafkaBroker {
     fn start(&mut self, starts: &[Start]) {
         let is_shard = |start: &Start| matches!(start.partition, Partition::Shard(_));
         let (shards, source_partitions): (Vec<_>, Vec<_>) = starts.iter().copied().partition(is_shard);
+        let (held, read): (Vec<_>, Vec<_>) = shards.into_iter().partition(|start| start.paused);
+        let list = |starts: &[Start]| {
+            let offsets = starts.iter().map(|start| (start.partition, convert::to_absolute(start.offset)));
+            self.names.offset_list(offsets)
+        };
         let Consumers { sources, member, .. } = joined(&mut self.consumers);
-        let mut result = Ok(());
-        if !shards.is_empty() {
-            let offsets = shards.iter().map(|start| (start.partition, convert::to_absolute(start.offset)));
-            let paused = shards.iter().filter(|start| start.paused).map(|start| start.partition);
-            result = member.assign(&self.names.offset_list(offsets), &self.names.partition_list(paused));
-        }
-        if !source_partitions.is_empty() {
-            result = result.and(sources.start(&source_partitions, &self.names, BROKER_REQUEST_TIMEOUT));
-        }
+        member.hold(&list(&held));
+        let mut result = if read.is_empty() { Ok(()) } else { member.assign(&list(&read)) };
+        result = result.and(sources.start(&source_partitions, &self.names, BROKER_REQUEST_TIMEOUT));
         self.note_failure("cannot read partitions", result);
     }
 
@@ -308,29 +306,28 @@ impl worker::Consumer for KafkaBroker {
     fn pause(&mut self, partitions: &[Partition]) {
         let (shards, source_partitions) = split(partitions);
         let Consumers { sources, member, .. } = joined(&mut self.consumers);
-        // librdkafka drops what it has read ahead of these partitions, and fetches it again after `resume`.
-        let result = member.consumer().pause(&self.names.partition_list(shards));
-        let result = result.and(sources.pause(source_partitions, &self.names));
+        let result = member.pause(&self.names.partition_list(shards));
+        let result = result.and(sources.pause(&source_partitions, &self.names));
         self.note_failure("cannot pause partitions", result);
     }
 
     fn seek(&mut self, partition: Partition, offset: Offset) {
         let Consumers { sources, member, .. } = joined(&mut self.consumers);
-        let result = match partition {
-            Partition::Source { .. } => sources.seek(partition, offset, &self.names, BROKER_REQUEST_TIMEOUT),
+        match partition {
+            Partition::Source { .. } => sources.seek(partition, offset),
             Partition::Shard(_) => {
                 let (topic, index) = self.names.topic_partition(partition);
-                member.seek(topic, index, offset, BROKER_REQUEST_TIMEOUT)
+                let result = member.seek(topic, index, offset, BROKER_REQUEST_TIMEOUT);
+                self.note_failure("cannot seek", result);
             }
-        };
-        self.note_failure("cannot seek", result);
+        }
     }
 
     fn resume(&mut self, partitions: &[Partition]) {
         let (shards, source_partitions) = split(partitions);
         let Consumers { sources, member, .. } = joined(&mut self.consumers);
-        let result = member.consumer().resume(&self.names.partition_list(shards));
-        let result = result.and(sources.resume(source_partitions, &self.names));
+        let result = member.resume(&self.names.partition_list(shards));
+        let result = result.and(sources.resume(&source_partitions, &self.names));
         self.note_failure("cannot resume partitions", result);
     }
 }

@@ -1,6 +1,6 @@
 //! A worker's membership of the consumer group: joining, rebalances, assignment and leaving.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use rdkafka::config::FromClientConfigAndContext as _;
@@ -27,6 +27,9 @@ pub(super) struct GroupMember {
     added: bool,
     /// The offset from which each partition was last started.
     starts: HashMap<(String, i32), KafkaOffset>,
+    /// Partitions that were started paused, and where they start. They are assigned when they are resumed. librdkafka's own resume
+    /// does not wake the thread that fetches: without another partition to fetch, the first record could come a second later.
+    held: BTreeMap<(String, i32), KafkaOffset>,
     /// When librdkafka's main thread was last woken.
     woken: Instant,
 }
@@ -41,7 +44,8 @@ impl GroupMember {
         let consumer = BaseConsumer::from_config_and_context(&config, GroupContext::new(&config))?;
         let consumer = QueuedConsumer::new(consumer, move || wake_up.wake());
         consumer.subscribe(&[topic])?;
-        Ok(Self { consumer, unanswered: None, added: false, starts: HashMap::new(), woken: Instant::now() })
+        let (starts, held) = (HashMap::new(), BTreeMap::new());
+        Ok(Self { consumer, unanswered: None, added: false, starts, held, woken: Instant::now() })
     }
 
     pub(super) fn consumer(&self) -> &BaseConsumer<GroupContext> {
@@ -79,8 +83,8 @@ impl GroupMember {
         Some(rebalance)
     }
 
-    /// Adds partitions, some of them paused. Nothing is polled in between, so no record of the paused ones gets through.
-    pub(super) fn assign(&mut self, list: &TopicPartitionList, paused: &TopicPartitionList) -> KafkaResult<()> {
+    /// Adds partitions. Also the answer to an assignment.
+    pub(super) fn assign(&mut self, list: &TopicPartitionList) -> KafkaResult<()> {
         self.consumer.incremental_assign(list)?;
         for element in list.elements() {
             self.starts.insert((element.topic().to_owned(), element.partition()), element.offset());
@@ -90,7 +94,45 @@ impl GroupMember {
         } else if std::mem::take(&mut self.added) {
             self.read_on()?;
         }
-        self.consumer.pause(paused)
+        Ok(())
+    }
+
+    /// Adds partitions that are not read before `resume`.
+    pub(super) fn hold(&mut self, list: &TopicPartitionList) {
+        for element in list.elements() {
+            self.held.insert((element.topic().to_owned(), element.partition()), element.offset());
+        }
+    }
+
+    /// librdkafka drops what it has read ahead of these partitions, and fetches it again after `resume`.
+    pub(super) fn pause(&self, list: &TopicPartitionList) -> KafkaResult<()> {
+        let mut assigned = TopicPartitionList::new();
+        for element in list.elements() {
+            if !self.held.contains_key(&(element.topic().to_owned(), element.partition())) {
+                assigned.add_partition(element.topic(), element.partition());
+            }
+        }
+        self.consumer.pause(&assigned)
+    }
+
+    pub(super) fn resume(&mut self, list: &TopicPartitionList) -> KafkaResult<()> {
+        let (held, assigned) = self.take_held(list)?;
+        if held.count() > 0 {
+            self.assign(&held)?;
+        }
+        self.consumer.resume(&assigned)
+    }
+
+    /// Those of the partitions that were held, with their offsets, and the others.
+    fn take_held(&mut self, list: &TopicPartitionList) -> KafkaResult<(TopicPartitionList, TopicPartitionList)> {
+        let (mut held, mut assigned) = (TopicPartitionList::new(), TopicPartitionList::new());
+        for element in list.elements() {
+            match self.held.remove(&(element.topic().to_owned(), element.partition())) {
+                Some(start) => held.add_partition_offset(element.topic(), element.partition(), start)?,
+                None => drop(assigned.add_partition(element.topic(), element.partition())),
+            }
+        }
+        Ok((held, assigned))
     }
 
     /// Makes librdkafka read partitions again that it may hold back for ever.
@@ -127,16 +169,21 @@ impl GroupMember {
         timeout: Duration,
     ) -> KafkaResult<()> {
         let (partition, offset) = (partition.get(), convert::to_absolute(offset));
+        if let Some(start) = self.held.get_mut(&(topic.to_owned(), partition)) {
+            *start = offset;
+            return Ok(());
+        }
         self.starts.insert((topic.to_owned(), partition), offset);
         self.consumer.seek(topic, partition, offset, timeout)
     }
 
     /// Gives up partitions. Also the answer to a revocation.
     pub(super) fn unassign(&mut self, list: &TopicPartitionList) -> KafkaResult<()> {
+        let (_, assigned) = self.take_held(list)?;
         // In librdkafka a pause outlives the assignment: a partition that is assigned again would never be read.
-        self.consumer.resume(list)?;
-        self.consumer.incremental_unassign(list)?;
-        for element in list.elements() {
+        self.consumer.resume(&assigned)?;
+        self.consumer.incremental_unassign(&assigned)?;
+        for element in assigned.elements() {
             self.starts.remove(&(element.topic().to_owned(), element.partition()));
         }
         self.unanswered.take_if(|rebalance| matches!(rebalance, Rebalance::Revoke { .. }));
@@ -257,10 +304,9 @@ mod tests {
     fn partitions_are_still_read_after_others_were_added_while_a_rebalance_began() {
         let mock = Mock::with_topics(&["one", "other"]);
         let options = mock.options(&[]);
-        let nothing = TopicPartitionList::new();
         let mut member = join(&options);
         until(&mut member, next_rebalance);
-        member.assign(&starts(&["one"]), &nothing).unwrap();
+        member.assign(&starts(&["one"])).unwrap();
         mock.produce("one", 1);
         assert_eq!(until(&mut member, next_offset), 0);
 
@@ -285,7 +331,7 @@ mod tests {
             rebalance.expect("a rebalance comes")
         });
         (member.added, member.unanswered) = (true, Some(rebalance));
-        member.assign(&starts(&["other"]), &nothing).unwrap();
+        member.assign(&starts(&["other"])).unwrap();
         for offset in 1..4 {
             mock.produce("one", 1);
             assert_eq!(until(&mut member, next_offset), offset);

@@ -117,7 +117,7 @@ impl ClientOptions {
             // this time after the first. The time doubles up to its maximum.
             .set("reconnect.backoff.ms", "20")
             .set("reconnect.backoff.max.ms", "1000")
-            // A new source topic, and new partitions, are noticed after this time (default: 5 minutes).
+            // The default is 5 minutes. `SourceTopics` finds new source topics and partitions by requests of its own.
             .set("topic.metadata.refresh.interval.ms", "10000")
             // librdkafka logs FAIL and REQTMOUT at this level, and `Producer::producer_is_suspect` depends on them.
             .set_log_level(RDKafkaLogLevel::Info);

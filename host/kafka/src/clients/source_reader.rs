@@ -24,7 +24,11 @@ const EMPTY_POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// the assignment is lost, and can answer a rebalance that the worker has not seen.
 pub(super) struct SourceReader {
     consumer: QueuedConsumer<PlainContext>,
-    reading: BTreeSet<Partition>,
+    /// The offset of the next record of each partition that is read.
+    reading: BTreeMap<Partition, Offset>,
+    /// The same of partitions that are paused. They are not assigned: librdkafka's own resume does not wake the thread that fetches,
+    /// so a partition could wait for a second.
+    paused: BTreeMap<Partition, Offset>,
     /// The number of partitions of each topic for which this client has metadata.
     known: BTreeMap<usize, usize>,
     polled: Instant,
@@ -39,7 +43,8 @@ impl SourceReader {
         let consumer: BaseConsumer<_> = new_client(config)?;
         Ok(Self {
             consumer: QueuedConsumer::new(consumer, move || wake_up.wake()),
-            reading: BTreeSet::new(),
+            reading: BTreeMap::new(),
+            paused: BTreeMap::new(),
             known: BTreeMap::new(),
             polled: Instant::now(),
         })
@@ -47,20 +52,30 @@ impl SourceReader {
 
     /// The topics of the partitions that are read, for people.
     pub(super) fn topics(&self, names: &TopicNames) -> String {
-        let topics: BTreeSet<_> = self.reading.iter().map(|partition| names.topic_partition(*partition).0).collect();
+        let topics: BTreeSet<_> = self.reading.keys().map(|partition| names.topic_partition(*partition).0).collect();
         topics.into_iter().collect::<Vec<_>>().join(", ")
     }
 
-    /// Starts to read partitions, some of them paused. Nothing is polled in between, so no record of the paused ones gets
-    /// through. `timeout`: for a request for the leaders of a topic or partition that is new here.
+    /// Starts to read partitions, some of them paused. `timeout`: for a request for the leaders of a topic or partition that is new
+    /// here.
     pub(super) fn start(&mut self, starts: &[Start], names: &TopicNames, timeout: Duration) -> KafkaResult<()> {
         for start in starts {
             self.find_leader(start.partition, names, timeout);
         }
-        let offsets = starts.iter().map(|start| (start.partition, convert::to_absolute(start.offset)));
-        self.consumer.incremental_assign(&names.offset_list(offsets))?;
-        self.reading.extend(starts.iter().map(|start| start.partition));
-        self.pause(starts.iter().filter(|start| start.paused).map(|start| start.partition), names)
+        let (paused, read): (Vec<_>, Vec<_>) = starts.iter().copied().partition(|start| start.paused);
+        let offset = |start: Start| (start.partition, start.offset);
+        self.paused.extend(paused.into_iter().map(offset));
+        self.assign(read.into_iter().map(offset).collect(), names)
+    }
+
+    fn assign(&mut self, offsets: Vec<(Partition, Offset)>, names: &TopicNames) -> KafkaResult<()> {
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        let absolute = offsets.iter().map(|(partition, offset)| (*partition, convert::to_absolute(*offset)));
+        self.consumer.incremental_assign(&names.offset_list(absolute))?;
+        self.reading.extend(offsets);
+        Ok(())
     }
 
     /// Asks for the leader of a partition that this client may not know: otherwise an assignment waits for it in steps of 500 ms.
@@ -80,41 +95,46 @@ impl SourceReader {
         }
     }
 
-    /// Stops reading partitions. No record of them arrives afterwards: librdkafka drops what it has read ahead.
+    /// Stops reading partitions.
     pub(super) fn stop(&mut self, partitions: &[Partition], names: &TopicNames) -> KafkaResult<()> {
-        // A partition whose start failed is not assigned, and giving it up would be an error.
-        let started: Vec<_> = partitions.iter().copied().filter(|partition| self.reading.remove(partition)).collect();
-        if started.is_empty() {
-            return Ok(());
+        let stopped = self.unassign(partitions, names);
+        for partition in partitions {
+            self.paused.remove(partition);
         }
-        // In librdkafka a pause outlives the assignment: a partition that is assigned again would never be read.
-        self.resume(started.iter().copied(), names)?;
-        self.consumer.incremental_unassign(&names.partition_list(started))
+        stopped.map(drop)
     }
 
-    /// librdkafka drops what it has read ahead of these partitions, and fetches it again after `resume`.
-    pub(super) fn pause(&self, partitions: impl IntoIterator<Item = Partition>, names: &TopicNames) -> KafkaResult<()> {
-        self.consumer.pause(&names.partition_list(partitions))
+    /// Gives up those of the partitions that are read, and returns the offsets of their next records. No record arrives afterwards:
+    /// librdkafka drops what it has read ahead.
+    fn unassign(&mut self, partitions: &[Partition], names: &TopicNames) -> KafkaResult<Vec<(Partition, Offset)>> {
+        let next = |partition: &Partition| Some((*partition, self.reading.remove(partition)?));
+        let given_up: Vec<_> = partitions.iter().filter_map(next).collect();
+        if !given_up.is_empty() {
+            let list = names.partition_list(given_up.iter().map(|(partition, _)| *partition));
+            self.consumer.incremental_unassign(&list)?;
+        }
+        Ok(given_up)
     }
 
-    pub(super) fn resume(
-        &self,
-        partitions: impl IntoIterator<Item = Partition>,
-        names: &TopicNames,
-    ) -> KafkaResult<()> {
-        self.consumer.resume(&names.partition_list(partitions))
+    /// Holds back the records of partitions, also those that were read ahead.
+    pub(super) fn pause(&mut self, partitions: &[Partition], names: &TopicNames) -> KafkaResult<()> {
+        let given_up = self.unassign(partitions, names)?;
+        self.paused.extend(given_up);
+        Ok(())
     }
 
-    /// Continues a partition at this offset. No record that was read ahead arrives after this returns.
-    pub(super) fn seek(
-        &self,
-        partition: Partition,
-        offset: Offset,
-        names: &TopicNames,
-        timeout: Duration,
-    ) -> KafkaResult<()> {
-        let (topic, index) = names.topic_partition(partition);
-        self.consumer.seek(topic, index.get(), convert::to_absolute(offset), timeout)
+    /// Goes on with those of the partitions that are paused.
+    pub(super) fn resume(&mut self, partitions: &[Partition], names: &TopicNames) -> KafkaResult<()> {
+        let next = |partition: &Partition| Some((*partition, self.paused.remove(partition)?));
+        let offsets = partitions.iter().filter_map(next).collect();
+        self.assign(offsets, names)
+    }
+
+    /// Moves a paused partition.
+    pub(super) fn seek(&mut self, partition: Partition, offset: Offset) {
+        if let Some(next) = self.paused.get_mut(&partition) {
+            *next = offset;
+        }
     }
 
     /// The next record or error. Does not wait.
@@ -130,7 +150,9 @@ impl SourceReader {
         };
         // The worker starts again at a record of a partition that it does not read. librdkafka returns none; should it ever do, the
         // record is not ours to handle.
-        names.consumed(&message).filter(|consumed| self.reading.contains(&consumed.partition)).map(Ok)
+        let consumed = names.consumed(&message)?;
+        *self.reading.get_mut(&consumed.partition)? = consumed.offset.next();
+        Some(Ok(consumed))
     }
 
     /// Whether a poll would find nothing.
@@ -214,11 +236,33 @@ mod tests {
         mock.produce("one", 10);
         reader.start(&[start(0, Offset::ZERO)], &names, TIMEOUT).unwrap();
         next(&mut reader, &names);
-        reader.pause([partition(0)], &names).unwrap();
+        reader.pause(&[partition(0)], &names).unwrap();
         reader.stop(&[partition(0)], &names).unwrap();
         let offset = Offset::new(5).unwrap();
         reader.start(&[start(0, offset)], &names, TIMEOUT).unwrap();
         assert_eq!(next(&mut reader, &names).offset, offset);
+    }
+
+    #[test]
+    fn a_paused_partition_goes_on_at_its_next_record_or_where_it_was_moved_to() {
+        let mock = Mock::with_topics(&["one", "other"]);
+        let (mut reader, names) = reader(&mock);
+        mock.produce("one", 10);
+        let start = Start { paused: true, ..start(0, Offset::ZERO) };
+        reader.start(&[start], &names, TIMEOUT).unwrap();
+        for moved_to in [None, None, Some(7)] {
+            let expected = match moved_to.and_then(Offset::new) {
+                Some(offset) => {
+                    reader.seek(partition(0), offset);
+                    offset
+                }
+                None => reader.paused[&partition(0)],
+            };
+            reader.resume(&[partition(0)], &names).unwrap();
+            assert_eq!(next(&mut reader, &names).offset, expected);
+            reader.pause(&[partition(0)], &names).unwrap();
+            assert_eq!(reader.paused[&partition(0)], expected.next());
+        }
     }
 
     #[test]

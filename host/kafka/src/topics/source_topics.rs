@@ -18,8 +18,8 @@ use crate::lock::lock;
 /// Between two rounds of requests while the partitions of a topic are not known. Hosts often start before their topics are
 /// created, and nothing of such a topic is read until it is found.
 const UNKNOWN_TOPIC_INTERVAL: Duration = Duration::from_secs(1);
-/// Between two rounds otherwise. Partitions are added rarely, and their first records may wait as long as librdkafka's own
-/// consumers let them wait: see `topic.metadata.refresh.interval.ms` in the options.
+/// Between two rounds otherwise. Partitions are added rarely, and each round costs a request per topic. Producers
+/// notice new partitions later still: by default their metadata is up to 5 minutes old.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
 /// One poll of the client's log.
 const LOG_POLL: Duration = Duration::from_millis(1);
