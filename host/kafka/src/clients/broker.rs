@@ -443,7 +443,7 @@ impl worker::Producer for KafkaBroker {
 mod tests {
     use std::collections::BTreeMap;
 
-    use switchboard_core::worker::{Consumed, Consumer as _};
+    use switchboard_core::worker::{Consumed, Consumer as _, Producer as _};
 
     use super::super::mock::Mock;
     use super::*;
@@ -458,8 +458,19 @@ mod tests {
         Partition::Shard(0.into())
     }
 
-    /// A broker that reads the source and the shard, each from its start.
-    fn reading(mock: &Mock) -> KafkaBroker {
+    fn start(partition: Partition) -> Start {
+        Start { partition, offset: Offset::ZERO, paused: false }
+    }
+
+    fn until_assigned(broker: &mut KafkaBroker) {
+        let deadline = Instant::now() + Duration::from_mins(1);
+        while broker.poll(Duration::from_secs(1)) != Event::Assigned(vec![0.into()]) {
+            assert!(Instant::now() < deadline, "no assignment");
+        }
+    }
+
+    /// A broker to which the group assigned the shard.
+    fn assigned(mock: &Mock) -> KafkaBroker {
         for topic in ["IN", "app-switchboard-repartition", "app-switchboard-changelog"] {
             mock.create_topic(topic, 1);
         }
@@ -474,14 +485,27 @@ mod tests {
         let mut broker = KafkaBroker::new(options, Arc::new(topology), shared, 0).unwrap();
         broker.consume(&["IN".into()], &[0]);
         broker.join().unwrap();
-        let deadline = Instant::now() + Duration::from_mins(1);
-        while broker.poll(Duration::from_secs(1)) != Event::Assigned(vec![0.into()]) {
-            assert!(Instant::now() < deadline, "no assignment");
-        }
+        until_assigned(&mut broker);
         broker.accept_assignment();
-        let start = |partition| Start { partition, offset: Offset::ZERO, paused: false };
+        broker
+    }
+
+    /// A broker that reads the source and the shard, each from its start.
+    fn reading(mock: &Mock) -> KafkaBroker {
+        let mut broker = assigned(mock);
         broker.start(&[start(source()), start(shard())]);
         broker
+    }
+
+    fn next_record(broker: &mut KafkaBroker) -> (Partition, Offset) {
+        let deadline = Instant::now() + Duration::from_mins(1);
+        loop {
+            match broker.poll(Duration::from_secs(1)) {
+                Event::Record(Consumed { partition, offset, .. }) => return (partition, offset),
+                event => assert_eq!(event, Event::Nothing),
+            }
+            assert!(Instant::now() < deadline, "no record");
+        }
     }
 
     /// Without a wake-up a record would still be found, but late.
@@ -523,5 +547,43 @@ mod tests {
             *counts.entry(partition).or_insert(0) += 1;
         }
         assert!(counts.len() == 2 && counts.values().all(|count| *count >= 25), "{counts:?}");
+    }
+
+    #[test]
+    fn a_shard_that_is_started_paused_is_read_from_where_it_was_moved_to() {
+        let mock = Mock::with_topics(&[]);
+        let mut broker = assigned(&mock);
+        mock.produce("app-switchboard-repartition", 10);
+        broker.start(&[Start { paused: true, ..start(shard()) }]);
+        let offset = Offset::new(3).unwrap();
+        broker.seek(shard(), offset);
+        broker.resume(&[shard()]);
+        assert_eq!(next_record(&mut broker), (shard(), offset));
+        // Now by librdkafka's own pause.
+        broker.pause(&[shard()]);
+        broker.seek(shard(), offset);
+        broker.resume(&[shard()]);
+        assert_eq!(next_record(&mut broker), (shard(), offset));
+    }
+
+    #[test]
+    fn a_shard_that_was_never_resumed_can_be_given_back() {
+        let mock = Mock::with_topics(&[]);
+        let mut broker = assigned(&mock);
+        mock.produce("app-switchboard-repartition", 1);
+        broker.start(&[Start { paused: true, ..start(shard()) }]);
+        broker.give_back(&[0.into()]);
+        broker.start(&[start(shard())]);
+        assert_eq!(next_record(&mut broker), (shard(), Offset::ZERO));
+    }
+
+    #[test]
+    fn a_worker_that_left_the_group_joins_it_again() {
+        let mock = Mock::with_topics(&[]);
+        let mut broker = reading(&mock);
+        broker.leave();
+        assert!(!broker.is_live_member());
+        broker.join().unwrap();
+        until_assigned(&mut broker);
     }
 }

@@ -30,7 +30,7 @@ impl<C: ConsumerContext> QueuedConsumer<C> {
         Self { queue, consumer }
     }
 
-    /// Whether nothing waits in the queue. A poll that finds nothing costs about a microsecond; this takes a lock only.
+    /// Whether nothing waits in the queue. This only takes a lock. A poll of an empty queue also waits for a condition variable.
     pub(crate) fn is_empty(&self) -> bool {
         // SAFETY: the reference is ours until `drop`.
         unsafe { rdsys::rd_kafka_queue_length(self.queue) == 0 }
