@@ -209,7 +209,12 @@ impl worker::Consumer for KafkaBroker {
     }
 
     fn partition_count(&mut self, topic: usize) -> u32 {
-        self.source_topics.partition_count(self.names.source(topic))
+        let name = self.names.source(topic);
+        let count = self.source_topics.partition_count(name);
+        if let (Some(consumers), 1..) = (&mut self.consumers, count) {
+            consumers.sources.find_leaders(topic, name, count);
+        }
+        count
     }
 
     fn poll(&mut self, wait: Duration) -> Event {
@@ -294,7 +299,7 @@ impl worker::Consumer for KafkaBroker {
         let Consumers { sources, member, .. } = joined(&mut self.consumers);
         member.hold(&list(&held));
         let mut result = if read.is_empty() { Ok(()) } else { member.assign(&list(&read)) };
-        result = result.and(sources.start(&source_partitions, &self.names, BROKER_REQUEST_TIMEOUT));
+        result = result.and(sources.start(&source_partitions, &self.names));
         self.note_failure("cannot read partitions", result);
     }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::types::RDKafkaErrorCode as Code;
 use switchboard_core::record::Offset;
 use switchboard_core::worker::{Consumed, Partition, Start};
 
@@ -29,8 +30,8 @@ pub(super) struct SourceReader {
     /// The same of partitions that are paused. They are not assigned: librdkafka's own resume does not wake the thread that fetches,
     /// so a partition could wait for a second.
     paused: BTreeMap<Partition, Offset>,
-    /// The number of partitions of each topic for which this client has metadata.
-    known: BTreeMap<usize, usize>,
+    /// The number of partitions of each topic whose leaders were asked for.
+    asked: BTreeMap<usize, u32>,
     polled: Instant,
 }
 
@@ -45,7 +46,7 @@ impl SourceReader {
             consumer: QueuedConsumer::new(consumer, move || wake_up.wake()),
             reading: BTreeMap::new(),
             paused: BTreeMap::new(),
-            known: BTreeMap::new(),
+            asked: BTreeMap::new(),
             polled: Instant::now(),
         })
     }
@@ -56,12 +57,22 @@ impl SourceReader {
         topics.into_iter().collect::<Vec<_>>().join(", ")
     }
 
-    /// Starts to read partitions, some of them paused. `timeout`: for a request for the leaders of a topic or partition that is new
-    /// here.
-    pub(super) fn start(&mut self, starts: &[Start], names: &TopicNames, timeout: Duration) -> KafkaResult<()> {
-        for start in starts {
-            self.find_leader(start.partition, names, timeout);
+    /// Asks for the leaders of a topic with this many partitions, unless that was done. Does not wait: the answer reaches librdkafka
+    /// later. Without the request an assignment waits for the leaders in steps of 500 ms.
+    pub(super) fn find_leaders(&mut self, topic: usize, name: &str, partitions: u32) {
+        if self.asked.get(&topic).is_some_and(|asked| *asked >= partitions) {
+            return;
         }
+        // A wait for the answer could take long: a broker answers the requests of a connection in order, and this client fetches.
+        match self.consumer.fetch_metadata(Some(name), Duration::ZERO) {
+            // Nothing was sent: there is no connection yet.
+            Err(KafkaError::MetadataFetch(Code::BrokerTransportFailure)) => {}
+            _ => drop(self.asked.insert(topic, partitions)),
+        }
+    }
+
+    /// Starts to read partitions, some of them paused.
+    pub(super) fn start(&mut self, starts: &[Start], names: &TopicNames) -> KafkaResult<()> {
         let (paused, read): (Vec<_>, Vec<_>) = starts.iter().copied().partition(|start| start.paused);
         let offset = |start: Start| (start.partition, start.offset);
         self.paused.extend(paused.into_iter().map(offset));
@@ -76,23 +87,6 @@ impl SourceReader {
         self.consumer.incremental_assign(&names.offset_list(absolute))?;
         self.reading.extend(offsets);
         Ok(())
-    }
-
-    /// Asks for the leader of a partition that this client may not know: otherwise an assignment waits for it in steps of 500 ms.
-    /// It still does if no broker answers.
-    fn find_leader(&mut self, partition: Partition, names: &TopicNames, timeout: Duration) {
-        let Partition::Source { topic, index } = partition else { return };
-        if self.known.get(&topic).is_some_and(|count| usize::try_from(index.get()).is_ok_and(|index| index < *count)) {
-            return;
-        }
-        let name = names.source(topic);
-        match self.consumer.fetch_metadata(Some(name), timeout) {
-            Ok(metadata) => {
-                let found = metadata.topics().iter().find(|found| found.name() == name && found.error().is_none());
-                self.known.insert(topic, found.map_or(0, |found| found.partitions().len()));
-            }
-            Err(error) => tracing::debug!(topic = %name, %error, "requesting metadata"),
-        }
     }
 
     /// Stops reading partitions.
@@ -214,7 +208,7 @@ mod tests {
         let mock = Mock::with_topics(&["one", "other"]);
         let (mut reader, names) = reader(&mock);
         mock.produce("one", 1000);
-        reader.start(&[start(0, Offset::ZERO), start(1, Offset::ZERO)], &names, TIMEOUT).unwrap();
+        reader.start(&[start(0, Offset::ZERO), start(1, Offset::ZERO)], &names).unwrap();
         assert_eq!(next(&mut reader, &names).offset, Offset::ZERO);
         assert!(!reader.is_empty(), "further records were read ahead");
         reader.stop(&[partition(0)], &names).unwrap();
@@ -234,12 +228,12 @@ mod tests {
         let mock = Mock::with_topics(&["one", "other"]);
         let (mut reader, names) = reader(&mock);
         mock.produce("one", 10);
-        reader.start(&[start(0, Offset::ZERO)], &names, TIMEOUT).unwrap();
+        reader.start(&[start(0, Offset::ZERO)], &names).unwrap();
         next(&mut reader, &names);
         reader.pause(&[partition(0)], &names).unwrap();
         reader.stop(&[partition(0)], &names).unwrap();
         let offset = Offset::new(5).unwrap();
-        reader.start(&[start(0, offset)], &names, TIMEOUT).unwrap();
+        reader.start(&[start(0, offset)], &names).unwrap();
         assert_eq!(next(&mut reader, &names).offset, offset);
     }
 
@@ -249,7 +243,7 @@ mod tests {
         let (mut reader, names) = reader(&mock);
         mock.produce("one", 10);
         let start = Start { paused: true, ..start(0, Offset::ZERO) };
-        reader.start(&[start], &names, TIMEOUT).unwrap();
+        reader.start(&[start], &names).unwrap();
         for moved_to in [None, None, Some(7)] {
             let expected = match moved_to.and_then(Offset::new) {
                 Some(offset) => {
