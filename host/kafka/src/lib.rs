@@ -1,12 +1,12 @@
-//! Kafka for Switchboard, on librdkafka: the worker's `Broker`, internal topics, the control topic's clients, and `doctor`.
+//! Kafka for Switchboard, on librdkafka: the worker's ports, internal topics, the control topic's clients, and `doctor`.
 //!
 //! This is the only crate that knows a Kafka client. It decides nothing about commits, retries or skips: it turns librdkafka's
 //! errors into the worker's classes and its rebalances into the worker's events.
 //!
 //! | module | question | types |
 //! |---|---|---|
-//! | `clients` | how does librdkafka serve one worker? | [`KafkaBroker`], [`ClientOptions`], [`GroupProtocol`] |
-//! | `topics` | what are the topics called, are they fit, and how far has the group come in them? | [`Topology`], [`prepare`], [`CommittedOffsets`], [`Watermarks`], [`Purge`], [`report_lag`] |
+//! | `clients` | how does librdkafka serve one worker? | [`KafkaBroker`], [`SharedClients`], [`ClientOptions`], [`GroupProtocol`] |
+//! | `topics` | what are the topics called, are they fit, and how far has the group come in them? | [`Topology`], [`prepare`], [`CommittedOffsets`], [`Watermarks`], [`SourceTopics`], [`Purge`], [`report_lag`] |
 //! | [`control_topic`] | how is the control topic read and changed? | [`ControlReader`](control_topic::ControlReader), [`ControlWriter`](control_topic::ControlWriter), [`ArtifactReader`](control_topic::ArtifactReader), [`StatusWriter`](control_topic::StatusWriter) |
 //! | `restore` | how is a shard's changelog read, for a restore and for checkpoints? | [`ChangelogTail`] |
 //! | `doctor` | what on a cluster does not suit an application, and what should the operator do? | [`Doctor`], [`Section`] |
@@ -39,7 +39,7 @@ mod shutdown;
 mod sys;
 mod topics;
 
-pub use clients::{ClientOptions, GroupProtocol, KafkaBroker, PropertyError};
+pub use clients::{ClientOptions, GroupProtocol, KafkaBroker, PropertyError, SharedClients};
 pub use doctor::{Doctor, Section};
 pub use embedded::EmbeddedBroker;
 pub use finding::{Finding, Level};
@@ -48,6 +48,6 @@ pub use shutdown::{AskOnDrop, Shutdown};
 pub use switchboard_checkpoint::ThrottledWarn;
 pub use sys::AdminRequestError;
 pub use topics::{
-    Admin, CommittedOffsets, CommittedOffsetsError, Purge, TopicError, TopicName, Topology, TopologyError, Watermarks,
-    check_committed_offsets, prepare, prepare_control, report_lag,
+    Admin, CommittedOffsets, CommittedOffsetsError, Purge, SourceTopics, TopicError, TopicName, Topology,
+    TopologyError, Watermarks, check_committed_offsets, prepare, prepare_control, report_lag,
 };

@@ -7,7 +7,9 @@ use std::thread::JoinHandle;
 use anyhow::Context as _;
 use switchboard_checkpoint::{CheckpointOwner, Checkpoints};
 use switchboard_core::worker::{FatalError, Lookups, Next, Observer, Plugins, Worker, WorkerConfig};
-use switchboard_kafka::{ChangelogTail, ClientOptions, KafkaBroker, Shutdown, Topology, Watermarks};
+use switchboard_kafka::{
+    ChangelogTail, ClientOptions, KafkaBroker, SharedClients, Shutdown, SourceTopics, Topology, Watermarks,
+};
 
 /// What all workers of a host share.
 pub(crate) struct WorkerSetup<L> {
@@ -45,9 +47,11 @@ impl Host {
         O: Observer + Send + 'static,
     {
         let watermarks = Arc::new(Watermarks::new(&setup.options).context("creating a Kafka client")?);
+        let source_topics = Arc::new(SourceTopics::start(&setup.options).context("creating a Kafka client")?);
         let (checkpoints, checkpointer) = start_checkpointer(setup, &watermarks)?.unzip();
+        let shared = SharedClients { watermarks, source_topics, checkpoints };
         let mut workers = Vec::with_capacity(setup.worker_count);
-        for (number, broker) in brokers(setup, &watermarks, checkpoints.as_ref())?.into_iter().enumerate() {
+        for (number, broker) in brokers(setup, &shared)?.into_iter().enumerate() {
             let worker = Worker::new(setup.config.clone(), broker, plugins(), setup.lookups.clone(), observer());
             let stop = stop.clone();
             let thread = std::thread::Builder::new().name(format!("worker-{number}"));
@@ -91,20 +95,14 @@ fn start_checkpointer<L>(
 }
 
 /// Creates the clients of all workers in parallel: each first asks the brokers for metadata.
-fn brokers<L>(
-    setup: &WorkerSetup<L>,
-    watermarks: &Arc<Watermarks>,
-    checkpoints: Option<&Checkpoints>,
-) -> anyhow::Result<Vec<KafkaBroker>> {
+fn brokers<L>(setup: &WorkerSetup<L>, shared: &SharedClients) -> anyhow::Result<Vec<KafkaBroker>> {
     let (options, topology) = (&setup.options, &setup.topology);
-    let create = |number, checkpoints| {
-        KafkaBroker::new(options.clone(), Arc::clone(topology), Arc::clone(watermarks), checkpoints, number)
-    };
+    let create = |number, shared| KafkaBroker::new(options.clone(), Arc::clone(topology), shared, number);
     let created: Vec<_> = std::thread::scope(|scope| {
         let create = &create;
         let thread = |number| {
-            let checkpoints = checkpoints.cloned();
-            scope.spawn(move || create(number, checkpoints))
+            let shared = shared.clone();
+            scope.spawn(move || create(number, shared))
         };
         let threads: Vec<_> = (0..setup.worker_count).map(thread).collect();
         threads.into_iter().map(|thread| thread.join().expect("creating clients does not panic")).collect()

@@ -1,30 +1,30 @@
-//! The worker's `Broker` on librdkafka: one worker's clients behind the names that the core uses.
+//! The worker's ports on librdkafka: one worker's clients behind the names that the core uses.
 
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::message::{BorrowedMessage, Message as _};
-use rdkafka::types::RDKafkaErrorCode as Code;
+use rdkafka::message::Message as _;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
-use switchboard_core::record::{Offset, PartitionIndex, Record, ShardId};
-use switchboard_core::worker::{
-    Broker, Cause, Consumed, Destination, Event, Fault, NotNow, Partition, Restored, Start,
-};
+use switchboard_checkpoint::Checkpoints;
+use switchboard_core::record::{Offset, Record, ShardId};
+use switchboard_core::worker::{self, Cause, Destination, Event, Fault, NotNow, Partition, Restored, Start};
 
-use switchboard_checkpoint::{Checkpoints, ThrottledWarn};
-
-use super::context::{GroupContext, Rebalance};
+use super::consumer_errors::ConsumerErrors;
+use super::context::Rebalance;
 use super::convert;
-use super::group_member::GroupMember;
+use super::group_member::{GroupMember, WAKE_INTERVAL};
 use super::options::ClientOptions;
 use super::producer::Producer;
+use super::source_reader::SourceReader;
+use super::topic_names::TopicNames;
+use super::wake_up::WakeUp;
 use crate::restore::Restore;
 use crate::sys;
-use crate::topics::{Topology, Watermarks};
+use crate::topics::{SourceTopics, Topology, Watermarks};
 
 /// How long a request to a broker may block the worker. Its other shards wait meanwhile.
 const BROKER_REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
@@ -34,14 +34,12 @@ pub struct KafkaBroker {
     options: ClientOptions,
     topology: Arc<Topology>,
     worker: usize,
-    /// Topics of all aliases that were ever consumed. `Partition::Source` has indices into this list.
-    source_topics: Vec<String>,
-    /// The topics for which the worker is a member of the group.
-    subscription: Vec<String>,
+    names: TopicNames,
     /// Topics of the aliases that were produced to.
     output_topics: HashMap<Arc<str>, String>,
-    /// `None` before the first `subscribe`, and after a failed restart. The worker repeats a restart before anything else.
-    member: Option<GroupMember>,
+    source_topics: Arc<SourceTopics>,
+    /// `None` while the worker is no member of the group.
+    consumers: Option<Consumers>,
     restore: Restore,
     watermarks: Arc<Watermarks>,
     producer: Option<Producer>,
@@ -50,27 +48,52 @@ pub struct KafkaBroker {
     /// The failure of a call that returns nothing. The next event reports it.
     pending_failure: Option<Cause>,
     started: Instant,
-    trouble: ThrottledWarn,
+    member_errors: ConsumerErrors,
+    source_errors: ConsumerErrors,
+}
+
+/// The consumers of shards and of source partitions.
+struct Consumers {
+    /// Dropped first: the sources of a shard are no longer read when the group gets the shard back.
+    sources: SourceReader,
+    member: GroupMember,
+    /// Woken by both.
+    wake_up: WakeUp,
+    /// Which of the two is polled first. It alternates, so that a backlog of one does not keep back the other.
+    member_first: bool,
+}
+
+/// What the workers of a process share.
+#[derive(Clone)]
+pub struct SharedClients {
+    /// Where logs start and end.
+    pub watermarks: Arc<Watermarks>,
+    /// The partitions of the source topics.
+    pub source_topics: Arc<SourceTopics>,
+    /// `None`: no checkpoints.
+    pub checkpoints: Option<Checkpoints>,
 }
 
 impl KafkaBroker {
-    /// A worker's broker. It joins the group at the first `subscribe`.
+    /// A worker's broker. It joins the group with `join`.
     ///
     /// # Errors
     /// When librdkafka refuses the configuration.
     pub fn new(
         options: ClientOptions,
         topology: Arc<Topology>,
-        watermarks: Arc<Watermarks>,
-        checkpoints: Option<Checkpoints>,
+        shared: SharedClients,
         worker: usize,
     ) -> KafkaResult<Self> {
+        let SharedClients { watermarks, source_topics, checkpoints } = shared;
         Ok(Self {
-            source_topics: Vec::new(),
-            subscription: Vec::new(),
+            names: TopicNames::new(&topology),
             output_topics: HashMap::new(),
-            member: None,
+            source_topics,
+            consumers: None,
             restore: Restore::new(&options.restore_consumer(), topology.changelog.clone(), checkpoints, worker)?,
+            member_errors: ConsumerErrors::new(&options.app),
+            source_errors: ConsumerErrors::new(&options.app),
             options,
             topology,
             worker,
@@ -79,56 +102,7 @@ impl KafkaBroker {
             next_producer: None,
             pending_failure: None,
             started: Instant::now(),
-            trouble: ThrottledWarn::default(),
         })
-    }
-
-    /// The worker's name of a partition; `None` for a topic that was never consumed.
-    fn partition(&self, topic: &str, index: i32) -> Option<Partition> {
-        let index = convert::partition(index);
-        if topic == self.topology.repartition {
-            return Some(Partition::Shard(index.into()));
-        }
-        let topic = self.source_topics.iter().position(|source| source == topic)?;
-        Some(Partition::Source { topic, index })
-    }
-
-    /// The inverse of `partition`.
-    fn topic_partition(&self, partition: Partition) -> (&str, PartitionIndex) {
-        match partition {
-            Partition::Source { topic, index } => (&self.source_topics[topic], index),
-            Partition::Shard(shard) => (&self.topology.repartition, shard.into()),
-        }
-    }
-
-    fn partitions(&self, names: &[(String, i32)]) -> Vec<Partition> {
-        names.iter().filter_map(|(topic, index)| self.partition(topic, *index)).collect()
-    }
-
-    fn offset_list(&self, partitions: impl IntoIterator<Item = (Partition, KafkaOffset)>) -> TopicPartitionList {
-        let mut list = TopicPartitionList::new();
-        for (partition, offset) in partitions {
-            let (topic, index) = self.topic_partition(partition);
-            list.add_partition_offset(topic, index.get(), offset).expect("offsets of records are never negative");
-        }
-        list
-    }
-
-    fn partition_list(&self, partitions: impl IntoIterator<Item = Partition>) -> TopicPartitionList {
-        let mut list = TopicPartitionList::new();
-        for partition in partitions {
-            let (topic, index) = self.topic_partition(partition);
-            list.add_partition(topic, index.get());
-        }
-        list
-    }
-
-    fn consumer(&self) -> &BaseConsumer<GroupContext> {
-        self.member.as_ref().expect("the worker subscribes or restarts first").consumer()
-    }
-
-    fn member(&mut self) -> &mut GroupMember {
-        self.member.as_mut().expect("the worker subscribes or restarts first")
     }
 
     /// Reports the failure of a call that returns nothing with the next event. Otherwise a partition would be owned but never read,
@@ -140,71 +114,46 @@ impl KafkaBroker {
     }
 
     fn rebalance(&mut self) -> Option<Event> {
-        Some(match self.member().next_rebalance()? {
-            Rebalance::Assign(names) => Event::Assigned(self.partitions(&names)),
-            Rebalance::Revoke { partitions, lost: false } => Event::Revoked(self.partitions(&partitions)),
-            Rebalance::Revoke { partitions, lost: true } => Event::Lost(self.partitions(&partitions)),
+        Some(match joined(&mut self.consumers).member.next_rebalance()? {
+            Rebalance::Assign(names) => Event::Assigned(self.names.shards(&names)),
+            Rebalance::Revoke { partitions, lost: false } => Event::Revoked(self.names.shards(&partitions)),
+            Rebalance::Revoke { partitions, lost: true } => Event::Lost(self.names.shards(&partitions)),
         })
     }
 
-    fn consumed(&self, message: &BorrowedMessage<'_>) -> Option<Consumed> {
-        Some(Consumed {
-            partition: self.partition(message.topic(), message.partition())?,
-            offset: convert::offset_of(message),
-            record: Record {
-                key: message.key().map(<[u8]>::to_vec),
-                value: message.payload().map(<[u8]>::to_vec),
-                headers: message.headers().map(sys::read_headers).unwrap_or_default(),
-                timestamp: convert::timestamp_of(message),
-            },
-        })
+    /// The next event of either consumer. Does not wait.
+    fn next_event(&mut self, now: Instant) -> Option<Event> {
+        if let Some(event) = self.rebalance() {
+            return Some(event);
+        }
+        let consumers = joined(&mut self.consumers);
+        consumers.member_first = !consumers.member_first;
+        if consumers.member_first {
+            self.poll_member(now).or_else(|| self.poll_sources(now))
+        } else {
+            self.poll_sources(now).or_else(|| self.poll_member(now))
+        }
     }
 
-    fn failed(&mut self, error: &KafkaError) -> Event {
-        match error {
-            KafkaError::MessageConsumptionFatal(Code::FencedInstanceId)
-                if self.consumer().context().has_timed_out() =>
-            {
-                let text = "the session timed out, and a late heartbeat of the previous member fenced this one";
-                Event::Failed(convert::cause(text.into(), error))
+    fn poll_member(&mut self, now: Instant) -> Option<Event> {
+        let member = &mut joined(&mut self.consumers).member;
+        let error = match member.poll(now) {
+            None => return self.rebalance(),
+            Some(Ok(message)) => {
+                let unknown = || Event::Failed(format!("received a record of the topic {}", message.topic()).into());
+                return Some(self.names.consumed(&message).map_or_else(unknown, Event::Record));
             }
-            KafkaError::MessageConsumptionFatal(Code::FencedInstanceId) => {
-                Event::Fenced(convert::cause("another member has this group instance id".into(), error))
-            }
-            KafkaError::MessageConsumptionFatal(code) => {
-                Event::Failed(convert::cause(format!("the consumer failed and has to be created again: {code}"), error))
-            }
-            KafkaError::MessageConsumption(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
-                Event::Failed(convert::cause("records were deleted before they were read".into(), error))
-            }
-            KafkaError::MessageConsumption(Code::UnknownTopicOrPartition | Code::UnknownTopic) => {
-                let source_topics = self.subscription.iter().filter(|topic| **topic != self.topology.repartition);
-                let topics = source_topics.map(String::as_str).collect::<Vec<_>>().join(", ");
-                self.trouble.report(format!("{error}"), || {
-                    tracing::warn!(%topics, "a source topic does not exist yet; waiting for it");
-                });
-                Event::Nothing
-            }
-            KafkaError::MessageConsumption(Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed) => {
-                let (group, topics) = (&self.options.app, self.subscription.join(", "));
-                self.trouble.report(format!("{error}"), || {
-                    tracing::warn!(
-                        %group,
-                        %topics,
-                        "not allowed: this client needs READ on the group and on the topics; retrying"
-                    );
-                });
-                Event::Nothing
-            }
-            // The client's context reports it when it lasts.
-            KafkaError::MessageConsumption(Code::AllBrokersDown | Code::BrokerTransportFailure | Code::Resolve) => {
-                Event::Nothing
-            }
-            other => {
-                self.trouble
-                    .report(format!("{other}"), || tracing::warn!(error = %other, "consuming failed; retrying"));
-                Event::Nothing
-            }
+            Some(Err(error)) => error,
+        };
+        let has_timed_out = member.consumer().context().has_timed_out();
+        self.member_errors.of_member(&error, &self.topology.repartition, has_timed_out)
+    }
+
+    fn poll_sources(&mut self, now: Instant) -> Option<Event> {
+        let sources = &mut joined(&mut self.consumers).sources;
+        match sources.poll(now, &self.names)? {
+            Ok(consumed) => Some(Event::Record(consumed)),
+            Err(error) => self.source_errors.of_source_reader(&error, &sources.topics(&self.names)),
         }
     }
 
@@ -217,49 +166,78 @@ fn not_now(what: &str) -> impl Fn(KafkaError) -> NotNow + '_ {
     move |error| NotNow(convert::cause(format!("{what}: {error}"), &error))
 }
 
-impl Broker for KafkaBroker {
+/// The consumers of a worker that is a member of the group.
+fn joined(consumers: &mut Option<Consumers>) -> &mut Consumers {
+    consumers.as_mut().expect("the worker joins first")
+}
+
+/// Shards and source partitions, apart.
+fn split(partitions: &[Partition]) -> (Vec<Partition>, Vec<Partition>) {
+    partitions.iter().copied().partition(|partition| matches!(partition, Partition::Shard(_)))
+}
+
+impl worker::Clock for KafkaBroker {
     fn now(&self) -> Duration {
         self.started.elapsed()
     }
+}
 
-    fn subscribe(&mut self, aliases: &[Arc<str>], consumed: &[Arc<str>]) {
-        self.source_topics = aliases.iter().map(|alias| self.topology.name(alias)).collect();
-        let topics = consumed.iter().map(|alias| self.topology.name(alias));
-        self.subscription = topics.chain([self.topology.repartition.clone()]).collect();
-        let result = match &self.member {
-            Some(member) => member.subscribe(&self.subscription),
-            None => GroupMember::join(&self.options, &self.subscription, self.worker)
-                .map(|member| self.member = Some(member)),
-        };
-        self.note_failure("cannot subscribe", result);
+impl worker::Consumer for KafkaBroker {
+    fn join(&mut self) -> Result<(), Fault> {
+        if self.consumers.is_some() {
+            return Ok(());
+        }
+        let fatal = |error: KafkaError| Fault::Fatal(convert::cause(error.to_string(), &error));
+        let wake_up = WakeUp::default();
+        let sources = SourceReader::new(&self.options.source_consumer(), wake_up.clone()).map_err(fatal)?;
+        let member = GroupMember::join(&self.options, &self.topology.repartition, self.worker, wake_up.clone());
+        let member = member.map_err(fatal)?;
+        self.consumers = Some(Consumers { sources, member, wake_up, member_first: false });
+        Ok(())
+    }
+
+    fn leave(&mut self) {
+        self.restore.release_all();
+        self.consumers = None;
+        self.pending_failure = None;
+    }
+
+    fn consume(&mut self, aliases: &[Arc<str>], consumed: &[usize]) {
+        self.names.set_aliases(aliases, &self.topology);
+        let topics = consumed.iter().map(|topic| self.names.source(*topic).to_owned());
+        self.source_topics.consume(self.worker, topics);
+    }
+
+    fn partition_count(&mut self, topic: usize) -> u32 {
+        let name = self.names.source(topic);
+        let count = self.source_topics.partition_count(name);
+        if let (Some(consumers), 1..) = (&mut self.consumers, count) {
+            consumers.sources.find_leaders(topic, name, count);
+        }
+        count
     }
 
     fn poll(&mut self, wait: Duration) -> Event {
         if let Some(cause) = self.pending_failure.take() {
             return Event::Failed(cause);
         }
-        if let Some(event) = self.rebalance() {
-            return event;
-        }
-        let began = (!wait.is_zero()).then(Instant::now);
-        let polled = match self.consumer().poll(wait) {
-            None => None,
-            Some(Ok(message)) => Some(self.consumed(&message).ok_or_else(|| message.topic().to_owned())),
-            Some(Err(error)) => return self.failed(&error),
-        };
-        match polled {
-            Some(Ok(consumed)) => Event::Record(consumed),
-            Some(Err(topic)) => {
-                Event::Failed(format!("received a record of the topic {topic}, which is not subscribed").into())
+        let mut now = Instant::now();
+        let deadline = now + wait;
+        loop {
+            joined(&mut self.consumers).wake_up.clear();
+            if let Some(event) = self.next_event(now) {
+                return event;
             }
-            None => self.rebalance().unwrap_or_else(|| {
-                self.member().keep_pace();
-                // A log line ends a poll early. So only a poll that lasted for `wait` proves that nothing was left.
-                if began.is_some_and(|began| began.elapsed() >= wait) {
-                    self.member().drained();
+            let Consumers { sources, member, wake_up, .. } = joined(&mut self.consumers);
+            // A poll finds nothing also when it takes a log line from the queue.
+            if member.is_empty() && sources.is_empty() {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Event::Nothing;
                 }
-                Event::Nothing
-            }),
+                wake_up.wait(left.min(WAKE_INTERVAL));
+            }
+            now = Instant::now();
         }
     }
 
@@ -270,10 +248,11 @@ impl Broker for KafkaBroker {
         // A read_committed consumer requests stable offsets. While a transaction that has sent offsets is open, the coordinator
         // answers UNSTABLE_OFFSET_COMMIT, and librdkafka repeats the request until the time-out.
         let error = not_now("the committed offsets are not stable");
-        let list = self.partition_list(partitions.iter().copied());
-        let committed = self.consumer().committed_offsets(list, BROKER_REQUEST_TIMEOUT).map_err(&error)?;
+        let list = self.names.partition_list(partitions.iter().copied());
+        let consumer = joined(&mut self.consumers).member.consumer();
+        let committed = consumer.committed_offsets(list, BROKER_REQUEST_TIMEOUT).map_err(&error)?;
         let offset = |partition: &Partition| {
-            let (topic, index) = self.topic_partition(*partition);
+            let (topic, index) = self.names.topic_partition(*partition);
             let Some(element) = committed.find_partition(topic, index.get()) else {
                 return Err(NotNow(format!("the answer has no committed offset of {topic}[{index}]").into()));
             };
@@ -289,48 +268,76 @@ impl Broker for KafkaBroker {
     }
 
     fn log_bounds(&mut self, partition: Partition) -> Result<Range<Offset>, NotNow> {
-        let (topic, index) = self.topic_partition(partition);
+        let (topic, index) = self.names.topic_partition(partition);
         self.watermarks
             .stable_bounds(topic, index, BROKER_REQUEST_TIMEOUT)
             .map_err(not_now("the bounds of the log cannot be fetched"))
     }
 
-    fn assign(&mut self, starts: &[Start]) {
-        let list = self.offset_list(starts.iter().map(|start| (start.partition, convert::to_absolute(start.offset))));
-        let paused = self.partition_list(starts.iter().filter(|start| start.paused).map(|start| start.partition));
-        let result = self.member().assign(&list, &paused);
-        self.note_failure("cannot assign partitions", result);
+    fn accept_assignment(&mut self) {
+        let result = joined(&mut self.consumers).member.assign(&TopicPartitionList::new());
+        self.note_failure("cannot accept an assignment", result);
     }
 
-    fn unassign(&mut self, partitions: &[Partition]) {
-        for partition in partitions {
-            if let Partition::Shard(shard) = partition {
-                self.restore.release(*shard);
-            }
+    fn give_back(&mut self, shards: &[ShardId]) {
+        for shard in shards {
+            self.restore.release(*shard);
         }
-        let list = self.partition_list(partitions.iter().copied());
-        let result = self.member().unassign(&list);
-        self.note_failure("cannot give up partitions", result);
+        let list = self.names.partition_list(shards.iter().copied().map(Partition::Shard));
+        let result = joined(&mut self.consumers).member.unassign(&list);
+        self.note_failure("cannot give up shards", result);
+    }
+
+    fn start(&mut self, starts: &[Start]) {
+        let is_shard = |start: &Start| matches!(start.partition, Partition::Shard(_));
+        let (shards, source_partitions): (Vec<_>, Vec<_>) = starts.iter().copied().partition(is_shard);
+        let (held, read): (Vec<_>, Vec<_>) = shards.into_iter().partition(|start| start.paused);
+        let list = |starts: &[Start]| {
+            let offsets = starts.iter().map(|start| (start.partition, convert::to_absolute(start.offset)));
+            self.names.offset_list(offsets)
+        };
+        let Consumers { sources, member, .. } = joined(&mut self.consumers);
+        member.hold(&list(&held));
+        let mut result = if read.is_empty() { Ok(()) } else { member.assign(&list(&read)) };
+        result = result.and(sources.start(&source_partitions, &self.names));
+        self.note_failure("cannot read partitions", result);
+    }
+
+    fn stop(&mut self, sources: &[Partition]) {
+        let result = joined(&mut self.consumers).sources.stop(sources, &self.names);
+        self.note_failure("cannot stop reading source partitions", result);
     }
 
     fn pause(&mut self, partitions: &[Partition]) {
-        // librdkafka drops what it has read ahead of these partitions, and fetches it again after `resume`.
-        let result = self.consumer().pause(&self.partition_list(partitions.iter().copied()));
+        let (shards, source_partitions) = split(partitions);
+        let Consumers { sources, member, .. } = joined(&mut self.consumers);
+        let result = member.pause(&self.names.partition_list(shards));
+        let result = result.and(sources.pause(&source_partitions, &self.names));
         self.note_failure("cannot pause partitions", result);
     }
 
+    fn seek(&mut self, partition: Partition, offset: Offset) {
+        let Consumers { sources, member, .. } = joined(&mut self.consumers);
+        match partition {
+            Partition::Source { .. } => sources.seek(partition, offset),
+            Partition::Shard(_) => {
+                let (topic, index) = self.names.topic_partition(partition);
+                let result = member.seek(topic, index, offset, BROKER_REQUEST_TIMEOUT);
+                self.note_failure("cannot seek", result);
+            }
+        }
+    }
+
     fn resume(&mut self, partitions: &[Partition]) {
-        let result = self.consumer().resume(&self.partition_list(partitions.iter().copied()));
+        let (shards, source_partitions) = split(partitions);
+        let Consumers { sources, member, .. } = joined(&mut self.consumers);
+        let result = member.resume(&self.names.partition_list(shards));
+        let result = result.and(sources.resume(&source_partitions, &self.names));
         self.note_failure("cannot resume partitions", result);
     }
+}
 
-    fn seek(&mut self, partition: Partition, offset: Offset) {
-        let (topic, index) = self.topic_partition(partition);
-        let topic = topic.to_owned();
-        let result = self.member().seek(&topic, index, offset, BROKER_REQUEST_TIMEOUT);
-        self.note_failure("cannot seek", result);
-    }
-
+impl worker::Changelog for KafkaBroker {
     fn changelog_end(&mut self, shard: ShardId) -> Result<Offset, NotNow> {
         let end = self.watermarks.high_watermark(&self.topology.changelog, shard.into(), BROKER_REQUEST_TIMEOUT);
         end.map_err(not_now("the end of the changelog cannot be fetched"))
@@ -356,9 +363,14 @@ impl Broker for KafkaBroker {
     fn stop_restore(&mut self, shard: ShardId) {
         self.restore.stop(shard);
     }
+}
 
+impl worker::Producer for KafkaBroker {
     fn is_live_member(&self) -> bool {
-        !self.consumer().assignment_lost() && sys::is_member(self.consumer())
+        self.consumers.as_ref().is_some_and(|consumers| {
+            let consumer = consumers.member.consumer();
+            !consumer.assignment_lost() && sys::is_member(consumer)
+        })
     }
 
     fn producer_is_suspect(&self) -> bool {
@@ -385,6 +397,10 @@ impl Broker for KafkaBroker {
                 Err(fault)
             }
         }
+    }
+
+    fn drop_producer(&mut self) {
+        self.producer = None;
     }
 
     fn begin(&mut self) -> Result<(), Fault> {
@@ -414,9 +430,9 @@ impl Broker for KafkaBroker {
     }
 
     fn send_offsets(&mut self, offsets: &[(Partition, Offset)]) -> Result<(), Fault> {
-        let list =
-            self.offset_list(offsets.iter().map(|(partition, offset)| (*partition, convert::to_absolute(*offset))));
-        self.producer()?.send_offsets(&list, self.consumer())
+        let Some(consumers) = &self.consumers else { return Err(Fault::NotAMember("the group was left".into())) };
+        let offsets = offsets.iter().map(|(partition, offset)| (*partition, convert::to_absolute(*offset)));
+        self.producer()?.send_offsets(&self.names.offset_list(offsets), consumers.member.consumer())
     }
 
     fn commit(&mut self) -> Result<(), Fault> {
@@ -426,15 +442,153 @@ impl Broker for KafkaBroker {
     fn abort(&mut self) -> Result<(), Fault> {
         self.producer()?.abort()
     }
+}
 
-    fn restart(&mut self) -> Result<(), Fault> {
-        self.producer = None;
-        self.restore.release_all();
-        // Leave the group before joining again: a static member would fence itself.
-        self.member = None;
-        self.pending_failure = None;
-        let member = GroupMember::join(&self.options, &self.subscription, self.worker);
-        self.member = Some(member.map_err(|error| Fault::Fatal(convert::cause(error.to_string(), &error)))?);
-        Ok(())
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use switchboard_core::worker::{Consumed, Consumer as _, Producer as _};
+
+    use super::super::mock::Mock;
+    use super::*;
+
+    /// The only partition of the topic IN.
+    fn source() -> Partition {
+        Partition::Source { topic: 0, index: 0.into() }
+    }
+
+    /// The only shard.
+    fn shard() -> Partition {
+        Partition::Shard(0.into())
+    }
+
+    fn start(partition: Partition) -> Start {
+        Start { partition, offset: Offset::ZERO, paused: false }
+    }
+
+    fn until_assigned(broker: &mut KafkaBroker) {
+        let deadline = Instant::now() + Duration::from_mins(1);
+        while broker.poll(Duration::from_secs(1)) != Event::Assigned(vec![0.into()]) {
+            assert!(Instant::now() < deadline, "no assignment");
+        }
+    }
+
+    /// A broker to which the group assigned the shard.
+    fn assigned(mock: &Mock) -> KafkaBroker {
+        for topic in ["IN", "app-switchboard-repartition", "app-switchboard-changelog"] {
+            mock.create_topic(topic, 1);
+        }
+        // The mock broker lets a fetch wait for its whole time, whatever arrives meanwhile.
+        let options = mock.options(&[("fetch.wait.max.ms", "10")]);
+        let shared = SharedClients {
+            watermarks: Arc::new(Watermarks::new(&options).unwrap()),
+            source_topics: Arc::new(SourceTopics::start(&options).unwrap()),
+            checkpoints: None,
+        };
+        let topology = Topology::new("app", BTreeMap::new(), |_| None, 1);
+        let mut broker = KafkaBroker::new(options, Arc::new(topology), shared, 0).unwrap();
+        broker.consume(&["IN".into()], &[0]);
+        broker.join().unwrap();
+        until_assigned(&mut broker);
+        broker.accept_assignment();
+        broker
+    }
+
+    /// A broker that reads the source and the shard, each from its start.
+    fn reading(mock: &Mock) -> KafkaBroker {
+        let mut broker = assigned(mock);
+        broker.start(&[start(source()), start(shard())]);
+        broker
+    }
+
+    fn next_record(broker: &mut KafkaBroker) -> (Partition, Offset) {
+        let deadline = Instant::now() + Duration::from_mins(1);
+        loop {
+            match broker.poll(Duration::from_secs(1)) {
+                Event::Record(Consumed { partition, offset, .. }) => return (partition, offset),
+                event => assert_eq!(event, Event::Nothing),
+            }
+            assert!(Instant::now() < deadline, "no record");
+        }
+    }
+
+    /// Without a wake-up a record would still be found, but late.
+    #[test]
+    fn a_record_of_either_consumer_wakes_a_worker_that_found_nothing() {
+        let mock = Mock::with_topics(&[]);
+        let mut broker = reading(&mock);
+        let wake_up = joined(&mut broker.consumers).wake_up.clone();
+        while broker.poll(Duration::ZERO) != Event::Nothing {}
+        for _ in 0..20 {
+            for (topic, partition) in [("IN", source()), ("app-switchboard-repartition", shard())] {
+                mock.produce(topic, 1);
+                loop {
+                    assert!(wake_up.wait(Duration::from_mins(1)), "no wake-up for {topic}");
+                    match broker.poll(Duration::ZERO) {
+                        Event::Record(record) => break assert_eq!(record.partition, partition),
+                        event => assert_eq!(event, Event::Nothing),
+                    }
+                }
+                assert_eq!(broker.poll(Duration::ZERO), Event::Nothing);
+            }
+        }
+    }
+
+    #[test]
+    fn a_backlog_of_one_consumer_does_not_keep_back_the_other() {
+        let mock = Mock::with_topics(&[]);
+        let mut broker = reading(&mock);
+        for topic in ["IN", "app-switchboard-repartition"] {
+            mock.produce(topic, 1000);
+        }
+        let Consumers { sources, member, .. } = joined(&mut broker.consumers);
+        while sources.is_empty() || member.is_empty() {
+            std::thread::yield_now();
+        }
+        let mut counts = BTreeMap::new();
+        for _ in 0..100 {
+            let Event::Record(Consumed { partition, .. }) = broker.poll(Duration::ZERO) else { continue };
+            *counts.entry(partition).or_insert(0) += 1;
+        }
+        assert!(counts.len() == 2 && counts.values().all(|count| *count >= 25), "{counts:?}");
+    }
+
+    #[test]
+    fn a_shard_that_is_started_paused_is_read_from_where_it_was_moved_to() {
+        let mock = Mock::with_topics(&[]);
+        let mut broker = assigned(&mock);
+        mock.produce("app-switchboard-repartition", 10);
+        broker.start(&[Start { paused: true, ..start(shard()) }]);
+        let offset = Offset::new(3).unwrap();
+        broker.seek(shard(), offset);
+        broker.resume(&[shard()]);
+        assert_eq!(next_record(&mut broker), (shard(), offset));
+        // Now by librdkafka's own pause.
+        broker.pause(&[shard()]);
+        broker.seek(shard(), offset);
+        broker.resume(&[shard()]);
+        assert_eq!(next_record(&mut broker), (shard(), offset));
+    }
+
+    #[test]
+    fn a_shard_that_was_never_resumed_can_be_given_back() {
+        let mock = Mock::with_topics(&[]);
+        let mut broker = assigned(&mock);
+        mock.produce("app-switchboard-repartition", 1);
+        broker.start(&[Start { paused: true, ..start(shard()) }]);
+        broker.give_back(&[0.into()]);
+        broker.start(&[start(shard())]);
+        assert_eq!(next_record(&mut broker), (shard(), Offset::ZERO));
+    }
+
+    #[test]
+    fn a_worker_that_left_the_group_joins_it_again() {
+        let mock = Mock::with_topics(&[]);
+        let mut broker = reading(&mock);
+        broker.leave();
+        assert!(!broker.is_live_member());
+        broker.join().unwrap();
+        until_assigned(&mut broker);
     }
 }

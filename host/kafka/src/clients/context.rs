@@ -108,6 +108,11 @@ impl GroupContext {
         lock(&self.rebalances).pop_front()
     }
 
+    /// Whether there is a rebalance for `next_rebalance`.
+    pub(super) fn has_rebalance(&self) -> bool {
+        !lock(&self.rebalances).is_empty()
+    }
+
     /// Whether the session of this consumer timed out once. A static member then joins again as a new member. librdkafka may repeat
     /// a heartbeat of the previous member, and this heartbeat fences the new one. So a fence does not prove another process.
     pub(super) fn has_timed_out(&self) -> bool {

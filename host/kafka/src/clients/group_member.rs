@@ -1,11 +1,12 @@
 //! A worker's membership of the consumer group: joining, rebalances, assignment and leaving.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaResult;
+use rdkafka::message::BorrowedMessage;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
 use switchboard_core::record::{Offset, PartitionIndex};
@@ -13,57 +14,66 @@ use switchboard_core::record::{Offset, PartitionIndex};
 use super::context::{GroupContext, Rebalance};
 use super::convert;
 use super::options::ClientOptions;
-use crate::sys;
+use super::wake_up::WakeUp;
+use crate::sys::{self, QueuedConsumer};
 
-/// A worker's membership of the group. Dropping it leaves the group.
+/// A worker's membership of the group, which assigns partitions of the repartition topic. Dropping it leaves the group.
 pub(super) struct GroupMember {
-    consumer: BaseConsumer<GroupContext>,
+    consumer: QueuedConsumer<GroupContext>,
     /// A rebalance that the worker got and has not answered yet. librdkafka does not close a consumer that owes an answer:
     /// rdkafka would wait for ever for the close.
     unanswered: Option<Rebalance>,
-    /// Partitions were added outside of a rebalance since a poll last found nothing: see `read_on`.
+    /// Partitions were added outside of a rebalance since the queue was last seen empty: see `read_on`.
     added: bool,
     /// The offset from which each partition was last started.
     starts: HashMap<(String, i32), KafkaOffset>,
+    /// Partitions that were started paused, and where they start. They are assigned when they are resumed. librdkafka's own resume
+    /// does not wake the thread that fetches: without another partition to fetch, the first record could come a second later.
+    held: BTreeMap<(String, i32), KafkaOffset>,
     /// When librdkafka's main thread was last woken.
     woken: Instant,
 }
 
-/// How often an idle member wakes librdkafka's main thread: at least as often as heartbeats are due.
-const WAKE_INTERVAL: Duration = Duration::from_millis(100);
+/// How often librdkafka's main thread is woken: at least as often as heartbeats are due.
+pub(super) const WAKE_INTERVAL: Duration = Duration::from_millis(100);
 
 impl GroupMember {
-    /// Joins the group for these topics. The partitions arrive as a rebalance.
-    pub(super) fn join(options: &ClientOptions, topics: &[String], worker: usize) -> KafkaResult<Self> {
+    /// Joins the group for this topic. The partitions arrive as a rebalance. `wake_up` is woken when there is something to poll.
+    pub(super) fn join(options: &ClientOptions, topic: &str, worker: usize, wake_up: WakeUp) -> KafkaResult<Self> {
         let config = options.group_consumer(worker);
         let consumer = BaseConsumer::from_config_and_context(&config, GroupContext::new(&config))?;
-        let starts = HashMap::new();
-        let member = Self { consumer, unanswered: None, added: false, starts, woken: Instant::now() };
-        member.subscribe(topics)?;
-        Ok(member)
-    }
-
-    /// Replaces the subscription. The change arrives as a rebalance.
-    pub(super) fn subscribe(&self, topics: &[String]) -> KafkaResult<()> {
-        self.consumer.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>())
+        let consumer = QueuedConsumer::new(consumer, move || wake_up.wake());
+        consumer.subscribe(&[topic])?;
+        let (starts, held) = (HashMap::new(), BTreeMap::new());
+        Ok(Self { consumer, unanswered: None, added: false, starts, held, woken: Instant::now() })
     }
 
     pub(super) fn consumer(&self) -> &BaseConsumer<GroupContext> {
         &self.consumer
     }
 
-    /// Call this when a poll found nothing.
-    pub(super) fn drained(&mut self) {
-        self.added = false;
+    /// The next record or error. Does not wait. A poll may find a rebalance instead: ask for it before and after.
+    ///
+    /// librdkafka's main thread sends heartbeats. If nothing wakes it, it checks only once a second what is due. A member without
+    /// records would notice a rebalance that late, and all other members wait for it. So this wakes the thread at intervals, and
+    /// polls then in any case: `max.poll.interval.ms` counts polls, also of an empty queue.
+    pub(super) fn poll(&mut self, now: Instant) -> Option<KafkaResult<BorrowedMessage<'_>>> {
+        let is_empty = self.consumer.is_empty();
+        if is_empty && self.unanswered.is_none() && !self.consumer.context().has_rebalance() {
+            self.added = false;
+        }
+        if now.saturating_duration_since(self.woken) >= WAKE_INTERVAL {
+            sys::is_member(&self.consumer);
+            self.woken = now;
+        } else if is_empty {
+            return None;
+        }
+        self.consumer.poll(Duration::ZERO)
     }
 
-    /// Call this while polls find nothing. librdkafka's main thread sends heartbeats. If nothing wakes it, it checks only once a
-    /// second what is due. An idle member would notice a rebalance that late, and all other members wait for it.
-    pub(super) fn keep_pace(&mut self) {
-        if self.woken.elapsed() >= WAKE_INTERVAL {
-            sys::is_member(&self.consumer);
-            self.woken = Instant::now();
-        }
+    /// Whether a poll would find nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.consumer.is_empty()
     }
 
     /// The next rebalance. Answer it by `assign` or `unassign`.
@@ -73,8 +83,8 @@ impl GroupMember {
         Some(rebalance)
     }
 
-    /// Adds partitions, some of them paused. Nothing is polled in between, so no record of the paused ones gets through.
-    pub(super) fn assign(&mut self, list: &TopicPartitionList, paused: &TopicPartitionList) -> KafkaResult<()> {
+    /// Adds partitions. Also the answer to an assignment.
+    pub(super) fn assign(&mut self, list: &TopicPartitionList) -> KafkaResult<()> {
         self.consumer.incremental_assign(list)?;
         for element in list.elements() {
             self.starts.insert((element.topic().to_owned(), element.partition()), element.offset());
@@ -84,7 +94,45 @@ impl GroupMember {
         } else if std::mem::take(&mut self.added) {
             self.read_on()?;
         }
-        self.consumer.pause(paused)
+        Ok(())
+    }
+
+    /// Adds partitions that are not read before `resume`.
+    pub(super) fn hold(&mut self, list: &TopicPartitionList) {
+        for element in list.elements() {
+            self.held.insert((element.topic().to_owned(), element.partition()), element.offset());
+        }
+    }
+
+    /// librdkafka drops what it has read ahead of these partitions, and fetches it again after `resume`.
+    pub(super) fn pause(&self, list: &TopicPartitionList) -> KafkaResult<()> {
+        let mut assigned = TopicPartitionList::new();
+        for element in list.elements() {
+            if !self.held.contains_key(&(element.topic().to_owned(), element.partition())) {
+                assigned.add_partition(element.topic(), element.partition());
+            }
+        }
+        self.consumer.pause(&assigned)
+    }
+
+    pub(super) fn resume(&mut self, list: &TopicPartitionList) -> KafkaResult<()> {
+        let (held, assigned) = self.take_held(list)?;
+        if held.count() > 0 {
+            self.assign(&held)?;
+        }
+        self.consumer.resume(&assigned)
+    }
+
+    /// Those of the partitions that were held, with their offsets, and the others.
+    fn take_held(&mut self, list: &TopicPartitionList) -> KafkaResult<(TopicPartitionList, TopicPartitionList)> {
+        let (mut held, mut assigned) = (TopicPartitionList::new(), TopicPartitionList::new());
+        for element in list.elements() {
+            match self.held.remove(&(element.topic().to_owned(), element.partition())) {
+                Some(start) => held.add_partition_offset(element.topic(), element.partition(), start)?,
+                None => drop(assigned.add_partition(element.topic(), element.partition())),
+            }
+        }
+        Ok((held, assigned))
     }
 
     /// Makes librdkafka read partitions again that it may hold back for ever.
@@ -121,15 +169,21 @@ impl GroupMember {
         timeout: Duration,
     ) -> KafkaResult<()> {
         let (partition, offset) = (partition.get(), convert::to_absolute(offset));
+        if let Some(start) = self.held.get_mut(&(topic.to_owned(), partition)) {
+            *start = offset;
+            return Ok(());
+        }
         self.starts.insert((topic.to_owned(), partition), offset);
         self.consumer.seek(topic, partition, offset, timeout)
     }
 
+    /// Gives up partitions. Also the answer to a revocation.
     pub(super) fn unassign(&mut self, list: &TopicPartitionList) -> KafkaResult<()> {
+        let (_, assigned) = self.take_held(list)?;
         // In librdkafka a pause outlives the assignment: a partition that is assigned again would never be read.
-        self.consumer.resume(list)?;
-        self.consumer.incremental_unassign(list)?;
-        for element in list.elements() {
+        self.consumer.resume(&assigned)?;
+        self.consumer.incremental_unassign(&assigned)?;
+        for element in assigned.elements() {
             self.starts.remove(&(element.topic().to_owned(), element.partition()));
         }
         self.unanswered.take_if(|rebalance| matches!(rebalance, Rebalance::Revoke { .. }));
@@ -170,13 +224,9 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use rdkafka::ClientConfig;
     use rdkafka::Message as _;
-    use rdkafka::client::ClientContext;
-    use rdkafka::mocking::MockCluster;
-    use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
-    use super::super::options::GroupProtocol;
+    use super::super::mock::Mock;
     use super::*;
 
     fn starts(topics: &[&str]) -> TopicPartitionList {
@@ -198,31 +248,17 @@ mod tests {
         panic!("nothing was found within a minute");
     }
 
+    fn join(options: &ClientOptions) -> GroupMember {
+        GroupMember::join(options, "one", 0, WakeUp::default()).unwrap()
+    }
+
     fn next_rebalance(member: &mut GroupMember) -> Option<Rebalance> {
-        assert!(member.consumer.poll(Duration::ZERO).is_none());
-        let rebalance = member.next_rebalance();
-        if rebalance.is_none() {
-            member.keep_pace();
-            member.drained();
-        }
-        rebalance
+        assert!(member.poll(Instant::now()).is_none());
+        member.next_rebalance()
     }
 
     fn next_offset(member: &mut GroupMember) -> Option<i64> {
-        Some(member.consumer.poll(Duration::from_millis(100))?.unwrap().offset())
-    }
-
-    fn options(cluster: &MockCluster<'_, impl ClientContext>, properties: &[(&str, &str)]) -> ClientOptions {
-        let property = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
-        ClientOptions {
-            bootstrap_servers: cluster.bootstrap_servers(),
-            app: "app".into(),
-            instance: "i".into(),
-            static_members: false,
-            group_protocol: GroupProtocol::Consumer,
-            session_timeout_ms: 10_000,
-            properties: properties.iter().map(property).collect(),
-        }
+        Some(member.poll(Instant::now())?.unwrap().offset())
     }
 
     /// librdkafka's log on the group while a member is dropped that has not polled since it joined. `pace` sets how long ago that was.
@@ -233,7 +269,7 @@ mod tests {
             .with_ansi(false)
             .with_writer(Arc::new(log.reopen().unwrap()));
         tracing::subscriber::with_default(subscriber.finish(), || {
-            let member = GroupMember::join(options, &["one".to_owned()], 0).unwrap();
+            let member = join(options);
             while !sys::is_member(&member.consumer) {}
             // Each call is a request to the thread that serves the group.
             for _ in 0..pace {
@@ -246,9 +282,8 @@ mod tests {
     /// A second answer may arrive when the group has ended, and would wait for ever.
     #[test]
     fn a_close_answers_one_of_two_pending_rebalances() {
-        let cluster = MockCluster::new(1).unwrap();
-        cluster.create_topic("one", 1, 1).unwrap();
-        let options = options(&cluster, &[("debug", "cgrp")]);
+        let mock = Mock::with_topics(&["one"]);
+        let options = mock.options(&[("debug", "cgrp")]);
         let deadline = Instant::now() + Duration::from_mins(1);
         // Counts closes after an assignment that no poll has seen. The last events are not always logged.
         let mut found = 0;
@@ -267,27 +302,17 @@ mod tests {
     /// The mock cluster suffices: the test is about the client's side of a rebalance.
     #[test]
     fn partitions_are_still_read_after_others_were_added_while_a_rebalance_began() {
-        let cluster = MockCluster::new(1).unwrap();
-        for topic in ["one", "other"] {
-            cluster.create_topic(topic, 1, 1).unwrap();
-        }
-        let options = options(&cluster, &[]);
-        let producer: BaseProducer =
-            ClientConfig::new().set("bootstrap.servers", cluster.bootstrap_servers()).create().unwrap();
-        let produce = || {
-            producer.send(BaseRecord::<[u8], [u8]>::to("one").payload(b"record")).unwrap();
-            producer.flush(Duration::from_mins(1)).unwrap();
-        };
-        let nothing = TopicPartitionList::new();
-        let mut member = GroupMember::join(&options, &["one".to_owned()], 0).unwrap();
+        let mock = Mock::with_topics(&["one", "other"]);
+        let options = mock.options(&[]);
+        let mut member = join(&options);
         until(&mut member, next_rebalance);
-        member.assign(&starts(&["one"]), &nothing).unwrap();
-        produce();
+        member.assign(&starts(&["one"])).unwrap();
+        mock.produce("one", 1);
         assert_eq!(until(&mut member, next_offset), 0);
 
-        member.subscribe(&["one".to_owned(), "other".to_owned()]).unwrap();
+        member.consumer.subscribe(&["one", "other"]).unwrap();
         // So that a call is always under way when the rebalance begins.
-        let (consumer, done) = (&member.consumer, AtomicBool::new(false));
+        let (consumer, done) = (member.consumer(), AtomicBool::new(false));
         let rebalance = std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
@@ -306,9 +331,9 @@ mod tests {
             rebalance.expect("a rebalance comes")
         });
         (member.added, member.unanswered) = (true, Some(rebalance));
-        member.assign(&starts(&["other"]), &nothing).unwrap();
+        member.assign(&starts(&["other"])).unwrap();
         for offset in 1..4 {
-            produce();
+            mock.produce("one", 1);
             assert_eq!(until(&mut member, next_offset), offset);
         }
     }

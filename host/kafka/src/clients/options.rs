@@ -117,9 +117,9 @@ impl ClientOptions {
             // this time after the first. The time doubles up to its maximum.
             .set("reconnect.backoff.ms", "20")
             .set("reconnect.backoff.max.ms", "1000")
-            // A new source topic, and new partitions, are noticed after this time (default: 5 minutes).
+            // The default is 5 minutes. `SourceTopics` finds new source topics and partitions by requests of its own.
             .set("topic.metadata.refresh.interval.ms", "10000")
-            // librdkafka logs FAIL and REQTMOUT at this level, and `Broker::producer_is_suspect` depends on them.
+            // librdkafka logs FAIL and REQTMOUT at this level, and `Producer::producer_is_suspect` depends on them.
             .set_log_level(RDKafkaLogLevel::Info);
         for (name, value) in &self.properties {
             config.set(name, value);
@@ -131,11 +131,20 @@ impl ClientOptions {
         config
     }
 
-    /// The group consumer of a worker.
-    pub(crate) fn group_consumer(&self, worker: usize) -> ClientConfig {
+    /// The consumer of a worker's source partitions. They are assigned by hand: it joins no group and commits nothing.
+    ///
+    /// librdkafka requires a group id for an assignment and asks for the group's coordinator. The application's own group needs no
+    /// further permission.
+    pub(crate) fn source_consumer(&self) -> ClientConfig {
         let mut config = self.consumer(&self.app);
         // A lost offset is an error; the worker decides where to start: see the core's `assignment`.
         config.set("auto.offset.reset", "error");
+        config
+    }
+
+    /// The group consumer of a worker.
+    pub(crate) fn group_consumer(&self, worker: usize) -> ClientConfig {
+        let mut config = self.source_consumer();
         // librdkafka waits this long for the answer to a JoinGroup, also on a connection that died silently. The default of
         // 5 minutes would be the outage of a shard. A worker polls its consumer again after a few calls of 10 s at most.
         config.set("max.poll.interval.ms", self.session_timeout_ms.max(60_000).to_string());
@@ -148,8 +157,7 @@ impl ClientOptions {
                     .set("heartbeat.interval.ms", self.heartbeat_interval_ms().to_string());
             }
             GroupProtocol::Consumer => {
-                // This assignor spreads the partitions of each topic over the members. The uniform assignor fills one member
-                // after the other, so one could get all source partitions and another all shards.
+                // This assignor spreads the partitions of a topic evenly over the members.
                 config.set("group.protocol", "consumer").set("group.remote.assignor", "range");
             }
         }

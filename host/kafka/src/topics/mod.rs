@@ -7,6 +7,7 @@
 //! | `topic_requirements` | may an internal topic be used as it is? Pure: no request of its own. |
 //! | `committed_offsets` | how far has the group come, or did it lose its offsets? |
 //! | `watermarks` | where does a log start and end? |
+//! | `source_topics` | how many partitions do the consumed topics have? |
 //! | `lag` | how many records wait, and for how long? |
 //! | `purge` | which records of the repartition topic are processed? It deletes them. |
 //!
@@ -16,6 +17,7 @@ pub(crate) mod committed_offsets;
 pub(crate) mod internal_topics;
 pub(crate) mod lag;
 mod purge;
+mod source_topics;
 pub(crate) mod topic_requirements;
 mod topology;
 mod watermarks;
@@ -24,6 +26,7 @@ pub use committed_offsets::{CommittedOffsets, CommittedOffsetsError, check_commi
 pub use internal_topics::{Admin, TopicError, prepare, prepare_control};
 pub use lag::report_lag;
 pub use purge::Purge;
+pub use source_topics::SourceTopics;
 pub use topology::{TopicName, Topology, TopologyError};
 pub use watermarks::Watermarks;
 
