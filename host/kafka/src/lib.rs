@@ -6,7 +6,7 @@
 //! | module | question | types |
 //! |---|---|---|
 //! | `clients` | how does librdkafka serve one worker? | [`KafkaBroker`], [`ClientOptions`], [`GroupProtocol`] |
-//! | `topics` | what are the topics called, are they fit, and how far has the group come in them? | [`Topology`], [`prepare`], [`CommittedOffsets`], [`Watermarks`], [`Purge`], [`report_lag`] |
+//! | `topics` | what are the topics called, are they fit, and how far has the group come in them? | [`Topology`], [`prepare`], [`ShardCount`], [`CommittedOffsets`], [`Watermarks`], [`Purge`], [`report_lag`] |
 //! | [`control_topic`] | how is the control topic read and changed? | [`ControlReader`](control_topic::ControlReader), [`ControlWriter`](control_topic::ControlWriter), [`ArtifactReader`](control_topic::ArtifactReader), [`StatusWriter`](control_topic::StatusWriter) |
 //! | `restore` | how is a shard's changelog read, for a restore and for checkpoints? | [`ChangelogTail`] |
 //! | `doctor` | what on a cluster does not suit an application, and what should the operator do? | [`Doctor`], [`Section`] |
@@ -48,6 +48,7 @@ pub use shutdown::{AskOnDrop, Shutdown};
 pub use switchboard_checkpoint::ThrottledWarn;
 pub use sys::AdminRequestError;
 pub use topics::{
-    Admin, CommittedOffsets, CommittedOffsetsError, Purge, TopicError, TopicName, Topology, TopologyError, Watermarks,
-    check_committed_offsets, prepare, prepare_control, report_lag,
+    Admin, CommittedOffsets, CommittedOffsetsError, PreparedTopics, Purge, ShardCount, ShardOrigin,
+    TopicError, TopicName, TopicSettings, Topology, TopologyError, Watermarks, check_committed_offsets,
+    prepare, prepare_control, report_lag,
 };

@@ -430,7 +430,7 @@ mod tests {
         assert_eq!(order, expected, "the configured plugin, default, percentage, pins, all others");
 
         let names = [("A", "same"), ("B", "same")].map(|(alias, name)| (alias.to_owned(), name.to_owned()));
-        let topology = Topology::new("app", names.into(), |_| None, 1);
+        let topology = Topology::new("app", names.into(), |_| None);
         let manifests = [(1, consumes(&["A", "X"])), (2, consumes(&["B", "Y"])), (3, consumes(&["Y", "A"]))];
         let conflicts = |order: [u8; 3]| {
             let consumes = |number: u8| (digest(number), manifests[usize::from(number) - 1].1.consumes.clone());
@@ -459,7 +459,7 @@ mod tests {
             session_timeout_ms: 10_000,
             properties: [].into(),
         };
-        let topology = Topology::new("app", topics, |_| None, 1);
+        let topology = Topology::new("app", topics, |_| None);
         let loader = Loader {
             sandbox: Arc::new(Sandbox::new(Limits::default()).unwrap()),
             trusted: TrustedKeys::default(),

@@ -87,7 +87,7 @@ fn start_checkpointer<L>(
     let ClientOptions { app, instance, .. } = &setup.options;
     let tail = ChangelogTail::new(&setup.options, &setup.topology, Arc::clone(watermarks));
     let tail = tail.context("creating the Kafka client of the checkpointer")?;
-    Ok(Some(Checkpoints::start(directory, CheckpointOwner { app, instance }, setup.topology.shard_count, tail)?))
+    Ok(Some(Checkpoints::start(directory, CheckpointOwner { app, instance }, setup.config.shards, tail)?))
 }
 
 /// Creates the clients of all workers in parallel: each first asks the brokers for metadata.

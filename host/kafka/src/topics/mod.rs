@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `topology` | what does the broker call each topic? |
 //! | `internal_topics` | do the internal topics exist? It creates those that are missing. |
+//! | `shard_count` | how many shards does the application have, and why? Pure: no request of its own. |
 //! | `topic_requirements` | may an internal topic be used as it is? Pure: no request of its own. |
 //! | `committed_offsets` | how far has the group come, or did it lose its offsets? |
 //! | `watermarks` | where does a log start and end? |
@@ -16,14 +17,16 @@ pub(crate) mod committed_offsets;
 pub(crate) mod internal_topics;
 pub(crate) mod lag;
 mod purge;
+pub(crate) mod shard_count;
 pub(crate) mod topic_requirements;
 mod topology;
 mod watermarks;
 
 pub use committed_offsets::{CommittedOffsets, CommittedOffsetsError, check_committed_offsets};
-pub use internal_topics::{Admin, TopicError, prepare, prepare_control};
+pub use internal_topics::{Admin, PreparedTopics, TopicError, TopicSettings, prepare, prepare_control};
 pub use lag::report_lag;
 pub use purge::Purge;
+pub use shard_count::{ShardCount, ShardOrigin};
 pub use topology::{TopicName, Topology, TopologyError};
 pub use watermarks::Watermarks;
 

@@ -74,8 +74,8 @@ pub struct Overrides {
     #[arg(long, value_name = "N", env = "SWITCHBOARD_WORKERS", help_heading = "Host")]
     #[serde(skip_serializing_if = "Option::is_none")]
     workers: Option<usize>,
-    /// The number of shards (partitions of the repartition topic). It cannot change after the application's first
-    /// start.
+    /// The number of shards (partitions of the repartition topic). It cannot change once that topic exists [default: the
+    /// largest number of partitions of a consumed topic].
     #[arg(long, value_name = "N", env = "SWITCHBOARD_SHARDS", help_heading = "Kafka")]
     #[serde(skip_serializing_if = "Option::is_none")]
     shards: Option<u32>,

@@ -39,7 +39,7 @@ pub fn doctor(args: SettingsArgs, as_json: bool) -> anyhow::Result<Outcome> {
     let doctor = Doctor {
         options: &options,
         topology: &topology,
-        replication_factor: settings.replication_factor,
+        topics: settings.topic_settings(),
         start_from: settings.start_from,
         outputs: settings.output_limits(),
     };
