@@ -120,6 +120,7 @@ pub(crate) fn worker_config(settings: &Settings, shards: u32) -> WorkerConfig {
         lookup_time: Duration::from_millis(settings.lookup_timeout_ms),
         batch: settings.batch(),
         start_from: settings.start_from,
+        offset_renewal: Duration::from_millis(settings.offset_renewal_ms),
     }
 }
 

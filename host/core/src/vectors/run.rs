@@ -82,6 +82,7 @@ fn config(scenario: &Scenario) -> WorkerConfig {
         lookup_time: Duration::ZERO,
         batch: BatchLimits::default(),
         start_from: StartFrom::Earliest,
+        offset_renewal: Duration::MAX,
     }
 }
 

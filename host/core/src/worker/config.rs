@@ -56,4 +56,7 @@ pub struct WorkerConfig {
     pub batch: BatchLimits,
     /// Where a source partition without a committed offset is read from.
     pub start_from: StartFrom,
+    /// How often the committed offset of an owned source partition without new records is committed again. No member
+    /// subscribes to source topics, so brokers forget an offset some time after its last commit.
+    pub offset_renewal: Duration,
 }

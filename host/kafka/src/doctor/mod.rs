@@ -39,6 +39,8 @@ pub struct Doctor<'a> {
     pub topology: &'a Topology,
     /// The configured number of shards, and the wanted number of replicas of internal topics.
     pub topics: TopicSettings,
+    /// How often the offsets of idle source partitions are committed again.
+    pub offset_renewal: Duration,
     /// Where source partitions without a committed offset start.
     pub start_from: StartFrom,
     /// The limits of outputs.

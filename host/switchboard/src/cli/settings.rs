@@ -106,6 +106,11 @@ pub struct Overrides {
     #[arg(long, value_name = "MS", env = "SWITCHBOARD_PURGE_INTERVAL_MS", help_heading = "Kafka")]
     #[serde(skip_serializing_if = "Option::is_none")]
     purge_interval_ms: Option<u64>,
+    /// How often the committed offset of a source partition without new records is committed again, so that the brokers
+    /// do not forget it.
+    #[arg(long, value_name = "MS", env = "SWITCHBOARD_OFFSET_RENEWAL_MS", help_heading = "Kafka")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset_renewal_ms: Option<u64>,
     /// A property of librdkafka; repeatable [env: SWITCHBOARD_KAFKA_NAME].
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair, help_heading = "Kafka")]
     #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "as_map")]

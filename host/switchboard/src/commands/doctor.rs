@@ -40,6 +40,7 @@ pub fn doctor(args: SettingsArgs, as_json: bool) -> anyhow::Result<Outcome> {
         options: &options,
         topology: &topology,
         topics: settings.topic_settings(),
+        offset_renewal: Duration::from_millis(settings.offset_renewal_ms),
         start_from: settings.start_from,
         outputs: settings.output_limits(),
     };

@@ -47,6 +47,7 @@ pub struct Settings {
     pub session_timeout_ms: u32,
     pub start_from: StartFrom,
     pub purge_interval_ms: u64,
+    pub offset_renewal_ms: u64,
     pub batch_records: usize,
     pub batch_bytes: usize,
     pub batch_time_ms: u64,
@@ -113,6 +114,7 @@ impl Default for Settings {
             session_timeout_ms: 10_000,
             start_from: StartFrom::Earliest,
             purge_interval_ms: 30_000,
+            offset_renewal_ms: 3_600_000,
             batch_records: batch.records,
             batch_bytes: batch.bytes,
             batch_time_ms: u64::try_from(batch.time.as_millis()).unwrap_or(u64::MAX),
@@ -197,6 +199,7 @@ impl Settings {
         let at_least_one = [
             ("shards", self.shards.map_or(1, u64::from)),
             ("purge-interval-ms", self.purge_interval_ms),
+            ("offset-renewal-ms", self.offset_renewal_ms),
             ("batch-records", self.batch_records as u64),
             ("batch-bytes", self.batch_bytes as u64),
             ("batch-time-ms", self.batch_time_ms),
@@ -392,5 +395,8 @@ mod tests {
         settings.check().unwrap();
         settings.shards = Some(0);
         expect(&settings, "shards");
+        settings.shards = None;
+        settings.offset_renewal_ms = 0;
+        expect(&settings, "offset-renewal-ms");
     }
 }
