@@ -21,7 +21,7 @@
 //! |---|---|---|
 //! | `KafkaError` of a constructor | the command | librdkafka refuses the configuration, or cannot create a client |
 //! | [`PropertyError`], [`TopologyError`] | the command, before it connects | a setting contradicts another one |
-//! | [`TopicError`], [`CommittedOffsetsError`] | `run`, before workers start | the cluster does not suit the application, with what to do |
+//! | [`TopicError`], [`GroupMembersError`], [`CommittedOffsetsError`] | `run`, before workers start | the cluster does not suit the application, with what to do |
 //! | `Fault`, `NotNow`, `Event::Failed` | the worker | see `switchboard_core::worker`: the class says what the worker may do |
 //! | [`control_topic::ControlError`], [`control_topic::UpdateError`], [`control_topic::FetchError`] | commands and the release controller | the control topic cannot be read or changed |
 //!
@@ -48,7 +48,7 @@ pub use shutdown::{AskOnDrop, Shutdown};
 pub use switchboard_checkpoint::ThrottledWarn;
 pub use sys::AdminRequestError;
 pub use topics::{
-    Admin, CommittedOffsets, CommittedOffsetsError, PreparedTopics, Purge, ShardCount, ShardOrigin,
+    Admin, CommittedOffsets, CommittedOffsetsError, GroupMembersError, PreparedTopics, Purge, ShardCount, ShardOrigin,
     TopicError, TopicName, TopicSettings, Topology, TopologyError, Watermarks, check_committed_offsets,
-    prepare, prepare_control, report_lag,
+    check_group_members, prepare, prepare_control, report_lag,
 };

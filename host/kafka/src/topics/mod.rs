@@ -7,6 +7,7 @@
 //! | `shard_count` | how many shards does the application have, and why? Pure: no request of its own. |
 //! | `topic_requirements` | may an internal topic be used as it is? Pure: no request of its own. |
 //! | `committed_offsets` | how far has the group come, or did it lose its offsets? |
+//! | `group_members` | does the group have members that do not share its partitions as this version does? |
 //! | `watermarks` | where does a log start and end? |
 //! | `lag` | how many records wait, and for how long? |
 //! | `purge` | which records of the repartition topic are processed? It deletes them. |
@@ -14,6 +15,7 @@
 //! Nothing here reads or writes application data, apart from the first waiting record of each partition (`lag`).
 
 pub(crate) mod committed_offsets;
+pub(crate) mod group_members;
 pub(crate) mod internal_topics;
 pub(crate) mod lag;
 mod purge;
@@ -23,6 +25,7 @@ mod topology;
 mod watermarks;
 
 pub use committed_offsets::{CommittedOffsets, CommittedOffsetsError, check_committed_offsets};
+pub use group_members::{GroupMembersError, check_group_members};
 pub use internal_topics::{Admin, PreparedTopics, TopicError, TopicSettings, prepare, prepare_control};
 pub use lag::report_lag;
 pub use purge::Purge;

@@ -8,8 +8,8 @@ use switchboard_core::record::Timestamp;
 use switchboard_core::registry::HostStatus;
 use switchboard_core::routing::aliases;
 use switchboard_kafka::{
-    Admin, ClientOptions, CommittedOffsets, CommittedOffsetsError, PreparedTopics, Purge,
-    ShardCount, Shutdown, TopicError, Topology, check_committed_offsets, prepare,
+    Admin, ClientOptions, CommittedOffsets, CommittedOffsetsError, GroupMembersError, PreparedTopics, Purge,
+    ShardCount, Shutdown, TopicError, Topology, check_committed_offsets, check_group_members, prepare,
 };
 use switchboard_lookup::HttpLookups;
 use switchboard_releases::{ArtifactStore, ControlTopic, Loader, ReleaseController, ReleaseHealth, WatchedFile};
@@ -109,6 +109,10 @@ impl Unconnected {
             Err(TopicError::Stopped) => return Ok(None),
             result => result?,
         };
+        match check_group_members(options, topology, &topics.admin, stop) {
+            Err(GroupMembersError::Stopped) => return Ok(None),
+            result => result?,
+        }
         log_configured_plugin(base.as_deref());
         let limits = *loader.sandbox.limits();
         let artifacts = ArtifactStore::new(loader, settings.on_release_failure, base);
