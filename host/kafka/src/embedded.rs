@@ -45,12 +45,12 @@ impl EmbeddedBroker {
         self.cluster.bootstrap_servers()
     }
 
-    /// Creates every topic of a topology. The mock does not understand requests to create topics.
+    /// Creates every topic of a topology, with this number of shards. The mock does not understand requests to create topics.
     ///
     /// # Errors
     /// When librdkafka refuses one.
-    pub fn create_topics(&self, topology: &Topology, source_partitions: i32) -> KafkaResult<()> {
-        let shard_count = i32::try_from(topology.shard_count).unwrap_or(i32::MAX);
+    pub fn create_topics(&self, topology: &Topology, shards: u32, source_partitions: i32) -> KafkaResult<()> {
+        let shard_count = i32::try_from(shards).unwrap_or(i32::MAX);
         for (name, partitions) in
             [(&topology.repartition, shard_count), (&topology.changelog, shard_count), (&topology.dead_letters, 1)]
         {

@@ -6,7 +6,7 @@
 //! | module | question | types |
 //! |---|---|---|
 //! | `clients` | how does librdkafka serve one worker? | [`KafkaBroker`], [`SharedClients`], [`ClientOptions`], [`GroupProtocol`] |
-//! | `topics` | what are the topics called, are they fit, and how far has the group come in them? | [`Topology`], [`prepare`], [`CommittedOffsets`], [`Watermarks`], [`SourceTopics`], [`Purge`], [`report_lag`] |
+//! | `topics` | what are the topics called, are they fit, and how far has the group come in them? | [`Topology`], [`prepare`], [`ShardCount`], [`CommittedOffsets`], [`Watermarks`], [`SourceTopics`], [`Purge`], [`report_lag`] |
 //! | [`control_topic`] | how is the control topic read and changed? | [`ControlReader`](control_topic::ControlReader), [`ControlWriter`](control_topic::ControlWriter), [`ArtifactReader`](control_topic::ArtifactReader), [`StatusWriter`](control_topic::StatusWriter) |
 //! | `restore` | how is a shard's changelog read, for a restore and for checkpoints? | [`ChangelogTail`] |
 //! | `doctor` | what on a cluster does not suit an application, and what should the operator do? | [`Doctor`], [`Section`] |
@@ -21,7 +21,7 @@
 //! |---|---|---|
 //! | `KafkaError` of a constructor | the command | librdkafka refuses the configuration, or cannot create a client |
 //! | [`PropertyError`], [`TopologyError`] | the command, before it connects | a setting contradicts another one |
-//! | [`TopicError`], [`CommittedOffsetsError`] | `run`, before workers start | the cluster does not suit the application, with what to do |
+//! | [`TopicError`], [`GroupMembersError`], [`CommittedOffsetsError`] | `run`, before workers start | the cluster does not suit the application, with what to do |
 //! | `Fault`, `NotNow`, `Event::Failed` | the worker | see `switchboard_core::worker`: the class says what the worker may do |
 //! | [`control_topic::ControlError`], [`control_topic::UpdateError`], [`control_topic::FetchError`] | commands and the release controller | the control topic cannot be read or changed |
 //!
@@ -48,6 +48,7 @@ pub use shutdown::{AskOnDrop, Shutdown};
 pub use switchboard_checkpoint::ThrottledWarn;
 pub use sys::AdminRequestError;
 pub use topics::{
-    Admin, CommittedOffsets, CommittedOffsetsError, Purge, SourceTopics, TopicError, TopicName, Topology,
-    TopologyError, Watermarks, check_committed_offsets, prepare, prepare_control, report_lag,
+    Admin, CommittedOffsets, CommittedOffsetsError, GroupMembersError, PreparedTopics, Purge, ShardCount, ShardOrigin,
+    SourceTopics, TopicError, TopicName, TopicSettings, Topology, TopologyError, Watermarks, check_committed_offsets,
+    check_group_members, prepare, prepare_control, report_lag,
 };

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use switchboard_core::record::{ControlPosition, Offset};
 use switchboard_core::registry::RegistryState;
 use switchboard_core::routing::aliases;
-use switchboard_core::routing::{Availability, Digest, Manifest, OnFailure, Routing};
-use switchboard_kafka::Topology;
+use switchboard_core::routing::{Availability, Digest, OnFailure, Routing};
+use switchboard_kafka::{Topology, TopologyError};
 use switchboard_sandbox::{Artifact, RoutingSnapshot};
 
 use super::loader::Loader;
@@ -63,6 +63,8 @@ pub struct ArtifactStore {
     unrouted: VecDeque<Digest>,
     /// Ready releases whose topics contradict those of a release with precedence, and the reason.
     topic_conflicts: BTreeMap<Digest, String>,
+    /// Topics of other hosts' plugins that cannot be read here. They are logged once.
+    unreadable: BTreeSet<Arc<str>>,
 }
 
 impl ArtifactStore {
@@ -75,6 +77,7 @@ impl ArtifactStore {
             releases: BTreeMap::new(),
             unrouted: VecDeque::new(),
             topic_conflicts: BTreeMap::new(),
+            unreadable: BTreeSet::new(),
         }
     }
 
@@ -220,21 +223,81 @@ impl ArtifactStore {
         }))
     }
 
-    /// The routing that workers apply next. `position`: up to where the control topic has been read.
-    pub(super) fn snapshot(&mut self, registry: &RegistryState, position: ControlPosition) -> RoutingSnapshot {
+    /// The aliases that this host's configured plugin consumes.
+    pub(super) fn base_consumes(&self) -> &[String] {
+        self.base.as_ref().map_or(&[], |base| &base.manifest().consumes)
+    }
+
+    /// The routing that workers apply next. `position`: up to where the control topic has been read. `elsewhere`: the
+    /// aliases that are consumed for the sake of other hosts.
+    pub(super) fn snapshot(
+        &mut self,
+        registry: &RegistryState,
+        position: ControlPosition,
+        elsewhere: &BTreeSet<String>,
+    ) -> RoutingSnapshot {
         let (mut artifacts, mut releases) = self.ready_and_failed(registry);
         let base = self.base.as_ref().map(|base| base.digest());
         let order = topic_precedence(base, registry, artifacts.keys().copied());
-        let in_order = order.iter().filter_map(|digest| Some((*digest, artifacts.get(digest)?.manifest())));
-        self.topic_conflicts = topic_conflicts(&self.loader.topology, in_order);
-        for (digest, reason) in &self.topic_conflicts {
-            let consumes = artifacts.remove(digest).map(|artifact| artifact.manifest().consumes.clone());
-            releases.insert(*digest, Availability::Failed { why: reason.clone(), consumes, transient: false });
+        let consumes = |digest: &Digest| match (artifacts.get(digest), releases.get(digest)) {
+            (Some(artifact), _) => Some(artifact.manifest().consumes.clone()),
+            // Other hosts may be able to run it, and the same order decides there.
+            (None, Some(Availability::Failed { consumes, .. })) => consumes.clone(),
+            _ => None,
+        };
+        let in_order: Vec<_> = order.iter().filter_map(|digest| Some((*digest, consumes(digest)?))).collect();
+        let (topics, conflicts) = topic_conflicts(&self.loader.topology, in_order);
+        for conflict in &conflicts {
+            // What it alone consumes cannot be read together with the topics of the others.
+            let readable: Vec<_> = conflict.consumes.iter().filter(|alias| topics.contains(alias)).cloned().collect();
+            match releases.entry(conflict.release).or_insert_with(|| conflict.availability()) {
+                Availability::Failed { consumes, .. } => *consumes = Some(readable),
+                Availability::Ready(_) => unreachable!("ready releases are added below"),
+            }
+            artifacts.remove(&conflict.release);
         }
+        self.topic_conflicts = conflicts.into_iter().map(|conflict| (conflict.release, conflict.reason)).collect();
         let ready = |artifact: &Arc<Artifact>| Availability::Ready(Arc::clone(artifact.release()));
         releases.extend(artifacts.iter().map(|(digest, artifact)| (*digest, ready(artifact))));
         let routing = Routing::new(registry.routes().clone(), Some(position), base, releases, self.on_failure);
-        RoutingSnapshot { routing: Arc::new(routing), artifacts }
+        let elsewhere = self.readable_elsewhere(routing.consumed(), elsewhere);
+        RoutingSnapshot { routing: Arc::new(routing.also_consuming(elsewhere)), artifacts }
+    }
+
+    /// Those of other hosts' topics that can be read beside the topics that are `consumed` already.
+    fn readable_elsewhere(&mut self, consumed: &[Arc<str>], elsewhere: &BTreeSet<String>) -> Vec<Arc<str>> {
+        let mut topics = ReadableTopics::new(&self.loader.topology);
+        let further = elsewhere.iter().map(|alias| Arc::from(alias.as_str()));
+        let mut readable = Vec::new();
+        for alias in consumed.iter().cloned().chain(further) {
+            match topics.add([Arc::clone(&alias)]) {
+                Ok(()) => readable.push(alias),
+                Err(error) => {
+                    if self.unreadable.insert(Arc::clone(&alias)) {
+                        tracing::error!(
+                            topic = %alias,
+                            %error,
+                            "this host does not read a topic that another host consumes. Give all hosts the same --plugin \
+                             and the same topics"
+                        );
+                    }
+                }
+            }
+        }
+        readable
+    }
+
+    /// All aliases that routes, deployed releases and the configured plugin consume, as far as they can be read at the
+    /// same time.
+    pub(super) fn ever_consumed(&self, registry: &RegistryState, consumed: &[Arc<str>]) -> BTreeSet<Arc<str>> {
+        let mut topics = ReadableTopics::new(&self.loader.topology);
+        let deployed = registry.releases().values().flat_map(|deployed| aliases(&deployed.record.manifest.consumes));
+        let base = aliases(self.base_consumes());
+        for alias in consumed.iter().cloned().chain(base).chain(deployed) {
+            // Err: a release that consumes it is refused.
+            let _ = topics.add([alias]);
+        }
+        topics.consumed
     }
 
     /// The artifacts that are loaded, and the releases that are not.
@@ -272,29 +335,65 @@ fn topic_precedence(
     base.into_iter().chain(routed).chain(all).filter(|digest| seen.insert(*digest)).collect()
 }
 
-/// Releases that name a topic by another alias than a release before them does, and the reason why they cannot run.
-fn topic_conflicts<'a>(
+/// Topics that can be read at the same time: no two aliases name one topic, and none names an internal one.
+struct ReadableTopics<'a> {
+    topology: &'a Topology,
+    consumed: BTreeSet<Arc<str>>,
+}
+
+impl<'a> ReadableTopics<'a> {
+    fn new(topology: &'a Topology) -> Self {
+        Self { topology, consumed: BTreeSet::new() }
+    }
+
+    fn contains(&self, alias: &str) -> bool {
+        self.consumed.contains(alias)
+    }
+
+    /// Adds topics, all of them or none.
+    fn add(&mut self, further: impl IntoIterator<Item = Arc<str>>) -> Result<(), TopologyError> {
+        let mut all = self.consumed.clone();
+        all.extend(further);
+        self.topology.with(&all, [])?;
+        self.consumed = all;
+        Ok(())
+    }
+}
+
+/// A release that names a topic by another alias than a release before it does.
+struct TopicConflict {
+    release: Digest,
+    consumes: Vec<String>,
+    /// Why it cannot run.
+    reason: String,
+}
+
+impl TopicConflict {
+    fn availability(&self) -> Availability {
+        Availability::Failed { why: self.reason.clone(), consumes: None, transient: false }
+    }
+}
+
+/// The topics of all releases that can be read at the same time, and the releases whose topics conflict with them.
+fn topic_conflicts(
     topology: &Topology,
-    in_order: impl IntoIterator<Item = (Digest, &'a Manifest)>,
-) -> BTreeMap<Digest, String> {
-    let (mut consumed, mut conflicts) = (BTreeSet::new(), BTreeMap::new());
-    for (digest, manifest) in in_order {
-        let mut all: BTreeSet<Arc<str>> = consumed.clone();
-        all.extend(aliases(&manifest.consumes));
-        match topology.with(&all, []) {
-            Ok(_) => consumed = all,
-            Err(error) => {
-                conflicts.insert(digest, format!("its topics conflict with those of other releases: {error}"));
-            }
+    in_order: impl IntoIterator<Item = (Digest, Vec<String>)>,
+) -> (ReadableTopics<'_>, Vec<TopicConflict>) {
+    let (mut topics, mut conflicts) = (ReadableTopics::new(topology), Vec::new());
+    for (release, consumes) in in_order {
+        if let Err(error) = topics.add(aliases(&consumes)) {
+            let reason = format!("its topics conflict with those of other releases: {error}");
+            conflicts.push(TopicConflict { release, consumes, reason });
         }
     }
-    conflicts
+    (topics, conflicts)
 }
 
 #[cfg(test)]
 mod tests {
     use switchboard_core::record::Timestamp;
     use switchboard_core::registry::{Actor, Audience, ChangeRequest, Deployment, ReleaseRecord, deploy};
+    use switchboard_core::routing::Manifest;
     use switchboard_kafka::control_topic::ArtifactReader;
     use switchboard_kafka::{ClientOptions, GroupProtocol};
     use switchboard_sandbox::{Limits, Sandbox};
@@ -331,21 +430,26 @@ mod tests {
         assert_eq!(order, expected, "the configured plugin, default, percentage, pins, all others");
 
         let names = [("A", "same"), ("B", "same")].map(|(alias, name)| (alias.to_owned(), name.to_owned()));
-        let topology = Topology::new("app", names.into(), |_| None, 1);
+        let topology = Topology::new("app", names.into(), |_| None);
         let manifests = [(1, consumes(&["A", "X"])), (2, consumes(&["B", "Y"])), (3, consumes(&["Y", "A"]))];
         let conflicts = |order: [u8; 3]| {
-            let manifest = |number: u8| (digest(number), &manifests[usize::from(number) - 1].1);
-            topic_conflicts(&topology, order.map(manifest))
+            let consumes = |number: u8| (digest(number), manifests[usize::from(number) - 1].1.consumes.clone());
+            topic_conflicts(&topology, order.map(consumes)).1
         };
-        let refused = |order| conflicts(order).into_keys().map(|release| release.bytes()[0]).collect::<Vec<_>>();
+        let number = |conflict: &TopicConflict| conflict.release.bytes()[0];
+        let refused = |order| conflicts(order).iter().map(number).collect::<Vec<_>>();
         assert_eq!(refused([1, 2, 3]), [2], "a refused release's other topics do not count");
-        assert_eq!(refused([2, 3, 1]), [1, 3]);
-        let reason = &conflicts([1, 2, 3])[&digest(2)];
+        assert_eq!(refused([2, 3, 1]), [3, 1]);
+        let reason = &conflicts([1, 2, 3])[0].reason;
         assert!(reason.contains("A and B both name the topic \"same\""), "{reason}");
     }
 
     /// A store whose brokers do not answer, and a control topic that routes all tenants to an artifact.
     fn unreachable_store() -> (ArtifactStore, RegistryState, Digest) {
+        unreachable_store_with([].into())
+    }
+
+    fn unreachable_store_with(topics: BTreeMap<String, String>) -> (ArtifactStore, RegistryState, Digest) {
         let options = ClientOptions {
             bootstrap_servers: "127.0.0.1:1".into(),
             app: "app".into(),
@@ -355,7 +459,7 @@ mod tests {
             session_timeout_ms: 10_000,
             properties: [].into(),
         };
-        let topology = Topology::new("app", [].into(), |_| None, 1);
+        let topology = Topology::new("app", topics, |_| None);
         let loader = Loader {
             sandbox: Arc::new(Sandbox::new(Limits::default()).unwrap()),
             trusted: TrustedKeys::default(),
@@ -386,7 +490,7 @@ mod tests {
     fn records_wait_a_minute_for_a_download_and_the_download_is_retried_after_that() {
         let (mut store, registry, release) = unreachable_store();
         let position = ControlPosition { topic: None, offset: 9.into() };
-        let publish = |store: &mut ArtifactStore| store.snapshot(&registry, position).routing;
+        let publish = |store: &mut ArtifactStore| store.snapshot(&registry, position, &BTreeSet::new()).routing;
         assert!(store.load_routed(&registry), "the release is tried");
         let routing = publish(&mut store);
         assert!(routing.may_become_ready(&release) && routing.may_consume(&release, "MORE"));
@@ -412,6 +516,24 @@ mod tests {
         assert!(!store.has_due_retry());
         age_by(&mut store, DOWNLOAD_RETRY_INTERVAL);
         assert!(store.has_due_retry(), "retries go on");
+    }
+
+    #[test]
+    fn a_host_reads_what_it_cannot_run_and_what_other_hosts_need() {
+        let names = [("IN", "same"), ("OTHER", "same")].map(|(alias, name)| (alias.to_owned(), name.to_owned()));
+        let (mut store, registry, _) = unreachable_store_with(names.into());
+        assert!(store.load_routed(&registry), "it cannot be loaded");
+        let position = ControlPosition { topic: None, offset: 9.into() };
+        let elsewhere = ["FURTHER", "MORE", "OTHER"].map(str::to_owned).into();
+        let routing = store.snapshot(&registry, position, &elsewhere).routing;
+        assert_eq!(
+            routing.consumed(),
+            ["IN", "MORE", "FURTHER"].map(Arc::from),
+            "OTHER names a topic that is read already by another alias"
+        );
+        assert_eq!(store.unreadable, [Arc::from("OTHER")].into());
+        let ever = store.ever_consumed(&registry, routing.consumed());
+        assert_eq!(ever, ["FURTHER", "IN", "MORE"].map(Arc::from).into());
     }
 
     #[test]

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use switchboard_core::record::{Offset, Timestamp};
 use switchboard_core::registry::{Actor, HostStatus, RegistryState};
-use switchboard_core::routing::aliases;
 use switchboard_kafka::Shutdown;
 use switchboard_sandbox::RoutingWatch;
 
@@ -40,6 +39,10 @@ pub struct ReleaseController {
     watched_file: Option<WatchedFile>,
     /// `RegistryState::content_end` when the last snapshot was published.
     published_end: Offset,
+    /// What is consumed for the sake of other hosts, in the last snapshot.
+    elsewhere: BTreeSet<String>,
+    /// How far the topic had been read when that was last looked up.
+    elsewhere_read: Offset,
     /// The newest snapshot that all workers have applied, and the ones after it.
     snapshots: VecDeque<PublishedSnapshot>,
     status: StatusReporter,
@@ -64,12 +67,15 @@ impl ReleaseController {
     ) -> Option<Self> {
         let registry = topic.read_all(stop)?;
         artifacts.load_routed(&registry);
-        let watch = RoutingWatch::new(artifacts.snapshot(&registry, topic.position()));
+        let elsewhere = registry.consumed_elsewhere(&identity.instance);
+        let watch = RoutingWatch::new(artifacts.snapshot(&registry, topic.position(), &elsewhere));
         let mut gates = Gates::default();
         gates.update(&registry, &health, artifacts.base().map(|base| base.digest()), now());
         let published_end = registry.content_end();
         let first = PublishedSnapshot { number: FIRST_SNAPSHOT, content_end: published_end };
         Some(Self {
+            elsewhere_read: topic.position().offset,
+            elsewhere,
             topic,
             registry,
             artifacts,
@@ -88,14 +94,13 @@ impl ReleaseController {
         &self.watch
     }
 
-    /// The aliases that any deployed release or the configured plugin consumes.
+    /// The aliases that any deployed release, the configured plugin or another host's plugin consumes.
     pub fn ever_consumed(&self) -> BTreeSet<Arc<str>> {
-        let deployed = self.registry.releases().values().map(|deployed| &deployed.record.manifest);
-        let base = self.artifacts.base().map(|base| base.manifest());
-        deployed.chain(base).flat_map(|manifest| aliases(&manifest.consumes)).collect()
+        self.artifacts.ever_consumed(&self.registry, self.watch.newest().routing.consumed())
     }
 
-    /// Writes this host's first status. From then on `--wait` waits for this host too.
+    /// Writes this host's first status. From then on other hosts read the topics of its plugin, and `--wait` waits for
+    /// this host too. So this comes before its workers.
     pub fn announce(&mut self) {
         self.report_status();
         if let Err(error) = self.topic.flush_status() {
@@ -125,12 +130,20 @@ impl ReleaseController {
         }
     }
 
-    /// Applies what is new in the control topic. True when there is more than hosts' statuses. A snapshot is published
-    /// then in any case: messages may wait until the workers apply a change of routes that another host knew of
-    /// (`Routing::changed`).
+    /// Applies what is new in the control topic. True when a snapshot is to be published: there is more than hosts'
+    /// statuses, or by these statuses other topics are consumed. In the first case it is published whatever changed:
+    /// messages may wait until the workers apply a change of routes that another host knew of (`Routing::changed`).
     fn follow(&mut self, stop: &Shutdown) -> bool {
         let is_new_topic = self.topic.apply_new_records(&mut self.registry, POLL_TIMEOUT, stop);
-        is_new_topic || self.registry.content_end() != self.published_end
+        is_new_topic || self.registry.content_end() != self.published_end || self.has_other_topics_elsewhere()
+    }
+
+    fn has_other_topics_elsewhere(&mut self) -> bool {
+        let read = self.topic.position().offset;
+        if std::mem::replace(&mut self.elsewhere_read, read) == read {
+            return false;
+        }
+        self.registry.consumed_elsewhere(self.status.instance()) != self.elsewhere
     }
 
     fn reload(&mut self) {
@@ -151,7 +164,9 @@ impl ReleaseController {
         self.health.retain(&self.artifacts.availability().map(|(release, _)| release).collect());
         self.gates.update(&self.registry, &self.health, base, now());
         self.reset_failure_reports();
-        let number = self.watch.publish(self.artifacts.snapshot(&self.registry, self.topic.position()));
+        self.elsewhere = self.registry.consumed_elsewhere(self.status.instance());
+        let snapshot = self.artifacts.snapshot(&self.registry, self.topic.position(), &self.elsewhere);
+        let number = self.watch.publish(snapshot);
         self.published_end = self.registry.content_end();
         self.status.routes_changed();
         self.snapshots.push_back(PublishedSnapshot { number, content_end: self.published_end });

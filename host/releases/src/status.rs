@@ -104,6 +104,7 @@ impl StatusReporter {
         HostStatus {
             read: applied_end,
             on_file: artifacts.base().map(|base| base.digest()),
+            on_file_consumes: artifacts.base_consumes().to_vec(),
             releases,
             tenants: running.collect(),
             fallback: on_fallback

@@ -77,12 +77,13 @@ impl RoutingWatch {
     }
 
     /// The number of the oldest snapshot that some worker has applied last: every worker has applied this one or a newer
-    /// one. Workers that ended do not count; without any worker the number is 0.
+    /// one. Workers that ended do not count. Without any worker it is the newest one: a worker that starts begins with it.
     pub fn applied_by_all(&self) -> u64 {
+        let newest = lock(&self.0.newest).number;
         let mut applied = lock(&self.0.applied);
         applied.retain(|number| number.strong_count() > 0);
         let numbers = applied.iter().filter_map(Weak::upgrade).map(|number| number.load(Ordering::Acquire));
-        numbers.min().unwrap_or(0)
+        numbers.min().unwrap_or(newest)
     }
 }
 
@@ -121,6 +122,7 @@ mod tests {
     #[test]
     fn each_worker_takes_the_newest_once() {
         let watch = RoutingWatch::new(snapshot());
+        assert_eq!(watch.applied_by_all(), 1, "no worker runs by an older one");
         let mut one = watch.subscribe();
         let mut two = watch.subscribe();
         assert_eq!(watch.applied_by_all(), 0);

@@ -10,6 +10,7 @@ use switchboard_core::worker::{FatalError, Lookups, Next, Observer, Plugins, Wor
 use switchboard_kafka::{
     ChangelogTail, ClientOptions, KafkaBroker, SharedClients, Shutdown, SourceTopics, Topology, Watermarks,
 };
+use uuid::Uuid;
 
 /// What all workers of a host share.
 pub(crate) struct WorkerSetup<L> {
@@ -52,7 +53,9 @@ impl Host {
         let shared = SharedClients { watermarks, source_topics, checkpoints };
         let mut workers = Vec::with_capacity(setup.worker_count);
         for (number, broker) in brokers(setup, &shared)?.into_iter().enumerate() {
-            let worker = Worker::new(setup.config.clone(), broker, plugins(), setup.lookups.clone(), observer());
+            let incarnation = Uuid::now_v7().as_u64_pair().1;
+            let worker =
+                Worker::new(setup.config.clone(), incarnation, broker, plugins(), setup.lookups.clone(), observer());
             let stop = stop.clone();
             let thread = std::thread::Builder::new().name(format!("worker-{number}"));
             workers.push(thread.spawn(move || drive(worker, &stop))?);
@@ -91,7 +94,7 @@ fn start_checkpointer<L>(
     let ClientOptions { app, instance, .. } = &setup.options;
     let tail = ChangelogTail::new(&setup.options, &setup.topology, Arc::clone(watermarks));
     let tail = tail.context("creating the Kafka client of the checkpointer")?;
-    Ok(Some(Checkpoints::start(directory, CheckpointOwner { app, instance }, setup.topology.shard_count, tail)?))
+    Ok(Some(Checkpoints::start(directory, CheckpointOwner { app, instance }, setup.config.shards, tail)?))
 }
 
 /// Creates the clients of all workers in parallel: each first asks the brokers for metadata.

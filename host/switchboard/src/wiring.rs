@@ -103,25 +103,31 @@ pub(crate) fn loader(settings: &Settings, options: &ClientOptions, topology: &To
     })
 }
 
-/// The rules of the workers.
-pub(crate) fn worker_config(settings: &Settings) -> WorkerConfig {
+/// How tenants are read from headers.
+pub(crate) fn tenants(settings: &Settings) -> TenantSchema {
+    TenantSchema::new(settings.tenant_headers.clone())
+}
+
+/// The rules of the workers of an application with this number of shards.
+pub(crate) fn worker_config(settings: &Settings, shards: u32) -> WorkerConfig {
     WorkerConfig {
         app: settings.app.clone(),
-        shards: settings.shards,
-        tenants: TenantSchema::new(settings.tenant_headers.clone()),
+        shards,
+        tenants: tenants(settings),
         outputs: OutputRules { carry_headers: settings.carry_headers.clone(), limits: settings.output_limits() },
         state: settings.state_limits(),
         lookups_a_message: settings.max_lookups,
         lookup_time: Duration::from_millis(settings.lookup_timeout_ms),
         batch: settings.batch(),
         start_from: settings.start_from,
+        offset_renewal: Duration::from_millis(settings.offset_renewal_ms),
     }
 }
 
 /// The application's internal topics. It consumes and produces no topics yet: these depend on the releases.
 pub(crate) fn topology(settings: &Settings) -> Topology {
     let variable = |name: &str| std::env::var(name).ok();
-    Topology::new(&settings.app, settings.topics.clone(), variable, settings.shards)
+    Topology::new(&settings.app, settings.topics.clone(), variable)
 }
 
 /// The lookup sources.

@@ -142,7 +142,6 @@ impl Schedule {
             batch: BatchLimits { records: random.usize(1..6), bytes: 1 << 20, time: Duration::from_millis(100) },
             start_from: StartFrom::Earliest,
             offset_renewal: OFFSET_RETENTION / 10,
-            incarnation: 0,
         };
         let static_members = random.bool();
         let slot = |slot| Slot { due: Duration::ZERO, instance: static_members.then_some(slot) };
@@ -307,8 +306,7 @@ impl Schedule {
             };
             let plugins = Loaded { world: Rc::clone(&world), logic, reader };
             let witness = Witness { world: Rc::clone(&world), id };
-            let rules = WorkerConfig { incarnation: id.into(), ..rules };
-            let mut worker = Worker::new(rules, broker, plugins, Directory { random }, witness);
+            let mut worker = Worker::new(rules, id.into(), broker, plugins, Directory { random }, witness);
             loop {
                 match worker.step() {
                     Ok(Next::Now) => {}

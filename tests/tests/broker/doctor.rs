@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use switchboard_tests::app::{App, WAIT_LIMIT};
+use switchboard_tests::host::hostile;
 use switchboard_tests::kafka::{Kafka, Options, free_port};
 use switchboard_tests::native::{Operation, Resource, allow};
 
@@ -55,10 +56,10 @@ fn a_healthy_application_has_no_problems_and_its_lag_is_shown() -> Result<()> {
     line(&lines, &["  ok ", "the cluster: 1 broker"])?;
     line(&lines, &["  ok ", "Kafka 4.0 or later"])?;
     line(&lines, &["  ok ", &format!("the group {}:", app.name), "Stable, 2 members (2 static), protocol Classic"])?;
-    line(&lines, &["  ok ", &format!("{}-switchboard-repartition: 16 partitions, replication factor 1", app.name)])?;
+    line(&lines, &["  ok ", &format!("{}-switchboard-repartition: 1 partition, replication factor 1", app.name)])?;
     line(&lines, &["  ok ", "all that is needed is allowed"])?;
     line(&lines, &["  ok ", app.topic("IN"), "nothing waits in its 1 partition"])?;
-    line(&lines, &["  ok ", "-switchboard-repartition", "nothing waits in its 16 partitions"])?;
+    line(&lines, &["  ok ", "-switchboard-repartition", "nothing waits in its 1 partition"])?;
     assert_eq!(lines.last().map(String::as_str), Some("0 problems, 0 warnings"));
 
     assert!(host.terminate(WAIT_LIMIT)?.success());
@@ -75,11 +76,49 @@ fn a_healthy_application_has_no_problems_and_its_lag_is_shown() -> Result<()> {
 }
 
 #[test]
+fn the_topics_that_other_hosts_plugins_consume_are_examined_too() -> Result<()> {
+    let app = App::new("doctor-elsewhere", &["IN"], 3)?.arg("--tenant-header", "TENANT=text");
+    let plugin = hostile()?.display().to_string();
+    let mut host = app.run("host", &["--plugin", &plugin, "--instance", "one"])?;
+    let (status, lines) = app.doctor(&[])?;
+    assert_eq!(status.code(), Some(0), "{lines:#?}");
+    line(&lines, &["  ok ", "plugins and fallback releases of hosts: they also consume IN"])?;
+    line(&lines, &["  ok ", app.topic("IN"), "3 partitions"])?;
+    let shown = app.run_command(&["releases"], &["--json"])?.json()?;
+    assert_eq!(shown["hosts"][0]["on-file-consumes"], serde_json::json!(["IN"]), "{shown:#}");
+
+    // A host that has stopped consumes nothing.
+    assert!(host.terminate(WAIT_LIMIT)?.success());
+    let (_, lines) = app.doctor(&[])?;
+    assert!(!lines.iter().any(|line| line.contains("also consume")), "{lines:#?}");
+    Ok(())
+}
+
+#[test]
+fn a_retention_of_offsets_that_is_shorter_than_ten_renewals_is_a_warning() -> Result<()> {
+    let properties = vec![("offsets.retention.minutes".to_owned(), "5".to_owned())];
+    let kafka = Kafka::start_with(&Options { properties, ..Options::default() })?;
+    let app = App::hostile_on(&kafka, "doctor-retention", &["IN", "OUT"], 1)?;
+    let (status, lines) = app.doctor(&[])?;
+    assert_eq!(status.code(), Some(0));
+    line(&lines, &["  warning ", "offsets.retention.minutes=5", "10 times --offset-renewal-ms (3600000)"])?;
+    line(&lines, &["offsets.retention.minutes of the brokers to 600 or more", "--offset-renewal-ms 30000 or less"])?;
+
+    let (_, lines) = app.doctor(&["--offset-renewal-ms", "30000"])?;
+    line(&lines, &["  warning ", "offsets.retention.minutes=5", "after a longer stop"])?;
+    assert!(!lines.iter().any(|line| line.contains("--offset-renewal-ms")), "{lines:#?}");
+    Ok(())
+}
+
+#[test]
 fn without_a_plugin_everything_else_is_examined() -> Result<()> {
     let app = App::new("doctor-bare", &[], 1)?;
     let (status, lines) = app.doctor(&[])?;
     assert_eq!(status.code(), Some(0));
     assert!(matches!(&complaints(&lines)[..], [only] if only.contains("--plugin")), "{lines:#?}");
+    for topic in ["repartition", "changelog"] {
+        line(&lines, &["  ok ", &format!("-switchboard-{topic}:"), "once a consumed topic exists"])?;
+    }
     Ok(())
 }
 
@@ -110,7 +149,10 @@ fn the_doctor_reports_all_problems_at_once() -> Result<()> {
     let app = app.arg("--session-timeout-ms", "1000");
     let (status, lines) = app.doctor(&[])?;
     assert_eq!(status.code(), Some(1));
-    line(&lines, &["  PROBLEM ", "-switchboard-changelog: it has 3 partitions, but --shards is 16"])?;
+    line(
+        &lines,
+        &["  PROBLEM ", "-switchboard-changelog: it has 3 partitions, but ", "-switchboard-repartition has 16"],
+    )?;
     line(&lines, &["  PROBLEM ", "-switchboard-changelog: it has cleanup.policy=delete, but must have compact"])?;
     line(&lines, &["--entity-name", "-switchboard-changelog", "--add-config cleanup.policy=compact"])?;
     line(&lines, &["  PROBLEM ", "-switchboard-repartition: it has retention.ms=60000"])?;
@@ -178,7 +220,7 @@ fn missing_permissions_are_named_by_resource() -> Result<()> {
     assert_eq!(status.code(), Some(1));
     line(&lines, &["  PROBLEM ", "-switchboard-repartition: this client is not allowed DELETE"])?;
     line(&lines, &["  warning ", "-switchboard-repartition", "its configuration cannot be read"])?;
-    line(&lines, &["  ok ", "-switchboard-changelog: 16 partitions"])?;
+    line(&lines, &["  ok ", "-switchboard-changelog: 1 partition"])?;
     line(&lines, &["  ok ", "transactions: can begin"])?;
     let problems = complaints(&lines).into_iter().filter(|line| line.starts_with("PROBLEM")).count();
     assert_eq!(problems, 1, "{lines:#?}");

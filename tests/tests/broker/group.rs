@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use switchboard_tests::app::{App, WAIT_LIMIT, answers};
 use switchboard_tests::client::Record;
 use switchboard_tests::host::Host;
+use switchboard_tests::kafka::Kafka;
 use switchboard_tests::progress;
 
 const PARTITIONS: i32 = 4;
@@ -87,6 +90,50 @@ fn of_two_hosts_with_the_same_instance_the_older_ends_and_says_why() -> Result<(
     app.wait_for("OUT", 200)?;
     assert!(newer.terminate(WAIT_LIMIT)?.success());
     assert_counted(&app.client.read_all(app.topic("OUT"))?, 10, 20);
+    Ok(())
+}
+
+/// A member of the application's group that is assigned partitions of a source topic, as one of a former version was.
+fn former_member(app: &App) -> Result<BaseConsumer> {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", Kafka::shared().bootstrap())
+        .set("group.id", &app.name)
+        .set("client.id", format!("{}-former", app.name))
+        .set("session.timeout.ms", "6000");
+    let consumer: BaseConsumer = config.create()?;
+    consumer.subscribe(&[app.topic("IN")])?;
+    progress::wait_until("the former member's assignment", || {
+        // Takes part in the rebalance.
+        let _ = consumer.poll(Duration::from_millis(100));
+        Ok(consumer.assignment()?.count() > 0)
+    })?;
+    Ok(consumer)
+}
+
+#[test]
+fn a_group_with_members_of_a_former_version_is_refused_with_what_to_do() -> Result<()> {
+    let app = App::hostile("former", &["IN", "OUT"], 2)?;
+    let former = former_member(&app)?;
+    let (status, log) = app.start("refused", &[])?.end(WAIT_LIMIT)?;
+    assert_eq!(status.code(), Some(1));
+    let last = log.last().map_or("", String::as_str);
+    let assigned = format!("{}-former at /127.0.0.1 is assigned partitions of {}", app.name, app.topic("IN"));
+    for word in ["switchboard: the group", &assigned, "Stop all hosts of the older version first"] {
+        assert!(last.contains(word), "{word:?} is not in: {last}");
+    }
+    let (status, lines) = app.doctor(&[])?;
+    assert_eq!(status.code(), Some(1));
+    assert!(lines.iter().any(|line| line.contains("PROBLEM") && line.contains(&assigned)), "{lines:#?}");
+
+    drop(former);
+    app.client.produce(&[app.word("a", "count")])?;
+    let mut host = app.run("alone", &[])?;
+    app.wait_for("OUT", 1)?;
+    // A further host finds the members of this version only.
+    let mut second = app.run("second", &[])?;
+    assert!(second.terminate(WAIT_LIMIT)?.success());
+    assert!(host.terminate(WAIT_LIMIT)?.success());
     Ok(())
 }
 

@@ -149,6 +149,74 @@ fn hosts_that_start_at_once_create_the_internal_topics_together() -> Result<()> 
     Ok(())
 }
 
+/// The number of partitions of a topic.
+fn partitions(app: &App, topic: &str) -> Result<usize> {
+    Ok(app.client.committed(&app.name, &format!("{}-switchboard-{topic}", app.name))?.len())
+}
+
+#[test]
+fn the_number_of_shards_follows_from_the_largest_consumed_topic_and_then_stays() -> Result<()> {
+    let app = App::messenger("shards", 3)?;
+    let larger = format!("{}-larger", app.name);
+    app.client.create_topic(&larger, 5, &[])?;
+    let app = app.env("EVENT_TOPIC_INVITE_STATUS", &larger);
+    let said = |host: &Host, words: &[&str]| {
+        let is_said =
+            |line: &str| line.contains("the number of shards is known") && words.iter().all(|w| line.contains(w));
+        host.wait_for("the number of shards", WAIT_LIMIT, is_said)
+    };
+    let mut host = app.run("first", &[])?;
+    host.wait_for("why", WAIT_LIMIT, |line| {
+        line.contains("topic created") && line.contains("-repartition partitions=5 from=") && line.contains(&larger)
+    })?;
+    said(&host, &["shards=5 "])?;
+    assert!(host.terminate(WAIT_LIMIT)?.success());
+    assert_eq!((partitions(&app, "repartition")?, partitions(&app, "changelog")?), (5, 5));
+
+    let refused = refusal(app.start("other", &["--shards", "3"])?)?;
+    assert_says(&refused, &["5 partitions, but --shards is 3", "set --shards 5, or leave it out", "--app"]);
+    for (arguments, from) in [(&["--shards", "5"][..], "--shards"), (&[], "-switchboard-repartition")] {
+        let mut host = app.run("again", arguments)?;
+        said(&host, &["shards=5 ", from])?;
+        assert!(host.terminate(WAIT_LIMIT)?.success());
+    }
+    Ok(())
+}
+
+#[test]
+fn a_host_without_anything_to_consume_starts_its_workers_when_there_is_something() -> Result<()> {
+    let app = App::new("nothing", &[], 1)?.no_topic("IN").no_topic("OUT").arg("--tenant-header", "TENANT=text");
+    let mut host = app.run("waiting", &["--instance", "one"])?;
+    host.wait_for("what it waits for", WAIT_LIMIT, |line| line.contains("deploy a release"))?;
+    let repartition = format!("{}-switchboard-repartition", app.name);
+    assert!(!app.client.topics()?.contains(&repartition), "nothing decides yet how many partitions it gets");
+
+    // The host follows the control topic, though it has no workers.
+    let plugin = hostile()?.display().to_string();
+    let deployed = app.run_command(&["deploy", &plugin], &["--wait"])?;
+    assert!(deployed.status.success(), "{deployed:?}");
+    host.wait_for("the missing topic", WAIT_LIMIT, |line| {
+        line.contains(" WARN ") && line.contains(app.topic("IN")) && line.contains("create one of them")
+    })?;
+
+    app.client.create_topic(app.topic("OUT"), 1, &[])?;
+    app.client.create_topic(app.topic("IN"), 3, &[])?;
+    app.client.produce(&[app.word("a", "count"), app.word("a", "count")])?;
+    assert_eq!(answers(&app.wait_for("OUT", 2)?, "a"), ["1", "2"]);
+    assert_eq!((partitions(&app, "repartition")?, partitions(&app, "changelog")?), (3, 3));
+    assert!(host.terminate(WAIT_LIMIT)?.success());
+    Ok(())
+}
+
+#[test]
+fn a_host_without_workers_stops_at_once() -> Result<()> {
+    let app = App::new("idle", &[], 1)?;
+    let mut host = app.run("idle", &[])?;
+    assert!(host.terminate(WAIT_LIMIT)?.success());
+    assert!(host.log().iter().any(|line| line.contains("host stopped")), "{:#?}", host.log());
+    Ok(())
+}
+
 #[test]
 fn an_impossible_replication_factor_is_refused() -> Result<()> {
     let app = App::hostile("replicas", &["IN", "OUT"], 1)?;

@@ -18,7 +18,9 @@ const ALIASES: [&str; 4] = ["IN", "IN2", "LINES", "AUDIT"];
 
 /// An application for releases of the ledger. Its hosts have no plugin until one is deployed.
 fn ledgers(prefix: &str) -> Result<App> {
-    Ok(App::new(prefix, &ALIASES, 2)?.arg("--tenant-header", "TENANT=text").arg("--workers", "2"))
+    let app = App::new(prefix, &ALIASES, 2)?.arg("--tenant-header", "TENANT=text").arg("--workers", "2");
+    // Many shards, so that a tenant that waits seldom holds up another one.
+    Ok(app.arg("--shards", "16"))
 }
 
 /// Sends messages with these ids for a tenant.

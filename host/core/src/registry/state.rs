@@ -1,12 +1,12 @@
 //! The fold of all control records: releases, routes, history and hosts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::records::{Change, Key, Malformed, ReleaseRecord, RouteValue, Scope};
-use super::status::HostStatus;
+use super::status::{HostStatus, LoadState};
 use crate::record::{Offset, TenantId, Timestamp};
 use crate::routing::{Digest, Route, RouteTable, Versioned};
 
@@ -229,6 +229,36 @@ impl RegistryState {
     /// The hosts that are alive at this time.
     pub fn living(&self, now: Timestamp) -> impl Iterator<Item = &HostRecord> {
         self.hosts.values().filter(move |host| host.is_alive(now))
+    }
+
+    /// The topic aliases that are consumed for the sake of hosts other than `instance`: what their config files' releases
+    /// consume, and what releases consume that are fallbacks there.
+    ///
+    /// Each source partition has one reader, on some host. So what one host's tenants need, all hosts read. The status
+    /// of a dead host counts until it is removed: to read too much loses nothing.
+    pub fn consumed_elsewhere(&self, instance: &str) -> BTreeSet<String> {
+        let mut consumed = BTreeSet::new();
+        let others = self.hosts.iter().filter(|(other, _)| *other != instance);
+        for status in others.map(|(_, host)| &host.status) {
+            // If every tenant has a route, the release of a config file runs nowhere, but as a fallback.
+            if self.routes.default.route.is_none() {
+                consumed.extend(status.on_file_consumes.iter().cloned());
+            }
+            if status.releases.iter().all(|loaded| loaded.state == LoadState::Ready) {
+                continue;
+            }
+            for route in self.routes.routes() {
+                if !matches!(status.state_of(&route.release), Some(LoadState::Failed { .. })) {
+                    continue;
+                }
+                let fallback = match &route.previous {
+                    Some(previous) => self.release(previous).map(|record| &record.manifest.consumes),
+                    None => Some(&status.on_file_consumes),
+                };
+                consumed.extend(fallback.into_iter().flatten().cloned());
+            }
+        }
+        consumed
     }
 
     /// The offset after the newest record that is not a host's status. While it stays the same, everything but the

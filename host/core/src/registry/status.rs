@@ -22,6 +22,9 @@ pub struct HostStatus {
     /// The release of its config file, which tenants without a route run there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_file: Option<Digest>,
+    /// The topic aliases that this release consumes. Other hosts read them too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub on_file_consumes: Vec<String>,
     /// The releases that it has loaded or tried to load.
     #[serde(default)]
     pub releases: Vec<LoadedRelease>,
@@ -167,6 +170,11 @@ mod tests {
         });
         assert_eq!(json, expected);
         assert_eq!(serde_json::from_value::<HostStatus>(json).unwrap(), status);
+        let on_file =
+            HostStatus { on_file: Some(release), on_file_consumes: vec!["IN".into()], ..HostStatus::default() };
+        let json = serde_json::to_value(&on_file).unwrap();
+        assert_eq!((&json["on-file"], &json["on-file-consumes"]), (&digest.into(), &serde_json::json!(["IN"])));
+        assert_eq!(serde_json::from_value::<HostStatus>(json).unwrap(), on_file);
         let least = serde_json::json!({ "instance": "", "host": "", "started": 0, "read": 0 });
         assert_eq!(serde_json::from_value::<HostStatus>(least).unwrap(), HostStatus::default());
     }

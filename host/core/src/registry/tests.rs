@@ -3,7 +3,7 @@
 mod properties;
 mod rollout;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::*;
@@ -364,6 +364,53 @@ fn pruning_keeps_the_newest_and_all_that_is_in_use() {
         topic.rollback(&[]).ok();
     }
     assert!(matches!(topic.rollback(&[]), Err(Refusal::Gone(_))), "6 was removed");
+}
+
+#[test]
+fn topics_of_other_hosts_files_and_fallbacks_are_consumed_for_them() {
+    let on_file = |alias: &str| HostStatus {
+        on_file: Some(digest(77)),
+        on_file_consumes: vec!["IN".into(), alias.into()],
+        ..HostStatus::default()
+    };
+    let cannot_run = |number, status| HostStatus {
+        releases: vec![
+            LoadedRelease { digest: digest(77), state: LoadState::Ready },
+            LoadedRelease { digest: digest(number), state: LoadState::Failed { reason: "why".into() } },
+        ],
+        ..status
+    };
+    let elsewhere = |topic: &Topic, instance: &str| topic.registry.consumed_elsewhere(instance);
+    let aliases = |aliases: &[&str]| aliases.iter().map(|alias| (*alias).to_owned()).collect::<BTreeSet<_>>();
+    let mut topic = Topic::default();
+    topic.status("one", &on_file("ONE"));
+    topic.status("two", &on_file("TWO"));
+    assert_eq!(elsewhere(&topic, "one"), aliases(&["IN", "TWO"]), "not the host's own");
+    assert_eq!(elsewhere(&topic, "three"), aliases(&["IN", "ONE", "TWO"]));
+
+    // A host that has stopped has removed its status. One that has died may come back.
+    topic.write(&[ControlRecord::tombstone(Key::Host("two".into()))]);
+    for _ in 0..HostStatus::ALIVE.as_secs() {
+        topic.status("three", &HostStatus::default());
+    }
+    assert_eq!(elsewhere(&topic, "three"), aliases(&["IN", "ONE"]));
+
+    // With a default the release of a file is only a fallback.
+    let mut deployed = deployment(1, Audience::Default);
+    deployed.record.manifest.consumes = vec!["FIRST".into()];
+    let request = topic.request();
+    let decision = deploy(&topic.registry, &deployed, request);
+    topic.commit(decision).unwrap();
+    assert_eq!(elsewhere(&topic, "three"), aliases(&[]));
+    topic.status("one", &cannot_run(1, on_file("ONE")));
+    assert_eq!(elsewhere(&topic, "three"), aliases(&["IN", "ONE"]), "it runs its file instead");
+    topic.deploy(2, Audience::Default).unwrap();
+    assert_eq!(elsewhere(&topic, "three"), aliases(&[]), "it can run the second, as far as is known");
+    topic.status("one", &cannot_run(2, on_file("ONE")));
+    assert_eq!(elsewhere(&topic, "three"), aliases(&["FIRST"]), "it runs the first instead");
+    topic.status("one", &on_file("ONE"));
+    topic.write(&[ControlRecord::tombstone(Key::Route(Scope::Default))]);
+    assert_eq!(elsewhere(&topic, "three"), aliases(&["IN", "ONE"]));
 }
 
 #[test]

@@ -83,7 +83,6 @@ fn config(scenario: &Scenario) -> WorkerConfig {
         batch: BatchLimits::default(),
         start_from: StartFrom::Earliest,
         offset_renewal: Duration::MAX,
-        incarnation: 0,
     }
 }
 

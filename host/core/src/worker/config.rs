@@ -59,6 +59,4 @@ pub struct WorkerConfig {
     /// How often the committed offset of an owned source partition without new records is committed again. Brokers forget
     /// offsets of topics without a subscriber `offsets.retention.minutes` after their last commit.
     pub offset_renewal: Duration,
-    /// A number that no other run of a worker has: it names the worker's barriers.
-    pub incarnation: u64,
 }

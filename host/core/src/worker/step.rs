@@ -103,11 +103,12 @@ struct Batch {
 type Committed = (Batch, Receipt, BTreeMap<Partition, Offset>);
 
 impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
-    /// A worker that has not joined its group yet.
-    pub fn new(config: WorkerConfig, broker: B, plugins: P, lookups: L, observer: O) -> Self {
+    /// A worker that has not joined its group yet. `incarnation`: a number that no other run of a worker of the application
+    /// has. It names the worker's barriers.
+    pub fn new(config: WorkerConfig, incarnation: u64, broker: B, plugins: P, lookups: L, observer: O) -> Self {
         Self {
             batch_size: config.batch.records,
-            paths: Paths::new(config.incarnation),
+            paths: Paths::new(incarnation),
             tenants: Tenants::new(config.tenants.clone()),
             config,
             broker,

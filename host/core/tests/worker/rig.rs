@@ -48,7 +48,6 @@ pub(crate) fn config() -> WorkerConfig {
         batch: BatchLimits { records: 4, bytes: 1 << 20, time: Duration::from_millis(100) },
         start_from: StartFrom::Earliest,
         offset_renewal: Duration::from_hours(1),
-        incarnation: 1,
     }
 }
 
@@ -78,6 +77,7 @@ impl Rig {
             FakePlugins { kafka: Rc::clone(&kafka), discarded: Rc::clone(&discarded), routing: Rc::clone(&routing) };
         let worker = Worker::new(
             config,
+            1,
             FakeBroker(Rc::clone(&kafka)),
             plugins,
             FakeLookups { kafka: Rc::clone(&kafka), names: Rc::clone(&names) },

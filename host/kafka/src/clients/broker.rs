@@ -486,7 +486,7 @@ mod tests {
             source_topics: Arc::new(SourceTopics::start(&options).unwrap()),
             checkpoints: None,
         };
-        let topology = Topology::new("app", BTreeMap::new(), |_| None, 1);
+        let topology = Topology::new("app", BTreeMap::new(), |_| None);
         let mut broker = KafkaBroker::new(options, Arc::new(topology), shared, 0).unwrap();
         broker.consume(&["IN".into()], &[0]);
         broker.join().unwrap();

@@ -186,7 +186,7 @@ mod tests {
     }
 
     fn reader(mock: &Mock) -> (SourceReader, TopicNames) {
-        let topology = Topology::new("app", BTreeMap::new(), |_| None, 1);
+        let topology = Topology::new("app", BTreeMap::new(), |_| None);
         let mut names = TopicNames::new(&topology);
         names.set_aliases(&["one".into(), "other".into()], &topology);
         let options = mock.options(&[("fetch.wait.max.ms", "10")]);

@@ -1,6 +1,7 @@
 //! The cluster as a whole: its release, transactions, and how long it keeps offsets.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::producer::{BaseProducer, Producer as _};
@@ -10,6 +11,7 @@ use super::connection_log::{ConnectionLog, LOG_POLL};
 use super::{Cluster, DOCTOR_REQUEST_TIMEOUT};
 use crate::clients::options::TRANSACTION_TIMEOUT_MS;
 use crate::finding::Finding;
+use crate::topics::lag::humanized;
 
 pub(super) fn check(cluster: &Cluster<'_>, configs: Option<&BrokerConfigs>) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -17,7 +19,7 @@ pub(super) fn check(cluster: &Cluster<'_>, configs: Option<&BrokerConfigs>) -> V
     match configs {
         Some(configs) => {
             for config in configs.values() {
-                for finding in check_broker(config, brokers) {
+                for finding in check_broker(config, brokers, cluster.asked.offset_renewal) {
                     // Brokers mostly have the same configuration.
                     if !findings.contains(&finding) {
                         findings.push(finding);
@@ -36,7 +38,7 @@ pub(super) fn check(cluster: &Cluster<'_>, configs: Option<&BrokerConfigs>) -> V
 }
 
 /// What the configuration of one broker means for an application.
-fn check_broker(config: &HashMap<String, String>, brokers: usize) -> Vec<Finding> {
+fn check_broker(config: &HashMap<String, String>, brokers: usize, offset_renewal: Duration) -> Vec<Finding> {
     let number = |name: &str| config.get(name).and_then(|value| value.parse::<i64>().ok());
     let mut findings = vec![release(config)];
     if let Some(most) = number("transaction.max.timeout.ms")
@@ -75,20 +77,46 @@ fn check_broker(config: &HashMap<String, String>, brokers: usize) -> Vec<Finding
             ));
         }
     }
-    if let Some(minutes) = number("offsets.retention.minutes") {
-        let days = minutes / 1440;
-        let text = format!("kept for {days} days after the last member has left (offsets.retention.minutes={minutes})");
-        findings.push(if days >= 7 {
-            Finding::ok("committed offsets", text)
-        } else {
-            Finding::warning(
-                "committed offsets",
-                format!("{text}: after a longer stop the offsets to continue from are lost"),
-                "Set offsets.retention.minutes of the brokers to 10080 or more",
-            )
-        });
-    }
+    findings.extend(number("offsets.retention.minutes").map(|minutes| offsets_retention(minutes, offset_renewal)));
     findings
+}
+
+/// How many renewals of an idle source partition's offset must fit into the time that brokers keep it.
+const RENEWALS_IN_RETENTION: u32 = 10;
+/// A stop of a week must not lose the offsets.
+const LONG_STOP_MINUTES: i64 = 7 * 1440;
+
+fn offsets_retention(minutes: i64, offset_renewal: Duration) -> Finding {
+    let subject = "committed offsets";
+    let needed = offset_renewal.saturating_mul(RENEWALS_IN_RETENTION);
+    let retention = Duration::from_secs(u64::try_from(minutes).unwrap_or(0).saturating_mul(60));
+    let setting = format!("offsets.retention.minutes={minutes}");
+    if retention < needed {
+        let longest = (retention / RENEWALS_IN_RETENTION).as_millis().max(1);
+        return Finding::warning(
+            subject,
+            format!(
+                "the brokers have {setting}, which is shorter than {RENEWALS_IN_RETENTION} times --offset-renewal-ms ({}): \
+                 the offset of a source partition without new records could expire while hosts run, and the partition would \
+                 be read again from --start-from",
+                offset_renewal.as_millis()
+            ),
+            format!(
+                "Set offsets.retention.minutes of the brokers to {} or more, better {LONG_STOP_MINUTES}; or set \
+                 --offset-renewal-ms {longest} or less",
+                needed.as_secs().div_ceil(60)
+            ),
+        );
+    }
+    let text = format!("kept for {} after their last commit ({setting})", humanized(retention));
+    if minutes >= LONG_STOP_MINUTES {
+        return Finding::ok(subject, text);
+    }
+    Finding::warning(
+        subject,
+        format!("{text}: after a longer stop the offsets to continue from are lost"),
+        format!("Set offsets.retention.minutes of the brokers to {LONG_STOP_MINUTES} or more"),
+    )
 }
 
 /// No request returns the release. Before 4.0 one of the settings contains it. Later releases have a setting that earlier ones lack.
@@ -156,7 +184,9 @@ mod tests {
             ("offsets.retention.minutes", "10080"),
         ];
         let config = healthy.iter().chain(config).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        let mut levels: Vec<_> = check_broker(&config.collect(), brokers).iter().map(|finding| finding.level).collect();
+        let hour = Duration::from_hours(1);
+        let findings = check_broker(&config.collect(), brokers, hour);
+        let mut levels: Vec<_> = findings.iter().map(|finding| finding.level).collect();
         levels.retain(|level| *level != Level::Ok);
         levels
     }
@@ -168,6 +198,23 @@ mod tests {
         assert_eq!(levels(&[], 1), [Level::Problem], "min.isr is 2");
         assert_eq!(levels(&[("transaction.state.log.replication.factor", "1")], 3), [Level::Warning]);
         assert_eq!(levels(&[("offsets.retention.minutes", "60")], 3), [Level::Warning]);
+    }
+
+    #[test]
+    fn offsets_must_be_kept_for_ten_renewals_and_for_a_long_stop() {
+        let said = |minutes, renewal_secs| {
+            let finding = offsets_retention(minutes, Duration::from_secs(renewal_secs));
+            (finding.level, finding.to_string())
+        };
+        let (level, text) = said(10_080, 3600);
+        assert!(level == Level::Ok && text.contains("kept for 7 d 0 h after their last commit"), "{text}");
+        let (level, text) = said(600, 3600);
+        assert!(level == Level::Warning && text.contains("after a longer stop") && !text.contains("renewal"), "{text}");
+        let (level, text) = said(599, 3600);
+        assert!(level == Level::Warning && text.contains("10 times --offset-renewal-ms (3600000)"), "{text}");
+        assert!(text.contains("minutes of the brokers to 600 or more") && text.contains("--offset-renewal-ms 3594000"));
+        assert_eq!(said(10_080, 100_000).0, Level::Warning, "a long renewal needs a long retention");
+        assert_eq!(said(1, 6).0, Level::Warning);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::finding::Finding;
 use crate::sys::describe::describe_group;
 use crate::topics::CommittedOffsets;
 use crate::topics::committed_offsets::find_lost_offsets;
+use crate::topics::group_members::foreign_members;
 use crate::topics::lag::{LagReader, TopicLag, grouped, humanized};
 
 pub(super) fn check(cluster: &Cluster<'_>, configs: Option<&BrokerConfigs>) -> Vec<Finding> {
@@ -81,13 +82,17 @@ fn members(cluster: &Cluster<'_>) -> Option<Finding> {
     Some(match describe_group(cluster.client(), &options.app, DOCTOR_REQUEST_TIMEOUT) {
         // The check of permissions reports it.
         Err(error) if error.code == Code::GroupAuthorizationFailed => return None,
-        Ok(group) if group.members == 0 => Finding::ok(subject, "no members: no host is running"),
+        Ok(group) if group.members.is_empty() => Finding::ok(subject, "no members: no host is running"),
         Ok(group) => {
+            if let Some(problem) = foreign_members(&options.app, &cluster.asked.topology.repartition, &group) {
+                return Some(problem);
+            }
             let ours = match options.group_protocol {
                 GroupProtocol::Classic => "Classic",
                 GroupProtocol::Consumer => "Consumer",
             };
-            let (members, fixed) = (group.members, group.static_members);
+            let members = group.members.len();
+            let fixed = group.members.iter().filter(|member| member.is_static).count();
             let text = format!("{}, {members} members ({fixed} static), protocol {}", group.state, group.protocol);
             if group.protocol.eq_ignore_ascii_case(ours) {
                 Finding::ok(subject, text)

@@ -26,7 +26,7 @@ use switchboard_core::worker::StartFrom;
 use crate::clients::context::PlainContext;
 use crate::clients::{ClientOptions, new_client};
 use crate::finding::Finding;
-use crate::topics::Topology;
+use crate::topics::{TopicSettings, Topology};
 
 /// One request of the doctor.
 const DOCTOR_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,8 +37,10 @@ pub struct Doctor<'a> {
     pub options: &'a ClientOptions,
     /// The application's topics.
     pub topology: &'a Topology,
-    /// The wanted number of replicas of internal topics.
-    pub replication_factor: Option<u16>,
+    /// The configured number of shards, and the wanted number of replicas of internal topics.
+    pub topics: TopicSettings,
+    /// How often the offsets of idle source partitions are committed again.
+    pub offset_renewal: Duration,
     /// Where source partitions without a committed offset start.
     pub start_from: StartFrom,
     /// The limits of outputs.

@@ -9,14 +9,17 @@ use super::{Cluster, DOCTOR_REQUEST_TIMEOUT};
 use crate::clients::options::MAX_RECORD_BYTES;
 use crate::finding::Finding;
 use crate::topics::internal_topics::{
-    TopicConfigs, config_text, exists, internal_topics, new_topic, topic_configs, topic_facts,
+    TopicConfigs, config_text, count_partitions as partitions_of, exists, internal_topics, new_topic, topic_configs,
+    topic_facts,
 };
 use crate::topics::topic_requirements::{self, InternalTopic};
-use crate::topics::{TopicName, block_on};
+use crate::topics::{ShardCount, TopicName, block_on};
 
 pub(super) fn check(cluster: &Cluster<'_>) -> Vec<Finding> {
     let topology = cluster.asked.topology;
-    let internal = internal_topics(topology);
+    let shards =
+        ShardCount::find(topology, cluster.asked.topics.shards, |topic| partitions_of(&cluster.metadata, topic));
+    let internal = internal_topics(topology, shards.as_ref());
     let external = topology.consumed.iter().chain(&topology.produced).map(|topic| topic.name.as_str());
     let names: Vec<_> = internal.iter().map(|topic| topic.name).chain(external).collect();
     let existing: Vec<_> = names.into_iter().filter(|name| exists(&cluster.metadata, name)).collect();
@@ -33,7 +36,7 @@ pub(super) fn check(cluster: &Cluster<'_>) -> Vec<Finding> {
             let found = topic_requirements::check(
                 topic,
                 &topic_facts(&cluster.metadata, topic.name, &configs),
-                cluster.asked.replication_factor,
+                cluster.asked.topics.replication_factor,
             );
             add_findings(&format!("the topic {}", topic.name), found, topic.name, cluster, &mut findings);
         } else {
@@ -86,15 +89,19 @@ fn leaderless(subject: &str, topic: &MetadataTopic) -> Option<Finding> {
 /// Asks the brokers whether they would create the topic, as `run` does.
 fn missing_internal(topic: &InternalTopic<'_>, cluster: &Cluster<'_>) -> Finding {
     let subject = format!("the topic {}", topic.name);
-    let new = new_topic(topic, cluster.asked.replication_factor);
+    let new = new_topic(topic, cluster.asked.topics.replication_factor);
     let validate = AdminOptions::new().validate_only(true).request_timeout(Some(DOCTOR_REQUEST_TIMEOUT));
     let result = block_on(cluster.admin.create_topics([&new], &validate)).map(|mut results| results.pop());
     let reason = match result {
         Ok(Some(Ok(_))) => {
-            return Finding::ok(
-                subject,
-                format!("does not exist yet; `run` creates it: {}", count_partitions(topic.partitions)),
-            );
+            let text = match topic.partitions() {
+                Some(_) => format!("does not exist yet; `run` creates it: {}", planned_partitions(topic)),
+                None => format!(
+                    "does not exist yet; `run` creates it once a consumed topic exists: {}",
+                    planned_partitions(topic)
+                ),
+            };
+            return Finding::ok(subject, text);
         }
         Ok(Some(Err((_, code)))) => code.to_string(),
         Ok(None) => "no answer".to_owned(),
@@ -105,10 +112,19 @@ fn missing_internal(topic: &InternalTopic<'_>, cluster: &Cluster<'_>) -> Finding
         format!("does not exist yet, and `run` cannot create it: {reason}"),
         format!(
             "Allow this client CREATE on it; or create it yourself: {}, {}; or, if it exists, allow DESCRIBE",
-            count_partitions(topic.partitions),
+            planned_partitions(topic),
             config_text(topic)
         ),
     )
+}
+
+/// The partitions that an internal topic is created with, and why.
+fn planned_partitions(topic: &InternalTopic<'_>) -> String {
+    match (topic.partitions(), topic.shards) {
+        (Some(count), Some(shards)) => format!("{} ({})", count_partitions(count), shards.origin),
+        (Some(count), None) => count_partitions(count),
+        (None, _) => "as many partitions as the largest consumed topic has, or --shards".to_owned(),
+    }
 }
 
 fn check_external(

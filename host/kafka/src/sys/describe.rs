@@ -1,6 +1,7 @@
 //! Admin requests that rdkafka does not have: topic ids, and descriptions of topics and groups with the operations that this client
 //! is allowed.
 
+use std::collections::BTreeSet;
 use std::ffi::{CStr, CString, NulError, c_char};
 use std::ptr;
 use std::time::Duration;
@@ -61,10 +62,26 @@ pub(crate) struct GroupDescription {
     pub(crate) state: String,
     /// Classic or Consumer (KIP-848).
     pub(crate) protocol: String,
-    pub(crate) members: usize,
-    /// How many of the members are static.
-    pub(crate) static_members: usize,
+    pub(crate) members: Vec<MemberDescription>,
     pub(crate) allowed: Allowed,
+}
+
+impl GroupDescription {
+    /// Whether the group rebalances by the classic protocol: the coordinator does not say then what its members are assigned.
+    pub(crate) fn hides_assignments(&self) -> bool {
+        matches!(self.state.as_str(), "PreparingRebalance" | "CompletingRebalance")
+    }
+}
+
+/// A member of a consumer group.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct MemberDescription {
+    pub(crate) client_id: String,
+    /// The address that it connects from.
+    pub(crate) host: String,
+    pub(crate) is_static: bool,
+    /// The topics of its partitions. Empty while the group rebalances by the classic protocol.
+    pub(crate) topics: BTreeSet<String>,
 }
 
 /// An admin request failed.
@@ -160,7 +177,7 @@ pub(crate) fn describe_group<C: ClientContext>(
     // SAFETY: the group lives as long as `answer`.
     let members = unsafe { rdsys::rd_kafka_ConsumerGroupDescription_member_count(group) };
     // SAFETY: the group lives as long as `answer`, and the index is below the number of members.
-    let static_members = (0..members).filter(|index| unsafe { is_static(group, *index) }).count();
+    let members = (0..members).map(|index| unsafe { read_member(group, index) }).collect();
     let mut count = 0;
     // SAFETY: the group lives as long as `answer`; the out pointer is valid for writes.
     let operations = unsafe { rdsys::rd_kafka_ConsumerGroupDescription_authorized_operations(group, &raw mut count) };
@@ -178,22 +195,47 @@ pub(crate) fn describe_group<C: ClientContext>(
         state: state.to_string_lossy().into_owned(),
         protocol: protocol.to_string_lossy().into_owned(),
         members,
-        static_members,
         allowed,
     })
 }
 
-/// Whether a member of the group is static.
-///
 /// # Safety
 /// The group is alive, and the index is below the number of its members.
-unsafe fn is_static(group: *const rdsys::rd_kafka_ConsumerGroupDescription_t, index: usize) -> bool {
+unsafe fn read_member(group: *const rdsys::rd_kafka_ConsumerGroupDescription_t, index: usize) -> MemberDescription {
     // SAFETY: as required of the caller.
     let member = unsafe { rdsys::rd_kafka_ConsumerGroupDescription_member(group, index) };
-    // SAFETY: the member belongs to the group.
-    let instance = unsafe { rdsys::rd_kafka_MemberDescription_group_instance_id(member) };
-    // SAFETY: the id is null or a C string that belongs to the member, and has at least its terminator.
-    !instance.is_null() && unsafe { *instance } != 0
+    // SAFETY: the member belongs to the group; the text is null or a C string that belongs to the member, and is copied.
+    let client_id = unsafe { text_of(rdsys::rd_kafka_MemberDescription_client_id(member)) };
+    // SAFETY: as above.
+    let host = unsafe { text_of(rdsys::rd_kafka_MemberDescription_host(member)) };
+    // SAFETY: as above.
+    let instance = unsafe { text_of(rdsys::rd_kafka_MemberDescription_group_instance_id(member)) };
+    // SAFETY: the member belongs to the group, and its assignment to the member.
+    let assignment = unsafe { rdsys::rd_kafka_MemberDescription_assignment(member) };
+    MemberDescription {
+        client_id: client_id.unwrap_or_default(),
+        host: host.unwrap_or_default(),
+        is_static: instance.is_some_and(|instance| !instance.is_empty()),
+        // SAFETY: the assignment is null or belongs to the member.
+        topics: unsafe { read_topics(assignment) },
+    }
+}
+
+/// The topics of an assignment.
+///
+/// # Safety
+/// The assignment is null or alive.
+unsafe fn read_topics(assignment: *const rdsys::rd_kafka_MemberAssignment_t) -> BTreeSet<String> {
+    if assignment.is_null() {
+        return BTreeSet::new();
+    }
+    // SAFETY: the assignment is alive; the list belongs to it, or is null.
+    let list = unsafe { rdsys::rd_kafka_MemberAssignment_partitions(assignment).as_ref() };
+    let Some(list) = list else { return BTreeSet::new() };
+    // SAFETY: an array of `cnt` elements that belongs to the list.
+    let partitions = unsafe { array(list.elems.cast_const(), usize::try_from(list.cnt).unwrap_or(0)) };
+    // SAFETY: the topic of an element is a C string that belongs to the list, and is copied.
+    partitions.iter().filter_map(|partition| unsafe { text_of(partition.topic) }).collect()
 }
 
 /// A pointer of librdkafka, and the function that destroys it.

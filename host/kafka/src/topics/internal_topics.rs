@@ -5,11 +5,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResourceResult, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::metadata::Metadata;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
+use super::shard_count::{ShardCount, ShardOrigin};
 use super::topic_requirements::{self, InternalTopic, Role, TOMBSTONE_RETENTION_MS, TopicFacts};
 use super::topology::Topology;
 use super::{TOPIC_REQUEST_TIMEOUT, block_on};
@@ -72,12 +72,12 @@ fn more(problems: &[Finding]) -> String {
 }
 
 /// The internal topics of an application.
-pub(crate) fn internal_topics(topology: &Topology) -> [InternalTopic<'_>; 4] {
+pub(crate) fn internal_topics<'a>(topology: &'a Topology, shards: Option<&'a ShardCount>) -> [InternalTopic<'a>; 4] {
     [
         InternalTopic {
             name: &topology.repartition,
             role: Role::Repartition,
-            partitions: topology.shard_count,
+            shards,
             config: &[
                 ("cleanup.policy", "delete"),
                 ("retention.ms", "-1"),
@@ -89,7 +89,7 @@ pub(crate) fn internal_topics(topology: &Topology) -> [InternalTopic<'_>; 4] {
         InternalTopic {
             name: &topology.changelog,
             role: Role::Changelog,
-            partitions: topology.shard_count,
+            shards,
             config: &[
                 ("cleanup.policy", "compact"),
                 ("delete.retention.ms", TOMBSTONE_RETENTION_MS),
@@ -99,7 +99,7 @@ pub(crate) fn internal_topics(topology: &Topology) -> [InternalTopic<'_>; 4] {
         InternalTopic {
             name: &topology.dead_letters,
             role: Role::DeadLetters,
-            partitions: 1,
+            shards: None,
             config: &[
                 ("cleanup.policy", "delete"),
                 ("retention.ms", "2592000000"),
@@ -115,7 +115,7 @@ fn control_topic(topology: &Topology) -> InternalTopic<'_> {
     InternalTopic {
         name: &topology.control,
         role: Role::Control,
-        partitions: 1,
+        shards: None,
         config: &[
             ("cleanup.policy", "compact"),
             ("message.timestamp.type", "LogAppendTime"),
@@ -127,20 +127,33 @@ fn control_topic(topology: &Topology) -> InternalTopic<'_> {
     }
 }
 
-/// Waits for the brokers, creates the missing internal topics, and checks those that exist. It returns its client for further use:
-/// ending a client takes 100 ms.
+/// Internal topics that may be used as they are.
+pub struct PreparedTopics {
+    /// The client, for further use: ending a client takes 100 ms.
+    pub admin: Admin,
+    /// The number of shards; `None`: the repartition topic does not exist, and nothing decides yet how many partitions it gets.
+    pub shards: Option<ShardCount>,
+}
+
+/// Waits for the brokers, creates the missing internal topics, and checks those that exist. The topics of the shards are created
+/// only if `shards` is configured. Otherwise [`Admin::prepare_shards`] does that, once consumed topics are known.
 ///
 /// # Errors
 /// When a topic cannot be created or does not fit, or when a stop is requested.
 pub fn prepare(
     options: &ClientOptions,
     topology: &Topology,
-    replication_factor: Option<u16>,
+    settings: TopicSettings,
     stop: &Shutdown,
-) -> Result<Admin, TopicError> {
-    let external: Vec<_> =
-        topology.consumed.iter().chain(&topology.produced).map(|topic| topic.name.as_str()).collect();
-    ensure(options, &internal_topics(topology), &external, replication_factor, stop, Duration::MAX)
+) -> Result<PreparedTopics, TopicError> {
+    let admin = Admin::new(options)?;
+    let external = topology.consumed.iter().chain(&topology.produced).map(|topic| topic.name.as_str()).collect();
+    // What the topology consumes is not all that is consumed, and decides nothing yet: the routes are not known.
+    let mut internal = topology.clone();
+    internal.consumed.clear();
+    let wanted = Wanted { topology: &internal, scope: Scope::All, external, settings };
+    let shards = ensure(&admin, options, &wanted, stop, Duration::MAX)?;
+    Ok(PreparedTopics { admin, shards })
 }
 
 /// Creates and checks the control topic alone. A command may be the first that needs it, and knows nothing of the application's
@@ -154,34 +167,104 @@ pub fn prepare_control(
     replication_factor: Option<u16>,
     timeout: Duration,
 ) -> Result<(), TopicError> {
-    let stop = Shutdown::default();
-    let admin = ensure(options, &[control_topic(topology)], &[], replication_factor, &stop, timeout)?;
+    let admin = Admin::new(options)?;
+    let settings = TopicSettings { shards: None, replication_factor };
+    let wanted = Wanted { topology, scope: Scope::Control, external: Vec::new(), settings };
+    ensure(&admin, options, &wanted, &Shutdown::default(), timeout)?;
     // Nobody waits for the client's end. If no thread can be started, it ends here.
     let _ = thread::Builder::new().spawn(move || drop(admin));
     Ok(())
 }
 
+impl Admin {
+    fn new(options: &ClientOptions) -> Result<Self, TopicError> {
+        new_client(&options.plain()).map(Self).map_err(|source| brokers(options, source))
+    }
+
+    /// Creates the repartition topic and the changelog, if they are missing, and checks them. By default they get as many
+    /// partitions as the largest consumed topic of the topology. `None`: no consumed topic exists yet, so nothing is created.
+    ///
+    /// # Errors
+    /// When a topic cannot be created or does not fit, or when a stop is requested.
+    pub fn prepare_shards(
+        &self,
+        options: &ClientOptions,
+        topology: &Topology,
+        settings: TopicSettings,
+        stop: &Shutdown,
+    ) -> Result<Option<ShardCount>, TopicError> {
+        let wanted = Wanted { topology, scope: Scope::Shards, external: Vec::new(), settings };
+        ensure(self, options, &wanted, stop, Duration::MAX)
+    }
+
+    fn metadata(&self) -> KafkaResult<Metadata> {
+        self.0.inner().fetch_metadata(None, TOPIC_REQUEST_TIMEOUT)
+    }
+}
+
+/// The settings of internal topics.
+#[derive(Debug, Clone, Copy)]
+pub struct TopicSettings {
+    /// The configured number of shards.
+    pub shards: Option<u32>,
+    /// The number of replicas of topics that are created; `None`: the brokers' default.
+    pub replication_factor: Option<u16>,
+}
+
+/// Which internal topics are created and checked.
+#[derive(Clone, Copy)]
+enum Scope {
+    All,
+    Control,
+    Shards,
+}
+
+struct Wanted<'a> {
+    topology: &'a Topology,
+    scope: Scope,
+    /// Topics that need not exist: their absence is a warning.
+    external: Vec<&'a str>,
+    settings: TopicSettings,
+}
+
+impl Wanted<'_> {
+    /// The topics that are wanted, given what is known of the number of shards.
+    fn topics<'a>(&'a self, shards: Option<&'a ShardCount>) -> Vec<InternalTopic<'a>> {
+        let mut topics = match self.scope {
+            Scope::Control => vec![control_topic(self.topology)],
+            Scope::All | Scope::Shards => Vec::from(internal_topics(self.topology, shards)),
+        };
+        topics.retain(|topic| {
+            let is_of_shards = matches!(topic.role, Role::Repartition | Role::Changelog);
+            topic.partitions().is_some() && (is_of_shards || !matches!(self.scope, Scope::Shards))
+        });
+        topics
+    }
+}
+
+fn brokers(options: &ClientOptions, source: KafkaError) -> TopicError {
+    TopicError::Brokers { servers: options.bootstrap_servers.clone(), source }
+}
+
+/// Attempts until all wanted topics are there and fit.
 fn ensure(
+    admin: &Admin,
     options: &ClientOptions,
-    internal: &[InternalTopic<'_>],
-    external: &[&str],
-    replication_factor: Option<u16>,
+    wanted: &Wanted<'_>,
     stop: &Shutdown,
     timeout: Duration,
-) -> Result<Admin, TopicError> {
-    let brokers = |source| TopicError::Brokers { servers: options.bootstrap_servers.clone(), source };
-    let config = options.plain();
-    let client: BaseConsumer<PlainContext> = new_client(&config).map_err(brokers)?;
-    let admin: AdminClient<PlainContext> = new_client(&config).map_err(brokers)?;
+) -> Result<Option<ShardCount>, TopicError> {
     let (mut trouble, mut answered, started) = (ThrottledWarn::default(), None, Instant::now());
     loop {
         let waited = answered.map_or(Duration::ZERO, |first: Instant| first.elapsed());
-        match attempt(&client, &admin, internal, external, replication_factor, waited >= CONFIG_PROPAGATION_TIMEOUT) {
-            Ok(None) => return Ok(Admin(admin)),
-            Ok(Some(missing)) if waited >= TOPIC_PROPAGATION_TIMEOUT => return Err(TopicError::Hidden(missing)),
-            Ok(Some(_)) => drop(answered.get_or_insert_with(Instant::now)),
+        match attempt(admin, wanted, waited >= CONFIG_PROPAGATION_TIMEOUT) {
+            Ok(Attempt::Done(shards)) => return Ok(shards),
+            Ok(Attempt::NotYet(missing)) if waited >= TOPIC_PROPAGATION_TIMEOUT => {
+                return Err(TopicError::Hidden(missing));
+            }
+            Ok(Attempt::NotYet(_)) => drop(answered.get_or_insert_with(Instant::now)),
             Err(Failure::Retriable(error)) => {
-                let error = brokers(error);
+                let error = brokers(options, error);
                 if started.elapsed() >= timeout {
                     return Err(error);
                 }
@@ -193,6 +276,14 @@ fn ensure(
             return Err(TopicError::Stopped);
         }
     }
+}
+
+/// How an attempt ended.
+enum Attempt {
+    /// All wanted topics are there and fit. The number of shards, if something decides it.
+    Done(Option<ShardCount>),
+    /// This topic is not usable yet: brokers do not all learn of a created topic at once.
+    NotYet(String),
 }
 
 /// How an attempt failed.
@@ -207,30 +298,26 @@ impl From<KafkaError> for Failure {
     }
 }
 
-/// Creates what is missing and checks the rest. Returns a topic that is not usable yet: brokers do not all learn of a created topic
-/// at once. Topics are checked whoever created them. With `accept_unread`, topics whose configuration cannot be read pass.
-fn attempt(
-    client: &BaseConsumer<PlainContext>,
-    admin: &AdminClient<PlainContext>,
-    internal: &[InternalTopic<'_>],
-    external: &[&str],
-    replication_factor: Option<u16>,
-    accept_unread: bool,
-) -> Result<Option<String>, Failure> {
-    let metadata = client.fetch_metadata(None, TOPIC_REQUEST_TIMEOUT)?;
+/// Creates what is missing and checks the rest. Topics are checked whoever created them. With `accept_unread`, topics whose
+/// configuration cannot be read pass.
+fn attempt(admin: &Admin, wanted: &Wanted<'_>, accept_unread: bool) -> Result<Attempt, Failure> {
+    let metadata = admin.metadata()?;
+    let TopicSettings { shards, replication_factor } = wanted.settings;
+    let shards = ShardCount::find(wanted.topology, shards, |topic| count_partitions(&metadata, topic));
+    let internal = wanted.topics(shards.as_ref());
     let missing: Vec<_> = internal.iter().filter(|topic| !exists(&metadata, topic.name)).collect();
     if let Some(first) = missing.first() {
-        create(admin, &missing, replication_factor)?;
-        return Ok(Some(first.name.to_owned()));
+        create(&admin.0, &creatable(&missing), replication_factor)?;
+        return Ok(Attempt::NotYet(first.name.to_owned()));
     }
-    let configs = topic_configs(admin, &internal.iter().map(|topic| topic.name).collect::<Vec<_>>())?;
+    let configs = topic_configs(&admin.0, &internal.iter().map(|topic| topic.name).collect::<Vec<_>>())?;
     if let Some(unread) = internal.iter().find(|topic| !configs.contains_key(topic.name))
         && !accept_unread
     {
-        return Ok(Some(unread.name.to_owned()));
+        return Ok(Attempt::NotYet(unread.name.to_owned()));
     }
     let mut problems = Vec::new();
-    for topic in internal {
+    for topic in &internal {
         for finding in
             topic_requirements::check(topic, &topic_facts(&metadata, topic.name, &configs), replication_factor)
         {
@@ -243,11 +330,26 @@ fn attempt(
     if !problems.is_empty() {
         return Err(Failure::Final(TopicError::Unfit(problems)));
     }
-    let absent: Vec<_> = external.iter().copied().filter(|name| !exists(&metadata, name)).collect();
+    let absent: Vec<_> = wanted.external.iter().copied().filter(|name| !exists(&metadata, name)).collect();
     if !absent.is_empty() {
         tracing::warn!(topics = %absent.join(", "), "topics that do not exist yet");
     }
-    Ok(None)
+    Ok(Attempt::Done(shards))
+}
+
+/// The missing topics that may be created now. Hosts that start at once may count different source topics. The first one creates
+/// the repartition topic, whose number of partitions then holds for all. So the changelog is created after it.
+fn creatable<'a>(missing: &[&'a InternalTopic<'a>]) -> Vec<&'a InternalTopic<'a>> {
+    let is_chosen =
+        |topic: &InternalTopic<'_>| topic.shards.is_some_and(|shards| matches!(shards.origin, ShardOrigin::Source(_)));
+    let is_early = |topic: &InternalTopic<'_>| topic.role == Role::Changelog && is_chosen(topic);
+    missing.iter().copied().filter(|topic| !is_early(topic)).collect()
+}
+
+/// The number of partitions of a topic; `None`: it does not exist.
+pub(crate) fn count_partitions(metadata: &Metadata, topic: &str) -> Option<u32> {
+    let known = metadata.topics().iter().find(|known| known.name() == topic && known.error().is_none())?;
+    u32::try_from(known.partitions().len()).ok().filter(|count| *count > 0)
 }
 
 pub(crate) fn exists(metadata: &Metadata, topic: &str) -> bool {
@@ -294,7 +396,7 @@ fn create(
         TopicError::Create {
             topic: name.to_owned(),
             source: code,
-            partitions: topic.map_or(1, |topic| topic.partitions),
+            partitions: topic.and_then(|topic| topic.partitions()).unwrap_or(1),
             config: topic.map(|topic| config_text(topic)).unwrap_or_default(),
         }
     };
@@ -302,7 +404,14 @@ fn create(
         AdminOptions::new().request_timeout(Some(TOPIC_REQUEST_TIMEOUT)).operation_timeout(Some(TOPIC_REQUEST_TIMEOUT));
     for result in block_on(admin.create_topics(&new, &options))? {
         match result {
-            Ok(topic) => tracing::info!(%topic, "topic created"),
+            Ok(topic) => {
+                match missing.iter().find(|created| created.name == topic).and_then(|created| created.shards) {
+                    Some(shards) => {
+                        tracing::info!(%topic, partitions = shards.count, from = %shards.origin, "topic created");
+                    }
+                    None => tracing::info!(%topic, "topic created"),
+                }
+            }
             // Another process was faster. It has the same settings, or the check refuses one of the two.
             Err((_, Code::TopicAlreadyExists)) => {}
             Err((
@@ -321,7 +430,7 @@ fn create(
 
 /// A request to create a topic.
 pub(crate) fn new_topic<'a>(topic: &'a InternalTopic<'_>, replication_factor: Option<u16>) -> NewTopic<'a> {
-    let partitions = i32::try_from(topic.partitions).unwrap_or(i32::MAX);
+    let partitions = topic.partitions().map_or(1, |partitions| i32::try_from(partitions).unwrap_or(i32::MAX));
     // -1: the brokers' default.
     let replicas = replication_factor.map_or(-1, i32::from);
     let new = NewTopic::new(topic.name, partitions, TopicReplication::Fixed(replicas));
@@ -331,4 +440,43 @@ pub(crate) fn new_topic<'a>(topic: &'a InternalTopic<'_>, replication_factor: Op
 /// A topic's configuration as `name=value name=value`.
 pub(crate) fn config_text(topic: &InternalTopic<'_>) -> String {
     topic.config.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(scope: Scope, shards: Option<&ShardCount>) -> Vec<String> {
+        let topology = Topology::new("app", [].into(), |_| None);
+        let settings = TopicSettings { shards: None, replication_factor: None };
+        let wanted = Wanted { topology: &topology, scope, external: Vec::new(), settings };
+        let name = |topic: &InternalTopic<'_>| topic.name.trim_start_matches("app-switchboard-").to_owned();
+        wanted.topics(shards).iter().map(name).collect()
+    }
+
+    #[test]
+    fn topics_of_shards_are_wanted_once_their_number_is_known() {
+        let shards = ShardCount { count: 4, origin: ShardOrigin::Setting };
+        assert_eq!(wanted(Scope::All, None), ["dead-letters", "control"]);
+        assert_eq!(wanted(Scope::All, Some(&shards)), ["repartition", "changelog", "dead-letters", "control"]);
+        assert_eq!(wanted(Scope::Shards, None), [""; 0]);
+        assert_eq!(wanted(Scope::Shards, Some(&shards)), ["repartition", "changelog"]);
+        assert_eq!(wanted(Scope::Control, Some(&shards)), ["control"]);
+    }
+
+    #[test]
+    fn the_changelog_is_created_after_a_repartition_topic_whose_partitions_were_chosen() {
+        let topology = Topology::new("app", [].into(), |_| None);
+        let created = |origin| {
+            let shards = ShardCount { count: 4, origin };
+            let topics = internal_topics(&topology, Some(&shards));
+            let missing: Vec<_> = topics.iter().collect();
+            creatable(&missing).iter().map(|topic| topic.role).collect::<Vec<_>>()
+        };
+        let others = [Role::DeadLetters, Role::Control];
+        assert_eq!(created(ShardOrigin::Source("in".into())), [&[Role::Repartition][..], &others].concat());
+        let all = [&[Role::Repartition, Role::Changelog][..], &others].concat();
+        assert_eq!(created(ShardOrigin::Setting), all);
+        assert_eq!(created(ShardOrigin::Existing("app-switchboard-changelog".into())), all);
+    }
 }

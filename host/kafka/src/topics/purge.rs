@@ -25,16 +25,16 @@ pub struct Purge {
 }
 
 impl Purge {
-    /// A purge of the application's repartition topic.
+    /// A purge of the application's repartition topic, which has a partition for each shard.
     ///
     /// # Errors
     /// When librdkafka refuses the configuration.
-    pub fn new(options: &ClientOptions, topology: &Topology, admin: Admin) -> KafkaResult<Self> {
+    pub fn new(options: &ClientOptions, topology: &Topology, shards: u32, admin: Admin) -> KafkaResult<Self> {
         let mut config = options.plain();
         // This consumer only asks for the group's offsets. Without a subscription it is no member. read_committed asks for stable
         // offsets: while one is pending in a transaction, the coordinator refuses to answer.
         config.set("group.id", &options.app).set("isolation.level", "read_committed");
-        let shard_count = i32::try_from(topology.shard_count).unwrap_or(i32::MAX);
+        let shard_count = i32::try_from(shards).unwrap_or(i32::MAX);
         Ok(Self { consumer: new_client(&config)?, admin, topic: topology.repartition.clone(), shard_count })
     }
 

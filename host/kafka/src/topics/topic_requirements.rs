@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::shard_count::{ShardCount, ShardOrigin};
 use crate::clients::options::MAX_RECORD_BYTES;
 use crate::finding::Finding;
 
@@ -22,10 +23,20 @@ pub(crate) enum Role {
 pub(crate) struct InternalTopic<'a> {
     pub(crate) name: &'a str,
     pub(crate) role: Role,
-    /// Only dead letters may have another number.
-    pub(crate) partitions: u32,
+    /// The number of shards; `None`: it is not known yet.
+    pub(crate) shards: Option<&'a ShardCount>,
     /// The configuration that it is created with.
     pub(crate) config: &'static [(&'static str, &'static str)],
+}
+
+impl InternalTopic<'_> {
+    /// The number of partitions that it is created with; `None`: it is not known yet. Only dead letters may have another number.
+    pub(crate) fn partitions(&self) -> Option<u32> {
+        match self.role {
+            Role::Repartition | Role::Changelog => self.shards.map(|shards| shards.count),
+            Role::DeadLetters | Role::Control => Some(1),
+        }
+    }
 }
 
 /// A topic as it is.
@@ -124,22 +135,30 @@ fn subject(topic: &InternalTopic<'_>) -> String {
 }
 
 fn check_partitions(topic: &InternalTopic<'_>, facts: &TopicFacts) -> Option<Finding> {
-    let (wanted, found) = (topic.partitions, facts.replicas.len());
+    let found = facts.replicas.len();
     match topic.role {
         Role::Control if found != 1 => Some(Finding::problem(
             subject(topic),
             format!("it has {found} partitions, but must have 1, or changes have no order"),
             "Delete it, so that it is created again, and deploy again; or use another --app",
         )),
-        Role::Repartition | Role::Changelog if usize::try_from(wanted).ok() != Some(found) => Some(Finding::problem(
-            subject(topic),
-            format!("it has {found} partitions, but --shards is {wanted}"),
-            format!(
-                "The number of shards is fixed when an application starts for the first time: set --shards {found}, or use \
-                 another --app"
-            ),
-        )),
-        _ => None,
+        Role::Repartition | Role::Changelog => {
+            let shards = topic.shards.filter(|shards| usize::try_from(shards.count).ok() != Some(found))?;
+            let fix = match shards.origin {
+                ShardOrigin::Setting => format!(
+                    "The number of shards is fixed when an application starts for the first time: set --shards {found}, or \
+                     leave it out, or use another --app"
+                ),
+                ShardOrigin::Existing(_) | ShardOrigin::Source(_) => {
+                    "The repartition topic and the changelog must have the same number of partitions. If one of them was \
+                     created by hand and has never had a record, delete it while no host runs, so that it is created again; \
+                     or use another --app"
+                        .to_owned()
+                }
+            };
+            Some(Finding::problem(subject(topic), format!("it has {found} partitions, but {}", shards.claim()), fix))
+        }
+        Role::Control | Role::DeadLetters => None,
     }
 }
 
@@ -254,8 +273,10 @@ mod tests {
 
     const DAY_MS: &str = "86400000";
 
+    const SHARDS: ShardCount = ShardCount { count: 4, origin: ShardOrigin::Setting };
+
     fn internal(role: Role) -> InternalTopic<'static> {
-        InternalTopic { name: "t", role, partitions: 4, config: &[] }
+        InternalTopic { name: "t", role, shards: Some(&SHARDS), config: &[] }
     }
 
     /// A fitting topic of this role, but with another value of one key.
@@ -335,6 +356,26 @@ mod tests {
         let fitting = self::facts(Role::Control, "retention.ms", "1");
         assert_eq!(levels(Role::Control, &fitting, None), []);
         assert_eq!(levels(Role::Control, &TopicFacts { replicas: vec![3; 2], ..fitting }, None), [Level::Problem]);
+    }
+
+    #[test]
+    fn a_number_of_partitions_that_differs_from_the_shards_is_refused_with_what_to_do() {
+        let mut facts = facts(Role::Changelog, "", "");
+        facts.replicas = vec![3; 3];
+        let said = |shards: &ShardCount| {
+            let topic = InternalTopic { shards: Some(shards), ..internal(Role::Changelog) };
+            check(&topic, &facts, None).iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        };
+        let configured = said(&SHARDS);
+        assert!(
+            configured.contains("3 partitions, but --shards is 4") && configured.contains("--shards 3, or"),
+            "{configured}"
+        );
+        let other = said(&ShardCount { count: 8, origin: ShardOrigin::Existing("repartition".into()) });
+        assert!(other.contains("3 partitions, but repartition has 8") && other.contains("another --app"), "{other}");
+        assert_eq!(said(&ShardCount { count: 3, origin: ShardOrigin::Setting }), "");
+        let unknown = InternalTopic { shards: None, ..internal(Role::Changelog) };
+        assert_eq!((check(&unknown, &facts, None), unknown.partitions()), (vec![], None));
     }
 
     #[test]

@@ -23,8 +23,6 @@ pub struct Topology {
     pub dead_letters: String,
     /// The control topic: releases, routes, the status of hosts.
     pub control: String,
-    /// Number of partitions of the repartition topic and of the changelog.
-    pub shard_count: u32,
 }
 
 /// Looks up an environment variable.
@@ -96,7 +94,6 @@ impl Topology {
         app: &str,
         configured: BTreeMap<String, String>,
         environment: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
-        shard_count: u32,
     ) -> Self {
         Self {
             names: Names { configured, environment: Arc::new(environment) },
@@ -106,7 +103,6 @@ impl Topology {
             changelog: format!("{app}-switchboard-changelog"),
             dead_letters: format!("{app}-switchboard-dead-letters"),
             control: format!("{app}-switchboard-control"),
-            shard_count,
         }
     }
 
@@ -158,7 +154,7 @@ mod tests {
             pairs.iter().map(|(alias, name)| ((*alias).into(), (*name).into())).collect()
         };
         let variables = owned(environment);
-        let topology = Topology::new("app", owned(configured), move |name| variables.get(name).cloned(), 4);
+        let topology = Topology::new("app", owned(configured), move |name| variables.get(name).cloned());
         topology.with(&["A".into(), "B".into()], &["C".into()])
     }
 

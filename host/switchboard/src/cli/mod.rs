@@ -253,7 +253,7 @@ mod tests {
     fn the_help_shows_each_default_once() {
         let mut command = command();
         let help = command.find_subcommand_mut("run").unwrap().render_long_help().to_string();
-        for default in ["[default: 16]", "[default: classic]", "[default: keep]", "[default: the alias]"] {
+        for default in ["[default: 30000]", "[default: classic]", "[default: keep]", "[default: the alias]"] {
             assert!(help.contains(default), "{default} is missing: {help}");
         }
         let flags = help.split("\n      --").flat_map(|text| text.split("\n  -"));

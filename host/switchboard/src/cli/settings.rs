@@ -74,8 +74,8 @@ pub struct Overrides {
     #[arg(long, value_name = "N", env = "SWITCHBOARD_WORKERS", help_heading = "Host")]
     #[serde(skip_serializing_if = "Option::is_none")]
     workers: Option<usize>,
-    /// The number of shards (partitions of the repartition topic). It cannot change after the application's first
-    /// start.
+    /// The number of shards (partitions of the repartition topic). It cannot change once that topic exists [default: the
+    /// largest number of partitions of a consumed topic].
     #[arg(long, value_name = "N", env = "SWITCHBOARD_SHARDS", help_heading = "Kafka")]
     #[serde(skip_serializing_if = "Option::is_none")]
     shards: Option<u32>,
@@ -106,6 +106,11 @@ pub struct Overrides {
     #[arg(long, value_name = "MS", env = "SWITCHBOARD_PURGE_INTERVAL_MS", help_heading = "Kafka")]
     #[serde(skip_serializing_if = "Option::is_none")]
     purge_interval_ms: Option<u64>,
+    /// How often the committed offset of a source partition without new records is committed again, so that the brokers
+    /// do not forget it.
+    #[arg(long, value_name = "MS", env = "SWITCHBOARD_OFFSET_RENEWAL_MS", help_heading = "Kafka")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset_renewal_ms: Option<u64>,
     /// A property of librdkafka; repeatable [env: SWITCHBOARD_KAFKA_NAME].
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair, help_heading = "Kafka")]
     #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "as_map")]

@@ -39,7 +39,8 @@ pub fn doctor(args: SettingsArgs, as_json: bool) -> anyhow::Result<Outcome> {
     let doctor = Doctor {
         options: &options,
         topology: &topology,
-        replication_factor: settings.replication_factor,
+        topics: settings.topic_settings(),
+        offset_renewal: Duration::from_millis(settings.offset_renewal_ms),
         start_from: settings.start_from,
         outputs: settings.output_limits(),
     };
@@ -82,6 +83,7 @@ impl Releases {
                 releases.add(&format!("route {}", entry.scope), &record.manifest);
             }
         }
+        releases.add_elsewhere(&registry);
         if releases.findings.is_empty() {
             let text =
                 "no plugin is configured and no release is deployed, so consumed and produced topics are not checked";
@@ -107,6 +109,18 @@ impl Releases {
                 let fix = "Give another plugin with --plugin FILE";
                 self.report(Level::Problem, "the plugin", format!("{error:#}"), Some(fix));
             }
+        }
+    }
+
+    /// Adds what hosts consume only because another host has a plugin that consumes it.
+    fn add_elsewhere(&mut self, registry: &RegistryState) {
+        // No host has this name: to the doctor all hosts are others.
+        let mut elsewhere = registry.consumed_elsewhere("");
+        elsewhere.retain(|alias| !self.consumes.contains(alias));
+        if !elsewhere.is_empty() {
+            let list = elsewhere.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            self.report(Level::Ok, "plugins and fallback releases of hosts", format!("they also consume {list}"), None);
+            self.consumes.extend(elsewhere);
         }
     }
 

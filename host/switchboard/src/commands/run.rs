@@ -7,14 +7,13 @@ use anyhow::Context as _;
 use switchboard_core::record::Timestamp;
 use switchboard_core::registry::HostStatus;
 use switchboard_core::routing::aliases;
-use switchboard_core::worker::WorkerConfig;
 use switchboard_kafka::{
-    Admin, ClientOptions, CommittedOffsets, CommittedOffsetsError, Purge, Shutdown, TopicError, Topology,
-    check_committed_offsets, prepare,
+    Admin, ClientOptions, CommittedOffsets, CommittedOffsetsError, GroupMembersError, PreparedTopics, Purge,
+    ShardCount, Shutdown, TopicError, Topology, check_committed_offsets, check_group_members, prepare,
 };
 use switchboard_lookup::HttpLookups;
 use switchboard_releases::{ArtifactStore, ControlTopic, Loader, ReleaseController, ReleaseHealth, WatchedFile};
-use switchboard_sandbox::{Artifact, InstancePool, Limits};
+use switchboard_sandbox::{Artifact, InstancePool, Limits, RoutingWatch};
 
 use super::Outcome;
 use crate::cli::SettingsArgs;
@@ -24,6 +23,9 @@ use crate::process_instance::ProcessInstance;
 use crate::services::{LagReport, Services};
 use crate::signals::stop_on_signals;
 use crate::wiring;
+
+/// How often a host without workers looks for the topics that it consumes.
+const SOURCE_TOPIC_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Runs a host until SIGTERM or SIGINT.
 ///
@@ -47,7 +49,6 @@ struct Parts {
     instance: ProcessInstance,
     options: ClientOptions,
     topology: Topology,
-    worker_config: WorkerConfig,
     lookups: HttpLookups,
 }
 
@@ -59,11 +60,11 @@ struct Unconnected {
     base: Option<Arc<Artifact>>,
 }
 
-/// A host whose topics exist and whose releases are loaded.
+/// A host that knows the routes, and whose releases are loaded.
 struct Prepared {
     parts: Parts,
     limits: Limits,
-    admin: Admin,
+    topics: PreparedTopics,
     committed: CommittedOffsets,
     controller: ReleaseController,
     health: ReleaseHealth,
@@ -71,7 +72,8 @@ struct Prepared {
 
 /// A host that processes records.
 struct Running {
-    host: Host,
+    /// `None`: the process was stopped before there was anything to consume.
+    host: Option<Host>,
     services: Services,
     instance: ProcessInstance,
 }
@@ -87,13 +89,13 @@ impl Unconnected {
             tracing::warn!("no trusted-keys are set: this host runs every plugin that is deployed, whoever built it");
         }
         let base = settings.has_plugin().then(|| loader.load_file(&settings.plugin)).transpose()?.map(Arc::new);
-        let worker_config = wiring::worker_config(&settings);
-        let lookups = wiring::lookups(&settings, &worker_config.tenants)?;
-        let parts = Parts { settings, instance, options, topology, worker_config, lookups };
+        let lookups = wiring::lookups(&settings, &wiring::tenants(&settings))?;
+        let parts = Parts { settings, instance, options, topology, lookups };
         Ok(Self { parts, loader, base })
     }
 
-    /// Creates or checks the topics, and loads the releases that routes name. `None`: the process shuts down.
+    /// Creates or checks the topics and checks the group, as far as they are known, and loads the releases that routes
+    /// name. `None`: the process shuts down.
     fn prepare(self, stop: &Shutdown) -> anyhow::Result<Option<Prepared>> {
         let Self { parts, loader, base } = self;
         let Parts { settings, instance, options, topology, .. } = &parts;
@@ -103,10 +105,14 @@ impl Unconnected {
             Some(base) => topology.with(&*aliases(&base.manifest().consumes), &base.release().produces)?,
             None => topology.clone(),
         };
-        let admin = match prepare(options, &known, settings.replication_factor, stop) {
+        let topics = match prepare(options, &known, settings.topic_settings(), stop) {
             Err(TopicError::Stopped) => return Ok(None),
             result => result?,
         };
+        match check_group_members(options, topology, &topics.admin, stop) {
+            Err(GroupMembersError::Stopped) => return Ok(None),
+            result => result?,
+        }
         log_configured_plugin(base.as_deref());
         let limits = *loader.sandbox.limits();
         let artifacts = ArtifactStore::new(loader, settings.on_release_failure, base);
@@ -122,32 +128,41 @@ impl Unconnected {
             Err(CommittedOffsetsError::Stopped) => return Ok(None),
             result => result?,
         }
-        Ok(Some(Prepared { parts, limits, admin, committed, controller, health }))
+        Ok(Some(Prepared { parts, limits, topics, committed, controller, health }))
     }
 }
 
 impl Prepared {
-    /// Starts the workers and the background threads. `started`: when the process started.
-    fn start(self, stop: &Shutdown, started: Instant) -> anyhow::Result<Running> {
-        let Self { parts, limits, admin, committed, mut controller, health } = self;
-        let Parts { settings, instance, options, topology, worker_config, lookups } = parts;
-        let purge = Purge::new(&options, &topology, admin).context("creating a Kafka client")?;
+    /// Starts the background threads, and the workers once the number of shards is known. `started`: when the process
+    /// started.
+    fn start(mut self, stop: &Shutdown, started: Instant) -> anyhow::Result<Running> {
+        self.controller.announce();
+        let Self { parts, limits, topics: PreparedTopics { admin, shards }, committed, controller, health } = self;
+        let routing = controller.routing_watch().clone();
+        let mut services = Services::new(stop);
+        services.control_releases(controller)?;
+        let shards = match shards {
+            Some(shards) => shards,
+            None => match parts.wait_for_shards(&admin, &routing, stop)? {
+                Some(shards) => shards,
+                None => return Ok(Running { host: None, services, instance: parts.instance }),
+            },
+        };
+        tracing::info!(shards = shards.count, from = %shards.origin, "the number of shards is known");
+        let Parts { settings, instance, options, topology, lookups } = parts;
+        let purge = Purge::new(&options, &topology, shards.count, admin).context("creating a Kafka client")?;
         let setup = WorkerSetup {
-            config: worker_config,
+            config: wiring::worker_config(&settings, shards.count),
             options,
             topology: Arc::new(topology),
             lookups,
             worker_count: wiring::worker_count(&settings),
             state_dir: settings.state_dir.clone(),
         };
-        let routing = controller.routing_watch().clone();
         let plugins = || InstancePool::subscribed(&routing, limits);
         let host = Host::start(&setup, plugins, || health.observer(), stop)?;
-        controller.announce();
 
         let WorkerSetup { config, options, topology, worker_count, .. } = setup;
-        let mut services = Services::new(stop);
-        services.control_releases(controller)?;
         services.purge(purge, Duration::from_millis(settings.purge_interval_ms))?;
         services.report_lag(LagReport { committed, options, topology, routing, start_from: config.start_from })?;
         tracing::info!(
@@ -158,7 +173,55 @@ impl Prepared {
             startup_ms = started.elapsed().as_millis(),
             "host is running"
         );
-        Ok(Running { host, services, instance })
+        Ok(Running { host: Some(host), services, instance })
+    }
+}
+
+impl Parts {
+    /// Waits until the repartition topic exists, or a consumed topic from which its number of partitions follows.
+    /// Meanwhile the host follows the control topic. `None`: the process shuts down.
+    fn wait_for_shards(
+        &self,
+        admin: &Admin,
+        routing: &RoutingWatch,
+        stop: &Shutdown,
+    ) -> anyhow::Result<Option<ShardCount>> {
+        let mut reported = None;
+        loop {
+            let topology = self.topology.with(routing.newest().routing.consumed(), [])?;
+            match admin.prepare_shards(&self.options, &topology, self.settings.topic_settings(), stop) {
+                Err(TopicError::Stopped) => return Ok(None),
+                Ok(None) => {}
+                shards => return Ok(shards?),
+            }
+            let missing: Vec<_> = topology.consumed.into_iter().map(|topic| topic.name).collect();
+            if reported.as_ref() != Some(&missing) {
+                self.report_waiting(&missing);
+                reported = Some(missing);
+            }
+            if stop.wait(SOURCE_TOPIC_INTERVAL) {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Logs what this host waits for before its workers start. `missing`: the topics that it would consume.
+    fn report_waiting(&self, missing: &[String]) {
+        let (app, instance) = (&self.settings.app, &self.instance.id);
+        if missing.is_empty() {
+            tracing::info!(
+                %app,
+                %instance,
+                "host is running, and starts its workers when there is something to consume: deploy a release"
+            );
+        } else {
+            tracing::warn!(
+                %app,
+                %instance,
+                topics = %missing.join(", "),
+                "host is running, and starts its workers when a consumed topic exists: create one of them"
+            );
+        }
     }
 }
 
@@ -169,7 +232,7 @@ impl Running {
     /// Why the first of them could not go on.
     fn join(self) -> anyhow::Result<()> {
         let Self { host, services, instance } = self;
-        let host_ended = host.join();
+        let host_ended = host.map_or(Ok(()), Host::join);
         let services_ended = services.join();
         // Not earlier: the next process that takes this slot fences the workers of this one.
         drop(instance);

@@ -20,7 +20,7 @@ use switchboard_core::record::{OutputLimits, TenantHeader};
 use switchboard_core::routing::OnFailure;
 use switchboard_core::state::StateLimits;
 use switchboard_core::worker::{BatchLimits, StartFrom};
-use switchboard_kafka::GroupProtocol;
+use switchboard_kafka::{GroupProtocol, TopicSettings};
 use switchboard_lookup::SourceOptions;
 
 pub use nested::{NESTED_KEYS, NestedKey};
@@ -40,12 +40,14 @@ pub struct Settings {
     pub state_dir: Option<PathBuf>,
     /// 0: one per core.
     pub workers: usize,
-    pub shards: u32,
+    /// `None`: as many as the repartition topic has partitions, or gets by the consumed topics.
+    pub shards: Option<u32>,
     pub replication_factor: Option<u16>,
     pub group_protocol: GroupProtocol,
     pub session_timeout_ms: u32,
     pub start_from: StartFrom,
     pub purge_interval_ms: u64,
+    pub offset_renewal_ms: u64,
     pub batch_records: usize,
     pub batch_bytes: usize,
     pub batch_time_ms: u64,
@@ -106,12 +108,13 @@ impl Default for Settings {
             instance: None,
             state_dir: None,
             workers: 0,
-            shards: 16,
+            shards: None,
             replication_factor: None,
             group_protocol: GroupProtocol::Classic,
             session_timeout_ms: 10_000,
             start_from: StartFrom::Earliest,
             purge_interval_ms: 30_000,
+            offset_renewal_ms: 3_600_000,
             batch_records: batch.records,
             batch_bytes: batch.bytes,
             batch_time_ms: u64::try_from(batch.time.as_millis()).unwrap_or(u64::MAX),
@@ -194,8 +197,9 @@ impl Settings {
             return Err(ConfigError::Value { name: "watch", value: "true".into(), problem });
         }
         let at_least_one = [
-            ("shards", u64::from(self.shards)),
+            ("shards", self.shards.map_or(1, u64::from)),
             ("purge-interval-ms", self.purge_interval_ms),
+            ("offset-renewal-ms", self.offset_renewal_ms),
             ("batch-records", self.batch_records as u64),
             ("batch-bytes", self.batch_bytes as u64),
             ("batch-time-ms", self.batch_time_ms),
@@ -238,6 +242,11 @@ impl Settings {
             );
         }
         Ok(())
+    }
+
+    /// The settings of internal topics.
+    pub fn topic_settings(&self) -> TopicSettings {
+        TopicSettings { shards: self.shards, replication_factor: self.replication_factor }
     }
 
     /// Whether a plugin file is configured.
@@ -318,7 +327,7 @@ mod tests {
     fn flags_override_the_file_and_the_file_overrides_defaults() {
         let flags = BTreeMap::from([("shards", 4)]);
         let settings = load("shards = 8\nbatch-records = 7\n[topics]\nA = \"a\"", &flags).unwrap();
-        assert_eq!((settings.shards, settings.batch_records, settings.lookup_timeout_ms), (4, 7, 5000));
+        assert_eq!((settings.shards, settings.batch_records, settings.lookup_timeout_ms), (Some(4), 7, 5000));
         assert_eq!(settings.topics["A"], "a");
     }
 
@@ -384,7 +393,10 @@ mod tests {
         expect(&settings, "--plugin");
         settings.plugin = "p".into();
         settings.check().unwrap();
-        settings.shards = 0;
+        settings.shards = Some(0);
         expect(&settings, "shards");
+        settings.shards = None;
+        settings.offset_renewal_ms = 0;
+        expect(&settings, "offset-renewal-ms");
     }
 }

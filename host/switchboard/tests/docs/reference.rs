@@ -161,7 +161,7 @@ mod tests {
         for key in defaults.as_object().unwrap().keys() {
             assert_eq!(text.matches(&format!("\n| `{key}` | ")).count(), 1, "{key}");
         }
-        let row = "| `shards` | `--shards N` | `SWITCHBOARD_SHARDS` | number | `16` | ";
+        let row = "| `purge-interval-ms` | `--purge-interval-ms MS` | `SWITCHBOARD_PURGE_INTERVAL_MS` | milliseconds | `30000` | ";
         assert!(text.contains(row), "{text}");
     }
 }

@@ -14,7 +14,7 @@ use crate::stream::{Stream, counting};
 /// The time between two inputs. Each tenant has one every 48 ms.
 pub(crate) const INPUT_INTERVAL: Duration = Duration::from_millis(1);
 
-/// The default of `--shards`.
+/// The number of shards.
 pub(crate) const SHARDS: i32 = 16;
 
 /// A kind of group membership.

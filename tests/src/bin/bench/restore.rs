@@ -15,7 +15,7 @@ use switchboard_tests::kafka::{Kafka, Options};
 use crate::Args;
 use crate::clients::{PARTITIONS, STALL_LIMIT, TENANTS, config, enqueue, per_second};
 
-/// The default of `--shards`.
+/// The number of shards.
 const SHARDS: usize = 16;
 const ENTRIES_PER_TRANSACTION: usize = 5000;
 const RUNS_PER_CASE: usize = 3;
@@ -28,6 +28,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let kafka = Kafka::start_with(&Options { heap_mib: 1024, optimised: true, properties, ..Options::default() })?;
     let workers = args.workers.to_string();
     let app = App::messenger_on(&kafka, "restore", PARTITIONS)?.arg("--workers", &workers).arg("--instance", "bench");
+    let app = app.arg("--shards", &SHARDS.to_string());
     let app = app.env("RUST_LOG", "info,switchboard_checkpoint=debug");
     // Creates the internal topics.
     app.run("host", &[])?.terminate(STALL_LIMIT)?;

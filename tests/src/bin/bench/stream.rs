@@ -17,6 +17,7 @@ use switchboard_tests::kafka::Kafka;
 use switchboard_tests::progress::Stall;
 
 use crate::clients::{STALL_LIMIT, config, consumer, enqueue};
+use crate::recovery::SHARDS;
 
 /// The number of tenants of a stream: a few on each of the 16 shards.
 pub(crate) const TENANTS: usize = 48;
@@ -51,7 +52,8 @@ struct Shared {
 
 /// An application for a stream.
 pub(crate) fn counting(kafka: &Kafka, name: &str) -> Result<App> {
-    App::hostile_on(kafka, name, &["IN"], PARTITIONS)?.topic_with("OUT", &[])
+    let app = App::hostile_on(kafka, name, &["IN"], PARTITIONS)?.topic_with("OUT", &[])?;
+    Ok(app.arg("--shards", &SHARDS.to_string()))
 }
 
 impl Stream {

@@ -25,6 +25,11 @@ use crate::host::{Host, WorkerSetup};
 use crate::signals::stop_on_signals;
 use crate::{telemetry, wiring};
 
+/// The demo's shards.
+const SHARDS: u32 = 4;
+/// The partitions of each of the demo's topics.
+const SOURCE_PARTITIONS: i32 = 2;
+
 /// Plays the demo's script, then processes lines from standard input until its end or Ctrl-C. If a `script` is given,
 /// plays that instead and ends. `others`: further releases, which `swap` gives to a tenant in turn.
 ///
@@ -42,7 +47,6 @@ pub fn demo(plugin: &Path, file: &Path, others: &[PathBuf], script: Option<&Path
 
     let settings = Settings {
         app: "demo".into(),
-        shards: 4,
         tenant_headers: demo.tenant_headers.clone(),
         carry_headers: demo.carry_headers.clone(),
         ..Settings::default()
@@ -54,15 +58,15 @@ pub fn demo(plugin: &Path, file: &Path, others: &[PathBuf], script: Option<&Path
     for other in others {
         releases.push(Arc::new(sandbox.load_file(other)?));
     }
-    let config = wiring::worker_config(&settings);
+    let config = wiring::worker_config(&settings, SHARDS);
     let releases = DemoReleases::new(releases, config.tenants.clone());
     // No environment variable renames a topic: the embedded broker has only the demo's topics.
-    let topology = Topology::new(&config.app, settings.topics.clone(), |_| None, config.shards);
+    let topology = Topology::new(&config.app, settings.topics.clone(), |_| None);
     let consumes = switchboard_core::routing::aliases(&artifact.manifest().consumes);
     let topology = Arc::new(topology.with(&*consumes, &artifact.release().produces)?);
 
     let broker = EmbeddedBroker::start().context("starting the embedded broker")?;
-    broker.create_topics(&topology, 2).context("creating topics on the embedded broker")?;
+    broker.create_topics(&topology, SHARDS, SOURCE_PARTITIONS).context("creating topics on the embedded broker")?;
     let options = ClientOptions {
         bootstrap_servers: broker.bootstrap_servers(),
         app: config.app.clone(),
