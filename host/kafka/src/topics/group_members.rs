@@ -4,6 +4,7 @@
 //! the shard that it belongs to. A member of a former version is assigned source partitions. The coordinator would accept offsets of
 //! a source partition from both, so records would be processed twice. The same holds for another program in the group.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use rdkafka::types::RDKafkaErrorCode as Code;
@@ -81,7 +82,8 @@ pub(crate) fn foreign_members(group: &str, repartition: &str, description: &Grou
         let MemberDescription { client_id, host, .. } = member;
         (!topics.is_empty()).then(|| format!("{client_id} at {host} is assigned partitions of {}", topics.join(", ")))
     };
-    let foreign: Vec<_> = description.members.iter().filter_map(foreign).collect();
+    // Several members of one process look the same.
+    let foreign: BTreeSet<_> = description.members.iter().filter_map(foreign).collect();
     if foreign.is_empty() {
         return None;
     }
@@ -136,7 +138,8 @@ mod tests {
     fn members_of_a_former_version_and_of_other_programs_are_named_with_what_to_do() {
         let former = member("app-old", &["commands", REPARTITION]);
         let other = member("reporting", &["commands", "events"]);
-        let text = judged(&[former, member("app-new", &[REPARTITION]), other]).unwrap();
+        let text = judged(&[former.clone(), member("app-new", &[REPARTITION]), other, former]).unwrap();
+        assert_eq!(text.matches("app-old").count(), 1, "a process with two members is named once: {text}");
         assert!(
             text.contains("the group app: ")
                 && text.contains("app-old at /10.0.0.1 is assigned partitions of commands;")

@@ -361,6 +361,10 @@ pub(crate) type TopicConfigs = HashMap<String, HashMap<String, String>>;
 
 /// The configurations of these existing topics, as far as this client may read them.
 pub(crate) fn topic_configs(admin: &AdminClient<PlainContext>, topics: &[&str]) -> KafkaResult<TopicConfigs> {
+    // librdkafka refuses a request about nothing.
+    if topics.is_empty() {
+        return Ok(TopicConfigs::new());
+    }
     let resources: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
     let options = AdminOptions::new().request_timeout(Some(TOPIC_REQUEST_TIMEOUT));
     let described = block_on(admin.describe_configs(&resources, &options))?;

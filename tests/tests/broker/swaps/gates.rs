@@ -67,7 +67,8 @@ fn a_rollback_that_could_not_be_written_is_retried() -> Result<()> {
     let (kafka, login) = Kafka::guarded()?;
     let login: Vec<_> = login.iter().map(String::as_str).collect();
     let app = App::on(&kafka, "gate-acl", &ALIASES, 1)?.arg("--tenant-header", "TENANT=text").arg("--workers", "1");
-    assert!(app.run("creator", &[])?.terminate(WAIT_LIMIT)?.success());
+    // Without a plugin the number of shards is not known by itself.
+    assert!(app.run("creator", &["--shards", "16"])?.terminate(WAIT_LIMIT)?.success());
     let topic = |topic: &str| format!("{}-{topic}", app.name);
     let grant = |resource: Resource<'_>, operation| allow(kafka.bootstrap(), "User:switchboard", resource, operation);
     for name in [
