@@ -70,6 +70,8 @@ pub struct Worker<B, P, L, O = ()> {
     /// Whether the worker is a member of the group, or becomes one.
     joined: bool,
     assignment: Assignment,
+    /// `Assignment::describe`, as it was logged last.
+    owns: String,
     tenants: Tenants,
     inbox: Inbox,
     paths: Paths,
@@ -120,6 +122,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
             consumed: None,
             joined: false,
             assignment: Assignment::default(),
+            owns: String::new(),
             inbox: Inbox::default(),
             renew_producer: true,
             restart: None,
@@ -231,7 +234,11 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
     fn follow_sources(&mut self) {
         let (changed, gone) = self.assignment.follow_sources(self.config.shards, &mut self.broker);
         if changed {
-            tracing::info!(owns = %self.assignment.describe(&self.aliases), "partitions");
+            let owns = self.assignment.describe(&self.aliases);
+            if owns != self.owns {
+                tracing::info!(%owns, "partitions");
+            }
+            self.owns = owns;
         }
         if !gone.is_empty() {
             self.close_paths(&gone, &[]);
