@@ -14,7 +14,7 @@ use crate::progress::NO_PROGRESS_LIMIT;
 /// More ends than this are not a consequence of the faults.
 const MAX_UNEXPECTED_ENDS: usize = 200;
 /// A host logs this text when the group has assigned it partitions.
-const ASSIGNED_LOG: &str = " partitions assigned";
+const ASSIGNED_LOG: &str = " shards assigned";
 
 /// The settings of all hosts.
 #[derive(Debug)]

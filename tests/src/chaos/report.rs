@@ -14,8 +14,8 @@ use crate::fleet::Fleet;
 const COUNTED_LOG_LINES: [(&str, &str); 4] = [
     ("transactions aborted and repeated", "was aborted and runs again"),
     ("workers restarted from the committed state", "starting again from what is committed"),
-    ("assignments of partitions", "partitions assigned"),
-    ("revocations of partitions", "partitions revoked"),
+    ("assignments of shards", "shards assigned"),
+    ("revocations of shards", "shards revoked"),
 ];
 
 /// The result of a run. `Display` prints it for people.

@@ -16,7 +16,7 @@ const PARTITIONS: i32 = 4;
 
 /// Waits until the host has been assigned partitions.
 fn wait_for_partitions(host: &Host) -> Result<()> {
-    host.wait_for("its partitions", WAIT_LIMIT, |line| line.contains(" partitions assigned")).map(drop)
+    host.wait_for("its partitions", WAIT_LIMIT, |line| line.contains(" shards assigned")).map(drop)
 }
 
 /// Messages `count` of many tenants, spread over all partitions.

@@ -90,7 +90,7 @@ fn a_killed_host_with_an_instance_continues_as_soon_as_it_restarts() -> Result<(
 }
 
 fn wait_for_partitions(host: &Host) -> Result<()> {
-    host.wait_for("its partitions", WAIT_LIMIT, |line| line.contains(" partitions assigned")).map(drop)
+    host.wait_for("its partitions", WAIT_LIMIT, |line| line.contains(" shards assigned")).map(drop)
 }
 
 /// With KIP-848 the broker removes a dead member after the broker's session time-out, which is 6 s here.

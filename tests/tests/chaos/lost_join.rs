@@ -18,7 +18,7 @@ fn a_removed_member_whose_join_request_was_lost_starts_again() -> Result<()> {
     let join = setup.network.hold(Api::JoinGroup);
     let mut other = ProxiedBroker::start("other", switchboard()?, setup.direct())?;
     join.wait(WAIT_LIMIT)?;
-    other.wait_for("the removed member's partitions", WAIT_LIMIT, |line| line.contains(" partitions assigned"))?;
+    other.wait_for("the removed member's partitions", WAIT_LIMIT, |line| line.contains(" shards assigned"))?;
     // Both hosts read the record, but only one of them may commit it.
     setup.send(2)?;
     // Long before the 5 minutes that librdkafka waits for the answer by default.
