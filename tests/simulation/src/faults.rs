@@ -26,7 +26,7 @@ pub(crate) enum Kind {
     Twin,
     /// A process leaves in good order.
     Leave,
-    /// All partitions are assigned again.
+    /// All shards are assigned again.
     Rebalance,
     /// The group removes a member that lives.
     Kick,

@@ -6,11 +6,14 @@
 //! # What a schedule draws
 //!
 //! * The plugin: the messenger with its test vectors as inputs, or a small one whose outputs depend on the order.
-//! * The sizes: shards, source partitions, tenants, inputs, records of a batch, processes.
+//! * The sizes: shards, source partitions, tenants, inputs, records of a batch, processes. Some source partitions are added
+//!   while inputs arrive.
+//! * How the group fences offsets: by generation, or by partition.
 //! * The releases that run: changes of routes while inputs arrive, and what happens to tenants whose release fails.
-//! * The faults: slow calls, lost, late and repeated requests, aborts, crashes, stopped processes and their twins,
-//!   rebalances, lost members, compaction, deletion, releases that cannot be loaded, processes late with routes. Each kind
-//!   is off, rare or frequent in a schedule. After some simulated time there are no more faults, and all must be settled.
+//! * The faults: slow calls, lost, late and repeated requests, aborts, crashes, stopped processes and their twins, processes
+//!   dead for ever, rebalances, lost members, moving coordinators, compaction, deletion, old checkpoints, open transactions
+//!   in sources, releases that cannot be loaded, processes late with routes. Each kind is off, rare or frequent in a
+//!   schedule. After some simulated time there are no more faults, and all must be settled.
 //! * The order in which processes, brokers and faults take turns.
 //!
 //! # What a schedule checks
@@ -21,7 +24,7 @@
 //! * Each message was handled by the release that follows from the routes that its worker had read and from the entry in
 //!   the tenant's state. No tenant was run by older routes than before. A transaction uses the same routes throughout.
 //! * The same releases, run natively in that order, give the same outputs and the same state.
-//! * In the end no transaction is open, and the offsets are at the end of their logs.
+//! * In the end no transaction is open, the offsets are at the end of their logs, and every direct path has opened.
 //!
 //! # Where to look
 //!

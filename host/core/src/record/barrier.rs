@@ -1,4 +1,4 @@
-//! The barrier: a record of the repartition topic that its sender waits for.
+//! The barrier: a record of the repartition topic that its writer reads back.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,17 +8,17 @@ use super::kafka_record::Record;
 /// The only header of a barrier.
 const HEADER: &str = "switchboard-barrier";
 
-/// Names one barrier among all that were ever written to a shard. Whoever else reads it skips it.
+/// Names one barrier among all that were ever written to a shard. Its writer waits for it, and everybody else skips it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Barrier {
-    /// The run of the worker that wrote it.
+    /// The run of the worker that wrote it: a random number.
     pub incarnation: u64,
     /// Counts the barriers of that run.
     pub number: u64,
 }
 
 impl Barrier {
-    /// The record.
+    /// The record: no key, no value, one header.
     pub fn to_record(self) -> Record {
         let bytes = postcard::to_extend(&self, Vec::new()).expect("a Vec takes any length, and numbers have a form");
         let headers = [(HEADER, Some(&bytes))].into_iter().collect();

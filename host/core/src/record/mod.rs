@@ -8,7 +8,7 @@
 //! |---|---|
 //! | [`Record`], [`Headers`], [`Coordinates`] | a Kafka record, and where it was first consumed |
 //! | [`TenantSchema`], [`Tenants`], [`shard_of`] | from a record's headers to its tenant and shard |
-//! | [`Barrier`] | a record of the repartition topic that its sender waits for |
+//! | [`Barrier`] | a record of the repartition topic that its writer reads back |
 //! | [`to_repartitioned`], [`from_repartitioned`] | the form of a source record in the repartition topic |
 //! | [`OutputRules`] | the check of a plugin's outputs, and the headers that the host adds |
 //! | [`DeadLetter`] | why a message cannot be handled, and its record in the dead-letter topic |

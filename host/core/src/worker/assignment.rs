@@ -1,7 +1,7 @@
 //! Which partitions are ours, and how they are taken over.
 //!
-//! The group assigns shards. The source partitions that are [anchored](anchor) to a shard come and go with it. They are read
-//! from the assignment on, also while the shard restores or is halted.
+//! The group assigns shards. The source partitions that are [anchored](anchor) to a shard come and go with it. Each is read
+//! from its stable committed offset, also while the shard restores or is halted.
 //!
 //! A shard is taken over in these steps, while other shards go on. No other order is safe:
 //!
@@ -104,7 +104,7 @@ pub(super) struct Assignment {
     topics: Vec<SourceTopic>,
     /// The number of partitions that a topic had when this worker first saw it, by the index of its alias.
     first_seen: BTreeMap<usize, u32>,
-    /// Shards and topics have changed since `follow_sources`.
+    /// Shards, topics or their partitions have changed since the last `follow_sources`.
     changed: bool,
     /// Partitions whose first offset is not known yet.
     arriving: BTreeSet<Partition>,

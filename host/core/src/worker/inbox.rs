@@ -25,7 +25,7 @@ pub(super) struct Pending {
     /// `None`: it could not be decoded.
     pub(super) tenant: Option<TenantId>,
     pub(super) disposition: Disposition,
-    /// The newest change of a route that the repartitioning worker had read.
+    /// The newest change of a route that the worker had read which read the source record.
     pub(super) routes: Option<ControlPosition>,
     pub(super) lookups: LookupProgress,
     /// Its outputs are flushed one by one, because the broker refused one of them, or only their batch.
@@ -37,9 +37,9 @@ pub(super) struct Pending {
 /// What is to be done with a record.
 #[derive(Debug)]
 pub(super) enum Disposition {
-    /// The hop: it is sent to its tenant's shard.
+    /// It takes the hop: it is sent to its tenant's shard.
     Repartition { shard: ShardId },
-    /// It is handled by its tenant's release.
+    /// Its tenant's release handles it.
     Process { shard: ShardId, tenant: Arc<Tenant> },
     /// It is sent to the dead-letter topic; `minimal`: with its coordinates only.
     DeadLetter { letter: DeadLetter, minimal: bool },
@@ -94,7 +94,7 @@ impl Pending {
         Self { bytes, ..pending }
     }
 
-    /// A record of a source topic: it goes to its tenant's shard.
+    /// A record of a source topic: it goes to its tenant's shard, directly or by the hop.
     fn from_source(
         Consumed { partition, offset, record }: Consumed,
         origin: Coordinates,
@@ -117,7 +117,7 @@ impl Pending {
         Self::at(partition, offset, Decoded { record, origin, tenant, disposition, routes })
     }
 
-    /// Has a record that goes directly to its shard take the hop instead.
+    /// Makes a record that would go directly to its shard take the hop.
     fn redirect(&mut self, shard: ShardId) {
         self.record = to_repartitioned(std::mem::take(&mut self.record), &self.origin, self.routes);
         self.disposition = Disposition::Repartition { shard };
@@ -248,7 +248,7 @@ impl Inbox {
         self.queue.iter().any(|pending| pending.partition == source && hops(pending))
     }
 
-    /// Has the records that go directly to these shards take the hop, in their order.
+    /// Makes the records that would go directly to these shards take the hop, in their order.
     pub(super) fn redirect(&mut self, shards: &[ShardId]) {
         for pending in &mut self.queue {
             if let (Partition::Source { .. }, Disposition::Process { shard, .. }) =

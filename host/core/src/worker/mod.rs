@@ -3,13 +3,18 @@
 //! For each consumed record the worker commits the outputs, the state changes, the dead letter and the offset in one
 //! transaction, or none of them.
 //!
-//! `Worker::step` does one bounded piece of work. It takes in events, goes on with restores, and runs one batch of one of
-//! two verbs in one transaction:
+//! `Worker::step` does one bounded piece of work. It takes in events, goes on with takeovers and direct paths, and runs one
+//! batch in one transaction. A batch is the front of one queue. Each of its records has a disposition:
 //!
-//! | verb | what a batch does |
+//! | disposition | what becomes of the record |
 //! |---|---|
-//! | repartition | sends records of source topics to the shards of their tenants |
-//! | process | has the tenants' releases handle the records of shards |
+//! | repartition | It takes the hop: it is sent to its tenant's shard, which another worker owns, or whose path is closed |
+//! | process | Its tenant's release handles it. It came from the shard, or directly from a source |
+//! | dead letter | It is sent to the dead-letter topic |
+//! | skip | It is a barrier |
+//!
+//! The group assigns shards (`assignment`). Source partitions follow by their [anchors](anchor). `paths` has the rules of the
+//! direct path.
 //!
 //! The worker knows Kafka, plugins and lookups only as traits: the `ports` of Kafka, `Plugins` and `Lookups`. It waits only in
 //! their calls, and `Clock` is its only clock. So a simulation can run it from a seed. `transaction` alone orders begin,

@@ -36,7 +36,7 @@ pub trait Observer {
     /// where they still hold.
     fn rerouted(&mut self) {}
 
-    /// So many direct paths are open: from a source partition to a shard, both of this worker.
+    /// The number of direct paths that are open. Each leads from a source partition to a shard, both of this worker.
     fn paths(&mut self, _open: usize) {}
 
     /// Everything that was settled since the last end of a transaction is committed.

@@ -7,19 +7,23 @@
 //!            s is nearly read                 no record of the        the barrier is
 //!            to its end                       sources is queued       read back from s
 //!  Closed ────────────────────▶ Held ─────────────────────▶ Sent ────────────────────▶ Open
-//!     ▲                          │  the sources' records     │
-//!     │                          │  are held back            │
-//!     └──────────────────────────┴───────────────────────────┘
-//!       p or s is lost, s waits for another routing, or it takes too long
+//!     ▲                          │  the sources' records     │                          │
+//!     │                          │  are held back            │                          │
+//!     └──────────────────────────┴───────────────────────────┴──────────────────────────┘
+//!       p or s is lost, s waits for another routing, or the attempt takes too long
 //! ```
 //!
-//! A *barrier* is a record of ours in the shard's partition of the repartition topic. Who reads it with read_committed has
-//! read all committed records before it. Those of p were written before it: ours, because the sources are held back, and
-//! a former owner's, because the barrier is written after p was taken over. Each attempt has a number of its own, so the
-//! barrier of a former attempt opens nothing.
+//! A *barrier* is a record that this worker writes to the shard's partition of the repartition topic. A read_committed reader
+//! that reads it has read all committed records before it. All records of p on the hop were written before it:
 //!
-//! While a path is closed its records take the hop, and each hop moves the end of s away. Holding the sources back makes
-//! sure that a path opens under load too. It is bounded in time, and in records: the sources are paused meanwhile.
+//! * this worker's own, because the sources are held back and the barrier follows their last hop;
+//! * a former owner's, because p was taken over before. The takeover waits for transactions that had sent p's offset. All
+//!   others are refused when they send it, and abort.
+//!
+//! Each attempt has a number of its own, so the barrier of a former attempt opens nothing.
+//!
+//! While a path is closed its records take the hop, and each hop moves the end of s away. Without holding the sources back,
+//! a path would not open under load. The hold is bounded in time. It is bounded in records too: the sources are paused.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -39,13 +43,13 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// The paths of one worker.
 #[derive(Debug)]
 pub(super) struct Paths {
-    /// Barriers of other processes, and of earlier ones in this place, have another.
+    /// Barriers of other workers, and of earlier runs of this one, have another number.
     incarnation: u64,
-    /// How many attempts there were.
+    /// The number of attempts so far.
     attempts: u64,
     open: BTreeSet<(Partition, ShardId)>,
     opening: Option<Opening>,
-    /// No attempt begins before.
+    /// No attempt begins before this time.
     due: Duration,
     pause: Duration,
 }
@@ -60,7 +64,7 @@ struct Opening {
     shards: BTreeMap<ShardId, bool>,
     /// What arrived from the sources meanwhile.
     held: VecDeque<Consumed>,
-    /// It is given up then.
+    /// When it is given up.
     until: Duration,
 }
 
@@ -109,7 +113,7 @@ impl Paths {
         shards.iter().filter(is_closed).copied().collect()
     }
 
-    /// Nothing can be opened now.
+    /// No path can be opened now: the next attempt waits.
     pub(super) fn postpone(&mut self, now: Duration) {
         self.due = now + self.pause;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
@@ -177,7 +181,8 @@ impl Paths {
         Some(Released { sources: sources.into_iter().collect(), records: held })
     }
 
-    /// These shards and sources are no longer ours, or these shards take no records for now.
+    /// Closes the paths from these sources and to these shards. The sources are no longer ours, and neither are the shards,
+    /// or they take no records for now.
     pub(super) fn close(&mut self, sources: &[Partition], shards: &[ShardId]) {
         self.open.retain(|(source, shard)| !sources.contains(source) && !shards.contains(shard));
         if let Some(opening) = &mut self.opening {

@@ -88,7 +88,7 @@ pub struct Worker<B, P, L, O = ()> {
     warnings: ThrottledWarn,
 }
 
-/// What a transaction did with the records at the front of its queue.
+/// What a transaction did with the records at the front of the inbox.
 #[derive(Default)]
 struct Batch {
     /// How many records it handled.
@@ -246,7 +246,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         }
     }
 
-    /// Begins and ends attempts to open direct paths.
+    /// Ends an attempt to open direct paths, and begins another one if that is due.
     fn open_paths(&mut self) {
         let now = self.broker.now();
         if let Some(released) = self.paths.end(now) {
@@ -306,7 +306,8 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
     /// record's tenant has to wait, and the shard with it: the one committed offset of a shard cannot say that later
     /// records of other tenants are settled.
     fn rewind(&mut self, shard: ShardId) {
-        // Records that came directly are not read again from the shard. They go there now, behind all that is there.
+        // Records that came directly are not in the shard, so they cannot be read again from there. They take the hop now,
+        // behind all that is there.
         self.close_paths(&[], &[shard]);
         self.inbox.redirect(&[shard]);
         if let Some(offset) = self.inbox.rewind(Partition::Shard(shard)) {
@@ -437,7 +438,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         self.observer.rerouted();
     }
 
-    /// Runs a batch of one verb in one transaction: begin, one record after the other, the changelog, commit.
+    /// Runs a batch in one transaction: begin, barriers, one record after the other, the changelog, commit.
     fn run(&mut self, barriers: Vec<(ShardId, Barrier)>) -> Result<Committed, (Batch, Failure)> {
         assert!(self.assignment.is_settled(), "nothing is staged before a transaction begins");
         let mut batch = Batch { barriers, ..Batch::default() };

@@ -65,7 +65,7 @@ pub(crate) fn header(headers: &Headers, name: &str) -> String {
 }
 
 impl Rig {
-    /// A worker that these shards are assigned to, with a source topic of so many partitions. Nothing is read yet.
+    /// A worker that these shards are assigned to, with a source topic of this many partitions. Nothing is read yet.
     pub(crate) fn with(config: WorkerConfig, source_partitions: u32, assigned: &[ShardId]) -> Self {
         let mut kafka = Kafka::new();
         kafka.assignment = assigned.to_vec();
