@@ -8,9 +8,10 @@ use std::time::Instant;
 
 use crate::cluster::group::{Anchor, Fencing};
 use crate::load;
-use crate::rules::{self, LOAD_SETTING, PlantedMistake};
+use crate::mistakes::{self, LOAD_SCOPE, PlantedMistake};
+use crate::rules;
+use crate::scopes::{self, Scope};
 use crate::search::{Ending, Options, Report, search};
-use crate::settings::{self, Setting};
 use crate::state::{Bounds, Model};
 
 const HELP: &str = "\
@@ -19,12 +20,12 @@ tenant's order, on the newest state.
 
 Usage: switchboard-model [FLAGS]
 
-  --large                 searches all large settings, and prints a line for each
-  --list                  lists rules, mistakes, variations and settings
-  --setting NAME          the bounds to start from (default: that of the mistake, or `moves`)
+  --large                 searches all large scopes, and prints a line for each
+  --list                  lists rules, mistakes, variations and scopes
+  --scope NAME            the bounds to start from (default: that of the mistake, or `moves`)
   --mistake NAME          breaks a rule, and prints the steps that lead to the violation
 
-Bounds, which replace those of the setting:
+Bounds, which replace those of the scope:
   --records N             records of p, 1 to 6
   --batch N               hops, results and parked records in one transaction, 1 to 6
   --anchor same|other     whether p is anchored to s or to another shard
@@ -39,7 +40,7 @@ Bounds, which replace those of the setting:
   --refusals N            messages whose records the broker refuses
   --parks N               records that are parked
   --end yes|no            whether it checks that the end can be reached from each state
-  --max-states N          gives up after so many states (default: 200000000)
+  --max-states N          gives up after so many states (default: 100000000)
 
 Exit status: 0 if the promise holds, 1 if not or if the search gave up, 2 for wrong flags.";
 
@@ -47,7 +48,7 @@ Exit status: 0 if the promise holds, 1 if not or if the search gave up, 2 for wr
 const MAX_RECORDS: u8 = 6;
 /// The most faults of one kind.
 const MAX_FAULTS: u8 = 4;
-const DEFAULT_MAX_STATES: usize = 200_000_000;
+const DEFAULT_MAX_STATES: usize = 100_000_000;
 
 /// A command line that cannot be followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,11 +85,11 @@ enum Command {
     Search(Request),
 }
 
-/// A search of one setting.
+/// A search of one scope.
 #[derive(Clone, Debug, PartialEq)]
 struct Request {
-    /// The setting, with the bounds that flags replaced. None: the model of the load.
-    setting: Option<Setting>,
+    /// The scope, with the bounds that flags replaced. None: the model of the load.
+    scope: Option<Scope>,
     planted: Option<&'static PlantedMistake>,
     max_states: usize,
 }
@@ -117,7 +118,7 @@ fn parse(arguments: &[String]) -> Result<Command, UsageError> {
             "--help" | "-h" => return Ok(Command::Help),
             "--list" => return Ok(Command::List),
             "--large" if arguments.len() == 1 => return Ok(Command::Large),
-            "--large" => return Err(UsageError::Conflict("--large searches fixed settings, and takes no other flag")),
+            "--large" => return Err(UsageError::Conflict("--large searches fixed scopes, and takes no other flag")),
             name if VALUE_FLAGS.contains(&name) => {
                 let value = rest.next().ok_or_else(|| UsageError::NoValue(flag.clone()))?;
                 flags.push((name, value.as_str()));
@@ -129,7 +130,7 @@ fn parse(arguments: &[String]) -> Result<Command, UsageError> {
 }
 
 const VALUE_FLAGS: &[&str] = &[
-    "--setting",
+    "--scope",
     "--mistake",
     "--records",
     "--batch",
@@ -154,23 +155,23 @@ fn request(flags: &[(&str, &str)]) -> Result<Request, UsageError> {
     };
     let planted = match value("--mistake") {
         None => None,
-        Some(name) => match rules::find(name) {
+        Some(name) => match mistakes::find(name) {
             None => return wrong("--mistake", name, "a mistake or a variation that --list names"),
             found => found,
         },
     };
-    let name = value("--setting").unwrap_or_else(|| planted.map_or("moves", |planted| planted.setting));
-    let mut request = Request { setting: None, planted, max_states: DEFAULT_MAX_STATES };
-    if name == LOAD_SETTING {
-        let has_bounds = flags.iter().any(|(flag, _)| !matches!(*flag, "--setting" | "--mistake"));
-        let error = UsageError::Conflict("the setting endless-load has no bounds");
+    let name = value("--scope").unwrap_or_else(|| planted.map_or("moves", |planted| planted.scope));
+    let mut request = Request { scope: None, planted, max_states: DEFAULT_MAX_STATES };
+    if name == LOAD_SCOPE {
+        let has_bounds = flags.iter().any(|(flag, _)| !matches!(*flag, "--scope" | "--mistake"));
+        let error = UsageError::Conflict("the scope endless-load has no bounds");
         return if has_bounds { Err(error) } else { Ok(request) };
     }
-    if planted.is_some_and(|planted| planted.setting == LOAD_SETTING) {
-        return Err(UsageError::Conflict("this mistake belongs to the setting endless-load, and to no other"));
+    if planted.is_some_and(|planted| planted.scope == LOAD_SCOPE) {
+        return Err(UsageError::Conflict("this mistake belongs to the scope endless-load, and to no other"));
     }
-    let Some(mut setting) = settings::find(name).copied() else {
-        return wrong("--setting", name, "a setting that --list names");
+    let Some(mut scope) = scopes::find(name).copied() else {
+        return wrong("--scope", name, "a scope that --list names");
     };
     for (flag, value) in flags {
         match *flag {
@@ -178,14 +179,14 @@ fn request(flags: &[(&str, &str)]) -> Result<Request, UsageError> {
                 Ok(number) => request.max_states = number,
                 Err(_) => return wrong(flag, value, "a number"),
             },
-            "--end" => setting.checks_end = choice(flag, value, &[("yes", true), ("no", false)])?,
-            _ => set_bound(&mut setting.bounds, flag, value)?,
+            "--end" => scope.checks_end = choice(flag, value, &[("yes", true), ("no", false)])?,
+            _ => set_bound(&mut scope.bounds, flag, value)?,
         }
     }
-    if setting.bounds.faults.parks > 0 && !setting.bounds.messages_take_time {
+    if scope.bounds.faults.parks > 0 && !scope.bounds.messages_take_time {
         return Err(UsageError::Conflict("--parks needs --messages time: a record with a result is not parked"));
     }
-    request.setting = Some(setting);
+    request.scope = Some(scope);
     Ok(request)
 }
 
@@ -235,26 +236,28 @@ fn list() {
             println!("      No mistake breaks it: {reason}.");
         }
     }
-    for (title, planted) in [("Mistakes", rules::MISTAKES), ("Variations, which are no mistakes", rules::VARIATIONS)] {
+    for (title, planted) in
+        [("Mistakes", mistakes::MISTAKES), ("Variations, which are no mistakes", mistakes::VARIATIONS)]
+    {
         println!("\n{title}:");
         for planted in planted {
             println!(
-                "  {} (rule {}, setting {})\n      {}",
-                planted.name, planted.rule, planted.setting, planted.statement
+                "  {} (rule {}, scope {})\n      {}",
+                planted.name, planted.rule, planted.scope, planted.statement
             );
         }
     }
-    for (title, settings) in [("Settings of the tests", settings::SMALL), ("Large settings", settings::LARGE)] {
+    for (title, scopes) in [("Scopes of the tests", scopes::SMALL), ("Large scopes", scopes::LARGE)] {
         println!("\n{title}:");
-        for setting in settings {
-            println!("  {}\n      {}", setting.name, describe(setting));
+        for scope in scopes {
+            println!("  {}\n      {}", scope.name, describe(scope));
         }
     }
-    println!("\nSetting of its own:\n  {LOAD_SETTING}\n      whether the direct path opens under load that never ends");
+    println!("\nScope of its own:\n  {LOAD_SCOPE}\n      whether the direct path opens under load that never ends");
 }
 
-fn describe(setting: &Setting) -> String {
-    let Bounds { records, batch, anchor, fencing, messages_take_time, faults } = setting.bounds;
+fn describe(scope: &Scope) -> String {
+    let Bounds { records, batch, anchor, fencing, messages_take_time, faults } = scope.bounds;
     let mut parts = vec![format!("{records} records, batches of {batch}")];
     let moves = if anchor == Anchor::SameShard { "moves of both" } else { "moves of s" };
     let faults = [
@@ -269,27 +272,27 @@ fn describe(setting: &Setting) -> String {
     parts.extend(faults.iter().filter(|(_, count)| *count > 0).map(|(name, count)| format!("{name}: {count}")));
     parts.extend((fencing == Fencing::Partition).then(|| "fenced by partition".to_owned()));
     parts.extend((!messages_take_time).then(|| "messages end at once".to_owned()));
-    parts.extend(setting.checks_end.then(|| "the end can be reached".to_owned()));
+    parts.extend(scope.checks_end.then(|| "the end can be reached".to_owned()));
     parts.join(", ")
 }
 
-fn search_setting(setting: Option<Setting>, planted: Option<&PlantedMistake>, max_states: usize) -> Report {
+fn search_scope(scope: Option<Scope>, planted: Option<&PlantedMistake>, max_states: usize) -> Report {
     let mistake = planted.map(|planted| planted.mistake);
-    match setting {
+    match scope {
         None => load::search(mistake),
-        Some(Setting { bounds, checks_end, .. }) => {
+        Some(Scope { bounds, checks_end, .. }) => {
             search(&Model { bounds, mistake }, Options { checks_end, max_states })
         }
     }
 }
 
 fn run(request: &Request) -> ExitCode {
-    println!("{}", request.setting.map_or(LOAD_SETTING.to_owned(), |setting| describe(&setting)));
+    println!("{}", request.scope.map_or(LOAD_SCOPE.to_owned(), |scope| describe(&scope)));
     if let Some(planted) = request.planted {
         println!("{}: {}", planted.name, planted.statement);
         println!("It departs from the rule {}.", planted.rule);
     }
-    let report = search_setting(request.setting, request.planted, request.max_states);
+    let report = search_scope(request.scope, request.planted, request.max_states);
     let states = report.states;
     match report.ending {
         Ending::Holds => {
@@ -311,13 +314,12 @@ fn run_large() -> ExitCode {
     let started = Instant::now();
     let mut all = 0;
     let mut fails = false;
-    println!("| setting | bounds | states | seconds | result |\n|---|---|---|---|---|");
-    let settings = settings::LARGE.iter().copied().map(Some).chain([None]);
-    for setting in settings {
+    println!("| scope | bounds | states | seconds | result |\n|---|---|---|---|---|");
+    let scopes = scopes::LARGE.iter().copied().map(Some).chain([None]);
+    for scope in scopes {
         let began = Instant::now();
-        let report = search_setting(setting, None, DEFAULT_MAX_STATES);
-        let (name, bounds) =
-            setting.map_or((LOAD_SETTING, "none".to_owned()), |setting| (setting.name, describe(&setting)));
+        let report = search_scope(scope, None, DEFAULT_MAX_STATES);
+        let (name, bounds) = scope.map_or((LOAD_SCOPE, "none".to_owned()), |scope| (scope.name, describe(&scope)));
         let result = match report.ending {
             Ending::Holds => "holds",
             Ending::LimitReached => "gave up",
@@ -327,7 +329,7 @@ fn run_large() -> ExitCode {
         all += report.states;
         if report.ending != Ending::Holds {
             fails = true;
-            println!("\nswitchboard-model --setting {name} prints the steps.");
+            println!("\nswitchboard-model --scope {name} prints the steps.");
         }
     }
     println!("\n{all} states in {:.0} s", started.elapsed().as_secs_f64());
@@ -342,27 +344,27 @@ mod tests {
         parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
     }
 
-    fn setting(line: &str) -> Setting {
+    fn scope(line: &str) -> Scope {
         match parsed(line) {
-            Ok(Command::Search(Request { setting: Some(setting), .. })) => setting,
+            Ok(Command::Search(Request { scope: Some(scope), .. })) => scope,
             other => panic!("{line}: {other:?}"),
         }
     }
 
     #[test]
-    fn flags_replace_the_bounds_of_the_setting() {
-        let setting = setting("--setting parks --records 2 --fencing partition --anchor same --crashes 1 --end no");
-        let parks = settings::find("parks").expect("the setting parks").bounds;
+    fn flags_replace_the_bounds_of_the_scope() {
+        let scope = scope("--scope parks --records 2 --fencing partition --anchor same --crashes 1 --end no");
+        let parks = scopes::find("parks").expect("the scope parks").bounds;
         let faults = crate::state::Budget { crashes: 1, ..parks.faults };
         let bounds = Bounds { records: 2, fencing: Fencing::Partition, anchor: Anchor::SameShard, faults, ..parks };
-        assert_eq!((setting.bounds, setting.checks_end), (bounds, false));
+        assert_eq!((scope.bounds, scope.checks_end), (bounds, false));
     }
 
     #[test]
-    fn a_mistake_brings_its_setting() {
-        let planted = rules::find("open-at-once").expect("the mistake");
-        assert_eq!(setting("--mistake open-at-once").name, planted.setting);
-        assert_eq!(setting("--mistake open-at-once --setting parks").name, "parks");
+    fn a_mistake_brings_its_scope() {
+        let planted = mistakes::find("open-at-once").expect("the mistake");
+        assert_eq!(scope("--mistake open-at-once").name, planted.scope);
+        assert_eq!(scope("--mistake open-at-once --scope parks").name, "parks");
     }
 
     #[test]
@@ -385,11 +387,11 @@ mod tests {
             ("--crashes -1", "--crashes -1: expected a number from 0 to 4"),
             ("--anchor s", "--anchor s: expected same or other"),
             ("--mistake none", "--mistake none: expected a mistake or a variation that --list names"),
-            ("--setting none", "--setting none: expected a setting that --list names"),
+            ("--scope none", "--scope none: expected a scope that --list names"),
             ("--max-states many", "--max-states many: expected a number"),
-            ("--large --records 3", "--large searches fixed settings, and takes no other flag"),
-            ("--setting endless-load --records 3", "the setting endless-load has no bounds"),
-            ("--mistake hold-back-in-inbox --setting moves", "this mistake belongs to the setting endless-load"),
+            ("--large --records 3", "--large searches fixed scopes, and takes no other flag"),
+            ("--scope endless-load --records 3", "the scope endless-load has no bounds"),
+            ("--mistake hold-back-in-inbox --scope moves", "this mistake belongs to the scope endless-load"),
             ("--parks 1 --messages instant", "--parks needs --messages time"),
         ] {
             let error = parsed(line).expect_err(line);

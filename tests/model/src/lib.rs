@@ -8,7 +8,7 @@
 //! # What can happen
 //!
 //! * The group moves `p` and `s` between the members, together or apart. `p` is anchored to `s` or to another shard. One
-//!   generation fences both; as a setting, KIP-848 of Kafka 4.4 fences by partition.
+//!   generation fences both. In some scopes the group fences by partition, as KIP-848 of Kafka 4.4 does.
 //! * A former owner learns of a move late, or when its offsets are refused.
 //! * Records of `p` hop, or take the direct path. A transaction holds hops, results and parked records, in any mix.
 //! * Messages of a tenant run one after the other, and finish while a transaction is open or commits. The state has four layers.
@@ -34,26 +34,27 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`rules`] | the rules, and the mistakes that break them |
+//! | [`rules`] | the rules, by name |
+//! | [`mistakes`] | the mistakes that break them |
 //! | [`state`] | the whole state, bounds, and the steps from one state to the next |
 //! | [`cluster`] | what Kafka does: partitions, transactions, the group |
 //! | [`member`] | what a member does: takeover, paths, queues, transactions |
 //! | [`checks`] | what must hold in each state |
 //! | [`search`] | the search of all states |
 //! | [`load`] | the opening of the direct path under endless load |
-//! | [`settings`] | named bounds |
+//! | [`scopes`] | named bounds |
 //!
 //! # Example
 //!
 //! ```
-//! use switchboard_model::rules::Mistake;
+//! use switchboard_model::mistakes::Mistake;
 //! use switchboard_model::search::{Ending, Options, search};
-//! use switchboard_model::settings;
+//! use switchboard_model::scopes;
 //! use switchboard_model::state::Model;
 //!
-//! let setting = settings::find("refusals").expect("a setting of the tests");
+//! let scope = scopes::find("refusals").expect("a scope of the tests");
 //! let options = Options { checks_end: true, max_states: 1_000_000 };
-//! let model = Model { bounds: setting.bounds, mistake: None };
+//! let model = Model { bounds: scope.bounds, mistake: None };
 //! assert_eq!(search(&model, options).ending, Ending::Holds);
 //!
 //! let report = search(&Model { mistake: Some(Mistake::SkipRefusedMessage), ..model }, options);
@@ -68,9 +69,10 @@ mod cli;
 pub mod cluster;
 pub mod load;
 pub mod member;
+pub mod mistakes;
 pub mod rules;
+pub mod scopes;
 pub mod search;
-pub mod settings;
 pub mod small;
 pub mod state;
 

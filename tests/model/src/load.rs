@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use crate::rules::Mistake;
+use crate::mistakes::Mistake;
 use crate::search::{Ending, Report};
 
 /// Records of `s` that are not read when the search begins.

@@ -7,10 +7,10 @@
 //! | `queue` | a tenant's records with their results, and its running message |
 //! | `transaction` | what enters a transaction, and what its end means |
 
-pub(crate) mod assignment;
-pub(crate) mod path;
-pub(crate) mod queue;
-pub(crate) mod transaction;
+pub mod assignment;
+pub mod path;
+pub mod queue;
+pub mod transaction;
 
 use crate::small::Set;
 use crate::state::TENANTS;

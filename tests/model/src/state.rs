@@ -8,7 +8,7 @@ use crate::cluster::group::{Anchor, Fencing, Partition};
 use crate::cluster::{Cluster, MEMBERS};
 use crate::member::queue::Queue;
 use crate::member::{Member, assignment, path, transaction};
-use crate::rules::Mistake;
+use crate::mistakes::Mistake;
 use crate::search::Explore;
 use crate::small::Set;
 
@@ -101,7 +101,7 @@ pub enum Step {
     WritesMarker { member: u8, place: Place, commits: bool },
     AbortsOrphan { member: u8 },
     Crashes { member: u8 },
-    Joins { member: u8, generation: u8 },
+    Joins { member: u8, generation: u8, gives_back: bool },
     ReadsOffset { member: u8, partition: Partition },
     ReadsEndEarly { member: u8, end: u8 },
     Restores { member: u8, end: u8 },
@@ -135,7 +135,10 @@ impl fmt::Display for Step {
                 write!(f, "the coordinator aborts the transaction that member {member} left open")
             }
             Self::Crashes { member } => write!(f, "member {member} crashes and starts again"),
-            Self::Joins { member, generation } => {
+            Self::Joins { member, generation, gives_back: false } => {
+                write!(f, "member {member} learns of generation {generation}")
+            }
+            Self::Joins { member, generation, .. } => {
                 write!(f, "member {member} learns of generation {generation}, and gives back what it lost")
             }
             Self::ReadsOffset { member, partition } => {

@@ -1,11 +1,12 @@
-//! The rules keep the promise in all states of the small settings, and each mistake breaks it.
+//! The rules keep the promise in all states of the small scopes, and each mistake breaks it.
 
 use std::collections::HashSet;
 
 use switchboard_model::load;
-use switchboard_model::rules::{LOAD_SETTING, MISTAKES, PlantedMistake, RULES, VARIATIONS};
+use switchboard_model::mistakes::{LOAD_SCOPE, MISTAKES, PlantedMistake, VARIATIONS};
+use switchboard_model::rules::RULES;
+use switchboard_model::scopes::{self, LARGE, SMALL};
 use switchboard_model::search::{Ending, Options, Report, search};
-use switchboard_model::settings::{self, LARGE, SMALL};
 use switchboard_model::state::Model;
 
 /// More states than any search here has.
@@ -13,21 +14,21 @@ const MAX_STATES: usize = 3_000_000;
 
 fn search_planted(planted: &PlantedMistake) -> Report {
     let mistake = Some(planted.mistake);
-    if planted.setting == LOAD_SETTING {
+    if planted.scope == LOAD_SCOPE {
         return load::search(mistake);
     }
-    let setting = settings::find(planted.setting).expect("the setting of a mistake");
-    let options = Options { checks_end: setting.checks_end, max_states: MAX_STATES };
-    search(&Model { bounds: setting.bounds, mistake }, options)
+    let scope = scopes::find(planted.scope).expect("the scope of a mistake");
+    let options = Options { checks_end: scope.checks_end, max_states: MAX_STATES };
+    search(&Model { bounds: scope.bounds, mistake }, options)
 }
 
 #[test]
-fn the_promise_holds_in_all_states_of_the_small_settings() {
-    for setting in SMALL {
-        let options = Options { checks_end: setting.checks_end, max_states: MAX_STATES };
-        let report = search(&Model { bounds: setting.bounds, mistake: None }, options);
-        println!("{}: {} states", setting.name, report.states);
-        assert_eq!(report.ending, Ending::Holds, "{}: {report:#?}", setting.name);
+fn the_promise_holds_in_all_states_of_the_small_scopes() {
+    for scope in SMALL {
+        let options = Options { checks_end: scope.checks_end, max_states: MAX_STATES };
+        let report = search(&Model { bounds: scope.bounds, mistake: None }, options);
+        println!("{}: {} states", scope.name, report.states);
+        assert_eq!(report.ending, Ending::Holds, "{}: {report:#?}", scope.name);
     }
 }
 
@@ -72,9 +73,9 @@ fn each_rule_is_broken_by_a_mistake_or_says_why_not() {
 fn each_name_means_one_thing() {
     let rules = RULES.iter().map(|rule| rule.name);
     let mistakes = MISTAKES.iter().chain(VARIATIONS).map(|planted| planted.name);
-    let settings = SMALL.iter().chain(LARGE).map(|setting| setting.name).chain([LOAD_SETTING]);
+    let scopes = SMALL.iter().chain(LARGE).map(|scope| scope.name).chain([LOAD_SCOPE]);
     let mut seen = HashSet::new();
-    for name in rules.chain(mistakes).chain(settings) {
+    for name in rules.chain(mistakes).chain(scopes) {
         assert!(seen.insert(name), "{name}");
         assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'), "{name}");
     }

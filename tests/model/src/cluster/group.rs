@@ -83,3 +83,31 @@ impl Group {
             || fencing == Fencing::Partition && self.owned_since(member, partition, generation)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_generation_is_accepted_by_partition_for_what_the_member_still_holds() {
+        let mut group = Group::start();
+        group.move_to_other(&[Partition::Source]);
+        let accepts = |fencing, generation, partition| group.accepts(fencing, 0, generation, partition);
+        assert!(accepts(Fencing::Partition, 1, Partition::Shard));
+        assert!(!accepts(Fencing::Partition, 1, Partition::Source));
+        assert!(!accepts(Fencing::Generation, 1, Partition::Shard));
+        // Who has joined again is not asked whose a partition is.
+        assert!(accepts(Fencing::Partition, 2, Partition::Source));
+        assert!(accepts(Fencing::Generation, 2, Partition::Source));
+    }
+
+    #[test]
+    fn a_partition_that_came_back_counts_as_lost() {
+        let mut group = Group::start();
+        group.move_to_other(&[Partition::Source]);
+        group.move_to_other(&[Partition::Source]);
+        assert_eq!(group.owner(Partition::Source), 0);
+        assert!(!group.owned_since(0, Partition::Source, 1));
+        assert!(group.owned_since(0, Partition::Shard, 1));
+    }
+}

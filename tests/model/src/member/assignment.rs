@@ -3,7 +3,7 @@
 use crate::cluster::coordinator::Transaction;
 use crate::cluster::group::{Group, Partition};
 use crate::cluster::log::{Entry, Kind};
-use crate::rules::Mistake;
+use crate::mistakes::Mistake;
 use crate::small::Set;
 use crate::state::{Model, State, Step, Successors, tenant};
 
@@ -27,11 +27,12 @@ pub(crate) fn group_steps(model: &Model, state: &State, member: u8, out: &mut Su
     let group = state.cluster.group;
     let loses = Partition::ALL.map(|partition| me.has_lost(member, partition, group));
     let is_new = me.generation != group.generation;
+    let join_step = Step::Joins { member, generation: group.generation, gives_back: loses != [false; 2] };
     if is_new && loses == [false; 2] || me.transaction.is_none() && loses != [false; 2] {
-        out.add(Step::Joins { member, generation: group.generation }, |next| join(model, next, member));
+        out.add(join_step, |next| join(model, next, member));
     }
     if is_new && loses != [false; 2] && me.transaction.is_some() && model.has(Mistake::AnswerWhileOpen) {
-        out.add(Step::Joins { member, generation: group.generation }, |next| {
+        out.add(join_step, |next| {
             next.member_mut(member).generation = next.cluster.group.generation;
         });
     }

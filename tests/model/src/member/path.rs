@@ -1,7 +1,7 @@
 //! Records that are read from `p` and `s`, and the direct path from `p` to the queues of `s`.
 
 use crate::cluster::log::Mark;
-use crate::rules::Mistake;
+use crate::mistakes::Mistake;
 use crate::state::{Model, State, Step, Successors, tenant};
 
 use super::queue::{Item, Origin};

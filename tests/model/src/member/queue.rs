@@ -11,7 +11,7 @@
 
 use std::hash::{Hash, Hasher};
 
-use crate::rules::Mistake;
+use crate::mistakes::Mistake;
 use crate::small::{List, Set};
 use crate::state::Model;
 

@@ -3,7 +3,7 @@
 use crate::cluster::coordinator::{Place, Transaction};
 use crate::cluster::group::Partition;
 use crate::cluster::log::{Entry, Kind, Mark};
-use crate::rules::Mistake;
+use crate::mistakes::Mistake;
 use crate::small::{List, Set};
 use crate::state::{Model, State, Step, Successors, TENANTS, tenant};
 
