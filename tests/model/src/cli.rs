@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::cluster::group::{Anchor, Fencing};
 use crate::load;
-use crate::mistakes::{self, LOAD_SCOPE, PlantedMistake};
+use crate::mistakes::{self, LOAD_SCOPE, MISTAKES, PlantedMistake};
 use crate::rules;
 use crate::scopes::{self, Scope};
 use crate::search::{Ending, Options, Report, search};
@@ -42,7 +42,7 @@ Bounds, which replace those of the scope:
   --end yes|no            whether it checks that the end can be reached from each state
   --max-states N          gives up after so many states (default: 100000000)
 
-Exit status: 0 if the promise holds, 1 if not or if the search gave up, 2 for wrong flags.";
+Exit status: 0 if the promise holds, or if a mistake breaks it; 1 if not, or if the search gave up; 2 for wrong flags.";
 
 /// The most records, and the most of them in a transaction.
 const MAX_RECORDS: u8 = 6;
@@ -236,9 +236,7 @@ fn list() {
             println!("      No mistake breaks it: {reason}.");
         }
     }
-    for (title, planted) in
-        [("Mistakes", mistakes::MISTAKES), ("Variations, which are no mistakes", mistakes::VARIATIONS)]
-    {
+    for (title, planted) in [("Mistakes", MISTAKES), ("Variations, which are no mistakes", mistakes::VARIATIONS)] {
         println!("\n{title}:");
         for planted in planted {
             println!(
@@ -295,10 +293,7 @@ fn run(request: &Request) -> ExitCode {
     let report = search_scope(request.scope, request.planted, request.max_states);
     let states = report.states;
     match report.ending {
-        Ending::Holds => {
-            println!("The promise holds in all {states} states.");
-            return ExitCode::SUCCESS;
-        }
+        Ending::Holds => println!("The promise holds in all {states} states."),
         Ending::LimitReached => println!("Gave up after {states} states, without a violation."),
         Ending::Violation => println!("VIOLATION, found after {states} states:"),
         Ending::Stuck => println!("STUCK, found in all {states} states:"),
@@ -306,6 +301,18 @@ fn run(request: &Request) -> ExitCode {
     if let Some(problem) = report.problem {
         println!("  {problem}\nIt takes these steps:");
         report.trace.iter().enumerate().for_each(|(index, step)| println!("  {:2}. {step}", index + 1));
+    }
+    let expects_violation = request.planted.is_some_and(|planted| MISTAKES.contains(planted));
+    let is_expected = match report.ending {
+        Ending::Holds => !expects_violation,
+        Ending::LimitReached => false,
+        Ending::Violation | Ending::Stuck => expects_violation,
+    };
+    if is_expected {
+        return ExitCode::SUCCESS;
+    }
+    if expects_violation {
+        println!("This scope does not find the mistake.");
     }
     ExitCode::FAILURE
 }

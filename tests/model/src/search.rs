@@ -280,3 +280,80 @@ impl Hasher for IdentityHasher {
         self.0 = number;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Counts up by one or two. Odd numbers from `trap` on have no further step.
+    struct Counts {
+        wrong: u8,
+        trap: u8,
+    }
+
+    impl Explore for Counts {
+        type State = u8;
+        type Step = String;
+
+        fn start(&self) -> u8 {
+            0
+        }
+
+        fn steps(&self, state: &u8, out: &mut Vec<(String, u8)>) {
+            let is_trapped = *state >= self.trap && state % 2 == 1;
+            let steps = [1, 2].into_iter().filter(|step| !is_trapped && state + step <= 10);
+            out.extend(steps.map(|step| (format!("adds {step}"), state + step)));
+        }
+
+        fn violation(&self, state: &u8) -> Option<String> {
+            (*state == self.wrong).then(|| format!("{state} is wrong"))
+        }
+
+        fn is_end(&self, state: &u8) -> bool {
+            *state == 10
+        }
+    }
+
+    fn searched(wrong: u8, trap: u8, max_states: usize) -> Report {
+        search(&Counts { wrong, trap }, Options { checks_end: true, max_states })
+    }
+
+    #[test]
+    fn all_states_are_counted() {
+        let report = searched(11, 11, 100);
+        assert_eq!((report.ending, report.states), (Ending::Holds, 11));
+    }
+
+    #[test]
+    fn a_violation_has_the_fewest_steps() {
+        let report = searched(5, 11, 100);
+        assert_eq!((report.ending, report.problem.as_deref()), (Ending::Violation, Some("5 is wrong")));
+        assert_eq!(report.trace.len(), 3, "{:?}", report.trace);
+    }
+
+    #[test]
+    fn a_state_from_which_the_end_cannot_be_reached_is_found() {
+        let report = searched(11, 7, 100);
+        assert_eq!(report.ending, Ending::Stuck);
+        let problem = report.problem.expect("a problem");
+        assert!(problem.starts_with("from 2 states the end cannot be reached"), "7 and 9: {problem}");
+        assert_eq!(report.trace.len(), 4, "to 7: {:?}", report.trace);
+    }
+
+    #[test]
+    fn a_search_gives_up_at_its_limit() {
+        assert_eq!(searched(11, 11, 3).ending, Ending::LimitReached);
+    }
+
+    #[test]
+    fn a_hash_depends_on_each_byte_and_its_place() {
+        let states: Vec<[u8; 11]> = (0..11u8)
+            .flat_map(|place| {
+                (0..=255).map(move |byte| std::array::from_fn(|at| if at == usize::from(place) { byte } else { 7 }))
+            })
+            .collect();
+        let keys: std::collections::HashSet<u64> = states.iter().map(key).collect();
+        let different: std::collections::HashSet<_> = states.iter().collect();
+        assert_eq!(keys.len(), different.len());
+    }
+}

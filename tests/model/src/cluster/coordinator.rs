@@ -109,6 +109,7 @@ impl Offsets {
 impl Cluster {
     /// A member writes a record of its transaction.
     pub fn write(&mut self, place: Place, entry: Entry) {
+        debug_assert_ne!(place, Place::Offsets, "offsets are sent");
         let log = if place == Place::Repartition { &mut self.repartition } else { &mut self.changelog };
         log.append(entry);
         self.touch(entry.writer, place);
