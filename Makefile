@@ -8,6 +8,7 @@ SWAPS ?= 1000
 SCHEDULES ?= 20000
 SEED ?=
 ONLY ?=
+MISTAKE ?=
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 HOST := $(TARGET)/release/switchboard
@@ -20,7 +21,7 @@ FEATURES := $(shell pkg-config --exists openssl 2>/dev/null || echo --features v
 export CARGO FEATURES
 comma := ,
 
-.PHONY: help build demo test check lint docs bench simulate chaos swap-soak kafka clean rust java bins
+.PHONY: help build demo test check lint docs bench model simulate chaos swap-soak kafka clean rust java bins
 
 help:
 	@echo 'make demo    the messenger on an embedded broker: a scripted evening, then your turn (SCRIPT=file plays that)'
@@ -30,6 +31,7 @@ help:
 	@echo 'make docs    the book, as HTML in $(TARGET)/book; checks its links and commands'
 	@echo 'make build   $(HOST) and $(PLUGIN)'
 	@echo 'make bench   throughput, latency and more on a real broker (ONLY=latency: that part alone)'
+	@echo 'make model   the rules of processing exactly once, in all states of a small cluster (MISTAKE=open-at-once: the steps to its violation)'
 	@echo 'make simulate  the worker on a simulated Kafka, a schedule of faults for each seed (SCHEDULES=100000 SEED=0; TRACE=1 prints each call)'
 	@echo 'make chaos   faults on a real Kafka, and whether every input was settled exactly once (CYCLES=200 SEED=7)'
 	@echo 'make swap-soak  random changes of releases under load, and whether each message was handled once, by the right release (SWAPS=1000 SEED=7; FRESH=1: new artifacts)'
@@ -96,6 +98,10 @@ chaos: bins java
 swap-soak: bins java
 	@tests/kafka/fetch-jars
 	@$(TARGET)/release/swap-soak --swaps $(SWAPS) $(if $(SEED),--seed $(SEED)) $(if $(FRESH),--fresh)
+
+model: rust
+	$(CARGO) build --release -p switchboard-model
+	@$(TARGET)/release/switchboard-model $(if $(MISTAKE),--mistake $(MISTAKE),--large)
 
 simulate: rust
 	$(CARGO) build --release -p switchboard-simulation

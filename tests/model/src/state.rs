@@ -1,0 +1,313 @@
+//! The whole state, the bounds of a search, and the steps that lead from one state to the next.
+
+use std::fmt;
+
+use crate::checks;
+use crate::cluster::coordinator::{Place, Transaction};
+use crate::cluster::group::{Anchor, Fencing, Partition};
+use crate::cluster::{Cluster, MEMBERS};
+use crate::member::queue::Queue;
+use crate::member::{Member, assignment, path, transaction};
+use crate::mistakes::Mistake;
+use crate::search::Explore;
+use crate::small::Set;
+
+/// How many tenants `s` has. The records of `p` belong to them in turn.
+pub const TENANTS: usize = 2;
+
+/// The tenant of a record.
+pub fn tenant(record: u8) -> usize {
+    usize::from(record) % TENANTS
+}
+
+/// How large a search is: what happens, and how often it may happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Records of `p`.
+    pub records: u8,
+    /// Hops, results and parked records in one transaction.
+    pub batch: u8,
+    /// To which shard `p` is anchored.
+    pub anchor: Anchor,
+    /// By what the coordinator fences.
+    pub fencing: Fencing,
+    /// Whether messages run for some time. If not, each result is there at once, which leaves fewer states.
+    pub messages_take_time: bool,
+    /// How often each fault may happen.
+    pub faults: Budget,
+}
+
+/// How often each fault may still happen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Budget {
+    /// Moves of `p` to the other member. With one anchor: unused.
+    pub source_moves: u8,
+    /// Moves of `s` to the other member. With one anchor: `p` moves too.
+    pub shard_moves: u8,
+    /// New generations in which nothing moves.
+    pub rebalances: u8,
+    /// Crashes of a member.
+    pub crashes: u8,
+    /// Aborts for no reason of the model.
+    pub aborts: u8,
+    /// Messages whose records the broker refuses.
+    pub refusals: u8,
+    /// Records that are parked.
+    pub parks: u8,
+}
+
+/// A state of the cluster and both members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct State {
+    /// Kafka.
+    pub cluster: Cluster,
+    /// The members.
+    pub members: [Member; MEMBERS],
+    /// The faults that may still happen.
+    pub budget: Budget,
+}
+
+impl State {
+    /// A member.
+    pub fn member(&self, member: u8) -> &Member {
+        &self.members[usize::from(member)]
+    }
+
+    /// A member, to be changed.
+    pub fn member_mut(&mut self, member: u8) -> &mut Member {
+        &mut self.members[usize::from(member)]
+    }
+
+    /// A marker reaches a place. An abort marker removes records, and each member's offsets move with the records behind them.
+    fn write_marker(&mut self, member: u8, place: Place) {
+        let removed: Vec<u8> = self.cluster.write_marker(member, place).iter().collect();
+        for offset in removed.into_iter().rev() {
+            if place == Place::Repartition {
+                self.cluster.offsets.remove_shard_offset(offset);
+                self.members.iter_mut().for_each(|member| member.remove_shard_offset(offset));
+            } else {
+                self.members.iter_mut().for_each(|member| member.remove_changelog_offset(offset));
+            }
+        }
+    }
+}
+
+/// What happens between two states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the text of each step is in its Display")]
+pub enum Step {
+    Moves { partition: Partition, to: u8, with_source: bool },
+    Rebalances,
+    WritesMarker { member: u8, place: Place, commits: bool },
+    AbortsOrphan { member: u8 },
+    Crashes { member: u8 },
+    Joins { member: u8, generation: u8, gives_back: bool },
+    ReadsOffset { member: u8, partition: Partition },
+    ReadsEndEarly { member: u8, end: u8 },
+    Restores { member: u8, end: u8 },
+    ReadsShard { member: u8, offset: u8 },
+    StartsOpening { member: u8, target: u8 },
+    ReadsDirectly { member: u8, record: u8 },
+    Finishes { member: u8, record: u8 },
+    FinishesSecond { member: u8, tenant: usize },
+    FinishesAbandoned { member: u8, record: u8 },
+    Begins { member: u8, hops: Set, results: Set, parked: Set },
+    SendsOffsets { member: u8, source: Option<Set>, shard: Option<Set> },
+    IsFenced { member: u8 },
+    IsRefused { member: u8, record: u8 },
+    Commits { member: u8 },
+    Aborts { member: u8 },
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Moves { partition, to, with_source: false } => {
+                write!(f, "the group gives {partition} to member {to}")
+            }
+            Self::Moves { to, .. } => write!(f, "the group gives p and s to member {to}"),
+            Self::Rebalances => write!(f, "the group has a new generation, in which nothing moves"),
+            Self::WritesMarker { member, place, commits } => {
+                let kind = if *commits { "commit" } else { "abort" };
+                write!(f, "the {kind} marker of member {member}'s transaction reaches {place}")
+            }
+            Self::AbortsOrphan { member } => {
+                write!(f, "the coordinator aborts the transaction that member {member} left open")
+            }
+            Self::Crashes { member } => write!(f, "member {member} crashes and starts again"),
+            Self::Joins { member, generation, gives_back: false } => {
+                write!(f, "member {member} learns of generation {generation}")
+            }
+            Self::Joins { member, generation, .. } => {
+                write!(f, "member {member} learns of generation {generation}, and gives back what it lost")
+            }
+            Self::ReadsOffset { member, partition } => {
+                write!(f, "member {member} reads the committed offset of {partition} and its map")
+            }
+            Self::ReadsEndEarly { member, end } => {
+                write!(f, "member {member} reads the high watermark of the changelog without owning s: {end}")
+            }
+            Self::Restores { member, end } => {
+                write!(f, "member {member} restores the state of s from the changelog up to offset {end}")
+            }
+            Self::ReadsShard { member, offset } => write!(f, "member {member} reads offset {offset} of s"),
+            Self::StartsOpening { member, target } => {
+                write!(f, "member {member} opens the direct path as soon as it has read s up to offset {target}")
+            }
+            Self::ReadsDirectly { member, record } => {
+                write!(f, "member {member} reads record {record} of p into its tenant's queue")
+            }
+            Self::Finishes { member, record } => write!(f, "member {member} has processed record {record}"),
+            Self::FinishesSecond { member, tenant } => {
+                write!(f, "member {member} has processed a second message of tenant {tenant} at the same time")
+            }
+            Self::FinishesAbandoned { member, record } => {
+                write!(f, "member {member} takes the late result of record {record}, whose message it had abandoned")
+            }
+            Self::Begins { member, hops, results, parked } => {
+                write!(f, "member {member} begins a transaction:")?;
+                let parts = [("hops", hops), ("results", results), ("parked records", parked)];
+                let parts = parts.iter().filter(|(_, set)| !set.is_empty());
+                let parts: Vec<_> = parts.map(|(name, set)| format!(" {name} {set}")).collect();
+                f.write_str(&parts.join(","))
+            }
+            Self::SendsOffsets { member, source, shard } => {
+                let parts = [("p", source), ("s", shard)];
+                let parts = parts.iter().filter_map(|(name, set)| set.map(|set| format!("{set} of {name}")));
+                let parts: Vec<_> = parts.collect();
+                let parts = if parts.is_empty() { "nothing".to_owned() } else { parts.join(" and ") };
+                write!(f, "member {member} sends its offsets: finished are {parts}")
+            }
+            Self::IsFenced { member } => {
+                write!(f, "the group refuses the offsets of member {member}, which aborts, and joins again")
+            }
+            Self::IsRefused { member, record } => {
+                write!(f, "the broker refuses the outputs of record {record}; member {member} aborts")
+            }
+            Self::Commits { member } => write!(f, "member {member} commits"),
+            Self::Aborts { member } => write!(f, "member {member} aborts"),
+        }
+    }
+}
+
+/// Collects the steps that are possible in a state.
+#[derive(Debug)]
+pub struct Successors<'a> {
+    from: &'a State,
+    out: &'a mut Vec<(Step, State)>,
+}
+
+impl Successors<'_> {
+    /// Adds a step, with what it changes.
+    pub fn add(&mut self, step: Step, change: impl FnOnce(&mut State)) {
+        let mut next = *self.from;
+        change(&mut next);
+        self.out.push((step, next));
+    }
+}
+
+/// The model within bounds, with one mistake or none.
+#[derive(Clone, Copy, Debug)]
+pub struct Model {
+    /// How large it is.
+    pub bounds: Bounds,
+    /// The rule that it breaks.
+    pub mistake: Option<Mistake>,
+}
+
+impl Model {
+    /// Whether the model makes this mistake.
+    pub fn has(&self, mistake: Mistake) -> bool {
+        self.mistake == Some(mistake)
+    }
+
+    /// Moves and rebalances of the group.
+    fn group_steps(&self, state: &State, out: &mut Successors<'_>) {
+        let group = &state.cluster.group;
+        if state.budget.source_moves > 0 && self.bounds.anchor == Anchor::OtherShard {
+            let to = 1 - group.owner(Partition::Source);
+            out.add(Step::Moves { partition: Partition::Source, to, with_source: false }, |next| {
+                next.budget.source_moves -= 1;
+                next.cluster.group.move_to_other(&[Partition::Source]);
+            });
+        }
+        if state.budget.shard_moves > 0 {
+            let to = 1 - group.owner(Partition::Shard);
+            let with_source = self.bounds.anchor == Anchor::SameShard;
+            out.add(Step::Moves { partition: Partition::Shard, to, with_source }, |next| {
+                next.budget.shard_moves -= 1;
+                let both = &Partition::ALL;
+                next.cluster.group.move_to_other(if with_source { both } else { &[Partition::Shard] });
+            });
+        }
+        if state.budget.rebalances > 0 {
+            out.add(Step::Rebalances, |next| {
+                next.budget.rebalances -= 1;
+                next.cluster.group.move_to_other(&[]);
+            });
+        }
+    }
+
+    fn marker_steps(state: &State, member: u8, out: &mut Successors<'_>) {
+        let (commits, places) = match state.cluster.transactions[usize::from(member)] {
+            Transaction::Committing(places) => (true, places),
+            Transaction::Aborting(places) => (false, places),
+            Transaction::Idle | Transaction::Open(_) => return,
+        };
+        for place in Place::ALL.into_iter().filter(|place| places.contains(*place)) {
+            out.add(Step::WritesMarker { member, place, commits }, |next| next.write_marker(member, place));
+        }
+    }
+
+    /// Messages end, in any order of the tenants.
+    fn finish_steps(&self, state: &State, member: u8, out: &mut Successors<'_>) {
+        for (tenant, queue) in state.member(member).queues.iter().enumerate() {
+            let change = |next: &mut State, change: fn(&mut Queue, &Self)| {
+                change(&mut next.member_mut(member).queues[tenant], self);
+            };
+            if let Some(job) = queue.job {
+                out.add(Step::Finishes { member, record: job.record }, |next| {
+                    change(next, Queue::finish);
+                });
+            }
+            if self.has(Mistake::RunTenantTwice) {
+                out.add(Step::FinishesSecond { member, tenant }, |next| change(next, |queue, _| queue.finish_second()));
+            }
+            if let Some(job) = queue.abandoned.filter(|_| state.member(member).owns_shard()) {
+                out.add(Step::FinishesAbandoned { member, record: job.record }, |next| {
+                    change(next, Queue::accept_abandoned);
+                });
+            }
+        }
+    }
+}
+
+impl Explore for Model {
+    type State = State;
+    type Step = Step;
+
+    fn start(&self) -> State {
+        State { cluster: Cluster::start(), members: [Member::default(); MEMBERS], budget: self.bounds.faults }
+    }
+
+    fn steps(&self, state: &State, out: &mut Vec<(Step, State)>) {
+        let mut out = Successors { from: state, out };
+        self.group_steps(state, &mut out);
+        for member in [0, 1] {
+            Self::marker_steps(state, member, &mut out);
+            assignment::group_steps(self, state, member, &mut out);
+            assignment::takeover_steps(self, state, member, &mut out);
+            path::steps(self, state, member, &mut out);
+            self.finish_steps(state, member, &mut out);
+            transaction::steps(self, state, member, &mut out);
+        }
+    }
+
+    fn violation(&self, state: &State) -> Option<String> {
+        checks::violation(state)
+    }
+
+    fn is_end(&self, state: &State) -> bool {
+        checks::is_end(state, self.bounds.records)
+    }
+}
