@@ -170,6 +170,15 @@ impl App {
         Host::start(name, &mut self.command(run_by(runner)?, "run", arguments))
     }
 
+    /// Waits until all records of a source topic are processed, whether they came through the repartition topic or not.
+    pub fn wait_until_processed(&self, alias: &str) -> Result<()> {
+        let repartition = format!("{}-switchboard-repartition", self.name);
+        // In this order: a record that is read is processed, or it is in the repartition topic.
+        progress::wait_until(&format!("all records of {alias} to be processed"), || {
+            Ok(self.client.lag(&self.name, self.topic(alias))? == 0 && self.client.lag(&self.name, &repartition)? == 0)
+        })
+    }
+
     /// Deletes the group's offsets of a topic, as if they had expired. No host may be running.
     pub fn delete_offsets(&self, topic: &str) -> Result<()> {
         let partitions = i32::try_from(self.client.committed(&self.name, topic)?.len())?;
