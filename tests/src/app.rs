@@ -13,7 +13,7 @@ use crate::host::{Host, binary, hostile, messenger, switchboard};
 use crate::kafka::Kafka;
 use crate::native;
 use crate::process::{Process, leashed};
-use crate::progress::NO_PROGRESS_LIMIT;
+use crate::progress::{self, NO_PROGRESS_LIMIT};
 
 /// How long a test waits for a single step, or for the next of several records.
 pub const WAIT_LIMIT: Duration = NO_PROGRESS_LIMIT;
