@@ -8,6 +8,7 @@ SWAPS ?= 1000
 SCHEDULES ?= 20000
 SEED ?=
 ONLY ?=
+AGAINST ?=
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 HOST := $(TARGET)/release/switchboard
@@ -29,7 +30,7 @@ help:
 	@echo 'make lint    formatting, lints, documentation of the code, dependencies'
 	@echo 'make docs    the book, as HTML in $(TARGET)/book; checks its links and commands'
 	@echo 'make build   $(HOST) and $(PLUGIN)'
-	@echo 'make bench   throughput, latency and more on a real broker (ONLY=latency: that part alone)'
+	@echo 'make bench   throughput, latency and more on a real broker (ONLY=latency: that part alone; AGAINST=path: compares with another binary)'
 	@echo 'make simulate  the worker on a simulated Kafka, a schedule of faults for each seed (SCHEDULES=100000 SEED=0; TRACE=1 prints each call)'
 	@echo 'make chaos   faults on a real Kafka, and whether every input was settled exactly once (CYCLES=200 SEED=7)'
 	@echo 'make swap-soak  random changes of releases under load, and whether each message was handled once, by the right release (SWAPS=1000 SEED=7; FRESH=1: new artifacts)'
@@ -83,8 +84,8 @@ bins: rust
 
 bench: bins java
 	@tests/kafka/fetch-jars
-	@$(TARGET)/release/bench $(ONLY)
-ifeq ($(ONLY),)
+	@$(TARGET)/release/bench $(ONLY) $(if $(AGAINST),--against '$(AGAINST)')
+ifeq ($(ONLY)$(AGAINST),)
 	@echo; echo 'The sandbox by itself, with the messenger:'
 	@$(CARGO) run --quiet --release -p switchboard-sandbox --example sandbox -- $(PLUGIN) COMMAND_TOPIC_MESSENGER '{"actorId":2,"type":"CREATE"}'
 endif

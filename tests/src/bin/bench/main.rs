@@ -1,10 +1,12 @@
 //! `make bench`: measures the whole host on a real broker.
 //!
 //! Machines are shared and noisy, so compare figures only within one run. Each file here is a part that can run alone:
-//! `make bench ONLY=latency`.
+//! `make bench ONLY=latency`. `make bench AGAINST=path` compares with another binary.
 #![forbid(unsafe_code)]
 
 mod clients;
+mod comparison;
+mod engine;
 mod hand_over;
 mod latency;
 mod overload;
@@ -13,7 +15,9 @@ mod restore;
 mod stream;
 mod swap;
 mod throughput;
+mod transactions;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
@@ -23,9 +27,16 @@ use switchboard_tests::kafka::{Kafka, Options};
 /// Measures the host on a real broker.
 #[derive(Parser)]
 struct Args {
-    /// The parts to measure. Default: all.
+    /// The parts to measure. Default: all, with --against throughput and latency.
     #[arg(value_enum)]
     parts: Vec<Part>,
+    /// Another `switchboard` binary, such as one of a former version. Throughput and latency then measure both in turn,
+    /// on the same broker. Flags that it does not know are not passed to it.
+    #[arg(long, value_name = "PATH")]
+    against: Option<PathBuf>,
+    /// The number of rounds of a comparison.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
     /// The number of records of each measured run of throughput.
     #[arg(long, default_value_t = 600_000)]
     records: usize,
@@ -90,7 +101,11 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<()> {
-    let parts = if args.parts.is_empty() { Part::value_variants() } else { &args.parts };
+    let parts: &[Part] = match (&args.parts[..], &args.against) {
+        ([], None) => Part::value_variants(),
+        ([], Some(_)) => &[Part::Throughput, Part::Latency],
+        (parts, _) => parts,
+    };
     let mut warm = None;
     for part in parts {
         match part {
