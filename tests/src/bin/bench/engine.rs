@@ -64,7 +64,17 @@ impl Engine {
     /// The flags of a host: its parallelism, and those of `--with` that this binary knows.
     pub(crate) fn flags(&self, args: &Args) -> Vec<String> {
         let parallelism = if self.knows("--threads") { "--threads" } else { "--workers" };
-        let mut flags = vec![parallelism.to_owned(), args.workers.to_string()];
+        self.with_flags(parallelism, args.workers, args)
+    }
+
+    /// The flags of a host that is a single member of its group.
+    pub(crate) fn single_member_flags(&self, args: &Args) -> Vec<String> {
+        // Each worker is a member. Threads share one.
+        if self.knows("--threads") { self.flags(args) } else { self.with_flags("--workers", 1, args) }
+    }
+
+    fn with_flags(&self, parallelism: &str, count: usize, args: &Args) -> Vec<String> {
+        let mut flags = vec![parallelism.to_owned(), count.to_string()];
         flags.extend(known(&args.with, |flag| self.knows(flag)));
         flags
     }

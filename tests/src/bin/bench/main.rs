@@ -6,12 +6,17 @@
 
 mod clients;
 mod comparison;
+mod distribution;
 mod engine;
+mod feed;
 mod hand_over;
 mod latency;
 mod overload;
+mod ownership;
+mod quota;
 mod recovery;
 mod restore;
+mod scale;
 mod stream;
 mod swap;
 mod throughput;
@@ -34,9 +39,12 @@ struct Args {
     /// on the same broker. Flags that it does not know are not passed to it.
     #[arg(long, value_name = "PATH")]
     against: Option<PathBuf>,
-    /// The number of rounds of a comparison.
+    /// The number of rounds of a comparison, and of each form of input of `scale`.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+    /// The number of records of each measured run of `scale`.
+    #[arg(long, default_value_t = 200_000)]
+    scale_records: u64,
     /// The number of records of each measured run of throughput.
     #[arg(long, default_value_t = 600_000)]
     records: usize,
@@ -46,7 +54,8 @@ struct Args {
     /// The number of messages whose latency is measured, one at a time.
     #[arg(long, default_value_t = 1000)]
     lone: usize,
-    /// Measures only the kinds of group membership whose name contains this text.
+    /// Measures only the kinds of group membership whose name contains this text. With `none`, `scale` measures
+    /// throughput alone.
     #[arg(long, default_value = "")]
     way: String,
     /// The number of times that a second host joins and leaves.
@@ -88,6 +97,8 @@ enum Part {
     Restore,
     /// The cost of a change of a tenant's release.
     Swap,
+    /// Throughput on one, two and three hosts, and how shards and sources are distributed.
+    Scale,
 }
 
 fn main() -> ExitCode {
@@ -116,6 +127,7 @@ fn run(args: &Args) -> Result<()> {
             Part::Overload => overload::run(args)?,
             Part::Restore => restore::run(args)?,
             Part::Swap => swap::run(args)?,
+            Part::Scale => scale::run(warm_kafka(&mut warm, args)?, args)?,
         }
     }
     Ok(())
