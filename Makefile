@@ -9,6 +9,7 @@ SCHEDULES ?= 20000
 SEED ?=
 ONLY ?=
 MISTAKE ?=
+AGAINST ?=
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 HOST := $(TARGET)/release/switchboard
@@ -30,7 +31,7 @@ help:
 	@echo 'make lint    formatting, lints, documentation of the code, dependencies'
 	@echo 'make docs    the book, as HTML in $(TARGET)/book; checks its links and commands'
 	@echo 'make build   $(HOST) and $(PLUGIN)'
-	@echo 'make bench   throughput, latency and more on a real broker (ONLY=latency: that part alone)'
+	@echo 'make bench   throughput, latency and more on a real broker (ONLY=latency: that part alone; AGAINST=path: compares with another binary)'
 	@echo 'make model   the rules of processing exactly once, in all states of a small cluster (MISTAKE=open-at-once: the steps to its violation)'
 	@echo 'make simulate  the worker on a simulated Kafka, a schedule of faults for each seed (SCHEDULES=100000 SEED=0; TRACE=1 prints each call)'
 	@echo 'make chaos   faults on a real Kafka, and whether every input was settled exactly once (CYCLES=200 SEED=7)'
@@ -85,8 +86,8 @@ bins: rust
 
 bench: bins java
 	@tests/kafka/fetch-jars
-	@$(TARGET)/release/bench $(ONLY)
-ifeq ($(ONLY),)
+	@$(TARGET)/release/bench $(ONLY) $(if $(AGAINST),--against '$(AGAINST)')
+ifeq ($(ONLY)$(AGAINST),)
 	@echo; echo 'The sandbox by itself, with the messenger:'
 	@$(CARGO) run --quiet --release -p switchboard-sandbox --example sandbox -- $(PLUGIN) COMMAND_TOPIC_MESSENGER '{"actorId":2,"type":"CREATE"}'
 endif

@@ -2,14 +2,14 @@
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
 use crate::client::{Client, Record, unique};
-use crate::host::{Host, binary, hostile, messenger, switchboard};
+use crate::host::{Host, binary, hostile, messenger};
 use crate::kafka::Kafka;
 use crate::native;
 use crate::process::{Process, leashed};
@@ -36,6 +36,8 @@ pub struct App {
     topics: Vec<(String, String)>,
     environment: Vec<(String, String)>,
     arguments: Vec<String>,
+    /// The binary of its hosts and commands. `None`: the one under test.
+    binary: Option<PathBuf>,
 }
 
 impl App {
@@ -54,7 +56,8 @@ impl App {
             client.create_topic(topic, partitions, &[])?;
         }
         let bootstrap = kafka.bootstrap().to_owned();
-        Ok(Self { name, client, bootstrap, topics, environment: Vec::new(), arguments: Vec::new() })
+        let (environment, arguments) = (Vec::new(), Vec::new());
+        Ok(Self { name, client, bootstrap, topics, environment, arguments, binary: None })
     }
 
     /// The messenger, with the shipped settings.
@@ -129,6 +132,7 @@ impl App {
         rival.topics.extend(self.topics.iter().filter(|(alias, _)| !own(alias)).cloned());
         rival.environment.clone_from(&self.environment);
         rival.arguments.clone_from(&self.arguments);
+        rival.binary.clone_from(&self.binary);
         Ok(rival)
     }
 
@@ -143,6 +147,13 @@ impl App {
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Uses another `switchboard` binary than the one under test, for hosts and commands.
+    #[must_use]
+    pub fn with_binary(mut self, binary: &Path) -> Self {
+        self.binary = Some(binary.to_owned());
         self
     }
 
@@ -167,7 +178,7 @@ impl App {
 
     /// The same, started by the command `runner`.
     pub fn start_by(&self, runner: &[&str], name: &str, arguments: &[&str]) -> Result<Host> {
-        Host::start(name, &mut self.command(run_by(runner)?, "run", arguments))
+        Host::start(name, &mut self.command(self.run_by(runner)?, "run", arguments))
     }
 
     /// Waits until all records of a source topic are processed, whether they came through the repartition topic or not.
@@ -187,7 +198,7 @@ impl App {
 
     /// Examines the cluster as this application's hosts would: exit status and lines.
     pub fn doctor(&self, arguments: &[&str]) -> Result<(ExitStatus, Vec<String>)> {
-        Host::start("doctor", &mut self.command(switchboard()?, "doctor", arguments))?.end(WAIT_LIMIT)
+        Host::start("doctor", &mut self.command(self.run_by(&[])?, "doctor", arguments))?.end(WAIT_LIMIT)
     }
 
     /// Runs a command such as `["route", "show"]` to its end, with the settings of this application's hosts.
@@ -204,7 +215,7 @@ impl App {
     pub fn start_command_by(&self, runner: &[&str], words: &[&str], arguments: &[&str]) -> Result<RunningCommand> {
         let output = tempfile::tempfile()?;
         let log = tempfile::tempfile()?;
-        let mut command = self.command(run_by(runner)?, words[0], &[&words[1..], arguments].concat());
+        let mut command = self.command(self.run_by(runner)?, words[0], &[&words[1..], arguments].concat());
         command.stdout(output.try_clone()?).stderr(log.try_clone()?);
         Ok(RunningCommand { name: words.join(" "), process: Process::start(&mut command)?, output, log })
     }
@@ -225,20 +236,21 @@ impl App {
         command
     }
 
+    /// The product, started directly or by the command `runner`.
+    fn run_by(&self, runner: &[&str]) -> Result<Command> {
+        let binary = self.binary.clone().map_or_else(binary, Ok)?;
+        let [runner, rest @ ..] = runner else { return Ok(leashed(binary, None)) };
+        let mut command = leashed(runner, None);
+        command.args(rest).arg(binary);
+        Ok(command)
+    }
+
     /// Starts a host and waits until it runs.
     pub fn run(&self, name: &str, arguments: &[&str]) -> Result<Host> {
         let host = self.start(name, arguments)?;
         host.wait_for("it runs", WAIT_LIMIT, |line| line.contains("host is running"))?;
         Ok(host)
     }
-}
-
-/// The product, started directly or by the command `runner`.
-fn run_by(runner: &[&str]) -> Result<Command> {
-    let [runner, rest @ ..] = runner else { return switchboard() };
-    let mut command = leashed(runner, None);
-    command.args(rest).arg(binary()?);
-    Ok(command)
 }
 
 /// A running command. Dropping it kills it.

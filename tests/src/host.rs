@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 
 use crate::process::{Process, leashed};
 
@@ -118,6 +118,11 @@ impl Host {
         self.log.lines().text.clone()
     }
 
+    /// The last value that `find` gets from a line of the log so far.
+    pub fn last<T>(&self, find: impl Fn(&str) -> Option<T>) -> Option<T> {
+        self.log.lines().text.iter().rev().find_map(|line| find(line))
+    }
+
     /// Asks the host to end (SIGTERM), and waits for its end.
     pub fn terminate(&mut self, within: Duration) -> Result<ExitStatus> {
         self.process.signal(Signal::TERM);
@@ -147,6 +152,16 @@ impl Host {
     /// Its resident memory now and at its peak, in bytes.
     pub fn memory(&self) -> Result<(u64, u64)> {
         self.process.memory()
+    }
+
+    /// The CPU time that it has used so far.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        self.process.cpu_time()
+    }
+
+    /// Its pid, which is valid until it has ended.
+    pub fn pid(&self) -> Pid {
+        self.process.pid()
     }
 
     /// Freezes the host (SIGSTOP). Its connections stay open, and it answers nothing.
@@ -208,6 +223,7 @@ mod tests {
         assert_eq!(host.wait_for("two", WAIT_LIMIT, |line| line.starts_with("tw"))?, "two");
         assert_eq!(host.wait_for("one, which came earlier", WAIT_LIMIT, |line| line == "one")?, "one");
         assert_eq!(host.log(), ["one", "two"]);
+        assert_eq!(host.last(|line| line.contains('o').then(|| line.to_owned())), Some("two".to_owned()));
         Ok(())
     }
 

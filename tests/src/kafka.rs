@@ -230,6 +230,11 @@ impl Kafka {
         self.nodes.iter_mut().try_for_each(Node::check)
     }
 
+    /// The CPU time that the running nodes have used so far.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        self.nodes.iter().filter_map(|node| node.process.as_ref()).map(Process::cpu_time).sum()
+    }
+
     /// The log files of the nodes, which contain warnings and errors.
     pub fn logs(&self) -> Vec<PathBuf> {
         self.nodes.iter().map(Node::log).collect()

@@ -15,6 +15,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid};
 
+/// Linux counts the CPU time of a process in ticks of this many a second, on every usual architecture.
+const TICKS_PER_SECOND: u64 = 100;
+
 /// `$$` is the program's pid, also in the watcher, and the id of their process group. The kernel does not reuse it while the
 /// watcher lives. The second `rm` removes a file that a dying thread created during the first.
 const LEASH_SCRIPT: &str = r#"
@@ -120,6 +123,22 @@ impl Process {
         };
         Ok((kib("VmRSS:")?, kib("VmHWM:")?))
     }
+
+    /// The CPU time that the program has used so far: all its threads, in user and kernel mode.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        let path = format!("/proc/{}/stat", self.pid().as_raw_pid());
+        let stat = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+        cpu_time_in(&stat).with_context(|| format!("no CPU time in {path}: {stat}"))
+    }
+}
+
+/// The sum of the fields 14 and 15 (`utime` and `stime`) of a `/proc/PID/stat`. Field 2 is the program's name in
+/// parentheses, which may contain spaces and parentheses itself.
+fn cpu_time_in(stat: &str) -> Option<Duration> {
+    let (_, from_field_3) = stat.rsplit_once(')')?;
+    let mut ticks = from_field_3.split_ascii_whitespace().skip(14 - 3).map(str::parse::<u64>);
+    let ticks = ticks.next()?.ok()? + ticks.next()?.ok()?;
+    Some(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
 }
 
 impl Drop for Process {
@@ -152,6 +171,13 @@ mod tests {
         assert_eq!(process.wait(WAIT_LIMIT)?.code(), Some(7));
         assert_eq!(process.ended()?.and_then(|status| status.code()), Some(7));
         Ok(())
+    }
+
+    #[test]
+    fn the_cpu_time_is_read_behind_a_name_with_spaces_and_parentheses() {
+        let stat = "7 (a b) c) S 1 7 7 0 -1 4194304 103 0 0 0 250 31 0 0 20 0 1 0 12 0 0";
+        assert_eq!(cpu_time_in(stat), Some(Duration::from_millis(2810)));
+        assert_eq!(cpu_time_in("7 (a) S 1 7"), None);
     }
 
     #[test]

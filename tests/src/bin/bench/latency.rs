@@ -1,5 +1,6 @@
 //! The latency of single messages through an idle host.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -12,20 +13,40 @@ use switchboard_tests::kafka::Kafka;
 
 use crate::Args;
 use crate::clients::{PARTITIONS, STALL_LIMIT, TENANTS, config, consumer, send};
+use crate::comparison::{Comparison, Figure, in_turn};
+use crate::engine::Engine;
 
 pub(crate) fn run(kafka: &Kafka, args: &Args) -> Result<()> {
-    let (p50, p99) = measure(kafka, args)?;
+    if let Some(former) = &args.against {
+        return compare(kafka, args, former);
+    }
+    let (p50, p99) = measure(kafka, &Engine::new()?, args)?;
     println!();
     println!("{:<62} {:>10.1} ms", "latency of a single message through the idle host, p50", p50);
     println!("{:<62} {:>10.1} ms", "  p99", p99);
     Ok(())
 }
 
+/// Measures two binaries in turn.
+fn compare(kafka: &Kafka, args: &Args, former: &Path) -> Result<()> {
+    let engines = Engine::both(former)?;
+    let mut comparison = Comparison::default();
+    for engine in in_turn(&engines, args.rounds) {
+        let (p50, p99) = measure(kafka, engine, args)?;
+        println!("  {}: p50 {p50:.1} ms, p99 {p99:.1} ms", engine.side);
+        let figures = [("single message, p50, ms", p50), ("single message, p99, ms", p99)];
+        comparison.add(engine.side, &figures.map(|(name, value)| Figure { name, value }));
+    }
+    comparison.print(&format!("latency, {} rounds", args.rounds));
+    Ok(())
+}
+
 /// Sends one message at a time through an idle host. Returns p50 and p99, in ms, of the time from the call that sends a
 /// message until its output is read.
-fn measure(kafka: &Kafka, args: &Args) -> Result<(f64, f64)> {
-    let app = App::messenger_on(kafka, "lone", PARTITIONS)?;
-    let mut host = app.run("host", &[])?;
+fn measure(kafka: &Kafka, engine: &Engine, args: &Args) -> Result<(f64, f64)> {
+    let app = engine.runs(App::messenger_on(kafka, "lone", PARTITIONS)?);
+    let flags = engine.flags(args);
+    let mut host = app.run("host", &flags.iter().map(String::as_str).collect::<Vec<_>>())?;
     host.wait_for("its partitions", STALL_LIMIT, |line| line.contains("assigned"))?;
     let mut config = config(kafka);
     let producer: BaseProducer = config.set("linger.ms", "0").set("enable.idempotence", "true").create()?;

@@ -1,19 +1,28 @@
 //! `make bench`: measures the whole host on a real broker.
 //!
 //! Machines are shared and noisy, so compare figures only within one run. Each file here is a part that can run alone:
-//! `make bench ONLY=latency`.
+//! `make bench ONLY=latency`. `make bench AGAINST=path` compares with another binary.
 #![forbid(unsafe_code)]
 
 mod clients;
+mod comparison;
+mod distribution;
+mod engine;
+mod feed;
 mod hand_over;
 mod latency;
 mod overload;
+mod ownership;
+mod quota;
 mod recovery;
 mod restore;
+mod scale;
 mod stream;
 mod swap;
 mod throughput;
+mod transactions;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
@@ -23,9 +32,19 @@ use switchboard_tests::kafka::{Kafka, Options};
 /// Measures the host on a real broker.
 #[derive(Parser)]
 struct Args {
-    /// The parts to measure. Default: all.
+    /// The parts to measure. Default: all, with --against throughput and latency.
     #[arg(value_enum)]
     parts: Vec<Part>,
+    /// Another `switchboard` binary, such as one of a former version. Throughput and latency then measure both in turn,
+    /// on the same broker. Flags that it does not know are not passed to it.
+    #[arg(long, value_name = "PATH")]
+    against: Option<PathBuf>,
+    /// The number of rounds of a comparison, and of each form of input of `scale`.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// The number of records of each measured run of `scale`.
+    #[arg(long, default_value_t = 200_000)]
+    scale_records: u64,
     /// The number of records of each measured run of throughput.
     #[arg(long, default_value_t = 600_000)]
     records: usize,
@@ -35,7 +54,8 @@ struct Args {
     /// The number of messages whose latency is measured, one at a time.
     #[arg(long, default_value_t = 1000)]
     lone: usize,
-    /// Measures only the kinds of group membership whose name contains this text.
+    /// Measures only the kinds of group membership whose name contains this text. With `none`, `scale` measures
+    /// throughput alone.
     #[arg(long, default_value = "")]
     way: String,
     /// The number of times that a second host joins and leaves.
@@ -77,6 +97,8 @@ enum Part {
     Restore,
     /// The cost of a change of a tenant's release.
     Swap,
+    /// Throughput on one, two and three hosts, and how shards and sources are distributed.
+    Scale,
 }
 
 fn main() -> ExitCode {
@@ -90,7 +112,11 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<()> {
-    let parts = if args.parts.is_empty() { Part::value_variants() } else { &args.parts };
+    let parts: &[Part] = match (&args.parts[..], &args.against) {
+        ([], None) => Part::value_variants(),
+        ([], Some(_)) => &[Part::Throughput, Part::Latency],
+        (parts, _) => parts,
+    };
     let mut warm = None;
     for part in parts {
         match part {
@@ -101,6 +127,7 @@ fn run(args: &Args) -> Result<()> {
             Part::Overload => overload::run(args)?,
             Part::Restore => restore::run(args)?,
             Part::Swap => swap::run(args)?,
+            Part::Scale => scale::run(warm_kafka(&mut warm, args)?, args)?,
         }
     }
     Ok(())
