@@ -54,6 +54,8 @@ pub struct Budget {
     pub refusals: u8,
     /// Records that are parked.
     pub parks: u8,
+    /// Attempts to open the direct path that are given up.
+    pub give_ups: u8,
 }
 
 /// A state of the cluster and both members.
@@ -79,15 +81,39 @@ impl State {
     }
 
     /// A marker reaches a place. An abort marker removes records, and each member's offsets move with the records behind them.
-    fn write_marker(&mut self, member: u8, place: Place) {
-        let removed: Vec<u8> = self.cluster.write_marker(member, place).iter().collect();
+    fn write_marker(&mut self, model: &Model, member: u8, place: Place) {
+        let removed = self.cluster.write_marker(member, place);
+        if place == Place::Repartition {
+            self.move_shard_offsets(removed);
+            self.remove_former_barriers(model);
+            return;
+        }
+        let removed: Vec<u8> = removed.iter().collect();
         for offset in removed.into_iter().rev() {
-            if place == Place::Repartition {
-                self.cluster.offsets.remove_shard_offset(offset);
-                self.members.iter_mut().for_each(|member| member.remove_shard_offset(offset));
-            } else {
-                self.members.iter_mut().for_each(|member| member.remove_changelog_offset(offset));
-            }
+            self.members.iter_mut().for_each(|member| member.remove_changelog_offset(offset));
+        }
+    }
+
+    /// A member's attempt to open the direct path has ended.
+    pub(crate) fn end_attempt(&mut self, model: &Model, member: u8) {
+        self.cluster.repartition.end_attempt(member);
+        self.remove_former_barriers(model);
+    }
+
+    /// Removes barriers that every reader skips, which leaves fewer states. A mistake that reads them keeps them.
+    fn remove_former_barriers(&mut self, model: &Model) {
+        if !model.has(Mistake::OpenAtFormerBarrier) && !model.has(Mistake::OpenAtBarrierOfOther) {
+            let removed = self.cluster.repartition.remove_former_barriers();
+            self.move_shard_offsets(removed);
+        }
+    }
+
+    /// Records were removed from the repartition topic.
+    fn move_shard_offsets(&mut self, removed: Set) {
+        let removed: Vec<u8> = removed.iter().collect();
+        for offset in removed.into_iter().rev() {
+            self.cluster.offsets.remove_shard_offset(offset);
+            self.members.iter_mut().for_each(|member| member.remove_shard_offset(offset));
         }
     }
 }
@@ -106,12 +132,14 @@ pub enum Step {
     ReadsEndEarly { member: u8, end: u8 },
     Restores { member: u8, end: u8 },
     ReadsShard { member: u8, offset: u8 },
-    StartsOpening { member: u8, target: u8 },
+    ReadsBarrier { member: u8, writer: u8 },
+    GivesUp { member: u8 },
+    OpensAtOnce { member: u8 },
     ReadsDirectly { member: u8, record: u8 },
     Finishes { member: u8, record: u8 },
     FinishesSecond { member: u8, tenant: usize },
     FinishesAbandoned { member: u8, record: u8 },
-    Begins { member: u8, hops: Set, results: Set, parked: Set },
+    Begins { member: u8, has_barrier: bool, hops: Set, results: Set, parked: Set },
     SendsOffsets { member: u8, source: Option<Set>, shard: Option<Set> },
     IsFenced { member: u8 },
     IsRefused { member: u8, record: u8 },
@@ -151,9 +179,11 @@ impl fmt::Display for Step {
                 write!(f, "member {member} restores the state of s from the changelog up to offset {end}")
             }
             Self::ReadsShard { member, offset } => write!(f, "member {member} reads offset {offset} of s"),
-            Self::StartsOpening { member, target } => {
-                write!(f, "member {member} opens the direct path as soon as it has read s up to offset {target}")
+            Self::ReadsBarrier { member, writer } => {
+                write!(f, "member {member} reads a barrier of member {writer} from s")
             }
+            Self::GivesUp { member } => write!(f, "member {member} gives up its attempt to open the direct path"),
+            Self::OpensAtOnce { member } => write!(f, "member {member} opens the direct path at once"),
             Self::ReadsDirectly { member, record } => {
                 write!(f, "member {member} reads record {record} of p into its tenant's queue")
             }
@@ -164,11 +194,13 @@ impl fmt::Display for Step {
             Self::FinishesAbandoned { member, record } => {
                 write!(f, "member {member} takes the late result of record {record}, whose message it had abandoned")
             }
-            Self::Begins { member, hops, results, parked } => {
+            Self::Begins { member, has_barrier, hops, results, parked } => {
                 write!(f, "member {member} begins a transaction:")?;
+                let barrier = has_barrier.then(|| " a barrier".to_owned());
                 let parts = [("hops", hops), ("results", results), ("parked records", parked)];
                 let parts = parts.iter().filter(|(_, set)| !set.is_empty());
-                let parts: Vec<_> = parts.map(|(name, set)| format!(" {name} {set}")).collect();
+                let parts: Vec<_> =
+                    barrier.into_iter().chain(parts.map(|(name, set)| format!(" {name} {set}"))).collect();
                 f.write_str(&parts.join(","))
             }
             Self::SendsOffsets { member, source, shard } => {
@@ -248,14 +280,14 @@ impl Model {
         }
     }
 
-    fn marker_steps(state: &State, member: u8, out: &mut Successors<'_>) {
+    fn marker_steps(&self, state: &State, member: u8, out: &mut Successors<'_>) {
         let (commits, places) = match state.cluster.transactions[usize::from(member)] {
             Transaction::Committing(places) => (true, places),
             Transaction::Aborting(places) => (false, places),
             Transaction::Idle | Transaction::Open(_) => return,
         };
         for place in Place::ALL.into_iter().filter(|place| places.contains(*place)) {
-            out.add(Step::WritesMarker { member, place, commits }, |next| next.write_marker(member, place));
+            out.add(Step::WritesMarker { member, place, commits }, |next| next.write_marker(self, member, place));
         }
     }
 
@@ -294,7 +326,7 @@ impl Explore for Model {
         let mut out = Successors { from: state, out };
         self.group_steps(state, &mut out);
         for member in [0, 1] {
-            Self::marker_steps(state, member, &mut out);
+            self.marker_steps(state, member, &mut out);
             assignment::group_steps(self, state, member, &mut out);
             assignment::takeover_steps(self, state, member, &mut out);
             path::steps(self, state, member, &mut out);

@@ -2,12 +2,13 @@
 
 use crate::cluster::coordinator::{Place, Transaction};
 use crate::cluster::group::Partition;
-use crate::cluster::log::{Entry, Kind, Mark};
+use crate::cluster::log::{Attempt, Entry, Kind, Mark};
 use crate::mistakes::Mistake;
 use crate::small::{List, Set};
 use crate::state::{Model, State, Step, Successors, TENANTS, tenant};
 
 use super::assignment::join;
+use super::path::Path;
 use super::queue::{Item, Origin, Outcome};
 use super::{Member, ShardPhase, SourcePhase};
 
@@ -16,7 +17,9 @@ use super::{Member, ShardPhase, SourcePhase};
 pub struct OwnTransaction {
     /// The records of `p` that take the hop.
     pub hops: Set,
-    /// Its offsets were sent and accepted.
+    /// It has a barrier.
+    pub has_barrier: bool,
+    /// Its offsets were sent and accepted, or it has none.
     pub has_sent_offsets: bool,
 }
 
@@ -24,6 +27,7 @@ pub struct OwnTransaction {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Content {
     hops: Set,
+    has_barrier: bool,
     /// The results of each tenant: indices of its queue.
     results: [(usize, usize); TENANTS],
     /// The record of each tenant that is parked.
@@ -31,6 +35,7 @@ struct Content {
 }
 
 impl Content {
+    /// How many records of `p` it settles or parks.
     fn len(&self) -> usize {
         let results: usize = self.results.iter().map(|(start, end)| end - start).sum();
         self.hops.len() + results + self.parked.iter().flatten().count()
@@ -60,7 +65,8 @@ pub(crate) fn steps(model: &Model, state: &State, member: u8, out: &mut Successo
     }
 }
 
-/// A transaction may hold any number of hops, results and parked records, each in the order of its partition or queue.
+/// A transaction may hold any number of hops, results and parked records, each in the order of its partition or queue, and a
+/// barrier.
 fn begin_steps(model: &Model, state: &State, member: u8, out: &mut Successors<'_>) {
     let mut contents = vec![Content::default()];
     if state.member(member).shard == ShardPhase::Owned {
@@ -72,14 +78,27 @@ fn begin_steps(model: &Model, state: &State, member: u8, out: &mut Successors<'_
     for content in &contents {
         for count in 0..=hops.len() {
             let content = Content { hops: hops.iter().take(count).collect(), ..*content };
-            if content.len() == 0 || content.len() > usize::from(model.bounds.batch) {
+            if content.len() > usize::from(model.bounds.batch) {
                 continue;
             }
-            let [results, parked] = records(state.member(member), &content);
-            let step = Step::Begins { member, hops: content.hops, results, parked };
-            out.add(step, |next| begin(next, member, &content));
+            let has_barrier = may_have_barrier(model, state.member(member), &content);
+            let barriers =
+                [false, true].into_iter().filter(|barrier| if *barrier { has_barrier } else { content.len() > 0 });
+            for has_barrier in barriers {
+                let content = Content { has_barrier, ..content };
+                let [results, parked] = records(state.member(member), &content);
+                let step = Step::Begins { member, has_barrier, hops: content.hops, results, parked };
+                out.add(step, |next| begin(model, next, member, &content));
+            }
         }
     }
+}
+
+/// Whether a transaction with this content may have a barrier. No other transaction of the member is open, so its hops of
+/// earlier transactions have ended.
+fn may_have_barrier(model: &Model, me: &Member, content: &Content) -> bool {
+    let takes_hops = model.has(Mistake::WriteBarrierBeforeOwnHops) || model.has(Mistake::WriteBarrierBehindOwnHops);
+    me.may_write_barrier(model) && (content.hops.is_empty() || takes_hops)
 }
 
 /// The records of `p` that may take the hop next.
@@ -135,13 +154,23 @@ fn records(me: &Member, content: &Content) -> [Set; 2] {
 }
 
 /// Begins a transaction and writes its records.
-fn begin(next: &mut State, member: u8, content: &Content) {
+fn begin(model: &Model, next: &mut State, member: u8, content: &Content) {
     let mut me = *next.member(member);
-    me.transaction = Some(OwnTransaction { hops: content.hops, has_sent_offsets: false });
+    let Content { hops, has_barrier, .. } = *content;
+    me.transaction = Some(OwnTransaction { hops, has_barrier, has_sent_offsets: content.len() == 0 });
     let entry = |record, kind, base| Entry { record, kind, base, writer: member, mark: Mark::Open };
-    for record in content.hops.iter() {
-        next.cluster.write(Place::Repartition, entry(record, Kind::Hop, Set::EMPTY));
-        me.source_next = record + 1;
+    let is_behind = model.has(Mistake::WriteBarrierBehindOwnHops);
+    let barrier = has_barrier.then(|| entry(member, Kind::Barrier(Attempt::Current), Set::EMPTY));
+    let hops = hops.iter().map(|record| entry(record, Kind::Hop, Set::EMPTY));
+    let first = barrier.filter(|_| !is_behind);
+    for entry in first.into_iter().chain(hops).chain(barrier.filter(|_| is_behind)) {
+        next.cluster.write(Place::Repartition, entry);
+    }
+    if let Some(last) = content.hops.iter().last() {
+        me.source_next = last + 1;
+    }
+    if has_barrier {
+        me.path = Path::Opening;
     }
     me.skip_finished();
     for (queue, (range, parked)) in me.queues.iter_mut().zip(content.results.iter().zip(content.parked)) {
@@ -229,6 +258,9 @@ fn refuse(model: &Model, me: &mut Member, record: u8) {
 fn commit(model: &Model, next: &mut State, member: u8) {
     next.cluster.decide(member, true);
     let me = next.member_mut(member);
+    if me.transaction.is_some_and(|transaction| transaction.has_barrier) && model.has(Mistake::OpenAtCommitOfBarrier) {
+        me.path = Path::Open;
+    }
     me.count_transaction(true);
     for queue in &mut me.queues {
         for item in queue.items.as_mut_slice() {
@@ -246,9 +278,14 @@ fn commit(model: &Model, next: &mut State, member: u8) {
     me.transaction = None;
 }
 
-/// The transaction is aborted: hops are read again, and results are sent again from the queues.
+/// The transaction is aborted: hops are read again, and results are sent again from the queues. A barrier is lost.
 fn abort(model: &Model, next: &mut State, member: u8) {
     next.cluster.decide(member, false);
+    let me = next.member_mut(member);
+    if me.transaction.is_some_and(|transaction| transaction.has_barrier) && me.path == Path::Opening {
+        me.path = Path::Closed;
+        next.end_attempt(model, member);
+    }
     let me = next.member_mut(member);
     if model.has(Mistake::CountAbortedAsFinished) {
         me.count_transaction(false);
