@@ -98,6 +98,7 @@ impl<'a, B: Producer> Transaction<'a, B> {
         if let Err(fault) = self.flush() {
             return Err(self.abort(fault, false));
         }
+        // Rule: send-membership-with-offsets.
         if !self.broker.is_live_member() && !mutated!("no-fence") {
             let fault =
                 Fault::Abortable("this member is no longer in the group; its offsets would not be fenced".into());
