@@ -21,6 +21,7 @@ pub enum Mistake {
     SkipOffsetOfTouchedShard,
     SkipOffsetOfDirectSource,
     SendOffsetsWithoutMembership,
+    SendOffsetsFirst,
     CommitPastQueued,
     TruncateMap,
     ForgetMapOnAbort,
@@ -368,6 +369,13 @@ pub const VARIATIONS: &[PlantedMistake] = &[
         "start-attempt-when-near",
         LOAD_SCOPE,
         "an attempt begins while s is far behind, and holds records back for longer",
+    ),
+    planted(
+        Mistake::SendOffsetsFirst,
+        "send-offsets-first",
+        "send-offsets-last",
+        "shard-moves",
+        "a transaction sends its offsets first, and writes its records then",
     ),
     planted(
         Mistake::RestoreBeforeOffset,

@@ -70,8 +70,8 @@ pub const RULES: &[Rule] = &[
         "The direct path opens when the member reads from s the barrier that it wrote in this attempt.",
     ),
     rule("write-barrier-after-takeover", "The barrier is written when the member has taken over p and s.").unbreakable(
-        "from the new generation on, a former owner can write no further hop whose transaction commits: the variation \
-             `barrier-before-takeover` holds",
+        "from the new generation on, a former owner writes no hop that is committed, since offsets are sent last: the \
+         variation `barrier-before-takeover` holds",
     ),
     rule(
         "wait-for-own-hops",
@@ -96,6 +96,10 @@ pub const RULES: &[Rule] = &[
         "A transaction with a result of s, or with a parked record, sends the offset of s.",
     ),
     rule("send-offset-of-direct-source", "A transaction with a result of a direct record of p sends the offset of p."),
+    rule("send-offsets-last", "Offsets are sent when all records of the transaction are written.").unbreakable(
+        "a pending offset makes the next owner wait for the end of the transaction, and with it for its records: the variation \
+         `send-offsets-first` holds",
+    ),
     rule("send-membership-with-offsets", "Offsets are sent with the member id and the generation."),
     rule(
         "commit-only-finished",

@@ -140,6 +140,7 @@ pub enum Step {
     FinishesSecond { member: u8, tenant: usize },
     FinishesAbandoned { member: u8, record: u8 },
     Begins { member: u8, has_barrier: bool, hops: Set, results: Set, parked: Set },
+    WritesRecords { member: u8 },
     SendsOffsets { member: u8, source: Option<Set>, shard: Option<Set> },
     IsFenced { member: u8 },
     IsRefused { member: u8, record: u8 },
@@ -203,6 +204,7 @@ impl fmt::Display for Step {
                     barrier.into_iter().chain(parts.map(|(name, set)| format!(" {name} {set}"))).collect();
                 f.write_str(&parts.join(","))
             }
+            Self::WritesRecords { member } => write!(f, "member {member} writes the records of its transaction"),
             Self::SendsOffsets { member, source, shard } => {
                 let parts = [("p", source), ("s", shard)];
                 let parts = parts.iter().filter_map(|(name, set)| set.map(|set| format!("{set} of {name}")));

@@ -19,6 +19,8 @@ pub struct OwnTransaction {
     pub hops: Set,
     /// It has a barrier.
     pub has_barrier: bool,
+    /// Its records are written.
+    pub has_written: bool,
     /// Its offsets were sent and accepted, or it has none.
     pub has_sent_offsets: bool,
 }
@@ -38,7 +40,12 @@ impl Content {
     /// How many records of `p` it settles or parks.
     fn len(&self) -> usize {
         let results: usize = self.results.iter().map(|(start, end)| end - start).sum();
-        self.hops.len() + results + self.parked.iter().flatten().count()
+        self.hops.len() + results + usize::from(self.parks())
+    }
+
+    /// How many records it parks.
+    fn parks(&self) -> u8 {
+        self.parked.iter().map(|parked| u8::from(parked.is_some())).sum()
     }
 }
 
@@ -51,8 +58,10 @@ pub(crate) fn steps(model: &Model, state: &State, member: u8, out: &mut Successo
         }
         return;
     };
-    if transaction.has_sent_offsets {
+    if transaction.has_sent_offsets && transaction.has_written {
         out.add(Step::Commits { member }, |next| commit(model, next, member));
+    } else if transaction.has_sent_offsets {
+        out.add(Step::WritesRecords { member }, |next| write(model, next, member));
     } else {
         offset_steps(model, state, member, transaction, out);
         refusal_steps(model, state, member, out);
@@ -155,18 +164,11 @@ fn records(me: &Member, content: &Content) -> [Set; 2] {
 
 /// Begins a transaction and writes its records.
 fn begin(model: &Model, next: &mut State, member: u8, content: &Content) {
-    let mut me = *next.member(member);
+    let me = next.member_mut(member);
     let Content { hops, has_barrier, .. } = *content;
-    me.transaction = Some(OwnTransaction { hops, has_barrier, has_sent_offsets: content.len() == 0 });
-    let entry = |record, kind, base| Entry { record, kind, base, writer: member, mark: Mark::Open };
-    let is_behind = model.has(Mistake::WriteBarrierBehindOwnHops);
-    let barrier = has_barrier.then(|| entry(member, Kind::Barrier(Attempt::Current), Set::EMPTY));
-    let hops = hops.iter().map(|record| entry(record, Kind::Hop, Set::EMPTY));
-    let first = barrier.filter(|_| !is_behind);
-    for entry in first.into_iter().chain(hops).chain(barrier.filter(|_| is_behind)) {
-        next.cluster.write(Place::Repartition, entry);
-    }
-    if let Some(last) = content.hops.iter().last() {
+    let has_sent_offsets = content.len() == 0;
+    me.transaction = Some(OwnTransaction { hops, has_barrier, has_written: false, has_sent_offsets });
+    if let Some(last) = hops.iter().last() {
         me.source_next = last + 1;
     }
     if has_barrier {
@@ -175,22 +177,41 @@ fn begin(model: &Model, next: &mut State, member: u8, content: &Content) {
     me.skip_finished();
     for (queue, (range, parked)) in me.queues.iter_mut().zip(content.results.iter().zip(content.parked)) {
         let items = queue.items.as_mut_slice();
-        for item in &mut items[range.0..range.1] {
-            item.is_sent = true;
-            let (kind, base) = match item.outcome {
-                Some(Outcome::Processed(base)) => (Kind::Result, base),
-                Some(Outcome::DeadLetter) => (Kind::DeadLetter, Set::EMPTY),
-                None => continue,
-            };
-            next.cluster.write(Place::Changelog, entry(item.record, kind, base));
-        }
+        items[range.0..range.1].iter_mut().for_each(|item| item.is_sent = true);
         if let Some(item) = parked.and_then(|at| items.get_mut(at)) {
             item.is_being_parked = true;
-            next.cluster.write(Place::Changelog, entry(item.record, Kind::Parked, Set::EMPTY));
-            next.budget.parks -= 1;
         }
     }
-    *next.member_mut(member) = me;
+    next.budget.parks -= content.parks();
+    if !model.has(Mistake::SendOffsetsFirst) {
+        write(model, next, member);
+    }
+}
+
+/// Writes the records of the open transaction.
+fn write(model: &Model, next: &mut State, member: u8) {
+    let me = next.member_mut(member);
+    let Some(transaction) = &mut me.transaction else { return };
+    transaction.has_written = true;
+    let OwnTransaction { hops, has_barrier, .. } = *transaction;
+    let queues = me.queues;
+    let entry = |record, kind, base| Entry { record, kind, base, writer: member, mark: Mark::Open };
+    let is_behind = model.has(Mistake::WriteBarrierBehindOwnHops);
+    let barrier = has_barrier.then(|| entry(member, Kind::Barrier(Attempt::Current), Set::EMPTY));
+    let hops = hops.iter().map(|record| entry(record, Kind::Hop, Set::EMPTY));
+    let first = barrier.filter(|_| !is_behind);
+    for entry in first.into_iter().chain(hops).chain(barrier.filter(|_| is_behind)) {
+        next.cluster.write(Place::Repartition, entry);
+    }
+    for item in queues.iter().flat_map(|queue| queue.items.as_slice()) {
+        let (kind, base) = match item.outcome {
+            Some(Outcome::Processed(base)) if item.is_sent => (Kind::Result, base),
+            Some(Outcome::DeadLetter) if item.is_sent => (Kind::DeadLetter, Set::EMPTY),
+            _ if item.is_being_parked => (Kind::Parked, Set::EMPTY),
+            _ => continue,
+        };
+        next.cluster.write(Place::Changelog, entry(item.record, kind, base));
+    }
 }
 
 /// The member sends its offsets in one request, and the coordinator accepts or refuses them.
