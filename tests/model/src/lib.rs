@@ -37,7 +37,8 @@
 //! |---|---|
 //! | [`rules`] | the rules, by name |
 //! | [`mistakes`] | the mistakes that break them |
-//! | [`state`] | the whole state, bounds, and the steps from one state to the next |
+//! | [`state`] | the whole state, bounds, and what is possible in a state |
+//! | [`step`] | the steps from one state to the next, in words |
 //! | [`cluster`] | what Kafka does: partitions, transactions, the group |
 //! | [`member`] | what a member does: takeover, paths, queues, transactions |
 //! | [`checks`] | what must hold in each state |
@@ -76,5 +77,6 @@ pub mod scopes;
 pub mod search;
 pub mod small;
 pub mod state;
+pub mod step;
 
 pub use cli::main;

@@ -8,7 +8,8 @@ use switchboard_model::member::queue::{Item, Origin};
 use switchboard_model::member::{ShardPhase, SourcePhase};
 use switchboard_model::scopes;
 use switchboard_model::search::{Ending, Explore, Options, search};
-use switchboard_model::state::{Bounds, Model, State, Step};
+use switchboard_model::state::{Bounds, Model, State};
+use switchboard_model::step::Step;
 
 /// A model in which a state that is looked for counts as a violation.
 struct Looks {

@@ -5,7 +5,8 @@ use crate::cluster::group::{Group, Partition};
 use crate::cluster::log::{Entry, Kind};
 use crate::mistakes::Mistake;
 use crate::small::Set;
-use crate::state::{Model, State, Step, Successors, tenant};
+use crate::state::{Model, State, Successors, tenant};
+use crate::step::Step;
 
 use super::path::Path;
 use super::queue::{Item, Origin};

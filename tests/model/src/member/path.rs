@@ -2,7 +2,8 @@
 
 use crate::cluster::log::{Attempt, Kind, Mark};
 use crate::mistakes::Mistake;
-use crate::state::{Model, State, Step, Successors, tenant};
+use crate::state::{Model, State, Successors, tenant};
+use crate::step::Step;
 
 use super::queue::{Item, Origin};
 use super::{Member, ShardPhase};

@@ -5,7 +5,8 @@ use crate::cluster::group::Partition;
 use crate::cluster::log::{Attempt, Entry, Kind, Mark};
 use crate::mistakes::Mistake;
 use crate::small::{List, Set};
-use crate::state::{Model, State, Step, Successors, TENANTS, tenant};
+use crate::state::{Model, State, Successors, TENANTS, tenant};
+use crate::step::Step;
 
 use super::assignment::join;
 use super::path::Path;
