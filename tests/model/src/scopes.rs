@@ -64,7 +64,8 @@ pub const SMALL: &[Scope] = &[
     scope("two-records", 2, 2, MOVES),
     scope("two-records-fenced-by-partition", 2, 2, MOVES).fenced_by_partition(),
     scope("two-records-anchored-to-same", 2, 1, Budget { shard_moves: 1, rebalances: 1, ..NO_FAULTS })
-        .anchored_to_same(),
+        .anchored_to_same()
+        .without_time(),
     scope("source-moves", 3, 2, Budget { source_moves: 1, ..NO_FAULTS }),
     scope("shard-moves", 3, 2, Budget { shard_moves: 1, ..NO_FAULTS }),
     scope("moves-back", 3, 1, Budget { source_moves: 2, ..NO_FAULTS }),
@@ -92,7 +93,7 @@ pub const LARGE: &[Scope] = &[
         .without_time()
         .fenced_by_partition(),
     scope("moves-with-give-up", 3, 1, Budget { give_ups: 1, ..MOVES }).without_time(),
-    // To check the end too would take 3 GiB.
+    // To check the end too would take 5 GiB.
     scope("moves-with-abort", 3, 1, Budget { aborts: 1, ..MOVES }).without_end(),
     scope("moves-with-refusal", 3, 1, Budget { refusals: 1, ..MOVES }).without_time(),
     scope("moves-with-park", 2, 2, Budget { parks: 1, ..MOVES }),
