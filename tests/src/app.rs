@@ -13,7 +13,7 @@ use crate::host::{Host, binary, hostile, messenger, switchboard};
 use crate::kafka::Kafka;
 use crate::native;
 use crate::process::{Process, leashed};
-use crate::progress::NO_PROGRESS_LIMIT;
+use crate::progress::{self, NO_PROGRESS_LIMIT};
 
 /// How long a test waits for a single step, or for the next of several records.
 pub const WAIT_LIMIT: Duration = NO_PROGRESS_LIMIT;
@@ -168,6 +168,15 @@ impl App {
     /// The same, started by the command `runner`.
     pub fn start_by(&self, runner: &[&str], name: &str, arguments: &[&str]) -> Result<Host> {
         Host::start(name, &mut self.command(run_by(runner)?, "run", arguments))
+    }
+
+    /// Waits until all records of a source topic are processed, whether they came through the repartition topic or not.
+    pub fn wait_until_processed(&self, alias: &str) -> Result<()> {
+        let repartition = format!("{}-switchboard-repartition", self.name);
+        // In this order: a record that is read is processed, or it is in the repartition topic.
+        progress::wait_until(&format!("all records of {alias} to be processed"), || {
+            Ok(self.client.lag(&self.name, self.topic(alias))? == 0 && self.client.lag(&self.name, &repartition)? == 0)
+        })
     }
 
     /// Deletes the group's offsets of a topic, as if they had expired. No host may be running.

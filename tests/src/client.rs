@@ -186,6 +186,16 @@ impl Client {
         self.reader(&[topic])?.read_to_end(BROKER_CALL_LIMIT)
     }
 
+    /// How many records of the topic are not consumed by the group, by its stable committed offsets.
+    pub fn lag(&self, group: &str, topic: &str) -> Result<usize> {
+        let committed = self.committed(group, topic)?;
+        let is_left = |record: &&Record| {
+            let partition = record.partition.and_then(|partition| usize::try_from(partition).ok());
+            record.offset >= partition.and_then(|partition| committed[partition])
+        };
+        Ok(self.read_all(topic)?.iter().filter(is_left).count())
+    }
+
     /// The end of each partition of the topic: its last stable offset, or its high watermark.
     pub fn ends(&self, topic: &str, stable: bool) -> Result<Vec<i64>> {
         let isolation = if stable { "read_committed" } else { "read_uncommitted" };

@@ -257,10 +257,7 @@ fn the_messenger_changes_to_a_second_state_version_and_back() -> Result<()> {
         ..create(who)
     };
     app.client.produce(&[login(1), login(2), login(3)])?;
-    let repartition_topic = format!("{}-switchboard-repartition", app.name);
-    progress::wait_until("the logins", || {
-        Ok(app.client.committed(&app.name, &repartition_topic)?.iter().flatten().sum::<i64>() >= 3)
-    })?;
+    app.wait_until_processed("EVENT_TOPIC_CHARACTER_STATUS")?;
     app.client.produce(&[create(1)])?;
     assert_eq!(rooms(&status(1)?), ["none"]);
     deploy(&app, &release("messenger_2")?, &[])?;
