@@ -39,6 +39,7 @@ Bounds, which replace those of the scope:
   --aborts N              aborts of a transaction
   --refusals N            messages whose records the broker refuses
   --parks N               records that are parked
+  --give-ups N            attempts to open the direct path that are given up
   --end yes|no            whether it checks that the end can be reached from each state
   --max-states N          gives up after so many states (default: 100000000)
 
@@ -144,6 +145,7 @@ const VALUE_FLAGS: &[&str] = &[
     "--aborts",
     "--refusals",
     "--parks",
+    "--give-ups",
     "--end",
     "--max-states",
 ];
@@ -210,6 +212,7 @@ fn set_bound(bounds: &mut Bounds, flag: &str, value: &str) -> Result<(), UsageEr
         "--aborts" => faults.aborts = number(flag, value, 0, MAX_FAULTS)?,
         "--refusals" => faults.refusals = number(flag, value, 0, MAX_FAULTS)?,
         "--parks" => faults.parks = number(flag, value, 0, MAX_FAULTS)?,
+        "--give-ups" => faults.give_ups = number(flag, value, 0, MAX_FAULTS)?,
         // Read before.
         _ => {}
     }
@@ -234,6 +237,9 @@ fn list() {
         println!("  {}\n      {}", rule.name, rule.statement);
         if let Some(reason) = rule.unbreakable {
             println!("      No mistake breaks it: {reason}.");
+        }
+        if let Some(planned) = rule.awaits {
+            println!("      The engine has no {planned} yet.");
         }
     }
     for (title, planted) in [("Mistakes", MISTAKES), ("Variations, which are no mistakes", mistakes::VARIATIONS)] {
@@ -266,6 +272,7 @@ fn describe(scope: &Scope) -> String {
         ("aborts", faults.aborts),
         ("refusals", faults.refusals),
         ("parks", faults.parks),
+        ("attempts given up", faults.give_ups),
     ];
     parts.extend(faults.iter().filter(|(_, count)| *count > 0).map(|(name, count)| format!("{name}: {count}")));
     parts.extend((fencing == Fencing::Partition).then(|| "fenced by partition".to_owned()));

@@ -2,8 +2,8 @@
 //!
 //! Two members, a source partition `p`, a shard `s` with two tenants, and a Kafka of a few records. The search visits every
 //! state that these can reach within bounds, and checks each. So it shows more than tests and simulation for the rules, and
-//! nothing for the code: no line of the engine is in here. The engine's sources refer to the rules by their names, which
-//! [`rules::RULES`] lists. Change the model first when you change a rule.
+//! nothing for the code: no line of the engine is in here. [`rules::RULES`] lists the rules. The engine's sources name each where
+//! they obey it. Change the model first when you change a rule.
 //!
 //! # What can happen
 //!
@@ -11,6 +11,7 @@
 //!   generation fences both. In some scopes the group fences by partition, as KIP-848 of Kafka 4.4 does.
 //! * A former owner learns of a move late, or when its offsets are refused.
 //! * Records of `p` hop, or take the direct path. A transaction holds hops, results and parked records, in any mix.
+//! * A barrier opens the direct path. Its transaction aborts, or is that of a former owner, or the attempt is given up.
 //! * Messages of a tenant run one after the other, and finish while a transaction is open or commits. The state has four layers.
 //! * An aborted transaction is sent again from its results. A message whose records are refused becomes a dead letter.
 //! * Committed offsets have a map of the records that are finished beyond them.
@@ -27,7 +28,7 @@
 //! # What it does not have
 //!
 //! Time, more than one source partition or shard, lookups, releases, loss of metadata, offsets that expire, limits on maps and
-//! on parked bytes, and the order of requests within a transaction: its records are written when it begins. A commit whose
+//! on parked bytes, and the order of records within a transaction: they are written when it begins. A commit whose
 //! outcome is unknown is the same as a crash here. The simulation covers these.
 //!
 //! # Where to look
@@ -36,7 +37,8 @@
 //! |---|---|
 //! | [`rules`] | the rules, by name |
 //! | [`mistakes`] | the mistakes that break them |
-//! | [`state`] | the whole state, bounds, and the steps from one state to the next |
+//! | [`state`] | the whole state, bounds, and what is possible in a state |
+//! | [`step`] | the steps from one state to the next, in words |
 //! | [`cluster`] | what Kafka does: partitions, transactions, the group |
 //! | [`member`] | what a member does: takeover, paths, queues, transactions |
 //! | [`checks`] | what must hold in each state |
@@ -75,5 +77,6 @@ pub mod scopes;
 pub mod search;
 pub mod small;
 pub mod state;
+pub mod step;
 
 pub use cli::main;

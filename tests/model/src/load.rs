@@ -4,8 +4,9 @@
 //! not read yet when the search begins. The model counts records instead of telling them apart.
 //!
 //! A step that stays possible is taken some day (weak fairness). A violation is a state without a step in which the path is not
-//! open, or a cycle of fair steps through which the path never opens. One assumption is about speed: the member reads at least
-//! two records of `s` for each one that it hops. Without it, `s` could stay far behind for ever.
+//! open, or a cycle of fair steps through which the path never opens. There are two assumptions about speed. The member reads at
+//! least two records of `s` for each one that it hops. Without that, `s` could stay far behind for ever. And an attempt has the
+//! time that it takes: it is never given up.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -27,7 +28,9 @@ const READS_FOR_A_HOP: u8 = 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Path {
     Closed,
-    /// So many records are left up to the target.
+    /// Records of `p` are held back, and the barrier is not written.
+    Held,
+    /// So many records are left to read, with the barrier.
     Opening(u8),
     Open,
 }
@@ -54,12 +57,12 @@ enum Step {
     EndHop,
     ReadShard,
     Settle,
-    StartOpening,
-    Open,
+    StartAttempt,
+    WriteBarrier,
 }
 
 const STEPS: [Step; 7] =
-    [Step::ReadSource, Step::Hop, Step::EndHop, Step::ReadShard, Step::Settle, Step::StartOpening, Step::Open];
+    [Step::ReadSource, Step::Hop, Step::EndHop, Step::ReadShard, Step::Settle, Step::StartAttempt, Step::WriteBarrier];
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -69,8 +72,8 @@ impl fmt::Display for Step {
             Self::EndHop => "that transaction is committed",
             Self::ReadShard => "the member reads a record of s",
             Self::Settle => "a record of s is settled",
-            Self::StartOpening => "the member sets the target of the opening: the high watermark of s",
-            Self::Open => "the direct path opens",
+            Self::StartAttempt => "the member begins to open the direct path",
+            Self::WriteBarrier => "a transaction writes the barrier, and is committed",
         })
     }
 }
@@ -102,9 +105,6 @@ impl State {
                 self.held -= 1;
                 self.has_open_hop = true;
                 self.reads = 0;
-                if let Path::Opening(left) = &mut self.path {
-                    *left += 1;
-                }
             }
             Step::EndHop if self.has_open_hop => {
                 self.has_open_hop = false;
@@ -114,25 +114,36 @@ impl State {
                 self.backlog -= 1;
                 self.inbox += 1;
                 self.reads = READS_FOR_A_HOP.min(self.reads + 1);
-                if let Path::Opening(left) = &mut self.path {
-                    *left -= 1;
-                }
+                self.path = match self.path {
+                    Path::Opening(1) => Path::Open,
+                    Path::Opening(left) => Path::Opening(left - 1),
+                    other => other,
+                };
             }
             Step::Settle if self.inbox > 0 => self.inbox -= 1,
-            Step::StartOpening if self.path == Path::Closed && self.backlog <= NEAR && !self.has_open_hop => {
+            Step::StartAttempt if self.path == Path::Closed && self.may_start(mistake) => self.path = Path::Held,
+            Step::WriteBarrier if self.path == Path::Held && !self.has_open_hop => {
+                self.backlog += 1;
                 self.path = Path::Opening(self.backlog);
             }
-            Step::Open if self.path == Path::Opening(0) => self.path = Path::Open,
             _ => return None,
         }
         Some(self)
     }
 
+    fn may_start(self, mistake: Option<Mistake>) -> bool {
+        match mistake {
+            Some(Mistake::StartAttemptWhileFar) => true,
+            Some(Mistake::StartAttemptBetweenHops) => self.backlog <= NEAR && !self.has_open_hop,
+            _ => self.backlog <= NEAR,
+        }
+    }
+
     fn may_hop(self, mistake: Option<Mistake>) -> bool {
         let is_allowed = match self.path {
-            Path::Closed => self.backlog > NEAR || mistake == Some(Mistake::HopWhileClosed),
-            Path::Opening(_) => mistake == Some(Mistake::MoveTargetWithHops),
-            Path::Open => false,
+            Path::Closed => true,
+            Path::Held => mistake == Some(Mistake::HopBeforeBarrier),
+            Path::Opening(_) | Path::Open => false,
         };
         // Where little is left to read, all of it counts as read often enough.
         is_allowed && (self.reads >= READS_FOR_A_HOP || self.backlog == 0)

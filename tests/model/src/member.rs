@@ -102,10 +102,6 @@ impl Member {
     pub fn remove_shard_offset(&mut self, offset: u8) {
         self.shard_finished = self.shard_finished.without_place(offset);
         self.shard_next -= u8::from(self.shard_next > offset);
-        if let Path::Opening { target } = &mut self.path {
-            *target -= u8::from(*target > offset);
-        }
-        self.open_at_target();
         for queue in &mut self.queues {
             let items = queue.items.as_mut_slice().iter_mut().map(|item| &mut item.origin);
             let jobs = [&mut queue.job, &mut queue.abandoned].into_iter().flatten().map(|job| &mut job.origin);

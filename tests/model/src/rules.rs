@@ -1,7 +1,13 @@
 //! The rules of the engine that the model checks, by name. [`mistakes`](crate::mistakes) has what breaks them.
 //!
-//! The engine's sources refer to these names. In all texts `p` is a source partition, `s` is a shard, and a *hop* is a record of
-//! `p` that goes through the repartition topic. The *direct path* leads from `p` to the queues of `s`, without a hop.
+//! The engine's sources name the rule that they obey, in comments of one form: `// Rule: close-path-on-loss.` Rules about what
+//! the engine does not have yet are marked.
+//!
+//! In all texts `p` is a source partition, `s` is a shard, and a *hop* is a record of `p` that goes through the repartition
+//! topic. The *direct path* leads from `p` to the queues of `s`, without a hop. A member opens it by a *barrier*: a record that
+//! it writes to the partition `s` of the repartition topic, and reads back.
+
+use std::fmt;
 
 /// A rule of the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,42 +18,88 @@ pub struct Rule {
     pub statement: &'static str,
     /// Why no mistake breaks it in this model, if so.
     pub unbreakable: Option<&'static str>,
+    /// The part of the engine that the rule is about and that does not exist yet. `None`: the engine's sources name the rule.
+    pub awaits: Option<Planned>,
+}
+
+/// What the engine does not have yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planned {
+    /// Maps of the records that are finished beyond a committed offset.
+    OffsetMaps,
+    /// Messages of several tenants that run at once, and while a transaction is open.
+    Executors,
+    /// Results that are kept until they are committed.
+    StoredResults,
+    /// Parked records.
+    Parking,
+}
+
+impl fmt::Display for Planned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OffsetMaps => "offset maps",
+            Self::Executors => "executors",
+            Self::StoredResults => "stored results",
+            Self::Parking => "parking",
+        })
+    }
 }
 
 const fn rule(name: &'static str, statement: &'static str) -> Rule {
-    Rule { name, statement, unbreakable: None }
+    Rule { name, statement, unbreakable: None, awaits: None }
+}
+
+impl Rule {
+    const fn unbreakable(mut self, reason: &'static str) -> Self {
+        self.unbreakable = Some(reason);
+        self
+    }
+
+    const fn awaits(mut self, planned: Planned) -> Self {
+        self.awaits = Some(planned);
+        self
+    }
 }
 
 /// All rules.
 pub const RULES: &[Rule] = &[
     // When the direct path opens.
     rule(
-        "open-at-high-watermark",
-        "The direct path opens when the member has read s up to the high watermark that it saw while it owned p and s.",
+        "open-at-own-barrier",
+        "The direct path opens when the member reads from s the barrier that it wrote in this attempt.",
+    ),
+    rule("write-barrier-after-takeover", "The barrier is written when the member has taken over p and s.").unbreakable(
+        "from the new generation on, a former owner writes no hop that is committed, since offsets are sent last: the \
+         variation `barrier-before-takeover` holds",
     ),
     rule(
         "wait-for-own-hops",
-        "A member reads that high watermark after the end of its own last transaction with hops.",
+        "The barrier is written when all transactions with hops of p that the member began have ended.",
     ),
     rule(
         "hold-back-to-open",
-        "From the reading of that high watermark until the path opens, no record of p for s hops.",
+        "From the start of an attempt until the path opens or the attempt ends, no further record of p for s hops.",
     ),
-    rule(
-        "hop-only-while-far",
-        "While the path is closed and its member owns s, records hop only while s is far behind. Later ones are held back.",
-    ),
+    rule("start-attempt-when-near", "An attempt begins when s is nearly read to its end, also while hops are open."),
     rule(
         "bound-held-records-apart",
         "Records that are held back have a bound of their own. They never stop the reading of s.",
     ),
-    rule("close-path-on-loss", "The direct path closes when p or s is lost, even if the same member gets it again."),
+    rule(
+        "close-path-on-loss",
+        "The direct path closes when p or s is lost, and an attempt to open it ends, even if the same member gets it again.",
+    ),
     // What a transaction sends.
     rule(
         "send-offset-of-touched-shard",
         "A transaction with a result of s, or with a parked record, sends the offset of s.",
     ),
     rule("send-offset-of-direct-source", "A transaction with a result of a direct record of p sends the offset of p."),
+    rule("send-offsets-last", "Offsets are sent when all records of the transaction are written.").unbreakable(
+        "a pending offset makes the next owner wait for the end of the transaction, and with it for its records: the variation \
+         `send-offsets-first` holds",
+    ),
     rule("send-membership-with-offsets", "Offsets are sent with the member id and the generation."),
     rule(
         "commit-only-finished",
@@ -56,20 +108,16 @@ pub const RULES: &[Rule] = &[
     rule(
         "send-whole-map",
         "A map lists all finished records beyond its offset. If it does not fit, the partition pauses.",
-    ),
+    )
+    .awaits(Planned::OffsetMaps),
     rule(
         "count-finished-at-commit",
         "A record counts as finished, for offsets and maps, from the commit of its transaction on.",
     ),
     // What a change of the assignment means.
     rule("answer-revocation-between-transactions", "A member answers a revocation when it has no open transaction."),
-    Rule {
-        name: "keep-across-generations",
-        statement: "A new generation in which a member loses nothing drops nothing.",
-        unbreakable: Some(
-            "to drop and read again is safe, and costs work: the variation `drop-at-each-generation` holds",
-        ),
-    },
+    rule("keep-across-generations", "A new generation in which a member loses nothing drops nothing.")
+        .unbreakable("to drop and read again is safe, and costs work: the variation `drop-at-each-generation` holds"),
     rule(
         "drop-direct-records-of-lost-source",
         "If p is lost and s stays, the uncommitted direct records of p leave the queues.",
@@ -77,31 +125,31 @@ pub const RULES: &[Rule] = &[
     rule(
         "drop-results-behind-dropped",
         "Results that were made after a dropped record of the same tenant are dropped, and their records run again.",
-    ),
+    )
+    .awaits(Planned::StoredResults),
     rule(
         "hop-direct-records-of-lost-shard",
         "If s is lost and p stays, the uncommitted direct records hop, in their order, before later records of p for s.",
     ),
     // How a takeover goes.
     rule("read-stable-offset", "A takeover waits until no transaction has an offset of the partition pending."),
-    rule("skip-finished-beyond-offset", "A new owner skips the records that the map of the same partition lists."),
+    rule("skip-finished-beyond-offset", "A new owner skips the records that the map of the same partition lists.")
+        .awaits(Planned::OffsetMaps),
     rule(
         "read-ends-after-generation",
         "The committed offset and the changelog's high watermark are read after the member knows its generation.",
     ),
-    Rule {
-        name: "takeover-order",
-        statement: "A takeover of s reads the committed offset first, then the high watermark of the changelog.",
-        unbreakable: Some(
-            "under one generation the other order is safe too: the variation `restore-before-offset` holds",
-        ),
-    },
+    rule(
+        "takeover-order",
+        "A takeover of s reads the committed offset first, then the high watermark of the changelog.",
+    )
+    .unbreakable("under one generation the other order is safe too: the variation `restore-before-offset` holds"),
     rule(
         "restore-to-high-watermark",
         "A takeover of s waits until the changelog's last stable offset has reached that high watermark, then restores.",
     ),
     // Messages and their results.
-    rule("run-tenant-once", "A tenant has at most one running message."),
+    rule("run-tenant-once", "A tenant has at most one running message.").awaits(Planned::Executors),
     rule(
         "run-on-all-layers",
         "A message sees the committed state and all results of its tenant that are not committed yet.",
@@ -109,23 +157,30 @@ pub const RULES: &[Rule] = &[
     rule(
         "abandon-job-of-dropped-state",
         "A running message that saw a dropped result is abandoned, and its record runs again.",
-    ),
-    rule("drop-result-of-abandoned-job", "The result of an abandoned message is dropped when it arrives."),
+    )
+    .awaits(Planned::Executors),
+    rule("drop-result-of-abandoned-job", "The result of an abandoned message is dropped when it arrives.")
+        .awaits(Planned::Executors),
     rule(
         "resend-stored-results",
         "The results of an aborted transaction are sent again, before later results of the same tenant.",
-    ),
+    )
+    .awaits(Planned::StoredResults),
     rule("dead-letter-for-refused", "A message whose records the broker refuses becomes a dead letter."),
     rule(
         "drop-results-behind-refused",
         "When a message becomes a dead letter, later results of its tenant are dropped and run again.",
-    ),
+    )
+    .awaits(Planned::StoredResults),
     // Parked records.
     rule(
         "park-in-queue-order",
         "A record is parked in a transaction after which nothing before it in its queue is unsettled and not parked.",
-    ),
-    rule("restore-parked-records", "A takeover of s restores its parked records."),
-    rule("queue-parked-records-first", "Restored parked records stand in their queues before records that are read."),
-    rule("delete-parked-at-result", "The transaction that settles a parked record deletes its entry in the changelog."),
+    )
+    .awaits(Planned::Parking),
+    rule("restore-parked-records", "A takeover of s restores its parked records.").awaits(Planned::Parking),
+    rule("queue-parked-records-first", "Restored parked records stand in their queues before records that are read.")
+        .awaits(Planned::Parking),
+    rule("delete-parked-at-result", "The transaction that settles a parked record deletes its entry in the changelog.")
+        .awaits(Planned::Parking),
 ];

@@ -14,8 +14,16 @@ pub struct Scope {
     pub checks_end: bool,
 }
 
-const NO_FAULTS: Budget =
-    Budget { source_moves: 0, shard_moves: 0, rebalances: 0, crashes: 0, aborts: 0, refusals: 0, parks: 0 };
+const NO_FAULTS: Budget = Budget {
+    source_moves: 0,
+    shard_moves: 0,
+    rebalances: 0,
+    crashes: 0,
+    aborts: 0,
+    refusals: 0,
+    parks: 0,
+    give_ups: 0,
+};
 
 const fn scope(name: &'static str, records: u8, batch: u8, faults: Budget) -> Scope {
     let bounds = Bounds {
@@ -56,10 +64,12 @@ pub const SMALL: &[Scope] = &[
     scope("two-records", 2, 2, MOVES),
     scope("two-records-fenced-by-partition", 2, 2, MOVES).fenced_by_partition(),
     scope("two-records-anchored-to-same", 2, 1, Budget { shard_moves: 1, rebalances: 1, ..NO_FAULTS })
-        .anchored_to_same(),
+        .anchored_to_same()
+        .without_time(),
     scope("source-moves", 3, 2, Budget { source_moves: 1, ..NO_FAULTS }),
     scope("shard-moves", 3, 2, Budget { shard_moves: 1, ..NO_FAULTS }),
     scope("moves-back", 3, 1, Budget { source_moves: 2, ..NO_FAULTS }),
+    scope("attempts", 3, 1, Budget { source_moves: 2, give_ups: 1, ..NO_FAULTS }).without_time(),
     scope("rebalances", 3, 2, Budget { rebalances: 2, ..NO_FAULTS }),
     scope("crashes", 3, 1, Budget { shard_moves: 1, crashes: 1, ..NO_FAULTS }),
     scope("aborts", 3, 2, Budget { shard_moves: 1, aborts: 1, ..NO_FAULTS }),
@@ -82,7 +92,8 @@ pub const LARGE: &[Scope] = &[
     scope("moves-with-crash-fenced-by-partition", 3, 1, Budget { crashes: 1, ..MOVES })
         .without_time()
         .fenced_by_partition(),
-    // To check the end too would take 3 GiB.
+    scope("moves-with-give-up", 3, 1, Budget { give_ups: 1, ..MOVES }).without_time(),
+    // To check the end too would take 5 GiB.
     scope("moves-with-abort", 3, 1, Budget { aborts: 1, ..MOVES }).without_end(),
     scope("moves-with-refusal", 3, 1, Budget { refusals: 1, ..MOVES }).without_time(),
     scope("moves-with-park", 2, 2, Budget { parks: 1, ..MOVES }),

@@ -1,6 +1,4 @@
-//! The whole state, the bounds of a search, and the steps that lead from one state to the next.
-
-use std::fmt;
+//! The whole state, the bounds of a search, and what is possible in a state.
 
 use crate::checks;
 use crate::cluster::coordinator::{Place, Transaction};
@@ -11,6 +9,7 @@ use crate::member::{Member, assignment, path, transaction};
 use crate::mistakes::Mistake;
 use crate::search::Explore;
 use crate::small::Set;
+use crate::step::Step;
 
 /// How many tenants `s` has. The records of `p` belong to them in turn.
 pub const TENANTS: usize = 2;
@@ -54,6 +53,8 @@ pub struct Budget {
     pub refusals: u8,
     /// Records that are parked.
     pub parks: u8,
+    /// Attempts to open the direct path that are given up.
+    pub give_ups: u8,
 }
 
 /// A state of the cluster and both members.
@@ -79,113 +80,39 @@ impl State {
     }
 
     /// A marker reaches a place. An abort marker removes records, and each member's offsets move with the records behind them.
-    fn write_marker(&mut self, member: u8, place: Place) {
-        let removed: Vec<u8> = self.cluster.write_marker(member, place).iter().collect();
+    fn write_marker(&mut self, model: &Model, member: u8, place: Place) {
+        let removed = self.cluster.write_marker(member, place);
+        if place == Place::Repartition {
+            self.move_shard_offsets(removed);
+            self.remove_former_barriers(model);
+            return;
+        }
+        let removed: Vec<u8> = removed.iter().collect();
         for offset in removed.into_iter().rev() {
-            if place == Place::Repartition {
-                self.cluster.offsets.remove_shard_offset(offset);
-                self.members.iter_mut().for_each(|member| member.remove_shard_offset(offset));
-            } else {
-                self.members.iter_mut().for_each(|member| member.remove_changelog_offset(offset));
-            }
+            self.members.iter_mut().for_each(|member| member.remove_changelog_offset(offset));
         }
     }
-}
 
-/// What happens between two states.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the text of each step is in its Display")]
-pub enum Step {
-    Moves { partition: Partition, to: u8, with_source: bool },
-    Rebalances,
-    WritesMarker { member: u8, place: Place, commits: bool },
-    AbortsOrphan { member: u8 },
-    Crashes { member: u8 },
-    Joins { member: u8, generation: u8, gives_back: bool },
-    ReadsOffset { member: u8, partition: Partition },
-    ReadsEndEarly { member: u8, end: u8 },
-    Restores { member: u8, end: u8 },
-    ReadsShard { member: u8, offset: u8 },
-    StartsOpening { member: u8, target: u8 },
-    ReadsDirectly { member: u8, record: u8 },
-    Finishes { member: u8, record: u8 },
-    FinishesSecond { member: u8, tenant: usize },
-    FinishesAbandoned { member: u8, record: u8 },
-    Begins { member: u8, hops: Set, results: Set, parked: Set },
-    SendsOffsets { member: u8, source: Option<Set>, shard: Option<Set> },
-    IsFenced { member: u8 },
-    IsRefused { member: u8, record: u8 },
-    Commits { member: u8 },
-    Aborts { member: u8 },
-}
+    /// A member's attempt to open the direct path has ended.
+    pub(crate) fn end_attempt(&mut self, model: &Model, member: u8) {
+        self.cluster.repartition.end_attempt(member);
+        self.remove_former_barriers(model);
+    }
 
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Moves { partition, to, with_source: false } => {
-                write!(f, "the group gives {partition} to member {to}")
-            }
-            Self::Moves { to, .. } => write!(f, "the group gives p and s to member {to}"),
-            Self::Rebalances => write!(f, "the group has a new generation, in which nothing moves"),
-            Self::WritesMarker { member, place, commits } => {
-                let kind = if *commits { "commit" } else { "abort" };
-                write!(f, "the {kind} marker of member {member}'s transaction reaches {place}")
-            }
-            Self::AbortsOrphan { member } => {
-                write!(f, "the coordinator aborts the transaction that member {member} left open")
-            }
-            Self::Crashes { member } => write!(f, "member {member} crashes and starts again"),
-            Self::Joins { member, generation, gives_back: false } => {
-                write!(f, "member {member} learns of generation {generation}")
-            }
-            Self::Joins { member, generation, .. } => {
-                write!(f, "member {member} learns of generation {generation}, and gives back what it lost")
-            }
-            Self::ReadsOffset { member, partition } => {
-                write!(f, "member {member} reads the committed offset of {partition} and its map")
-            }
-            Self::ReadsEndEarly { member, end } => {
-                write!(f, "member {member} reads the high watermark of the changelog without owning s: {end}")
-            }
-            Self::Restores { member, end } => {
-                write!(f, "member {member} restores the state of s from the changelog up to offset {end}")
-            }
-            Self::ReadsShard { member, offset } => write!(f, "member {member} reads offset {offset} of s"),
-            Self::StartsOpening { member, target } => {
-                write!(f, "member {member} opens the direct path as soon as it has read s up to offset {target}")
-            }
-            Self::ReadsDirectly { member, record } => {
-                write!(f, "member {member} reads record {record} of p into its tenant's queue")
-            }
-            Self::Finishes { member, record } => write!(f, "member {member} has processed record {record}"),
-            Self::FinishesSecond { member, tenant } => {
-                write!(f, "member {member} has processed a second message of tenant {tenant} at the same time")
-            }
-            Self::FinishesAbandoned { member, record } => {
-                write!(f, "member {member} takes the late result of record {record}, whose message it had abandoned")
-            }
-            Self::Begins { member, hops, results, parked } => {
-                write!(f, "member {member} begins a transaction:")?;
-                let parts = [("hops", hops), ("results", results), ("parked records", parked)];
-                let parts = parts.iter().filter(|(_, set)| !set.is_empty());
-                let parts: Vec<_> = parts.map(|(name, set)| format!(" {name} {set}")).collect();
-                f.write_str(&parts.join(","))
-            }
-            Self::SendsOffsets { member, source, shard } => {
-                let parts = [("p", source), ("s", shard)];
-                let parts = parts.iter().filter_map(|(name, set)| set.map(|set| format!("{set} of {name}")));
-                let parts: Vec<_> = parts.collect();
-                let parts = if parts.is_empty() { "nothing".to_owned() } else { parts.join(" and ") };
-                write!(f, "member {member} sends its offsets: finished are {parts}")
-            }
-            Self::IsFenced { member } => {
-                write!(f, "the group refuses the offsets of member {member}, which aborts, and joins again")
-            }
-            Self::IsRefused { member, record } => {
-                write!(f, "the broker refuses the outputs of record {record}; member {member} aborts")
-            }
-            Self::Commits { member } => write!(f, "member {member} commits"),
-            Self::Aborts { member } => write!(f, "member {member} aborts"),
+    /// Removes barriers that every reader skips, which leaves fewer states. A mistake that reads them keeps them.
+    fn remove_former_barriers(&mut self, model: &Model) {
+        if !model.has(Mistake::OpenAtFormerBarrier) && !model.has(Mistake::OpenAtBarrierOfOther) {
+            let removed = self.cluster.repartition.remove_former_barriers();
+            self.move_shard_offsets(removed);
+        }
+    }
+
+    /// Records were removed from the repartition topic.
+    fn move_shard_offsets(&mut self, removed: Set) {
+        let removed: Vec<u8> = removed.iter().collect();
+        for offset in removed.into_iter().rev() {
+            self.cluster.offsets.remove_shard_offset(offset);
+            self.members.iter_mut().for_each(|member| member.remove_shard_offset(offset));
         }
     }
 }
@@ -248,14 +175,14 @@ impl Model {
         }
     }
 
-    fn marker_steps(state: &State, member: u8, out: &mut Successors<'_>) {
+    fn marker_steps(&self, state: &State, member: u8, out: &mut Successors<'_>) {
         let (commits, places) = match state.cluster.transactions[usize::from(member)] {
             Transaction::Committing(places) => (true, places),
             Transaction::Aborting(places) => (false, places),
             Transaction::Idle | Transaction::Open(_) => return,
         };
         for place in Place::ALL.into_iter().filter(|place| places.contains(*place)) {
-            out.add(Step::WritesMarker { member, place, commits }, |next| next.write_marker(member, place));
+            out.add(Step::WritesMarker { member, place, commits }, |next| next.write_marker(self, member, place));
         }
     }
 
@@ -294,7 +221,7 @@ impl Explore for Model {
         let mut out = Successors { from: state, out };
         self.group_steps(state, &mut out);
         for member in [0, 1] {
-            Self::marker_steps(state, member, &mut out);
+            self.marker_steps(state, member, &mut out);
             assignment::group_steps(self, state, member, &mut out);
             assignment::takeover_steps(self, state, member, &mut out);
             path::steps(self, state, member, &mut out);

@@ -62,7 +62,7 @@ fn each_rule_is_broken_by_a_mistake_or_says_why_not() {
         let is_broken = MISTAKES.iter().any(|planted| planted.rule == rule.name);
         assert_eq!(is_broken, rule.unbreakable.is_none(), "{}", rule.name);
         let varies = VARIATIONS.iter().any(|planted| planted.rule == rule.name);
-        assert_eq!(varies, rule.unbreakable.is_some(), "{}", rule.name);
+        assert!(varies || rule.unbreakable.is_none(), "{}", rule.name);
     }
     for planted in MISTAKES.iter().chain(VARIATIONS) {
         assert!(RULES.iter().any(|rule| rule.name == planted.rule), "{} breaks no rule", planted.name);

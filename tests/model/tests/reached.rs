@@ -1,12 +1,15 @@
 //! The model reaches what it says it can do. A model that reaches nothing would hold, and show nothing.
 
 use switchboard_model::cluster::coordinator::Transaction;
-use switchboard_model::cluster::log::Kind;
+use switchboard_model::cluster::group::Partition;
+use switchboard_model::cluster::log::{Attempt, Entry, Kind, Mark};
+use switchboard_model::member::path::Path;
 use switchboard_model::member::queue::{Item, Origin};
 use switchboard_model::member::{ShardPhase, SourcePhase};
 use switchboard_model::scopes;
 use switchboard_model::search::{Ending, Explore, Options, search};
-use switchboard_model::state::{Bounds, Model, State, Step};
+use switchboard_model::state::{Bounds, Model, State};
+use switchboard_model::step::Step;
 
 /// A model in which a state that is looked for counts as a violation.
 struct Looks {
@@ -119,5 +122,35 @@ fn a_takeover_waits_for_the_transaction_of_a_crashed_member() {
         let has_crashed = state.budget.crashes == 0 && state.members[0].transaction.is_none();
         let is_open = matches!(state.cluster.transactions[0], Transaction::Open(_));
         has_crashed && is_open && matches!(state.members[1].shard, ShardPhase::Restores { end: 1.. })
+    });
+}
+
+#[test]
+fn a_barrier_is_committed_behind_a_record_whose_marker_is_missing() {
+    assert_reached(bounds("source-moves"), |state| {
+        let log = state.cluster.repartition;
+        let behind = &log.entries()[log.last_stable_offset().into()..];
+        behind.iter().any(|entry| entry.mark == Mark::Committed && matches!(entry.kind, Kind::Barrier(_)))
+    });
+}
+
+#[test]
+fn a_former_owner_commits_a_barrier_after_the_path_of_the_new_owner_has_opened() {
+    assert_reached(bounds("two-records"), |state| {
+        let owner = state.cluster.group.owner(Partition::Shard);
+        let has_opened = state.member(owner).path == Path::Open;
+        let of_other = |entry: &&Entry| entry.record != owner && entry.kind == Kind::Barrier(Attempt::Current);
+        let entries = state.cluster.repartition.entries();
+        has_opened && entries.iter().filter(of_other).any(|entry| entry.mark == Mark::Committed)
+    });
+}
+
+#[test]
+fn an_attempt_is_given_up_while_its_barrier_is_being_committed() {
+    assert_reached(bounds("attempts"), |state| {
+        let transaction = state.cluster.transactions[0];
+        let has =
+            |attempt| state.cluster.repartition.entries().iter().any(|entry| entry.kind == Kind::Barrier(attempt));
+        has(Attempt::Former) && matches!(transaction, Transaction::Committing(_))
     });
 }

@@ -63,11 +63,13 @@ impl Owned {
 
     /// Takes the steps up to the reading of the changelog. Returns false while an open transaction holds that up.
     fn start_restore(&mut self, shard: ShardId, broker: &mut impl Changelog) -> Result<bool, NotNow> {
+        // Rule: takeover-order.
         if self.phase == Phase::Assigned {
             self.phase = Phase::Unstable { end: broker.changelog_end(shard)? };
         }
         if let Phase::Unstable { end } = self.phase {
             let stable = broker.changelog_stable_bounds(shard)?;
+            // Rule: restore-to-high-watermark.
             if stable.end < end && !mutated!("restore-to-the-stable-end") {
                 return Ok(false);
             }
@@ -129,6 +131,7 @@ impl Assignment {
     /// partitions. Each partition is read as soon as its offset is known.
     pub(super) fn assigned(&mut self, shards: Vec<ShardId>, broker: &mut impl Consumer) {
         broker.accept_assignment();
+        // Rule: keep-across-generations.
         self.assigned.extend(shards.iter().copied());
         self.arriving.extend(shards.into_iter().map(Partition::Shard));
         self.due = Duration::ZERO;
@@ -421,6 +424,8 @@ impl Assignment {
         if mutated!("restore-before-stable-offsets") {
             self.own_shards_early(&partitions);
         }
+        // Rule: read-ends-after-generation.
+        // Rule: read-stable-offset.
         let offsets = broker.stable_offsets(&partitions)?;
         let mut result = Ok(());
         for (partition, committed) in partitions.into_iter().zip(offsets) {

@@ -82,6 +82,7 @@ impl<P: Plugins, L: Lookups, O: Observer> Handler<'_, P, L, O> {
         self.shards.insert(shard);
         // A transaction with results of a shard sends the shard's offset, also when their records came directly: a pending
         // offset is what makes the shard's next owner wait.
+        // Rule: send-offset-of-touched-shard.
         if matches!(pending.partition, Partition::Source { .. }) {
             let next = self.assignment.next_offset(shard);
             txn.starts_at(Partition::Shard(shard), next);
@@ -93,6 +94,7 @@ impl<P: Plugins, L: Lookups, O: Observer> Handler<'_, P, L, O> {
         let Some(state) = self.assignment.ready(shard) else {
             unreachable!("a shard is paused until it is restored, and its records go with it")
         };
+        // Rule: run-on-all-layers.
         let state = state.tenant(&tenant.id);
         let message = MessageOrigin { alias: &pending.origin.topic, routes: pending.routes };
         let chosen = self.releases.choose(tenant, message, state, self.plugins, self.observer);
@@ -172,6 +174,7 @@ fn run(
 /// * Only offsets fence the records of the changelog.
 /// * The shard's next owner waits only for transactions that include offsets of the shard.
 fn commit_take_over_first<B: Producer>(txn: &mut Transaction<'_, B>, pending: &Pending) {
+    // Rule: send-offset-of-touched-shard.
     txn.starts_at(pending.partition, pending.offset);
 }
 

@@ -139,6 +139,7 @@ impl Paths {
     /// queued.
     pub(super) fn barriers(&self, is_queued: impl Fn(Partition) -> bool) -> Vec<(ShardId, Barrier)> {
         let Some(opening) = &self.opening else { return Vec::new() };
+        // Rule: wait-for-own-hops.
         if opening.sources.iter().any(|source| is_queued(*source)) {
             return Vec::new();
         }
@@ -161,6 +162,7 @@ impl Paths {
     /// A barrier was read from a shard: all before it has arrived.
     pub(super) fn read(&mut self, shard: ShardId, barrier: Barrier) {
         let Some(opening) = &mut self.opening else { return };
+        // Rule: open-at-own-barrier.
         if barrier == opening.barrier && opening.shards.remove(&shard).is_some() {
             self.open.extend(opening.sources.iter().map(|source| (*source, shard)));
         }
@@ -184,6 +186,7 @@ impl Paths {
     /// Closes the paths from these sources and to these shards. The sources are no longer ours, and neither are the shards,
     /// or they take no records for now.
     pub(super) fn close(&mut self, sources: &[Partition], shards: &[ShardId]) {
+        // Rule: close-path-on-loss.
         self.open.retain(|(source, shard)| !sources.contains(source) && !shards.contains(shard));
         if let Some(opening) = &mut self.opening {
             opening.sources.retain(|source| !sources.contains(source));
@@ -194,6 +197,7 @@ impl Paths {
 
     /// Closes all paths and forgets what is held back: it is read again.
     pub(super) fn clear(&mut self) {
+        // Rule: close-path-on-loss.
         let (incarnation, attempts) = (self.incarnation, self.attempts);
         *self = Self { attempts, ..Self::new(incarnation) };
     }

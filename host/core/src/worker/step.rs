@@ -252,6 +252,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         if let Some(released) = self.paths.end(now) {
             self.release(released);
         }
+        // Rule: write-barrier-after-takeover.
         let sources = self.assignment.reading_sources();
         let shards = self.assignment.ready_shards();
         let closed = self.paths.closed(&sources, &shards.iter().map(|(shard, _)| *shard).collect::<Vec<_>>(), now);
@@ -259,6 +260,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
             return;
         }
         let broker = &mut self.broker;
+        // Rule: start-attempt-when-near.
         let near = shards.into_iter().filter(|(shard, read)| {
             let bounds = closed.contains(shard).then(|| broker.log_bounds(Partition::Shard(*shard)));
             bounds.is_some_and(|bounds| bounds.is_ok_and(|bounds| bounds.end.get() - read.get() <= NEAR))
@@ -268,6 +270,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
             self.paths.postpone(now);
             return;
         }
+        // Rule: hold-back-to-open.
         let held = self.paths.begin(&sources, near, now);
         self.broker.pause(&held);
     }
@@ -280,6 +283,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
 
     /// Takes in what was held back while paths opened.
     fn release(&mut self, Released { sources, records }: Released) {
+        // Rule: hold-back-to-open.
         for consumed in records {
             self.take_record(consumed);
         }
@@ -308,7 +312,9 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
     fn rewind(&mut self, shard: ShardId) {
         // Records that came directly are not in the shard, so they cannot be read again from there. They take the hop now,
         // behind all that is there.
+        // Rule: close-path-on-loss.
         self.close_paths(&[], &[shard]);
+        // Rule: hop-direct-records-of-lost-shard.
         self.inbox.redirect(&[shard]);
         if let Some(offset) = self.inbox.rewind(Partition::Shard(shard)) {
             let offset = if mutated!("rewind-one-too-far") { offset.next() } else { offset };
@@ -382,6 +388,8 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
                     // It was on its way before the pause, or its partition was resumed after it.
                     self.broker.pause(&[consumed.partition]);
                 }
+                // Rule: hold-back-to-open.
+                // Rule: bound-held-records-apart.
                 if self.paths.holds(consumed.partition) {
                     self.paths.hold(consumed);
                 } else {
@@ -421,7 +429,9 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         if !mutated!("keep-records-of-revoked-partitions") {
             dropped.extend(sources.iter().copied());
         }
+        // Rule: drop-direct-records-of-lost-source.
         self.inbox.drop_partitions(&dropped);
+        // Rule: close-path-on-loss.
         if !mutated!("direct-paths-survive-a-revocation") {
             self.close_paths(&sources, shards);
         }
@@ -430,7 +440,9 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         if mutated!("forget-direct-records-of-a-lost-shard") {
             self.inbox.forget_direct(shards);
         }
+        // Rule: hop-direct-records-of-lost-shard.
         self.inbox.redirect(shards);
+        // Rule: answer-revocation-between-transactions.
         self.assignment.give_back(shards, &sources, &mut self.broker);
         if !mutated!("decision-remembered-over-a-move") {
             self.releases.forget_all();
@@ -486,6 +498,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
     /// After a commit: what was staged becomes committed state, and its records leave the inbox.
     fn settle(&mut self, batch: &Batch, receipt: &Receipt, offsets: &BTreeMap<Partition, Offset>) {
         self.assignment.promote(&batch.shards, receipt);
+        // Rule: count-finished-at-commit.
         self.assignment.committed(offsets, self.broker.now());
         self.paths.sent(&batch.barriers);
         self.inbox.settled(batch.done);
@@ -522,6 +535,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         match &fault {
             Fault::Refused(why) if batch.done <= 1 => {
                 let head = self.inbox.queue().front_mut();
+                // Rule: dead-letter-for-refused.
                 if let Some(head) = head
                     && !head.refused(&why.text)
                 {
@@ -601,6 +615,8 @@ fn handle_batch<'q, B: Producer, P: Plugins, L: Lookups, O: Observer>(
             }
         }
         batch.done += 1;
+        // Rule: send-offset-of-direct-source.
+        // Rule: commit-only-finished.
         txn.consumed(pending.partition, pending.offset);
         // A message may take long. A hop takes about as long as reading the clock.
         let read_clock = matches!(pending.disposition, Disposition::Process { .. }) || batch.done.is_multiple_of(16);

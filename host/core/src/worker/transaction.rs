@@ -95,9 +95,11 @@ impl<'a, B: Producer> Transaction<'a, B> {
     pub(super) fn commit(mut self) -> Result<(Receipt, BTreeMap<Partition, Offset>), Failure> {
         // The offsets go last. Once they are pending, the next owner of the shard waits for the end of this transaction, and
         // by then its changelog records must be written.
+        // Rule: send-offsets-last.
         if let Err(fault) = self.flush() {
             return Err(self.abort(fault, false));
         }
+        // Rule: send-membership-with-offsets.
         if !self.broker.is_live_member() && !mutated!("no-fence") {
             let fault =
                 Fault::Abortable("this member is no longer in the group; its offsets would not be fenced".into());

@@ -19,6 +19,19 @@ pub enum Kind {
     DeadLetter,
     /// In the changelog: the record is parked, to be processed later.
     Parked,
+    /// In the repartition topic: a barrier. The number of its record is that of the member which wrote it.
+    Barrier(Attempt),
+}
+
+/// The attempt to open the direct path that a barrier belongs to.
+///
+/// The engine numbers the attempts. Here the end of an attempt changes its barrier, which says the same with fewer states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Attempt {
+    /// Its writer waits for this barrier.
+    Current,
+    /// The attempt has ended.
+    Former,
 }
 
 /// Whether the transaction of a record has ended, as the partition shows it.
@@ -50,7 +63,15 @@ pub struct Entry {
 impl Hash for Entry {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
         let Self { record, kind, base, writer, mark } = *self;
-        hasher.write_u64(u64::from_le_bytes([record, kind as u8, base.low(), base.high(), writer, mark as u8, 0, 0]));
+        let kind = match kind {
+            Kind::Hop => 0,
+            Kind::Result => 1,
+            Kind::DeadLetter => 2,
+            Kind::Parked => 3,
+            Kind::Barrier(Attempt::Current) => 4,
+            Kind::Barrier(Attempt::Former) => 5,
+        };
+        hasher.write_u64(u64::from_le_bytes([record, kind, base.low(), base.high(), writer, mark as u8, 0, 0]));
     }
 }
 
@@ -84,6 +105,15 @@ impl Log {
         self.0.push(entry);
     }
 
+    /// A member's attempt to open the direct path has ended: its barrier is of a former attempt.
+    pub fn end_attempt(&mut self, member: u8) {
+        for entry in self.0.as_mut_slice() {
+            if entry.kind == Kind::Barrier(Attempt::Current) && entry.record == member {
+                entry.kind = Kind::Barrier(Attempt::Former);
+            }
+        }
+    }
+
     /// The commit marker of a member's transaction reaches the partition.
     pub fn commit(&mut self, writer: u8) {
         for entry in self.0.as_mut_slice() {
@@ -99,9 +129,17 @@ impl Log {
     ///
     /// No reader sees an aborted record. To remove it, and to move later records down by one, leaves fewer states.
     pub fn abort(&mut self, writer: u8) -> Set {
-        let is_aborted = |entry: &Entry| entry.writer == writer && entry.mark == Mark::Open;
-        let aborted = (0..self.high_watermark()).filter(|at| is_aborted(&self.at(*at))).collect();
-        self.0.retain(|entry| !is_aborted(entry));
-        aborted
+        self.remove(|entry| entry.writer == writer && entry.mark == Mark::Open)
+    }
+
+    /// Removes committed barriers of former attempts. Returns their offsets.
+    pub fn remove_former_barriers(&mut self) -> Set {
+        self.remove(|entry| entry.kind == Kind::Barrier(Attempt::Former) && entry.mark == Mark::Committed)
+    }
+
+    fn remove(&mut self, is_removed: impl Fn(&Entry) -> bool) -> Set {
+        let removed = (0..self.high_watermark()).filter(|at| is_removed(&self.at(*at))).collect();
+        self.0.retain(|entry| !is_removed(entry));
+        removed
     }
 }

@@ -5,7 +5,8 @@ use crate::cluster::group::{Group, Partition};
 use crate::cluster::log::{Entry, Kind};
 use crate::mistakes::Mistake;
 use crate::small::Set;
-use crate::state::{Model, State, Step, Successors, tenant};
+use crate::state::{Model, State, Successors, tenant};
+use crate::step::Step;
 
 use super::path::Path;
 use super::queue::{Item, Origin};
@@ -18,6 +19,7 @@ pub(crate) fn group_steps(model: &Model, state: &State, member: u8, out: &mut Su
         out.add(Step::Crashes { member }, |next| {
             next.budget.crashes -= 1;
             *next.member_mut(member) = Member::default();
+            next.end_attempt(model, member);
         });
     }
     let is_orphan = matches!(state.cluster.transactions[usize::from(member)], Transaction::Open(_));
@@ -52,6 +54,10 @@ pub(crate) fn join(model: &Model, next: &mut State, member: u8) {
         me.lose_source(model);
     }
     me.generation = group.generation;
+    if me.path != Path::Opening {
+        next.end_attempt(model, member);
+    }
+    let me = next.member_mut(member);
     if group.owner(Partition::Source) == member && me.source == SourcePhase::NotOwned {
         me.source = SourcePhase::ReadsOffset;
     }
@@ -84,7 +90,6 @@ pub(crate) fn takeover_steps(model: &Model, state: &State, member: u8, out: &mut
             me.source_finished = finished;
             me.source_next = 0;
             me.skip_finished();
-            me.open_at_target();
         });
     }
     if me.shard == ShardPhase::ReadsOffset && can_read(Partition::Shard) {
@@ -101,7 +106,6 @@ pub(crate) fn takeover_steps(model: &Model, state: &State, member: u8, out: &mut
             }
             me.shard_finished = finished;
             me.shard_next = 0;
-            me.open_at_target();
         });
     }
     if let ShardPhase::Restores { end } = me.shard
@@ -142,12 +146,11 @@ fn restore(model: &Model, next: &mut State, member: u8, end: u8) {
                     queue.items.push(Item { record: entry.record, origin: Origin::Parked, ..Item::default() });
                 }
             }
-            Kind::Parked | Kind::DeadLetter | Kind::Hop => {}
+            Kind::Parked | Kind::DeadLetter | Kind::Hop | Kind::Barrier(_) => {}
         }
     }
     me.queues.iter_mut().for_each(|queue| queue.start(model));
     me.shard = if model.has(Mistake::RestoreBeforeOffset) { ShardPhase::ReadsOffset } else { ShardPhase::Owned };
-    me.open_at_target();
 }
 
 impl Member {
@@ -184,7 +187,11 @@ impl Member {
     }
 
     fn close_path(&mut self, model: &Model) {
-        if !model.has(Mistake::KeepPathOverLoss) {
+        let is_kept = match self.path {
+            Path::Closed | Path::Open => model.has(Mistake::KeepPathOverLoss),
+            Path::Opening => model.has(Mistake::KeepAttemptOverLoss),
+        };
+        if !is_kept {
             self.path = Path::Closed;
         }
     }

@@ -1,8 +1,9 @@
 //! Records that are read from `p` and `s`, and the direct path from `p` to the queues of `s`.
 
-use crate::cluster::log::Mark;
+use crate::cluster::log::{Attempt, Kind, Mark};
 use crate::mistakes::Mistake;
-use crate::state::{Model, State, Step, Successors, tenant};
+use crate::state::{Model, State, Successors, tenant};
+use crate::step::Step;
 
 use super::queue::{Item, Origin};
 use super::{Member, ShardPhase};
@@ -10,20 +11,23 @@ use super::{Member, ShardPhase};
 /// The direct path from `p` to `s`.
 ///
 /// ```text
-/// Closed ──▶ Opening ──▶ Open
-///    ▲          │          │
-///    └──────────┴──────────┘  p or s is lost
+///         the barrier          the barrier
+///         is written           is read back
+/// Closed ────────────▶ Opening ────────────▶ Open
+///    ▲                    │                    │
+///    └────────────────────┴────────────────────┘
+///      p or s is lost; the barrier's transaction is aborted; the attempt is given up
 /// ```
+///
+/// An attempt begins when records are held back, which is before the barrier is written. That is not a state here: a closed
+/// path lets records hop at any time, or not at all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Path {
     /// Records of `p` take the hop.
     #[default]
     Closed,
-    /// Records of `p` are held back until `s` is read up to the target.
-    Opening {
-        /// The high watermark of `s` in the repartition topic when the path began to open.
-        target: u8,
-    },
+    /// Records of `p` are held back until the member has read its barrier.
+    Opening,
     /// Records of `p` go directly to the queues.
     Open,
 }
@@ -36,20 +40,24 @@ pub(crate) fn steps(model: &Model, state: &State, member: u8, out: &mut Successo
         && me.shard_next < end
         && state.cluster.repartition.at(me.shard_next).mark != Mark::Open
     {
-        let offset = me.shard_next;
-        out.add(Step::ReadsShard { member, offset }, |next| read_shard(model, next, member));
+        let (offset, entry) = (me.shard_next, state.cluster.repartition.at(me.shard_next));
+        let is_barrier = matches!(entry.kind, Kind::Barrier(_));
+        let step = if is_barrier {
+            Step::ReadsBarrier { member, writer: entry.record }
+        } else {
+            Step::ReadsShard { member, offset }
+        };
+        out.add(step, |next| read_shard(model, next, member));
     }
-    // The takeovers need not have ended: what a former owner writes from now on is refused with its offsets.
-    if me.has_both() && me.path == Path::Closed {
-        let has_own_hops = me.transaction.is_some_and(|transaction| !transaction.hops.is_empty());
-        if !has_own_hops || model.has(Mistake::ForgetOwnHops) {
-            let target = target(model, state, member, has_own_hops);
-            out.add(Step::StartsOpening { member, target }, |next| {
-                let me = next.member_mut(member);
-                me.path = Path::Opening { target };
-                me.open_at_target();
-            });
-        }
+    if me.path == Path::Opening && state.budget.give_ups > 0 {
+        out.add(Step::GivesUp { member }, |next| {
+            next.budget.give_ups -= 1;
+            next.member_mut(member).path = Path::Closed;
+            next.end_attempt(model, member);
+        });
+    }
+    if me.has_both() && me.path == Path::Closed && model.has(Mistake::OpenAtOnce) {
+        out.add(Step::OpensAtOnce { member }, |next| next.member_mut(member).path = Path::Open);
     }
     if me.owns_both() && me.path == Path::Open && me.source_next < model.bounds.records {
         let record = me.source_next;
@@ -64,62 +72,56 @@ pub(crate) fn steps(model: &Model, state: &State, member: u8, out: &mut Successo
     }
 }
 
-/// Up to where `s` must be read before the path opens.
-fn target(model: &Model, state: &State, member: u8, has_own_hops: bool) -> u8 {
-    let log = &state.cluster.repartition;
-    if model.has(Mistake::OpenAtOnce) {
-        return 0;
+/// Reads the next record of `s`: a hop into its tenant's queue, or a barrier. Finished records are skipped.
+fn read_shard(model: &Model, next: &mut State, member: u8) {
+    let offset = next.member(member).shard_next;
+    let entry = next.cluster.repartition.at(offset);
+    let me = next.member_mut(member);
+    me.shard_next += 1;
+    if let Kind::Barrier(attempt) = entry.kind {
+        if me.path == Path::Opening && opens(model, member, entry.record, attempt) {
+            me.path = Path::Open;
+            next.end_attempt(model, member);
+        }
+        return;
     }
-    if model.has(Mistake::OpenAtLastStableOffset) {
-        return log.last_stable_offset();
+    if me.shard_finished.contains(offset) {
+        return;
     }
-    if has_own_hops {
-        // What is sent and not yet acknowledged may be missing in the log.
-        let is_own = |at: &u8| log.at(*at).writer == member && log.at(*at).mark == Mark::Open;
-        return (0..log.high_watermark()).find(is_own).unwrap_or(log.high_watermark());
+    let queue = &mut me.queues[tenant(entry.record)];
+    let item = Item { record: entry.record, origin: Origin::Shard(offset), ..Item::default() };
+    let parked = queue.items.as_slice().iter().position(|item| item.origin == Origin::Parked);
+    match parked {
+        Some(index) if model.has(Mistake::PutParkedRecordsLast) => {
+            queue.items.insert(index, item);
+            queue.drop_results(index, model);
+        }
+        _ => queue.items.push(item),
     }
-    log.high_watermark()
+    queue.start(model);
 }
 
-/// Reads the next record of `s` into its tenant's queue. Finished records are skipped.
-fn read_shard(model: &Model, next: &mut State, member: u8) {
-    let repartition = next.cluster.repartition;
-    let me = next.member_mut(member);
-    let offset = me.shard_next;
-    let entry = repartition.at(offset);
-    me.shard_next += 1;
-    if !me.shard_finished.contains(offset) {
-        let queue = &mut me.queues[tenant(entry.record)];
-        let item = Item { record: entry.record, origin: Origin::Shard(offset), ..Item::default() };
-        let parked = queue.items.as_slice().iter().position(|item| item.origin == Origin::Parked);
-        match parked {
-            Some(index) if model.has(Mistake::PutParkedRecordsLast) => {
-                queue.items.insert(index, item);
-                queue.drop_results(index, model);
-            }
-            _ => queue.items.push(item),
-        }
-        queue.start(model);
+/// Whether a barrier of `writer` opens the path of `member`.
+fn opens(model: &Model, member: u8, writer: u8, attempt: Attempt) -> bool {
+    match attempt {
+        _ if writer != member => model.has(Mistake::OpenAtBarrierOfOther),
+        Attempt::Former => model.has(Mistake::OpenAtFormerBarrier),
+        Attempt::Current => true,
     }
-    me.open_at_target();
 }
 
 impl Member {
-    /// Opens the path if `s` was read up to the target.
-    pub(crate) fn open_at_target(&mut self) {
-        if let Path::Opening { target } = self.path
-            && self.owns_both()
-            && self.shard_next >= target
-        {
-            self.path = Path::Open;
-        }
+    /// Whether the next transaction may have a barrier.
+    pub(crate) fn may_write_barrier(&self, model: &Model) -> bool {
+        let is_early = self.has_both() && model.has(Mistake::WriteBarrierBeforeTakeover);
+        self.path == Path::Closed && (self.owns_both() || is_early)
     }
 
     /// Whether records of `p` may take the hop.
     pub(crate) fn may_hop(&self, model: &Model) -> bool {
         match self.path {
             Path::Closed => true,
-            Path::Opening { .. } => model.has(Mistake::HopWhileOpening),
+            Path::Opening => model.has(Mistake::HopBehindBarrier),
             Path::Open => false,
         }
     }

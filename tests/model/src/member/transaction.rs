@@ -2,12 +2,14 @@
 
 use crate::cluster::coordinator::{Place, Transaction};
 use crate::cluster::group::Partition;
-use crate::cluster::log::{Entry, Kind, Mark};
+use crate::cluster::log::{Attempt, Entry, Kind, Mark};
 use crate::mistakes::Mistake;
 use crate::small::{List, Set};
-use crate::state::{Model, State, Step, Successors, TENANTS, tenant};
+use crate::state::{Model, State, Successors, TENANTS, tenant};
+use crate::step::Step;
 
 use super::assignment::join;
+use super::path::Path;
 use super::queue::{Item, Origin, Outcome};
 use super::{Member, ShardPhase, SourcePhase};
 
@@ -16,7 +18,11 @@ use super::{Member, ShardPhase, SourcePhase};
 pub struct OwnTransaction {
     /// The records of `p` that take the hop.
     pub hops: Set,
-    /// Its offsets were sent and accepted.
+    /// It has a barrier.
+    pub has_barrier: bool,
+    /// Its records are written.
+    pub has_written: bool,
+    /// Its offsets were sent and accepted, or it has none.
     pub has_sent_offsets: bool,
 }
 
@@ -24,6 +30,7 @@ pub struct OwnTransaction {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Content {
     hops: Set,
+    has_barrier: bool,
     /// The results of each tenant: indices of its queue.
     results: [(usize, usize); TENANTS],
     /// The record of each tenant that is parked.
@@ -31,9 +38,15 @@ struct Content {
 }
 
 impl Content {
+    /// How many records of `p` it settles or parks.
     fn len(&self) -> usize {
         let results: usize = self.results.iter().map(|(start, end)| end - start).sum();
-        self.hops.len() + results + self.parked.iter().flatten().count()
+        self.hops.len() + results + usize::from(self.parks())
+    }
+
+    /// How many records it parks.
+    fn parks(&self) -> u8 {
+        self.parked.iter().map(|parked| u8::from(parked.is_some())).sum()
     }
 }
 
@@ -46,8 +59,10 @@ pub(crate) fn steps(model: &Model, state: &State, member: u8, out: &mut Successo
         }
         return;
     };
-    if transaction.has_sent_offsets {
+    if transaction.has_sent_offsets && transaction.has_written {
         out.add(Step::Commits { member }, |next| commit(model, next, member));
+    } else if transaction.has_sent_offsets {
+        out.add(Step::WritesRecords { member }, |next| write(model, next, member));
     } else {
         offset_steps(model, state, member, transaction, out);
         refusal_steps(model, state, member, out);
@@ -60,7 +75,8 @@ pub(crate) fn steps(model: &Model, state: &State, member: u8, out: &mut Successo
     }
 }
 
-/// A transaction may hold any number of hops, results and parked records, each in the order of its partition or queue.
+/// A transaction may hold any number of hops, results and parked records, each in the order of its partition or queue, and a
+/// barrier.
 fn begin_steps(model: &Model, state: &State, member: u8, out: &mut Successors<'_>) {
     let mut contents = vec![Content::default()];
     if state.member(member).shard == ShardPhase::Owned {
@@ -72,14 +88,27 @@ fn begin_steps(model: &Model, state: &State, member: u8, out: &mut Successors<'_
     for content in &contents {
         for count in 0..=hops.len() {
             let content = Content { hops: hops.iter().take(count).collect(), ..*content };
-            if content.len() == 0 || content.len() > usize::from(model.bounds.batch) {
+            if content.len() > usize::from(model.bounds.batch) {
                 continue;
             }
-            let [results, parked] = records(state.member(member), &content);
-            let step = Step::Begins { member, hops: content.hops, results, parked };
-            out.add(step, |next| begin(next, member, &content));
+            let has_barrier = may_have_barrier(model, state.member(member), &content);
+            let barriers =
+                [false, true].into_iter().filter(|barrier| if *barrier { has_barrier } else { content.len() > 0 });
+            for has_barrier in barriers {
+                let content = Content { has_barrier, ..content };
+                let [results, parked] = records(state.member(member), &content);
+                let step = Step::Begins { member, has_barrier, hops: content.hops, results, parked };
+                out.add(step, |next| begin(model, next, member, &content));
+            }
         }
     }
+}
+
+/// Whether a transaction with this content may have a barrier. No other transaction of the member is open, so its hops of
+/// earlier transactions have ended.
+fn may_have_barrier(model: &Model, me: &Member, content: &Content) -> bool {
+    let takes_hops = model.has(Mistake::WriteBarrierBeforeOwnHops) || model.has(Mistake::WriteBarrierBehindOwnHops);
+    me.may_write_barrier(model) && (content.hops.is_empty() || takes_hops)
 }
 
 /// The records of `p` that may take the hop next.
@@ -135,33 +164,55 @@ fn records(me: &Member, content: &Content) -> [Set; 2] {
 }
 
 /// Begins a transaction and writes its records.
-fn begin(next: &mut State, member: u8, content: &Content) {
-    let mut me = *next.member(member);
-    me.transaction = Some(OwnTransaction { hops: content.hops, has_sent_offsets: false });
-    let entry = |record, kind, base| Entry { record, kind, base, writer: member, mark: Mark::Open };
-    for record in content.hops.iter() {
-        next.cluster.write(Place::Repartition, entry(record, Kind::Hop, Set::EMPTY));
-        me.source_next = record + 1;
+fn begin(model: &Model, next: &mut State, member: u8, content: &Content) {
+    let me = next.member_mut(member);
+    let Content { hops, has_barrier, .. } = *content;
+    let has_sent_offsets = content.len() == 0;
+    me.transaction = Some(OwnTransaction { hops, has_barrier, has_written: false, has_sent_offsets });
+    if let Some(last) = hops.iter().last() {
+        me.source_next = last + 1;
+    }
+    if has_barrier {
+        me.path = Path::Opening;
     }
     me.skip_finished();
     for (queue, (range, parked)) in me.queues.iter_mut().zip(content.results.iter().zip(content.parked)) {
         let items = queue.items.as_mut_slice();
-        for item in &mut items[range.0..range.1] {
-            item.is_sent = true;
-            let (kind, base) = match item.outcome {
-                Some(Outcome::Processed(base)) => (Kind::Result, base),
-                Some(Outcome::DeadLetter) => (Kind::DeadLetter, Set::EMPTY),
-                None => continue,
-            };
-            next.cluster.write(Place::Changelog, entry(item.record, kind, base));
-        }
+        items[range.0..range.1].iter_mut().for_each(|item| item.is_sent = true);
         if let Some(item) = parked.and_then(|at| items.get_mut(at)) {
             item.is_being_parked = true;
-            next.cluster.write(Place::Changelog, entry(item.record, Kind::Parked, Set::EMPTY));
-            next.budget.parks -= 1;
         }
     }
-    *next.member_mut(member) = me;
+    next.budget.parks -= content.parks();
+    if !model.has(Mistake::SendOffsetsFirst) {
+        write(model, next, member);
+    }
+}
+
+/// Writes the records of the open transaction.
+fn write(model: &Model, next: &mut State, member: u8) {
+    let me = next.member_mut(member);
+    let Some(transaction) = &mut me.transaction else { return };
+    transaction.has_written = true;
+    let OwnTransaction { hops, has_barrier, .. } = *transaction;
+    let queues = me.queues;
+    let entry = |record, kind, base| Entry { record, kind, base, writer: member, mark: Mark::Open };
+    let is_behind = model.has(Mistake::WriteBarrierBehindOwnHops);
+    let barrier = has_barrier.then(|| entry(member, Kind::Barrier(Attempt::Current), Set::EMPTY));
+    let hops = hops.iter().map(|record| entry(record, Kind::Hop, Set::EMPTY));
+    let first = barrier.filter(|_| !is_behind);
+    for entry in first.into_iter().chain(hops).chain(barrier.filter(|_| is_behind)) {
+        next.cluster.write(Place::Repartition, entry);
+    }
+    for item in queues.iter().flat_map(|queue| queue.items.as_slice()) {
+        let (kind, base) = match item.outcome {
+            Some(Outcome::Processed(base)) if item.is_sent => (Kind::Result, base),
+            Some(Outcome::DeadLetter) if item.is_sent => (Kind::DeadLetter, Set::EMPTY),
+            _ if item.is_being_parked => (Kind::Parked, Set::EMPTY),
+            _ => continue,
+        };
+        next.cluster.write(Place::Changelog, entry(item.record, kind, base));
+    }
 }
 
 /// The member sends its offsets in one request, and the coordinator accepts or refuses them.
@@ -229,6 +280,9 @@ fn refuse(model: &Model, me: &mut Member, record: u8) {
 fn commit(model: &Model, next: &mut State, member: u8) {
     next.cluster.decide(member, true);
     let me = next.member_mut(member);
+    if me.transaction.is_some_and(|transaction| transaction.has_barrier) && model.has(Mistake::OpenAtCommitOfBarrier) {
+        me.path = Path::Open;
+    }
     me.count_transaction(true);
     for queue in &mut me.queues {
         for item in queue.items.as_mut_slice() {
@@ -246,9 +300,14 @@ fn commit(model: &Model, next: &mut State, member: u8) {
     me.transaction = None;
 }
 
-/// The transaction is aborted: hops are read again, and results are sent again from the queues.
+/// The transaction is aborted: hops are read again, and results are sent again from the queues. A barrier is lost.
 fn abort(model: &Model, next: &mut State, member: u8) {
     next.cluster.decide(member, false);
+    let me = next.member_mut(member);
+    if me.transaction.is_some_and(|transaction| transaction.has_barrier) && me.path == Path::Opening {
+        me.path = Path::Closed;
+        next.end_attempt(model, member);
+    }
     let me = next.member_mut(member);
     if model.has(Mistake::CountAbortedAsFinished) {
         me.count_transaction(false);
