@@ -288,6 +288,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
             self.take_record(consumed);
         }
         self.broker.resume(&sources);
+        tracing::info!(open = self.paths.open_count(), "direct paths");
         self.observer.paths(self.paths.open_count());
     }
 
