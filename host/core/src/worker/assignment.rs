@@ -25,6 +25,10 @@ use crate::state::Shard;
 
 /// The pause before a broker is asked again that gave no answer. Each question may hold up the worker's other work.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// The pause before the brokers are asked again about a topic for which they gave no answer.
+const ASK_TOPIC_AGAIN: Duration = Duration::from_secs(1);
+/// How long offsets of idle sources wait after a transaction that included them failed.
+const UNSAVED_PAUSE: Duration = Duration::from_secs(5);
 /// The most records that are restored before the worker does something else.
 const RESTORE_BURST: usize = 5000;
 
@@ -116,6 +120,13 @@ pub(super) struct Assignment {
     /// forget offsets of topics without a subscriber some time after their last commit. And a first offset at the log's
     /// end has to be kept: the next owner would start at its own log end, and skip the records between the two.
     unsaved: BTreeMap<Partition, Offset>,
+    /// They are not part of a transaction before. The group may refuse the offset of one topic, as when this client may not
+    /// read it, and must not refuse all transactions for that.
+    unsaved_due: Duration,
+    /// When the brokers are asked again about topics for which they gave no answer, by the index of the alias.
+    topics_due: BTreeMap<usize, Duration>,
+    /// The committed offsets of halted source partitions. They are renewed too: without them the next owner would not halt.
+    halted_sources: BTreeMap<Partition, CommittedOffset>,
     /// No offset has to be committed again before.
     next_renewal: Duration,
     shards: BTreeMap<ShardId, Owned>,
@@ -215,6 +226,7 @@ impl Assignment {
             self.unsaved.remove(partition);
             let read = self.sources.remove(partition).is_some();
             let halted = self.halted.remove(partition).is_some();
+            self.halted_sources.remove(partition);
             if read || halted {
                 started.push(*partition);
             }
@@ -360,15 +372,23 @@ impl Assignment {
     }
 
     /// Offsets that the next transaction commits, though no record of their partitions is settled.
-    pub(super) fn unsaved(&self) -> &BTreeMap<Partition, Offset> {
-        &self.unsaved
+    pub(super) fn unsaved(&self, now: Duration) -> BTreeMap<Partition, Offset> {
+        if now < self.unsaved_due { BTreeMap::new() } else { self.unsaved.clone() }
+    }
+
+    /// A transaction failed. The next ones do without the offsets that need no transaction of their own.
+    pub(super) fn postpone_unsaved(&mut self, now: Duration) {
+        if !self.unsaved.is_empty() {
+            self.unsaved_due = now + UNSAVED_PAUSE;
+        }
     }
 
     /// A transaction with these offsets is committed.
     pub(super) fn committed(&mut self, offsets: &BTreeMap<Partition, Offset>, now: Duration) {
         self.unsaved.retain(|partition, _| !offsets.contains_key(partition));
         for (partition, offset) in offsets {
-            if let Some(committed) = self.sources.get_mut(partition) {
+            let source = self.sources.get_mut(partition).or(self.halted_sources.get_mut(partition));
+            if let Some(committed) = source {
                 *committed = CommittedOffset { offset: *offset, at: now };
             }
             if let Partition::Shard(shard) = partition
@@ -385,7 +405,7 @@ impl Assignment {
             return;
         }
         let mut next = now.saturating_add(config.offset_renewal);
-        for (partition, committed) in &self.sources {
+        for (partition, committed) in self.sources.iter().chain(&self.halted_sources) {
             let due = committed.at.saturating_add(config.offset_renewal);
             if due <= now {
                 self.unsaved.entry(*partition).or_insert(committed.offset);
@@ -419,10 +439,44 @@ impl Assignment {
         if self.arriving.is_empty() {
             return Ok(());
         }
-        let partitions: Vec<_> = self.arriving.iter().copied().collect();
+        let arriving = |wanted: Option<usize>| {
+            let topic = |partition: &Partition| match partition {
+                Partition::Source { topic, .. } => Some(*topic),
+                Partition::Shard(_) => None,
+            };
+            self.arriving.iter().copied().filter(|partition| topic(partition) == wanted).collect::<Vec<_>>()
+        };
+        let shards = arriving(None);
+        let sources: Vec<_> = self.topics.iter().map(|known| (known.topic, arriving(Some(known.topic)))).collect();
         #[cfg(feature = "mutations")]
         if mutated!("restore-before-stable-offsets") {
-            self.own_shards_early(&partitions);
+            self.own_shards_early(&shards);
+        }
+        // Shards first, and one topic after the other: a topic that was deleted, or that this client may not read, gives no
+        // answer for ever, and must not hold up others.
+        let mut result = self.take_all(shards, config, broker);
+        for (topic, partitions) in sources {
+            if broker.now() < self.topics_due.get(&topic).copied().unwrap_or_default() {
+                continue;
+            }
+            if let Err(why) = self.take_all(partitions, config, broker) {
+                self.topics_due.insert(topic, broker.now() + ASK_TOPIC_AGAIN);
+                result = result.and(Err(why));
+                // The question may have taken long.
+                break;
+            }
+        }
+        result
+    }
+
+    fn take_all(
+        &mut self,
+        partitions: Vec<Partition>,
+        config: &WorkerConfig,
+        broker: &mut impl Consumer,
+    ) -> Result<(), NotNow> {
+        if partitions.is_empty() {
+            return Ok(());
         }
         // Rule: read-ends-after-generation.
         // Rule: read-stable-offset.
@@ -474,7 +528,12 @@ impl Assignment {
         broker.start(&[Start { partition, offset, paused }]);
         self.arriving.remove(&partition);
         match (partition, problem) {
-            (_, Some(problem)) => self.halt(partition, problem),
+            (_, Some(problem)) => {
+                if let (Partition::Source { .. }, Some(offset)) = (partition, committed) {
+                    self.halted_sources.insert(partition, CommittedOffset { offset, at: broker.now() });
+                }
+                self.halt(partition, problem);
+            }
             (Partition::Source { .. }, None) => {
                 self.sources.insert(partition, CommittedOffset { offset, at: broker.now() });
                 self.unsaved.insert(partition, offset);

@@ -1,6 +1,6 @@
 //! Records that were read and are not yet committed, and what is to be done with each.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -242,10 +242,10 @@ impl Inbox {
         &mut self.queue
     }
 
-    /// Whether a record of this source waits for its hop.
-    pub(super) fn has_hop_of(&self, source: Partition) -> bool {
+    /// Whether a record of one of these sources waits for its hop.
+    pub(super) fn has_hop_of(&self, sources: &BTreeSet<Partition>) -> bool {
         let hops = |pending: &Pending| matches!(pending.disposition, Disposition::Repartition { .. });
-        self.queue.iter().any(|pending| pending.partition == source && hops(pending))
+        self.queue.iter().any(|pending| hops(pending) && sources.contains(&pending.partition))
     }
 
     /// Makes the records that would go directly to these shards take the hop, in their order.

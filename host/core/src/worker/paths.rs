@@ -33,8 +33,11 @@ use crate::record::{Barrier, ShardId};
 
 /// How many records a shard may be behind its log's end when its paths begin to open.
 pub(super) const NEAR: i64 = 10_000;
-/// How long an attempt may hold sources back.
+/// How long an attempt may hold sources back while no record is settled.
 const LONGEST_HOLD: Duration = Duration::from_secs(2);
+/// How long an attempt may hold sources back in all. While records are settled the worker is not idle: those that are held
+/// back would have waited behind the same records.
+const LONGEST_ATTEMPT: Duration = Duration::from_mins(1);
 /// The pause before another attempt. Each failed one doubles it, up to the longest.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause before another attempt.
@@ -64,8 +67,10 @@ struct Opening {
     shards: BTreeMap<ShardId, bool>,
     /// What arrived from the sources meanwhile.
     held: VecDeque<Consumed>,
-    /// When it is given up.
+    /// When it is given up, unless records are settled before.
     until: Duration,
+    /// When it is given up in any case.
+    end: Duration,
 }
 
 /// What an attempt held back, when it has ended.
@@ -131,20 +136,39 @@ impl Paths {
             let early = std::mem::take(&mut shards).into_keys();
             self.open.extend(early.flat_map(|shard| sources.iter().map(move |source| (*source, shard))));
         }
-        self.opening = Some(Opening { barrier, sources, shards, held: VecDeque::new(), until: now + LONGEST_HOLD });
+        self.opening = Some(Opening {
+            barrier,
+            sources,
+            shards,
+            held: VecDeque::new(),
+            until: now + LONGEST_HOLD,
+            end: now + LONGEST_ATTEMPT,
+        });
         held
     }
 
-    /// The barriers to write with the next transaction. `is_queued`: whether a record that will hop from this source is still
-    /// queued.
-    pub(super) fn barriers(&self, is_queued: impl Fn(Partition) -> bool) -> Vec<(ShardId, Barrier)> {
+    /// The barriers to write with the next transaction. `has_hop`: whether a record of one of these sources that will hop is
+    /// still queued.
+    pub(super) fn barriers(&self, has_hop: impl Fn(&BTreeSet<Partition>) -> bool) -> Vec<(ShardId, Barrier)> {
         let Some(opening) = &self.opening else { return Vec::new() };
-        // Rule: wait-for-own-hops.
-        if opening.sources.iter().any(|source| is_queued(*source)) {
-            return Vec::new();
-        }
         let unsent = opening.shards.iter().filter(|(_, sent)| !**sent);
-        unsent.map(|(shard, _)| (*shard, opening.barrier)).collect()
+        let unsent: Vec<_> = unsent.map(|(shard, _)| (*shard, opening.barrier)).collect();
+        // Rule: wait-for-own-hops.
+        if unsent.is_empty() || has_hop(&opening.sources) { Vec::new() } else { unsent }
+    }
+
+    /// Records were settled, so an attempt comes closer to its end.
+    pub(super) fn progressed(&mut self, now: Duration) {
+        if let Some(opening) = &mut self.opening {
+            opening.until = (now + LONGEST_HOLD).min(opening.end);
+        }
+    }
+
+    /// Gives the attempt up: it ends at the next call of `end`.
+    pub(super) fn give_up(&mut self, now: Duration) {
+        if let Some(opening) = &mut self.opening {
+            opening.until = now;
+        }
     }
 
     /// These barriers are written by a committed transaction.

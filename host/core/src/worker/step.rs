@@ -164,8 +164,9 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
             return Ok(next);
         }
         self.open_paths();
-        let barriers = self.paths.barriers(|source| self.inbox.has_hop_of(source));
-        if self.inbox.is_empty() && barriers.is_empty() && self.assignment.unsaved().is_empty() {
+        let barriers = self.paths.barriers(|sources| self.inbox.has_hop_of(sources));
+        let unsaved = self.assignment.unsaved(self.broker.now());
+        if self.inbox.is_empty() && barriers.is_empty() && unsaved.is_empty() {
             return Ok(Next::Now);
         }
         if let Some(head) = self.inbox.queue().front_mut() {
@@ -177,7 +178,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         {
             return Ok(next);
         }
-        match self.run(barriers) {
+        match self.run(barriers, &unsaved) {
             Ok((batch, receipt, offsets)) => {
                 self.settle(&batch, &receipt, &offsets);
                 if let Some(shard) = batch.waits {
@@ -255,17 +256,24 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         // Rule: write-barrier-after-takeover.
         let sources = self.assignment.reading_sources();
         let shards = self.assignment.ready_shards();
+        if self.paths.open_count() == sources.len() * shards.len() {
+            return;
+        }
         let closed = self.paths.closed(&sources, &shards.iter().map(|(shard, _)| *shard).collect::<Vec<_>>(), now);
         if closed.is_empty() || self.paused {
             return;
         }
         let broker = &mut self.broker;
         // Rule: start-attempt-when-near.
-        let near = shards.into_iter().filter(|(shard, read)| {
-            let bounds = closed.contains(shard).then(|| broker.log_bounds(Partition::Shard(*shard)));
-            bounds.is_some_and(|bounds| bounds.is_ok_and(|bounds| bounds.end.get() - read.get() <= NEAR))
-        });
-        let near: Vec<_> = near.map(|(shard, _)| shard).collect();
+        let mut near = Vec::new();
+        for (shard, read) in shards.into_iter().filter(|(shard, _)| closed.contains(shard)) {
+            // A question without an answer takes long, and others would get none either.
+            let Ok(bounds) = broker.log_bounds(Partition::Shard(shard)) else { break };
+            if bounds.end.get() - read.get() <= NEAR {
+                near.push(shard);
+            }
+        }
+        let now = broker.now();
         if near.is_empty() || mutated!("direct-paths-never-open") {
             self.paths.postpone(now);
             return;
@@ -452,7 +460,11 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
     }
 
     /// Runs a batch in one transaction: begin, barriers, one record after the other, the changelog, commit.
-    fn run(&mut self, barriers: Vec<(ShardId, Barrier)>) -> Result<Committed, (Batch, Failure)> {
+    fn run(
+        &mut self,
+        barriers: Vec<(ShardId, Barrier)>,
+        unsaved: &BTreeMap<Partition, Offset>,
+    ) -> Result<Committed, (Batch, Failure)> {
         assert!(self.assignment.is_settled(), "nothing is staged before a transaction begins");
         let mut batch = Batch { barriers, ..Batch::default() };
         let mut txn = match Transaction::begin(&mut self.broker) {
@@ -461,7 +473,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         };
         let began = txn.began();
         let deadline = began + self.config.batch.time;
-        for (partition, offset) in self.assignment.unsaved() {
+        for (partition, offset) in unsaved {
             txn.starts_at(*partition, *offset);
         }
         let mut handler = Handler {
@@ -502,6 +514,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
         // Rule: count-finished-at-commit.
         self.assignment.committed(offsets, self.broker.now());
         self.paths.sent(&batch.barriers);
+        self.paths.progressed(self.broker.now());
         self.inbox.settled(batch.done);
         self.observer.committed();
         self.batch_size = (self.batch_size * 2).min(self.config.batch.records);
@@ -510,6 +523,12 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
 
     /// After a transaction that was not committed, or may not have been: drops what it staged, and says what comes next.
     fn undo(&mut self, batch: &Batch, failure: Failure) -> Result<Next, FatalError> {
+        let now = self.broker.now();
+        self.assignment.postpone_unsaved(now);
+        if matches!(&failure, Failure::Aborted { fault: Fault::Refused(_), .. }) && !batch.barriers.is_empty() {
+            // It may be a barrier that the broker refuses. Then no record is to blame.
+            self.paths.give_up(now);
+        }
         self.observer.aborted();
         for shard in &batch.shards {
             let touched = self.assignment.ready(*shard).map(Shard::drop_staged).unwrap_or_default();
@@ -534,6 +553,7 @@ impl<B: Broker, P: Plugins, L: Lookups, O: Observer> Worker<B, P, L, O> {
             self.inbox.settled(batch.done);
         }
         match &fault {
+            Fault::Refused(_) if !batch.barriers.is_empty() => return Ok(Next::After(self.back_off())),
             Fault::Refused(why) if batch.done <= 1 => {
                 let head = self.inbox.queue().front_mut();
                 // Rule: dead-letter-for-refused.

@@ -64,6 +64,8 @@ pub(crate) struct Kafka {
     pub(crate) epoch: u32,
     pub(crate) live: bool,
     pub(crate) suspect: bool,
+    /// Questions about these partitions get no answer.
+    pub(crate) silent: Vec<Partition>,
     /// The broker refuses records of this destination whose values contain this text.
     pub(crate) refuses: Vec<(&'static str, &'static str)>,
 }
@@ -89,6 +91,7 @@ impl Kafka {
             epoch: 0,
             live: true,
             suspect: false,
+            silent: Vec::new(),
             refuses: Vec::new(),
         }
     }
@@ -248,6 +251,9 @@ impl Consumer for FakeBroker {
     fn stable_offsets(&mut self, partitions: &[Partition]) -> Result<Vec<Option<Offset>>, NotNow> {
         let kafka = &mut *self.0.borrow_mut();
         kafka.ask("stable_offsets", &names(partitions.iter().copied()))?;
+        if partitions.iter().any(|partition| kafka.silent.contains(partition)) {
+            return Err(NotNow("no answer".into()));
+        }
         let pending: BTreeSet<_> = kafka.open.iter().flat_map(|open| open.offsets.keys()).collect();
         if partitions.iter().any(|partition| pending.contains(partition)) {
             return Err(NotNow("pending in an open transaction".into()));

@@ -231,3 +231,15 @@ fn the_offset_of_a_source_is_committed_again_when_it_is_taken_over() {
     rig.run();
     assert_eq!(rig.count("send_offsets source-0@0"), 1);
 }
+
+#[test]
+fn a_refused_offset_of_an_idle_source_does_not_hold_up_others() {
+    let mut rig = Rig::with(config(), 1, &[A]);
+    rig.repartitioned(&[("A", "count")]);
+    rig.kafka().fail("send_offsets", 1, Effect::None, Fault::Abortable("TOPIC_AUTHORIZATION_FAILED".into()));
+    rig.run();
+    assert_eq!((rig.outputs(), rig.committed(SOURCE)), (vec!["A1".into()], None), "it goes on without that offset");
+    rig.kafka().now += Duration::from_secs(10);
+    rig.run();
+    assert_eq!(rig.committed(SOURCE), Some(0), "and sends it again later");
+}

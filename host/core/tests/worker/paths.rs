@@ -108,3 +108,27 @@ fn a_source_that_comes_back_is_not_read_directly_before_its_path_opens_again() {
     rig.later();
     assert_eq!(rig.outputs(), ["first", "second"]);
 }
+
+#[test]
+fn no_record_is_to_blame_for_a_refused_barrier() {
+    let mut rig = Rig::with(config(), 1, &[A]);
+    // The value of a barrier is null.
+    rig.kafka().refuses.push(("shard", "null"));
+    rig.repartitioned(&[("A", "count")]);
+    rig.produce(&[("A", "count")]);
+    rig.run();
+    rig.later();
+    assert_eq!((rig.outputs(), rig.dead_letters()), (vec!["A1".to_owned(), "A2".to_owned()], vec![]));
+}
+
+#[test]
+fn an_attempt_lasts_as_long_as_records_are_settled() {
+    let mut rig = Rig::with(config(), 1, &[A]);
+    // Each takes 60 ms, so all of them take longer than an attempt without progress may last.
+    rig.repartitioned(&[("A", "slow"); 60]);
+    rig.produce(&[("A", "slow"); 10]);
+    rig.run();
+    rig.run();
+    assert_eq!((rig.outputs().len(), rig.committed(SOURCE)), (70, Some(10)));
+    assert!(hops(&rig) - 60 < 10, "the path opened: {} hops", hops(&rig) - 60);
+}

@@ -1,14 +1,26 @@
 //! How assigned partitions are taken over: in one order, and only on certain answers.
 
-use switchboard_core::record::ShardId;
-use switchboard_core::worker::{Event, Fault, StartFrom, WorkerConfig};
+use std::sync::Arc;
+use std::time::Duration;
+
+use switchboard_core::record::{Offset, ShardId};
+use switchboard_core::routing::{Release, Routing};
+use switchboard_core::worker::{Event, Fault, Partition, StartFrom, WorkerConfig};
 
 use super::fake_broker::{Effect, Entry};
-use super::rig::{A, D, Rig, SHARD_A, SOURCE, config};
+use super::fake_plugins::release;
+use super::rig::{A, D, Rig, SHARD_A, SOURCE, config, message};
 
 /// A changelog record with the tenant's count.
 fn counted(tenant: &str, count: &str) -> Entry {
     (format!("{tenant}\0n").into_bytes(), Some(count.into()))
+}
+
+/// The first release, with other topics.
+fn consuming(topics: &[&str]) -> Release {
+    let mut release = release(1);
+    release.manifest.consumes = topics.iter().map(|topic| (*topic).to_owned()).collect();
+    release
 }
 
 /// The logs of both shards have a record that is not processed yet.
@@ -174,4 +186,40 @@ fn a_foreign_record_of_the_changelog_is_ignored() {
     rig.kafka().changelogs.insert(0.into(), vec![counted("A", "5"), (b"no separator".to_vec(), Some(b"9".to_vec()))]);
     rig.run();
     assert_eq!(rig.outputs(), ["A6"]);
+}
+
+#[test]
+fn a_source_without_an_answer_holds_up_no_shard_and_no_other_topic() {
+    let other = Partition::Source { topic: 1, index: 0.into() };
+    let mut rig = Rig::with(config(), 1, &[A, D]);
+    rig.reroute(Routing::fixed(Arc::new(consuming(&["IN", "MORE"]))));
+    rig.kafka().partition_counts.push(1);
+    rig.kafka().silent.push(SOURCE);
+    rig.repartitioned(&[("A", "count"), ("D", "count")]);
+    rig.kafka().logs.insert(other, vec![message("A", "count")]);
+    rig.produce(&[("D", "count")]);
+    for _ in 0..5 {
+        rig.run();
+        rig.kafka().now += Duration::from_millis(300);
+    }
+    let mut outputs = rig.outputs();
+    outputs.sort();
+    assert_eq!(outputs, ["A1", "A2", "D1"]);
+    rig.kafka().silent.clear();
+    rig.later();
+    assert_eq!(rig.outputs().len(), 4);
+}
+
+#[test]
+fn the_offset_of_a_halted_source_is_renewed_and_it_stays_halted() {
+    let renewal = Duration::from_mins(10);
+    let mut rig = Rig::with(WorkerConfig { offset_renewal: renewal, ..config() }, 1, &[A]);
+    rig.produce(&[("A", "count"); 3]);
+    rig.kafka().committed.insert(SOURCE, Offset::ZERO);
+    rig.kafka().log_starts.insert(SOURCE, 2.into());
+    rig.run();
+    rig.kafka().calls.clear();
+    rig.kafka().now += renewal;
+    rig.run();
+    assert_eq!((rig.count("send_offsets source-0@0"), rig.outputs()), (1, vec![]));
 }
