@@ -14,6 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::config::{StartFrom, WorkerConfig};
@@ -275,7 +276,7 @@ impl Assignment {
     }
 
     /// Our shards and source partitions, for logs: `shards 0-3, IN 0 2`. `aliases`: the names of topics by index.
-    pub(super) fn describe(&self, aliases: &[std::sync::Arc<str>]) -> String {
+    pub(super) fn describe(&self, aliases: &[Arc<str>]) -> String {
         let mut parts = vec![format!("shards {}", ranges(self.assigned.iter().map(|shard| shard.get())))];
         for known in &self.topics {
             let own = self.known_sources().filter_map(|partition| match partition {
