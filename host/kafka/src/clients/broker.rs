@@ -542,12 +542,13 @@ mod tests {
         for topic in ["IN", "app-switchboard-repartition"] {
             mock.produce(topic, 1000);
         }
-        let Consumers { sources, member, .. } = joined(&mut broker.consumers);
-        while sources.is_empty() || member.is_empty() {
-            std::thread::yield_now();
-        }
         let mut counts = BTreeMap::new();
         for _ in 0..100 {
+            // Fetches bring a backlog bit by bit.
+            let Consumers { sources, member, .. } = joined(&mut broker.consumers);
+            while sources.is_empty() || member.is_empty() {
+                std::thread::yield_now();
+            }
             let Event::Record(Consumed { partition, .. }) = broker.poll(Duration::ZERO) else { continue };
             *counts.entry(partition).or_insert(0) += 1;
         }
