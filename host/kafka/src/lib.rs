@@ -5,7 +5,7 @@
 //!
 //! | module | question | types |
 //! |---|---|---|
-//! | `clients` | how does librdkafka serve one worker? | [`KafkaBroker`], [`SharedClients`], [`ClientOptions`], [`GroupProtocol`] |
+//! | `clients` | how does librdkafka serve one worker? | [`KafkaBroker`], [`WakeUp`], [`SharedClients`], [`ClientOptions`], [`GroupProtocol`] |
 //! | `topics` | what are the topics called, are they fit, and how far has the group come in them? | [`Topology`], [`prepare`], [`ShardCount`], [`CommittedOffsets`], [`Watermarks`], [`SourceTopics`], [`Purge`], [`report_lag`] |
 //! | [`control_topic`] | how is the control topic read and changed? | [`ControlReader`](control_topic::ControlReader), [`ControlWriter`](control_topic::ControlWriter), [`ArtifactReader`](control_topic::ArtifactReader), [`StatusWriter`](control_topic::StatusWriter) |
 //! | `restore` | how is a shard's changelog read, for a restore and for checkpoints? | [`ChangelogTail`] |
@@ -39,7 +39,7 @@ mod shutdown;
 mod sys;
 mod topics;
 
-pub use clients::{ClientOptions, GroupProtocol, KafkaBroker, PropertyError, SharedClients};
+pub use clients::{ClientOptions, GroupProtocol, KafkaBroker, PropertyError, SharedClients, WakeUp};
 pub use doctor::{Doctor, Section};
 pub use embedded::EmbeddedBroker;
 pub use finding::{Finding, Level};

@@ -10,6 +10,9 @@
 //! | [`SourceOptions`] | its configuration |
 //! | [`SourceError`] | why a configuration is refused at start |
 //!
+//! Any number of threads may ask at a time. Each call makes its own requests and waits for nothing else: neither a slow source nor
+//! another tenant's call delays it.
+//!
 //! # Answers and errors
 //!
 //! | response | result |
@@ -44,6 +47,12 @@ pub struct HttpLookups {
     headers: Arc<[String]>,
 }
 
+/// Executor threads and fetch threads share it.
+const _: () = {
+    const fn is_shared<T: Clone + Send + Sync + 'static>() {}
+    is_shared::<HttpLookups>();
+};
+
 impl HttpLookups {
     /// Lookup sources whose cached answers take at most `cache_bytes`, all together.
     pub fn new(sources: Vec<Source>, cache_bytes: u64, tenants: &TenantSchema) -> Self {
@@ -60,7 +69,7 @@ impl HttpLookups {
 }
 
 impl Lookups for HttpLookups {
-    fn known(&mut self, tenant: &Tenant, query: &Query) -> Option<Option<Vec<u8>>> {
+    fn known(&self, tenant: &Tenant, query: &Query) -> Option<Option<Vec<u8>>> {
         match self.source(query) {
             Some(_) => self.cache.get(&tenant.id, query),
             None => Some(None),
@@ -68,7 +77,7 @@ impl Lookups for HttpLookups {
     }
 
     fn fetch(
-        &mut self,
+        &self,
         tenant: &Tenant,
         query: &Query,
         attempt: u32,

@@ -13,6 +13,8 @@ use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 const RESERVED_CHARACTERS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// The largest answer that is read.
 const MAX_ANSWER_BYTES: u64 = 1 << 20;
+/// Connections to a source that stay open without a request. One call uses one at a time, and many threads call.
+const MAX_IDLE_CONNECTIONS: usize = 32;
 /// The pause before the second request. It doubles with each further one.
 const FIRST_RETRY_PAUSE: Duration = Duration::from_millis(100);
 
@@ -87,6 +89,7 @@ pub struct Source {
     /// The URL template. Only `{key}` is left in it.
     template: String,
     options: SourceOptions,
+    /// The source's own: it locks its idle connections only to take one and to put one back.
     agent: Agent,
 }
 
@@ -147,7 +150,9 @@ impl Source {
             return Err(SourceError::NoUrl(name.to_owned(), template));
         }
         let tls = TlsConfig::builder().provider(TlsProvider::NativeTls).root_certs(RootCerts::PlatformVerifier).build();
-        let agent = Agent::config_builder().http_status_as_error(false).tls_config(tls).build().new_agent();
+        let config = Agent::config_builder().http_status_as_error(false).tls_config(tls);
+        let config = config.max_idle_connections(MAX_IDLE_CONNECTIONS);
+        let agent = config.max_idle_connections_per_host(MAX_IDLE_CONNECTIONS).build().new_agent();
         Ok(Some(Self { name: name.to_owned(), template, options, agent }))
     }
 

@@ -1,5 +1,5 @@
 //! The health of this host's releases, as its workers report it: messages, failures, and which tenant runs which
-//! release.
+//! release. And how much the workers have to do.
 //!
 //! Only committed messages count: the messages of an aborted transaction run again. A tenant is known from its first
 //! message after the worker has taken its current routing.
@@ -9,8 +9,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use switchboard_core::record::{Class, TenantId};
+use switchboard_core::registry::HostLoad;
 use switchboard_core::routing::{Digest, Release};
-use switchboard_core::worker::{Observer, Settled, Verdict};
+use switchboard_core::worker::{Load, Observer, Settled, Verdict};
 
 /// The outcomes of a release's messages since the process started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -74,6 +75,8 @@ struct Totals {
     /// The first failure of each release since then.
     first_failures: BTreeMap<Digest, String>,
     workers: Vec<WorkerTenants>,
+    /// How much each worker has to do. Each worker changes its own after each step, without the lock of the totals.
+    loads: Vec<Arc<Mutex<Load>>>,
     /// Tenants whose state a release could not take over. Each counts once, however often the release tries.
     refused: BTreeSet<(TenantId, Digest)>,
     problem_count: u64,
@@ -88,20 +91,37 @@ impl Totals {
     }
 }
 
+/// A poisoned lock is taken too: each critical section leaves the value consistent.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The health of all releases of a process. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct ReleaseHealth(Arc<Mutex<Totals>>);
 
 impl ReleaseHealth {
     fn totals(&self) -> MutexGuard<'_, Totals> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     /// The observer of one more worker.
     pub fn observer(&self) -> HealthObserver {
-        let workers = &mut self.totals().workers;
+        let Totals { workers, loads, .. } = &mut *self.totals();
+        let load = Arc::default();
+        loads.push(Arc::clone(&load));
         workers.push(WorkerTenants::default());
-        HealthObserver { health: self.clone(), worker: workers.len() - 1, uncommitted: Uncommitted::default() }
+        HealthObserver { health: self.clone(), worker: workers.len() - 1, uncommitted: Uncommitted::default(), load }
+    }
+
+    /// How much all workers have to do. `None`: there is no worker yet.
+    pub(super) fn load(&self) -> Option<HostLoad> {
+        let totals = self.totals();
+        let mut sum = HostLoad::default();
+        for load in &totals.loads {
+            sum.add(&lock(load));
+        }
+        (sum.members > 0).then_some(sum)
     }
 
     /// The outcomes of a release's messages since the process started.
@@ -202,6 +222,7 @@ pub struct HealthObserver {
     health: ReleaseHealth,
     worker: usize,
     uncommitted: Uncommitted,
+    load: Arc<Mutex<Load>>,
 }
 
 impl Observer for HealthObserver {
@@ -260,6 +281,10 @@ impl Observer for HealthObserver {
     fn rerouted(&mut self) {
         self.uncommitted = Uncommitted::default();
         self.health.totals().workers[self.worker] = WorkerTenants::default();
+    }
+
+    fn load(&mut self, load: &Load) {
+        *lock(&self.load) = *load;
     }
 
     fn committed(&mut self) {
@@ -334,6 +359,18 @@ mod tests {
         assert_eq!(health.running(), [(old.digest, tenant("b")), (new.digest, tenant("a"))].into());
         one.rerouted();
         assert_eq!(health.running(), [(old.digest, tenant("b"))].into(), "the other worker's tenants stay known");
+    }
+
+    #[test]
+    fn the_load_of_a_host_is_that_of_all_its_workers() {
+        let health = ReleaseHealth::default();
+        assert_eq!(health.load(), None);
+        let (mut one, mut two) = (health.observer(), health.observer());
+        one.load(&Load { queued: 9, ..Load::default() });
+        one.load(&Load { queued: 1, transactions: 2, ..Load::default() });
+        two.load(&Load { queued: 3, jobs: 1, ..Load::default() });
+        let sum = HostLoad { members: 2, queued: 4, jobs: 1, transactions: 2, ..HostLoad::default() };
+        assert_eq!(health.load(), Some(sum));
     }
 
     #[test]

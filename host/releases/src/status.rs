@@ -23,10 +23,12 @@ const MAX_FAILURE_CHARS: usize = 300;
 ///
 /// A change that `--wait` depends on is written at once: which records the workers have applied, and which releases are
 /// ready. Tenants and failures are compared every `FOLLOWED_INTERVAL` for two minutes after a change of routes and
-/// whenever there is a new problem, otherwise every `MAX_INTERVAL`.
+/// whenever there is a new problem, otherwise every `MAX_INTERVAL`. The load changes all the time, so no status is written
+/// because of it.
 pub(super) struct StatusReporter {
     /// The fields that never change: instance, host and start time.
     identity: HostStatus,
+    /// When a status was written last, and that status without the load.
     last_written: Option<(Instant, HostStatus)>,
     routes_changed_at: Instant,
     /// When the whole status was compared last.
@@ -78,14 +80,19 @@ impl StatusReporter {
         self.compared_at = Instant::now();
         self.compared_problems = problems;
         let status = self.status(applied_end, releases, artifacts, health);
-        let is_due =
-            self.last_written.as_ref().is_none_or(|(at, written)| at.elapsed() >= MAX_INTERVAL || *written != status);
-        is_due.then(|| {
+        self.has_changed_or_is_old(&status).then(|| {
             self.last_written = Some((Instant::now(), status.clone()));
-            status
+            HostStatus { load: health.load(), ..status }
         })
     }
 
+    /// Whether a status has to be written. `status`: without the load.
+    fn has_changed_or_is_old(&self, status: &HostStatus) -> bool {
+        debug_assert!(status.load.is_none(), "a change of the load does not count");
+        self.last_written.as_ref().is_none_or(|(at, written)| at.elapsed() >= MAX_INTERVAL || written != status)
+    }
+
+    /// The status without the load.
     fn status(
         &self,
         applied_end: Offset,

@@ -1,4 +1,5 @@
-//! Measures the sandbox: load (with and without the cache of compiled code), warm call, fresh instance. Part of `make bench`.
+//! Measures the sandbox: load (with and without the cache of compiled code), warm call, fresh instance. A call includes
+//! that its runner is lent and given back. Part of `make bench`.
 //!
 //! `cargo run --release -p switchboard-sandbox --example sandbox COMPONENT TOPIC VALUE`. The plugin must handle that value
 //! without a failure.
@@ -11,7 +12,7 @@ use std::time::Instant;
 use switchboard_core::record::{Coordinates, Headers, Record, Tenant, TenantId, Timestamp};
 use switchboard_core::routing::Release;
 use switchboard_core::state::TenantState;
-use switchboard_core::worker::{Answers, Call, Outcome, Plugins as _, Query};
+use switchboard_core::worker::{Answers, Call, Outcome, Plugins as _, Query, Runner as _};
 use switchboard_sandbox::{Artifact, InstancePool, Limits, Sandbox};
 
 fn main() {
@@ -107,7 +108,9 @@ impl Worker {
         for (tenant, state) in &mut self.tenants {
             self.source.offset = self.source.offset.next();
             let call = Call { tenant, record, origin: &self.source };
-            let outcome = black_box(self.instances.handle(&self.release, call, state, &self.answers));
+            let mut runner = self.instances.lend(&tenant.id);
+            let outcome = black_box(runner.handle(&self.release, call, state, &self.answers));
+            self.instances.give_back(&tenant.id, runner);
             assert!(matches!(outcome, Outcome::Outputs(_)), "{outcome:?}");
         }
     }

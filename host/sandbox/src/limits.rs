@@ -21,7 +21,7 @@ pub struct Limits {
     /// Fuel is deterministic, so the same message fails on every host or on none. A second account of the same size pays
     /// for the host's work: 200 units a call, and one unit a byte that the call moves.
     pub fuel: u64,
-    /// CPU time of the worker's thread for one message. A second limit behind the fuel; load of other processes does not
+    /// CPU time of the thread that runs a message, for that message. A second limit behind the fuel; load of other processes does not
     /// count.
     pub cpu_time: Duration,
     /// Fuel for the migration of one tenant's state.
@@ -46,13 +46,16 @@ pub struct Limits {
     pub artifact_bytes: u64,
     /// Sizes of keys, values and the whole state of one tenant.
     pub state: StateLimits,
-    /// Warm instances that one worker keeps.
+    /// Warm instances that one worker keeps, those of lent runners included. Beyond this limit a runner drops the least
+    /// recently used idle instance, or its own one. So a worker has at most one more for each message that is being run, and
+    /// one for each migration.
     ///
     /// An instance uses about four memory mappings. Linux allows a process 65,530 of them (`vm.max_map_count`), so all
     /// workers of a process together can keep 16,000 instances at most.
     pub warm_instances: usize,
-    /// Bytes by which the memories of one worker's warm instances may grow in all. Beyond this limit the worker drops
-    /// the least recently used instances.
+    /// Bytes by which the memories of one worker's warm instances may grow in all, those of lent runners included. Beyond
+    /// this limit a runner drops the least recently used idle instances, and in the end its own one. While a message is being
+    /// run, its instance may add at most `memory_bytes`.
     pub warm_memory_bytes: u64,
 }
 

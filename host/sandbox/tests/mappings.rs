@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use switchboard_core::record::{Coordinates, Headers, Record, Tenant, TenantId};
 use switchboard_core::state::TenantState;
-use switchboard_core::worker::{Answers, Call, Outcome, Plugins as _};
+use switchboard_core::worker::{Answers, Call, Outcome, Plugins as _, Runner as _};
 use switchboard_sandbox::{InstancePool, Limits, Sandbox};
 
 #[path = "sandbox/handmade.rs"]
@@ -23,7 +23,9 @@ fn more_tenants_than_fit_into_memory_are_all_served() {
     for number in 0..70_000 {
         let tenant = Tenant { id: TenantId::new(number.to_string()), headers: Headers::new(), texts: vec![] };
         let call = Call { tenant: &tenant, record: &Record::default(), origin: &source };
-        let outcome = instances.handle(artifact.release(), call, &mut TenantState::default(), &Answers::default());
+        let mut runner = instances.lend(&tenant.id);
+        let outcome = runner.handle(artifact.release(), call, &mut TenantState::default(), &Answers::default());
+        instances.give_back(&tenant.id, runner);
         assert!(matches!(outcome, Outcome::Outputs(_)), "tenant {number}: {outcome:?}");
     }
     assert!(instances.warm() > 1000, "{} instances are warm at the end", instances.warm());

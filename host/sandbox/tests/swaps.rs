@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use switchboard_core::record::{Coordinates, Headers, Record, Tenant, TenantId};
 use switchboard_core::state::TenantState;
-use switchboard_core::worker::{Answers, Call, Outcome, Plugins as _};
+use switchboard_core::worker::{Answers, Call, Outcome, Plugins as _, Runner as _};
 use switchboard_sandbox::{Artifact, InstancePool, Limits, Sandbox};
 use switchboard_sandbox::{RoutingSnapshot, RoutingWatch};
 
@@ -42,7 +42,9 @@ fn a_thousand_swaps_use_no_more_memory() {
         assert!(instances.routing().is_some());
         for tenant in &tenants {
             let call = Call { tenant, record: &Record::default(), origin: &source };
-            let outcome = instances.handle(next.release(), call, &mut TenantState::default(), &Answers::default());
+            let mut runner = instances.lend(&tenant.id);
+            let outcome = runner.handle(next.release(), call, &mut TenantState::default(), &Answers::default());
+            instances.give_back(&tenant.id, runner);
             assert!(matches!(outcome, Outcome::Outputs(_)), "{outcome:?}");
         }
     };

@@ -1,4 +1,5 @@
-//! The workers of a host: one thread each, until the process shuts down or a worker fails.
+//! The members of a host: one thread each, and a pool of threads for plugins that all of them share. They run until the process
+//! shuts down or one of them fails.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,78 +7,88 @@ use std::thread::JoinHandle;
 
 use anyhow::Context as _;
 use switchboard_checkpoint::{CheckpointOwner, Checkpoints};
-use switchboard_core::worker::{FatalError, Lookups, Next, Observer, Plugins, Worker, WorkerConfig};
+use switchboard_core::worker::{FatalError, Lookups, Next, Observer, Plugins, Runner, Worker, WorkerConfig};
 use switchboard_kafka::{
     ChangelogTail, ClientOptions, KafkaBroker, SharedClients, Shutdown, SourceTopics, Topology, Watermarks,
 };
 use uuid::Uuid;
 
-/// What all workers of a host share.
-pub(crate) struct WorkerSetup<L> {
+use crate::executors::{ExecutorPool, MemberExecutors};
+
+/// What all members of a host share.
+pub(crate) struct HostSetup<L> {
     pub(crate) config: WorkerConfig,
     pub(crate) options: ClientOptions,
     pub(crate) topology: Arc<Topology>,
     pub(crate) lookups: L,
-    pub(crate) worker_count: usize,
+    /// How many members of the group the host has.
+    pub(crate) members: usize,
+    /// How many threads run plugins.
+    pub(crate) threads: usize,
     /// The directory for checkpoints. `None`: no checkpoints.
     pub(crate) state_dir: Option<PathBuf>,
 }
 
-/// Running workers.
-pub(crate) struct Host {
-    workers: Vec<JoinHandle<Result<(), FatalError>>>,
-    /// Ends after the workers.
+/// Running members.
+pub(crate) struct Host<R> {
+    members: Vec<JoinHandle<Result<(), FatalError>>>,
+    /// Ends after the members.
+    executors: ExecutorPool<R>,
+    /// Ends after the members.
     checkpointer: Option<JoinHandle<()>>,
 }
 
-impl Host {
-    /// Starts the workers. Each gets its own plugins and observer. They end with `stop`; a worker that fails stops the
-    /// others.
+impl<R: Runner + Send + 'static> Host<R> {
+    /// Starts the members. Each gets its own plugins and observer. They end with `stop`; a member or an executor that fails
+    /// stops the host.
     ///
     /// # Errors
-    /// When a Kafka client cannot be created.
+    /// When a Kafka client cannot be created, or a thread cannot be started.
     pub(crate) fn start<P, L, O>(
-        setup: &WorkerSetup<L>,
+        setup: &HostSetup<L>,
         plugins: impl Fn() -> P,
         observer: impl Fn() -> O,
         stop: &Shutdown,
     ) -> anyhow::Result<Self>
     where
-        P: Plugins + Send + 'static,
-        L: Lookups + Clone + Send + 'static,
+        P: Plugins<Runner = R> + Send + 'static,
+        L: Lookups + Clone + Send + Sync + 'static,
         O: Observer + Send + 'static,
     {
         let watermarks = Arc::new(Watermarks::new(&setup.options).context("creating a Kafka client")?);
         let source_topics = Arc::new(SourceTopics::start(&setup.options).context("creating a Kafka client")?);
+        let executors = ExecutorPool::start(setup.threads, &setup.lookups, stop).context("starting executors")?;
         let (checkpoints, checkpointer) = start_checkpointer(setup, &watermarks)?.unzip();
         let shared = SharedClients { watermarks, source_topics, checkpoints };
-        let mut workers = Vec::with_capacity(setup.worker_count);
+        let mut members = Vec::with_capacity(setup.members);
         for (number, broker) in brokers(setup, &shared)?.into_iter().enumerate() {
             let incarnation = Uuid::now_v7().as_u64_pair().1;
-            let worker =
-                Worker::new(setup.config.clone(), incarnation, broker, plugins(), setup.lookups.clone(), observer());
+            let wake_up = broker.wake_up();
+            let own = executors.member(move || wake_up.wake());
+            let worker = Worker::new(setup.config.clone(), incarnation, broker, plugins(), own, observer());
             let stop = stop.clone();
-            let thread = std::thread::Builder::new().name(format!("worker-{number}"));
-            workers.push(thread.spawn(move || drive(worker, &stop))?);
+            let thread = std::thread::Builder::new().name(format!("member-{number}"));
+            members.push(thread.spawn(move || drive(worker, &stop))?);
         }
-        Ok(Self { workers, checkpointer })
+        Ok(Self { members, executors, checkpointer })
     }
 
-    /// Waits until each worker has finished its transaction and left the group.
+    /// Waits until each member has finished its transaction and left the group.
     ///
     /// # Errors
-    /// Why the first worker failed.
+    /// Why the first of them failed.
     pub(crate) fn join(self) -> anyhow::Result<()> {
         let mut result = Ok(());
-        for worker in self.workers {
-            let ended = match worker.join() {
+        for member in self.members {
+            let ended = match member.join() {
                 Ok(ended) => ended.map_err(anyhow::Error::from),
                 Err(_) => Err(anyhow::anyhow!(
-                    "a worker panicked; the messages that it had not committed will be processed again"
+                    "a member panicked; the messages that it had not committed will be processed again"
                 )),
             };
             result = result.and(ended);
         }
+        result = result.and(self.executors.stop().map_err(anyhow::Error::from));
         if self.checkpointer.is_some_and(|thread| thread.join().is_err()) {
             tracing::warn!("the checkpointer panicked; the next start restores more state from Kafka");
         }
@@ -87,7 +98,7 @@ impl Host {
 
 /// Starts the checkpointer, if there is a directory for checkpoints.
 fn start_checkpointer<L>(
-    setup: &WorkerSetup<L>,
+    setup: &HostSetup<L>,
     watermarks: &Arc<Watermarks>,
 ) -> anyhow::Result<Option<(Checkpoints, JoinHandle<()>)>> {
     let Some(directory) = &setup.state_dir else { return Ok(None) };
@@ -97,8 +108,8 @@ fn start_checkpointer<L>(
     Ok(Some(Checkpoints::start(directory, CheckpointOwner { app, instance }, setup.config.shards, tail)?))
 }
 
-/// Creates the clients of all workers in parallel: each first asks the brokers for metadata.
-fn brokers<L>(setup: &WorkerSetup<L>, shared: &SharedClients) -> anyhow::Result<Vec<KafkaBroker>> {
+/// Creates the clients of all members in parallel: each first asks the brokers for metadata.
+fn brokers<L>(setup: &HostSetup<L>, shared: &SharedClients) -> anyhow::Result<Vec<KafkaBroker>> {
     let (options, topology) = (&setup.options, &setup.topology);
     let create = |number, shared| KafkaBroker::new(options.clone(), Arc::clone(topology), shared, number);
     let created: Vec<_> = std::thread::scope(|scope| {
@@ -107,19 +118,22 @@ fn brokers<L>(setup: &WorkerSetup<L>, shared: &SharedClients) -> anyhow::Result<
             let shared = shared.clone();
             scope.spawn(move || create(number, shared))
         };
-        let threads: Vec<_> = (0..setup.worker_count).map(thread).collect();
+        let threads: Vec<_> = (0..setup.members).map(thread).collect();
         threads.into_iter().map(|thread| thread.join().expect("creating clients does not panic")).collect()
     });
     let created: Result<_, _> = created.into_iter().collect();
-    created.context("creating the Kafka clients of a worker")
+    created.context("creating the Kafka clients of a member")
 }
 
-/// Runs one worker until the process shuts down or the worker fails.
-fn drive<P: Plugins, L: Lookups, O: Observer>(
-    mut worker: Worker<KafkaBroker, P, L, O>,
+/// Runs one member until the process shuts down or the member fails.
+fn drive<P: Plugins, O: Observer>(
+    mut worker: Worker<KafkaBroker, P, MemberExecutors<P::Runner>, O>,
     stop: &Shutdown,
-) -> Result<(), FatalError> {
-    // Also stops the other workers if this one panics.
+) -> Result<(), FatalError>
+where
+    P::Runner: Runner + Send + 'static,
+{
+    // Also stops the other members if this one panics.
     let _stop_host = stop.on_drop();
     while !stop.is_asked() {
         if let Next::After(pause) = worker.step()? {

@@ -6,8 +6,9 @@
 //! | `config` | Which settings are there, and what are their values? |
 //! | `wiring` | How are the parts of a host created from the settings? |
 //! | `commands` | What does each command do? |
-//! | `host` | How do workers run on threads, and how do they stop? |
-//! | `services` | Which background threads does a host have besides workers? |
+//! | `host` | How do members of the group run on threads, and how do they stop? |
+//! | `executors` | Which thread runs which plugin call or lookup, and for how long? |
+//! | `services` | Which background threads does a host have besides these? |
 //! | `process_instance` | Which name does this process have in its application? |
 //!
 //! This is the only crate that knows all others. It contains no rules about messages, transactions or routes: those are
@@ -17,6 +18,7 @@
 pub mod cli;
 pub mod commands;
 pub mod config;
+mod executors;
 mod host;
 mod process_instance;
 mod services;

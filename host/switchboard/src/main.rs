@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 /// Records are many small allocations that one thread makes and another one frees, also in librdkafka. With glibc's
-/// allocator a worker spent half of its time on them.
+/// allocator a host spent half of its time on them.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
-/// A process of an application. Its id is part of the transactional ids of its workers.
+/// A process of an application. Its id is part of the transactional ids of its members.
 ///
 /// Two processes with the same id fence each other. A process that restarts with its previous id fences its dead
 /// predecessor at once; with another id it would wait for the transaction timeout.

@@ -1,4 +1,4 @@
-//! The background threads of a host besides its workers.
+//! The background threads of a host besides its members and executors.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;

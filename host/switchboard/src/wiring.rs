@@ -74,7 +74,7 @@ pub(crate) fn sandbox(settings: &Settings) -> anyhow::Result<Sandbox> {
         migration_fuel: settings.max_migration_fuel,
         migration_cpu_time: Duration::from_millis(settings.max_migration_cpu_time_ms),
         memory_bytes: settings.max_memory_bytes,
-        warm_instances: settings.warm_instances.min(MAX_WARM_INSTANCES / worker_count(settings)).max(1),
+        warm_instances: settings.warm_instances.min(MAX_WARM_INSTANCES / settings.members).max(1),
         warm_memory_bytes: settings.warm_memory_bytes,
         log_lines_per_second: settings.plugin_log_lines,
         artifact_bytes: settings.max_artifact_bytes,
@@ -145,11 +145,11 @@ pub(crate) fn lookups(settings: &Settings, tenants: &TenantSchema) -> anyhow::Re
     Ok(HttpLookups::new(sources, settings.lookup_cache_bytes, tenants))
 }
 
-/// The number of worker threads.
-pub(crate) fn worker_count(settings: &Settings) -> usize {
-    match settings.workers {
+/// The number of threads that run plugins.
+pub(crate) fn thread_count(settings: &Settings) -> usize {
+    match settings.threads {
         0 => std::thread::available_parallelism().map_or(1, NonZero::get),
-        workers => workers,
+        threads => threads,
     }
 }
 

@@ -25,12 +25,6 @@ pub struct Rule {
 /// What the engine does not have yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Planned {
-    /// Maps of the records that are finished beyond a committed offset.
-    OffsetMaps,
-    /// Messages of several tenants that run at once, and while a transaction is open.
-    Executors,
-    /// Results that are kept until they are committed.
-    StoredResults,
     /// Parked records.
     Parking,
 }
@@ -38,9 +32,6 @@ pub enum Planned {
 impl fmt::Display for Planned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::OffsetMaps => "offset maps",
-            Self::Executors => "executors",
-            Self::StoredResults => "stored results",
             Self::Parking => "parking",
         })
     }
@@ -108,8 +99,7 @@ pub const RULES: &[Rule] = &[
     rule(
         "send-whole-map",
         "A map lists all finished records beyond its offset. If it does not fit, the partition pauses.",
-    )
-    .awaits(Planned::OffsetMaps),
+    ),
     rule(
         "count-finished-at-commit",
         "A record counts as finished, for offsets and maps, from the commit of its transaction on.",
@@ -125,16 +115,14 @@ pub const RULES: &[Rule] = &[
     rule(
         "drop-results-behind-dropped",
         "Results that were made after a dropped record of the same tenant are dropped, and their records run again.",
-    )
-    .awaits(Planned::StoredResults),
+    ),
     rule(
         "hop-direct-records-of-lost-shard",
         "If s is lost and p stays, the uncommitted direct records hop, in their order, before later records of p for s.",
     ),
     // How a takeover goes.
     rule("read-stable-offset", "A takeover waits until no transaction has an offset of the partition pending."),
-    rule("skip-finished-beyond-offset", "A new owner skips the records that the map of the same partition lists.")
-        .awaits(Planned::OffsetMaps),
+    rule("skip-finished-beyond-offset", "A new owner skips the records that the map of the same partition lists."),
     rule(
         "read-ends-after-generation",
         "The committed offset and the changelog's high watermark are read after the member knows its generation.",
@@ -149,7 +137,7 @@ pub const RULES: &[Rule] = &[
         "A takeover of s waits until the changelog's last stable offset has reached that high watermark, then restores.",
     ),
     // Messages and their results.
-    rule("run-tenant-once", "A tenant has at most one running message.").awaits(Planned::Executors),
+    rule("run-tenant-once", "A tenant has at most one running message."),
     rule(
         "run-on-all-layers",
         "A message sees the committed state and all results of its tenant that are not committed yet.",
@@ -157,21 +145,17 @@ pub const RULES: &[Rule] = &[
     rule(
         "abandon-job-of-dropped-state",
         "A running message that saw a dropped result is abandoned, and its record runs again.",
-    )
-    .awaits(Planned::Executors),
-    rule("drop-result-of-abandoned-job", "The result of an abandoned message is dropped when it arrives.")
-        .awaits(Planned::Executors),
+    ),
+    rule("drop-result-of-abandoned-job", "The result of an abandoned message is dropped when it arrives."),
     rule(
         "resend-stored-results",
         "The results of an aborted transaction are sent again, before later results of the same tenant.",
-    )
-    .awaits(Planned::StoredResults),
+    ),
     rule("dead-letter-for-refused", "A message whose records the broker refuses becomes a dead letter."),
     rule(
         "drop-results-behind-refused",
         "When a message becomes a dead letter, later results of its tenant are dropped and run again.",
-    )
-    .awaits(Planned::StoredResults),
+    ),
     // Parked records.
     rule(
         "park-in-queue-order",

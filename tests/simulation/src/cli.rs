@@ -30,13 +30,14 @@ pub fn main() -> ExitCode {
     let started = Instant::now();
     let sum = run_all(seed..seed.saturating_add(schedules));
     println!(
-        "{} schedules in {:.1} s: {} inputs, {} turns; {}; {}",
+        "{} schedules in {:.1} s: {} inputs, {} turns; {}; {}; {}",
         sum.schedules,
         started.elapsed().as_secs_f64(),
         sum.inputs,
         sum.turns,
         sum.faults,
-        sum.swaps
+        sum.swaps,
+        sum.work
     );
     match sum.broken {
         None => ExitCode::SUCCESS,

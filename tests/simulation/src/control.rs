@@ -49,6 +49,8 @@ pub(crate) struct Control {
     written: usize,
     /// All routings that were handed to processes, in order.
     pub(crate) handed: Vec<Handed>,
+    /// The routings of each process, in order: indices of `handed`.
+    pub(crate) given: BTreeMap<ClientId, Vec<usize>>,
     /// The routing of each process: an index of `handed`.
     pub(crate) applied: BTreeMap<ClientId, usize>,
 }
@@ -81,7 +83,17 @@ impl Control {
             versions.push(Version { table, begin, end, after: due });
         }
         let on_failure = if random.bool() { OnFailure::Keep } else { OnFailure::Stop };
-        Self { logic, exists, base, on_failure, versions, written: 1, handed: Vec::new(), applied: BTreeMap::new() }
+        Self {
+            logic,
+            exists,
+            base,
+            on_failure,
+            versions,
+            written: 1,
+            handed: Vec::new(),
+            given: BTreeMap::new(),
+            applied: BTreeMap::new(),
+        }
     }
 
     /// Writes the version that is due when this many inputs are there.
@@ -218,6 +230,7 @@ impl Reader {
         tracing::trace!(client = self.id, now = ?cluster.now, ?handed, "routing");
         let routing = control.routing(&handed);
         control.applied.insert(self.id, control.handed.len());
+        control.given.entry(self.id).or_default().push(control.handed.len());
         control.handed.push(handed);
         Some(routing)
     }

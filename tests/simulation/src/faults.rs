@@ -46,10 +46,20 @@ pub(crate) enum Kind {
     Checkpoint,
     /// A record of a source is in a transaction of its own producer, which is open for a while.
     OpenSource,
+    /// A lookup source does not answer.
+    Lookup,
+    /// Brokers refuse offsets, as their metadata is too large for them.
+    Map,
+    /// All processes are stopped, and an operator leaves metadata at an offset that no worker can read. It is repaired at the
+    /// end.
+    Damage,
+    /// All processes are stopped, and an operator commits an offset again, without its metadata. What was settled beyond it is
+    /// handled again.
+    Reset,
 }
 
 /// Each kind, its rate where it is rare (of 65,536 occasions), and its name.
-const KINDS: [(Kind, u16, &str); 19] = [
+const KINDS: [(Kind, u16, &str); 23] = [
     (Kind::Slow, 600, "slow calls"),
     (Kind::Request, 3000, "requests lost, late or twice"),
     (Kind::Abortable, 1000, "aborts"),
@@ -69,6 +79,10 @@ const KINDS: [(Kind, u16, &str); 19] = [
     (Kind::Coordinator, 200, "moves of the coordinators"),
     (Kind::Checkpoint, 16_000, "restores from a checkpoint"),
     (Kind::OpenSource, 8000, "open transactions in sources"),
+    (Kind::Lookup, 8000, "lookups without an answer"),
+    (Kind::Map, 2000, "offset maps refused"),
+    (Kind::Damage, 15, "offset maps damaged"),
+    (Kind::Reset, 40, "offset maps lost"),
 ];
 
 /// How many faults of each kind occurred.
@@ -111,11 +125,15 @@ pub(crate) struct Faults {
 impl Faults {
     pub(crate) fn new(random: &mut fastrand::Rng, until: Duration) -> Self {
         // A fault shows more when others do not hide it. So a schedule has only some kinds, rarely or often.
-        let rates = KINDS.map(|(_, rare, _)| match random.u8(0..4) {
+        let mut rates = KINDS.map(|(_, rare, _)| match random.u8(0..4) {
             0 | 1 => 0,
             2 => rare,
             _ => rare.saturating_mul(4),
         });
+        // Records that are handled again may hide mistakes, so few schedules have them.
+        if random.u8(0..8) > 0 {
+            rates[Kind::Reset as usize] = 0;
+        }
         Self { rates, until, made: FaultCounts::default() }
     }
 
@@ -124,6 +142,11 @@ impl Faults {
         let strikes = rate > 0 && cluster.now < self.until && cluster.random.u16(..) < rate;
         self.made.0[kind as usize] += u64::from(strikes);
         strikes
+    }
+
+    /// Whether there was such a fault.
+    pub(crate) fn has_made(&self, kind: Kind) -> bool {
+        self.made.0[kind as usize] > 0
     }
 
     /// Whether the time without faults has begun.

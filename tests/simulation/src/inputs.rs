@@ -7,7 +7,7 @@ use switchboard_core::vectors;
 use switchboard_core::worker::Partition;
 use switchboard_sdk::{Header, Message};
 
-use crate::client::TOXIC;
+use crate::client::{POISON, TOXIC};
 use crate::plugins::{ID, Logic, MORE};
 
 /// The tenant header.
@@ -26,6 +26,12 @@ impl Input {
     pub(crate) fn topic<'a>(&self, sources: &'a [Arc<str>]) -> &'a Arc<str> {
         let Partition::Source { topic, .. } = self.partition else { unreachable!("inputs are of sources") };
         &sources[topic]
+    }
+
+    /// Whether brokers refuse it, or an output of it.
+    pub(crate) fn is_refused(&self) -> bool {
+        let value = self.record.value.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+        value.contains(POISON) || value.contains(TOXIC)
     }
 
     /// The message that its plugin has to see.

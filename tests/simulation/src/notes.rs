@@ -7,9 +7,9 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use switchboard_core::record::{Coordinates, Offset, Record, TenantId, Timestamp};
+use switchboard_core::record::{Class, Coordinates, Offset, Record, TenantId, Timestamp};
 use switchboard_core::routing::{Digest, LastRun};
-use switchboard_core::worker::{Observer, Partition, Settled, Verdict};
+use switchboard_core::worker::{Load, Observer, Partition, Settled, Verdict};
 
 use crate::client::World;
 use crate::kafka::{ClientId, Cluster, Place};
@@ -18,11 +18,20 @@ use crate::plugins::number;
 /// What a worker did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// A message is settled. `release`: the one that handled it, or skipped it. `dead`: it is a dead letter. `read_by`: the
-    /// routing of its process when it read the source record itself.
-    Settled { origin: Coordinates, release: Option<u8>, dead: bool, read_by: Option<usize> },
+    /// A message is settled. `release`: the one that handled it, or skipped it. `dead`: why it is a dead letter. `read_by`: the
+    /// routing of its process when it read the source record itself. `taken_by`: the same, or when it read the record in the
+    /// shard.
+    Settled {
+        origin: Coordinates,
+        release: Option<u8>,
+        dead: Option<Class>,
+        read_by: Option<usize>,
+        taken_by: Option<usize>,
+    },
     /// The tenant's entry in the changelog.
     LastRun(LastRun),
+    /// The migrations that the tenant's state has seen, in the changelog.
+    Migrations(String),
     /// A record was sent to the repartition topic. `read_by`: the routing of its process when it was read, as `Note::applied`.
     Repartitioned { origin: Coordinates, read_by: Option<usize> },
 }
@@ -47,10 +56,12 @@ pub(crate) struct Notes {
     staged: BTreeMap<ClientId, Vec<Note>>,
     /// The routing of a client when it read a record of a source topic.
     read_by: BTreeMap<(ClientId, Partition, Offset), usize>,
+    /// The same, also when it read the record in a shard, and the first time that it did.
+    taken_by: BTreeMap<(ClientId, Partition, Offset), usize>,
     /// How often a tenant's messages had to wait for another routing.
     pub(crate) waits: u64,
-    /// How many direct paths each client has open.
-    pub(crate) open_paths: BTreeMap<ClientId, usize>,
+    /// What each client has to do.
+    pub(crate) loads: BTreeMap<ClientId, Load>,
 }
 
 impl Notes {
@@ -64,9 +75,18 @@ impl Notes {
         self.staged.entry(client).or_default().push(Note { transaction, applied, tenant, action });
     }
 
-    /// A client read a record of a source topic.
-    pub(crate) fn read(&mut self, client: ClientId, partition: Partition, offset: Offset, applied: usize) {
-        self.read_by.insert((client, partition, offset), applied);
+    /// A client read a record: in its source, or in a shard.
+    pub(crate) fn read(
+        &mut self,
+        client: ClientId,
+        (partition, offset): (Partition, Offset),
+        from_source: bool,
+        applied: usize,
+    ) {
+        if from_source {
+            self.read_by.insert((client, partition, offset), applied);
+        }
+        self.taken_by.entry((client, partition, offset)).or_insert(applied);
     }
 
     /// The routing of a client when it read this record.
@@ -112,14 +132,16 @@ impl Observer for Witness {
     fn settled(&mut self, Settled { origin, tenant, release, verdict }: Settled<'_>) {
         let World { cluster, control, notes, .. } = &mut *self.world.borrow_mut();
         let release = release.map(|release| number(release.digest));
-        let dead = matches!(verdict, Verdict::DeadLetter(_));
-        let read_by = cluster.source(origin).and_then(|source| notes.read_by(self.id, source, origin.offset));
-        let action = Action::Settled { origin: origin.clone(), release, dead, read_by };
+        let dead = if let Verdict::DeadLetter(letter) = verdict { Some(letter.class) } else { None };
+        let source = cluster.source(origin);
+        let read_by = source.and_then(|source| notes.read_by(self.id, source, origin.offset));
+        let taken_by = source.and_then(|source| notes.taken_by.get(&(self.id, source, origin.offset)).copied());
+        let action = Action::Settled { origin: origin.clone(), release, dead, read_by, taken_by };
         notes.add(self.id, control.applied.get(&self.id).copied(), tenant.cloned(), action);
     }
 
-    fn paths(&mut self, open: usize) {
-        self.world.borrow_mut().notes.open_paths.insert(self.id, open);
+    fn load(&mut self, load: &Load) {
+        self.world.borrow_mut().notes.loads.insert(self.id, *load);
     }
 
     fn waits(&mut self, _: &TenantId, _: Option<Digest>, _: &str) {

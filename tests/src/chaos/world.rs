@@ -48,7 +48,7 @@ const HOST_FLAGS: [&str; 18] = [
     "TENANT=text",
     "--shards",
     "8",
-    "--workers",
+    "--members",
     "1",
     "--batch-records",
     "40",

@@ -31,7 +31,7 @@ impl Checkpointed {
         let app = App::hostile(prefix, &["IN", "OUT"], 1)?;
         let app = app
             .arg("--shards", "1")
-            .arg("--workers", "1")
+            .arg("--members", "1")
             .arg("--instance", "one")
             .env("RUST_LOG", "switchboard=debug");
         Ok(Self { app, directory: tempfile::tempdir()?, outputs: 0 })

@@ -50,7 +50,7 @@ fn each_misdeed_makes_one_dead_letter_and_leaves_no_state_behind() -> Result<()>
     }
     records.push(app.word("bad", "list"));
     let positions = app.client.produce(&records)?;
-    let mut host = app.run("misdeeds", &["--workers", "2"])?;
+    let mut host = app.run("misdeeds", &["--members", "2"])?;
 
     let outputs = app.wait_for("OUT", 2 * MISDEEDS.len() + 1)?;
     assert!(host.terminate(WAIT_LIMIT)?.success());

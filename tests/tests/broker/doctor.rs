@@ -48,7 +48,7 @@ fn a_cluster_without_topics_is_fit() -> Result<()> {
 #[test]
 fn a_healthy_application_has_no_problems_and_its_lag_is_shown() -> Result<()> {
     let app = App::hostile("doctor", &["OUT"], 2)?.topic_with("IN", &[("max.message.bytes", "1048588")])?;
-    let mut host = app.run("doctor-host", &["--workers", "2", "--instance", "one"])?;
+    let mut host = app.run("doctor-host", &["--members", "2", "--instance", "one"])?;
     app.client.produce(&["count", "count", "count"].map(|word| app.word("a", word)))?;
     app.wait_for("OUT", 3)?;
     let (status, lines) = app.doctor(&[])?;
@@ -243,12 +243,12 @@ fn missing_permissions_are_named_by_resource() -> Result<()> {
 fn a_host_logs_the_lag_of_the_application() -> Result<()> {
     let app = App::hostile("lag", &["IN", "OUT"], 1)?;
     // A halted shard has lag. It is halted because it has state but no offset.
-    let mut host = app.run("before", &["--workers", "1"])?;
+    let mut host = app.run("before", &["--members", "1"])?;
     app.client.produce(&[app.word("a", "count")])?;
     app.wait_for("OUT", 1)?;
     assert!(host.terminate(WAIT_LIMIT)?.success());
     app.delete_offsets(&format!("{}-switchboard-repartition", app.name))?;
-    let mut behind = app.run("behind", &["--workers", "1"])?;
+    let mut behind = app.run("behind", &["--members", "1"])?;
     app.client.produce(&[app.word("a", "count"), app.word("a", "count")])?;
     behind.wait_for("its lag", WAIT_LIMIT, |line| line.contains(" INFO ") && line.contains("lag source_records=0 "))?;
     let line = behind.wait_for("the oldest", WAIT_LIMIT, |line| line.contains(" oldest_ms="))?;

@@ -11,7 +11,7 @@ use switchboard_tests::progress;
 
 /// A stopped application that has processed three records. They are not deleted from the repartition topic yet.
 fn has_run(prefix: &str) -> Result<App> {
-    let app = App::hostile(prefix, &["IN", "OUT"], 1)?.arg("--shards", "1").arg("--workers", "1");
+    let app = App::hostile(prefix, &["IN", "OUT"], 1)?.arg("--shards", "1").arg("--members", "1");
     let mut host = app.run("before", &[])?;
     app.client.produce(&["count", "count", "count"].map(|word| app.word("a", word)))?;
     app.wait_for("OUT", 3)?;

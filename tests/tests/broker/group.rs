@@ -42,7 +42,7 @@ fn assert_counted(outputs: &[Record], tenants: usize, each: usize) {
 fn several_workers_share_the_tenants() -> Result<()> {
     let app = App::hostile("workers", &["IN"], PARTITIONS)?.topic_with("OUT", &[])?;
     app.client.produce(&counts(&app, 40, 25))?;
-    let mut host = app.run("workers", &["--workers", "3"])?;
+    let mut host = app.run("workers", &["--members", "3"])?;
     app.client.produce(&counts(&app, 40, 25))?;
     app.wait_for("OUT", 2000)?;
     assert!(host.terminate(WAIT_LIMIT)?.success());
@@ -54,7 +54,7 @@ fn several_workers_share_the_tenants() -> Result<()> {
 fn a_stopped_member_leaves_at_once_whether_idle_or_busy() -> Result<()> {
     let app = App::hostile("leave", &["IN"], PARTITIONS)?.topic_with("OUT", &[])?;
     // The session time-out is longer than any wait of this test, so no progress comes from its end.
-    let worker = ["--workers", "1", "--batch-records", "20", "--session-timeout-ms", "1200000"];
+    let worker = ["--members", "1", "--batch-records", "20", "--session-timeout-ms", "1200000"];
     let mut idle = app.run("idle", &worker)?;
     let mut busy = app.run("busy", &worker)?;
     wait_for_partitions(&busy)?;

@@ -28,7 +28,7 @@ fn waiting_input_is_bounded_and_its_outputs_are_in_order() -> Result<()> {
     let app = App::hostile("overload", &["IN"], i32::try_from(TENANTS)?)?.topic_with("OUT", &[])?;
     let limit = BATCH_LIMIT_BYTES.to_string();
     let read_ahead = format!("queued.max.messages.kbytes={}", BATCH_LIMIT_BYTES >> 10);
-    let flags = ["--workers", "1", "--batch-bytes", &limit, "--kafka", &read_ahead];
+    let flags = ["--members", "1", "--batch-bytes", &limit, "--kafka", &read_ahead];
     let mut host = app.run("overload", &flags)?;
     let tenant = |number: usize| (format!("tenant-{}", number % TENANTS), number % TENANTS);
 

@@ -97,7 +97,7 @@ fn wait_for_partitions(host: &Host) -> Result<()> {
 #[test]
 fn members_with_the_consumer_protocol_join_die_return_and_leave_without_loss() -> Result<()> {
     let app = App::hostile("members-848", &["IN"], PARTITIONS)?.topic_with("OUT", &[])?;
-    let flags = ["--group-protocol", "consumer", "--workers", "1", "--batch-records", "20", "--instance"];
+    let flags = ["--group-protocol", "consumer", "--members", "1", "--batch-records", "20", "--instance"];
     let start = |name| app.start(name, &[&flags[..], &[name]].concat());
     let mut sent = Sent::nothing(&app);
 

@@ -21,7 +21,7 @@ const ALIASES: [&str; 4] = ["IN", "IN2", "LINES", "AUDIT"];
 /// An application for releases of the ledger. Its hosts have no plugin until one is deployed.
 fn ledgers(prefix: &str) -> Result<App> {
     let app =
-        App::new(prefix, &ALIASES, 2)?.arg("--tenant-header", "TENANT=text").arg("--workers", &WORKERS.to_string());
+        App::new(prefix, &ALIASES, 2)?.arg("--tenant-header", "TENANT=text").arg("--members", &WORKERS.to_string());
     // Many shards, so that a tenant that waits seldom holds up another one.
     Ok(app.arg("--shards", "16"))
 }

@@ -54,7 +54,7 @@ impl ProxiedBroker {
     /// Starts a host with a session time-out of 3 s and one worker, so that one producer makes all transactions.
     pub(crate) fn start(instance: &str, mut command: Command, broker: impl AsRef<OsStr>) -> Result<Host> {
         command
-            .args(["run", "--app", "late", "--instance", instance, "--workers", "1", "--shards", "1"])
+            .args(["run", "--app", "late", "--instance", instance, "--members", "1", "--shards", "1"])
             .args(["--tenant-header", "TENANT=text", "--plugin"])
             .arg(ledger()?)
             .args(["--session-timeout-ms", "3000"])

@@ -36,7 +36,7 @@ pub use records::{
 };
 pub use rollout::{HostProgress, Rollout, RolloutStage, RolloutVerdict, RolloutWatch};
 pub use state::{Deployed, Entry, FindError, HostRecord, RegistryState, RouteEntry};
-pub use status::{Failures, FallbackTenant, HostStatus, LoadState, LoadedRelease, Running, WaitingTenant};
+pub use status::{Failures, FallbackTenant, HostLoad, HostStatus, LoadState, LoadedRelease, Running, WaitingTenant};
 pub use undo::{automatic_rollback, rollback};
 
 #[cfg(test)]

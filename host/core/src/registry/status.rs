@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::record::{Offset, TenantId, Timestamp};
 use crate::routing::Digest;
+use crate::worker::Load;
 
-/// The status of a host. The host writes it when something changes, and at least every [`HostStatus::EVERY`].
+/// The status of a host. The host writes it when something but its load changes, and at least every [`HostStatus::EVERY`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct HostStatus {
@@ -40,6 +41,68 @@ pub struct HostStatus {
     /// How each release does.
     #[serde(default)]
     pub failures: Vec<Failures>,
+    /// How much it has to do, and how its records go. `None`: it is no member of the group yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<HostLoad>,
+}
+
+/// How much a host has to do, and how its records go: the sums of its members, as of the time of the status. `direct`,
+/// `repartitioned` and `transactions` count from the start of the process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct HostLoad {
+    /// Members of the group.
+    pub members: usize,
+    /// Messages that wait in their tenants' queues.
+    pub queued: usize,
+    /// Jobs that threads run or that wait for a thread. A tenant has at most one.
+    pub jobs: usize,
+    /// Lookups that tenants wait for.
+    pub fetches: usize,
+    /// Tenants that wait for another routing.
+    pub waiting_tenants: usize,
+    /// Finished results that are not in a committed transaction.
+    pub results: usize,
+    /// Members whose last transaction was not committed, and which send its results again.
+    pub resending: usize,
+    /// Direct paths that are open.
+    pub direct_paths: usize,
+    /// Source records that went directly to their tenants' queues.
+    pub direct: u64,
+    /// Source records that were repartitioned.
+    pub repartitioned: u64,
+    /// Committed transactions.
+    pub transactions: u64,
+}
+
+impl HostLoad {
+    /// Adds the load of a member.
+    pub fn add(&mut self, member: &Load) {
+        // Without `..`, so that no count is forgotten.
+        let Load {
+            queued,
+            jobs,
+            fetches,
+            waiting_tenants,
+            results,
+            resending,
+            direct_paths,
+            direct,
+            repartitioned,
+            transactions,
+        } = *member;
+        self.members += 1;
+        self.queued += queued;
+        self.jobs += jobs;
+        self.fetches += fetches;
+        self.waiting_tenants += waiting_tenants;
+        self.results += results;
+        self.resending += usize::from(resending);
+        self.direct_paths += direct_paths;
+        self.direct += direct;
+        self.repartitioned += repartitioned;
+        self.transactions += transactions;
+    }
 }
 
 impl HostStatus {
@@ -175,6 +238,18 @@ mod tests {
         let json = serde_json::to_value(&on_file).unwrap();
         assert_eq!((&json["on-file"], &json["on-file-consumes"]), (&digest.into(), &serde_json::json!(["IN"])));
         assert_eq!(serde_json::from_value::<HostStatus>(json).unwrap(), on_file);
+        let mut load = HostLoad::default();
+        let member = Load { queued: 3, resending: true, transactions: 4, ..Load::default() };
+        load.add(&member);
+        load.add(&member);
+        let loaded = HostStatus { load: Some(load), ..HostStatus::default() };
+        let json = serde_json::to_value(&loaded).unwrap();
+        let expected = serde_json::json!({
+            "members": 2, "queued": 6, "jobs": 0, "fetches": 0, "waiting-tenants": 0, "results": 0, "resending": 2,
+            "direct-paths": 0, "direct": 0, "repartitioned": 0, "transactions": 8,
+        });
+        assert_eq!(json["load"], expected);
+        assert_eq!(serde_json::from_value::<HostStatus>(json).unwrap(), loaded);
         let least = serde_json::json!({ "instance": "", "host": "", "started": 0, "read": 0 });
         assert_eq!(serde_json::from_value::<HostStatus>(least).unwrap(), HostStatus::default());
     }

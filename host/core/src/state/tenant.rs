@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::Arc;
+
+use super::Promotion;
 
 /// The first character of the host's own keys.
 const HOST_KEY: char = '\0';
@@ -58,19 +61,34 @@ pub enum StateError {
 /// A key and its value.
 pub type Entry = (String, Vec<u8>);
 
-/// The changes of a layer: `None` deletes.
-type Changes = BTreeMap<String, Option<Vec<u8>>>;
+/// A change of an entry, as the changelog gets it: key and value; `None` deletes.
+pub(crate) type Change = (String, Option<Arc<[u8]>>);
 
-/// The state of one tenant. The changes of the current message hide those of the open transaction, and these hide the
-/// committed entries.
+/// The number of changes that a tenant's state has seen since it was restored. Each result that changes something has the
+/// version that it made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Version(u64);
+
+impl Version {
+    fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// The changes of a key that are finished and not yet committed, by ascending version.
+type Finished = Vec<(Version, Option<Arc<[u8]>>)>;
+
+/// The state of one tenant. The changes of the current message hide those of finished messages, and these hide the committed
+/// entries. Of a key's finished changes the newest counts.
 #[derive(Debug, Default)]
 pub struct TenantState {
-    committed: BTreeMap<String, Vec<u8>>,
-    transaction: Changes,
-    message: Changes,
-    /// The size of all keys and values in bytes, up to and including each layer.
-    committed_bytes: u64,
-    transaction_bytes: u64,
+    committed: BTreeMap<String, Arc<[u8]>>,
+    finished: BTreeMap<String, Finished>,
+    message: BTreeMap<String, Option<Arc<[u8]>>>,
+    version: Version,
+    /// The size of all keys and values in bytes, as finished messages left it.
+    finished_bytes: u64,
+    /// The same, as the current message has left it so far.
     message_bytes: u64,
 }
 
@@ -84,9 +102,17 @@ impl TenantState {
     }
 
     fn value(&self, key: &str) -> Option<&[u8]> {
-        match self.message.get(key).or_else(|| self.transaction.get(key)) {
+        match self.message.get(key) {
             Some(change) => change.as_deref(),
-            None => self.committed.get(key).map(Vec::as_slice),
+            None => self.finished_value(key),
+        }
+    }
+
+    /// The value that finished messages left.
+    fn finished_value(&self, key: &str) -> Option<&[u8]> {
+        match self.finished.get(key).and_then(|changes| changes.last()) {
+            Some((_, change)) => change.as_deref(),
+            None => self.committed.get(key).map(AsRef::as_ref),
         }
     }
 
@@ -109,7 +135,7 @@ impl TenantState {
             return Err(StateError::TenantFull { bytes, most: limits.tenant });
         }
         self.message_bytes = bytes;
-        self.message.insert(key.to_owned(), Some(value));
+        self.message.insert(key.to_owned(), Some(value.into()));
         Ok(())
     }
 
@@ -128,12 +154,13 @@ impl TenantState {
             _ => Bound::Included(prefix),
         };
         let range = (from, Bound::Unbounded);
-        let mut committed = self.committed.range::<str, _>(range).map(|(key, value)| (key, Some(value))).peekable();
-        let mut transaction = self.transaction.range::<str, _>(range).map(|(k, v)| (k, v.as_ref())).peekable();
-        let mut message = self.message.range::<str, _>(range).map(|(k, v)| (k, v.as_ref())).peekable();
+        let newest = |changes: &'_ Finished| changes.last().and_then(|(_, change)| change.clone());
+        let mut committed = self.committed.range::<str, _>(range).map(|(k, v)| (k, Some(v.clone()))).peekable();
+        let mut finished = self.finished.range::<str, _>(range).map(|(k, v)| (k, newest(v))).peekable();
+        let mut message = self.message.range::<str, _>(range).map(|(k, v)| (k, v.clone())).peekable();
         let mut entries = Vec::new();
         while entries.len() < limit {
-            let heads = [committed.peek(), transaction.peek(), message.peek()];
+            let heads = [committed.peek(), finished.peek(), message.peek()];
             let Some(key) = heads.iter().flatten().map(|(key, _)| *key).min() else { break };
             if !key.starts_with(prefix) {
                 break;
@@ -141,10 +168,10 @@ impl TenantState {
             // The value of the upper layer hides those below, and all layers advance past the key.
             let mut value = None;
             value = committed.next_if(|(k, _)| *k == key).map_or(value, |(_, v)| v);
-            value = transaction.next_if(|(k, _)| *k == key).map_or(value, |(_, v)| v);
+            value = finished.next_if(|(k, _)| *k == key).map_or(value, |(_, v)| v);
             value = message.next_if(|(k, _)| *k == key).map_or(value, |(_, v)| v);
             if let (Some(value), false) = (value, key.starts_with(HOST_KEY)) {
-                entries.push((key.clone(), value.clone()));
+                entries.push((key.clone(), value.to_vec()));
             }
         }
         entries
@@ -156,24 +183,19 @@ impl TenantState {
         self.value(key)
     }
 
-    /// Stages an entry of the host's own with the transaction; only between messages.
+    /// Stages an entry of the host's own, between messages. It joins the finished changes by `accept`.
     pub(crate) fn set_host_entry(&mut self, key: &'static str, value: Vec<u8>) {
-        assert!(key.starts_with(HOST_KEY) && self.message.is_empty());
+        assert!(key.starts_with(HOST_KEY));
         if mutated!("last-run-outside-the-transaction") {
-            self.committed.insert(key.to_owned(), value);
+            self.committed.insert(key.to_owned(), value.into());
             return;
         }
-        self.transaction.insert(key.to_owned(), Some(value));
+        self.message.insert(key.to_owned(), Some(value.into()));
     }
 
     /// Whether a plugin has stored anything.
     pub(crate) fn has_entries(&self) -> bool {
         !self.list("", None, 1).is_empty()
-    }
-
-    /// Whether the open transaction changes anything.
-    pub(crate) fn has_staged(&self) -> bool {
-        !self.transaction.is_empty()
     }
 
     /// The size of all keys and values in bytes, staged changes included. The host's own entries do not count.
@@ -182,62 +204,82 @@ impl TenantState {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.committed.is_empty() && self.transaction.is_empty() && self.message.is_empty()
+        self.committed.is_empty() && self.finished.is_empty() && self.message.is_empty()
     }
 
-    /// Adds the changes of the message to those of its transaction.
-    pub(crate) fn accept_message(&mut self) {
-        self.transaction.append(&mut self.message);
-        self.transaction_bytes = self.message_bytes;
+    /// The version of the finished changes.
+    pub(crate) fn version(&self) -> Version {
+        self.version
     }
 
-    /// What a migration changed joins its transaction's changes.
-    pub(crate) fn accept_migration(&mut self) {
-        self.accept_message();
-        if mutated!("migration-outside-the-transaction") {
-            self.promote();
+    /// The changes of the message are finished. Returns them with the version that they made; `None`: there are none.
+    pub(crate) fn accept(&mut self) -> Option<(Version, Vec<Change>)> {
+        if self.message.is_empty() {
+            return None;
         }
+        self.version = self.version.next();
+        self.finished_bytes = self.message_bytes;
+        let changes: Vec<_> = std::mem::take(&mut self.message).into_iter().collect();
+        for (key, value) in &changes {
+            let change = (self.version, value.clone());
+            match self.finished.get_mut(key) {
+                Some(earlier) => earlier.push(change),
+                None => {
+                    self.finished.insert(key.clone(), vec![change]);
+                }
+            }
+        }
+        Some((self.version, changes))
     }
 
     /// Drops the changes of the message. This needs no receipt: only the message itself has seen them.
     pub fn reject_message(&mut self) {
         self.message.clear();
-        self.message_bytes = self.transaction_bytes;
+        self.message_bytes = self.finished_bytes;
     }
 
-    pub(super) fn changes(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
-        self.transaction.iter().map(|(key, value)| (key.as_str(), value.as_deref()))
-    }
-
-    pub(super) fn promote(&mut self) {
+    /// Finished changes become committed entries, up to and including a version.
+    pub(crate) fn promote(&mut self, promotion: Promotion) {
         assert!(self.message.is_empty(), "a message is accepted or rejected before its transaction ends");
-        for (key, value) in std::mem::take(&mut self.transaction) {
-            self.write(key, value);
-        }
-        assert_eq!(self.committed_bytes, self.transaction_bytes);
+        let through = promotion.through();
+        let committed = &mut self.committed;
+        self.finished.retain(|key, changes| {
+            let count = changes.partition_point(|(version, _)| *version <= through);
+            if let Some((_, change)) = changes.drain(..count).next_back() {
+                match change {
+                    Some(value) => committed.insert(key.clone(), value),
+                    None => committed.remove(key),
+                };
+            }
+            !changes.is_empty()
+        });
     }
 
-    pub(super) fn drop_staged(&mut self) {
-        self.transaction.clear();
-        self.transaction_bytes = self.committed_bytes;
+    /// Drops the finished changes after this version, and those of the message. Those of the version itself stay.
+    pub(crate) fn drop_after(&mut self, version: Version) {
         self.reject_message();
+        let keys: Vec<_> = self.finished.keys().cloned().collect();
+        for key in keys {
+            let before = self.entry_bytes(&key);
+            let changes = self.finished.get_mut(&key).expect("nothing was removed since");
+            changes.retain(|(made, _)| *made <= version);
+            if changes.is_empty() {
+                self.finished.remove(&key);
+            }
+            self.finished_bytes = self.finished_bytes - before + self.entry_bytes(&key);
+        }
+        self.message_bytes = self.finished_bytes;
     }
 
-    /// Applies a committed entry from the changelog. Nothing may be staged.
+    /// Applies a committed entry from the changelog. Nothing may be finished or staged.
     pub(super) fn restore(&mut self, key: &str, value: Option<Vec<u8>>) {
-        self.write(key.to_owned(), value);
-        self.transaction_bytes = self.committed_bytes;
-        self.message_bytes = self.committed_bytes;
-    }
-
-    fn write(&mut self, key: String, value: Option<Vec<u8>>) {
-        let added = value.as_ref().map_or(0, |value| weight(&key, value));
-        let removed = self.committed.get(&key).map_or(0, |old| weight(&key, old));
-        self.committed_bytes = self.committed_bytes + added - removed;
+        let before = self.entry_bytes(key);
         match value {
-            Some(value) => self.committed.insert(key, value),
-            None => self.committed.remove(&key),
+            Some(value) => self.committed.insert(key.to_owned(), value.into()),
+            None => self.committed.remove(key),
         };
+        self.finished_bytes = self.finished_bytes - before + self.entry_bytes(key);
+        self.message_bytes = self.finished_bytes;
     }
 
     fn entry_bytes(&self, key: &str) -> u64 {
@@ -263,7 +305,7 @@ mod tests {
         }
         state.set("a2", b"t".to_vec(), &StateLimits::default()).unwrap();
         state.set("a3", b"t".to_vec(), &StateLimits::default()).unwrap();
-        state.accept_message();
+        state.accept().unwrap();
         state.delete("a1");
         state.set("a4", b"m".to_vec(), &StateLimits::default()).unwrap();
         state
@@ -288,25 +330,33 @@ mod tests {
     }
 
     #[test]
-    fn a_rejected_message_and_a_dropped_transaction_leave_no_change() {
+    fn a_rejected_message_and_dropped_changes_leave_nothing() {
         let mut state = state();
         state.reject_message();
         assert_eq!(list(&state, "", None, 9), "a1=c a2=t a3=t b=c ");
-        state.drop_staged();
+        state.drop_after(Version::default());
         assert_eq!(list(&state, "", None, 9), "a1=c a2=c b=c ");
         assert_eq!(state.bytes(), 3 + 3 + 2);
     }
 
     #[test]
-    fn a_promoted_transaction_is_committed() {
+    fn changes_are_committed_up_to_a_version_and_dropped_from_the_next_on() {
         let mut state = state();
-        state.accept_message();
-        let changes: Vec<_> = state.changes().map(|(key, value)| (key.to_owned(), value.is_some())).collect();
-        assert_eq!(changes, [("a1".into(), false), ("a2".into(), true), ("a3".into(), true), ("a4".into(), true)]);
-        state.promote();
-        assert_eq!(state.changes().count(), 0);
+        let first = state.version();
+        let (second, changes) = state.accept().unwrap();
+        let changes: Vec<_> = changes.into_iter().map(|(key, value)| (key, value.is_some())).collect();
+        assert_eq!(changes, [("a1".into(), false), ("a4".into(), true)]);
+        state.set("a2", b"x".to_vec(), &StateLimits::default()).unwrap();
+        state.accept().unwrap();
+        assert_eq!(list(&state, "", None, 9), "a2=x a3=t a4=m b=c ");
+        state.promote(Promotion(first));
+        assert_eq!(list(&state, "", None, 9), "a2=x a3=t a4=m b=c ", "a promotion changes nothing that is seen");
+        state.drop_after(second);
         assert_eq!(list(&state, "", None, 9), "a2=t a3=t a4=m b=c ");
-        assert_eq!(state.bytes(), 3 * 3 + 2);
+        state.drop_after(first);
+        assert_eq!(list(&state, "", None, 9), "a1=c a2=t a3=t b=c ");
+        assert_eq!(state.bytes(), 4 * 3 - 1);
+        assert!(state.finished.is_empty(), "all of it is committed");
     }
 
     #[test]

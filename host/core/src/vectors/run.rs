@@ -149,11 +149,11 @@ impl Bench<'_> {
         if self.instances == InstanceReuse::Fresh {
             plugins.discard(&tenant.id);
         }
+        let (mut state, mut runner) = (self.shard.take(&tenant.id), plugins.lend(&tenant.id));
         let mut answers = Answers::default();
         let verdict = loop {
             let call = Call { tenant: &tenant, record, origin };
-            let state = self.shard.tenant(&tenant.id);
-            let verdict = process(&self.config, plugins, &self.release, state, call, &answers);
+            let verdict = process(&self.config, &mut runner, &self.release, &mut state, call, &answers);
             match verdict {
                 Verdict::Waits(Need::Answer(query)) => {
                     let answer = self.answer(&query);
@@ -162,6 +162,9 @@ impl Bench<'_> {
                 verdict => break verdict,
             }
         };
+        state.accept();
+        self.shard.put(&tenant.id, state);
+        plugins.give_back(&tenant.id, runner);
         match verdict {
             Verdict::Outputs(outputs) => Ok(outputs),
             Verdict::DeadLetter(letter) => Err(letter),
@@ -216,16 +219,28 @@ mod tests {
     use crate::record::{Headers, Outbound, Tenant, TenantId};
     use crate::routing::{Digest, Manifest, Routing};
     use crate::state::TenantState;
-    use crate::worker::{MigrateError, Outcome};
+    use crate::worker::{MigrateError, Outcome, Runner};
 
     /// Counts its messages in its state, and knows the lookup source `names`.
     struct Counter;
 
     impl Plugins for Counter {
+        type Runner = Self;
+
         fn routing(&mut self) -> Option<Arc<Routing>> {
             None
         }
 
+        fn lend(&mut self, _: &TenantId) -> Self {
+            Self
+        }
+
+        fn give_back(&mut self, _: &TenantId, _: Self) {}
+
+        fn discard(&mut self, _: &TenantId) {}
+    }
+
+    impl Runner for Counter {
         fn migrate(&mut self, _: &Arc<Release>, _: &Tenant, _: u32, _: &mut TenantState) -> Result<(), MigrateError> {
             unreachable!("nothing here has two versions")
         }
@@ -247,8 +262,6 @@ mod tests {
                 headers: Headers::new(),
             }])
         }
-
-        fn discard(&mut self, _: &TenantId) {}
     }
 
     fn run_steps(steps: &str) -> Result<Report, VectorError> {

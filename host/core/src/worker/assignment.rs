@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use super::config::{StartFrom, WorkerConfig};
 use super::fault::{Cause, NotNow};
-use super::ports::{Changelog, Consumer, Partition, Restored, Start, anchor};
-use super::transaction::Receipt;
+use super::ports::{Changelog, Consumer, GroupOffset, Partition, Restored, Start, anchor};
+use super::positions::{MetadataError, Positions};
 use crate::record::{Offset, PartitionIndex, ShardId};
 use crate::state::Shard;
 
@@ -33,7 +33,7 @@ const UNSAVED_PAUSE: Duration = Duration::from_secs(5);
 /// The most records that are restored before the worker does something else.
 const RESTORE_BURST: usize = 5000;
 
-/// Where a shard stands. It leaves `Waiting` for `Ready`, and otherwise goes through these in order.
+/// Where a shard stands. It goes through these in order.
 #[derive(Debug, PartialEq, Eq)]
 enum Phase {
     /// The changelog's high watermark is not known yet.
@@ -44,8 +44,6 @@ enum Phase {
     Restoring,
     /// Its records are processed.
     Ready,
-    /// The tenant of its next record has to wait for another routing.
-    Waiting,
 }
 
 /// A shard whose first offset is known.
@@ -54,16 +52,13 @@ struct Owned {
     phase: Phase,
     /// Whether the group has a committed offset for it. Without one there must be no state.
     has_offset: bool,
-    /// The offset of the first record that is not settled by a committed transaction.
-    next: Offset,
-    /// The offset after the last record that was read.
-    read: Offset,
+    positions: Positions,
     state: Shard,
 }
 
 impl Owned {
-    fn new(has_offset: bool, next: Offset) -> Self {
-        Self { phase: Phase::Assigned, has_offset, next, read: next, state: Shard::default() }
+    fn new(has_offset: bool, positions: Positions) -> Self {
+        Self { phase: Phase::Assigned, has_offset, positions, state: Shard::default() }
     }
 
     /// Takes the steps up to the reading of the changelog. Returns false while an open transaction holds that up.
@@ -85,12 +80,20 @@ impl Owned {
     }
 }
 
-/// The committed offset of a source partition.
-#[derive(Debug, Clone, Copy)]
-struct CommittedOffset {
-    offset: Offset,
+/// A source partition that is read.
+#[derive(Debug)]
+struct Source {
+    positions: Positions,
+    /// When its offset was committed last.
+    committed: Duration,
+}
+
+/// A source partition that cannot be read on. Its committed offset is kept as it is.
+#[derive(Debug)]
+struct HaltedSource {
+    offset: GroupOffset,
     /// When it was committed last.
-    at: Duration,
+    committed: Duration,
 }
 
 /// A consumed topic, as far as this worker has seen it.
@@ -115,23 +118,26 @@ pub(super) struct Assignment {
     changed: bool,
     /// Partitions whose first offset is not known yet.
     arriving: BTreeSet<Partition>,
-    /// Source partitions that are read, and their committed offsets.
-    sources: BTreeMap<Partition, CommittedOffset>,
-    /// Offsets of source partitions that the next transaction commits, though none of their records is settled. The brokers
+    /// Source partitions that are read.
+    sources: BTreeMap<Partition, Source>,
+    /// Source partitions whose offset the next transaction commits, though none of their records is settled. The brokers
     /// forget offsets of topics without a subscriber some time after their last commit. And a first offset at the log's
     /// end has to be kept: the next owner would start at its own log end, and skip the records between the two.
-    unsaved: BTreeMap<Partition, Offset>,
+    unsaved: BTreeSet<Partition>,
     /// They are not part of a transaction before. The group may refuse the offset of one topic, as when this client may not
     /// read it, and must not refuse all transactions for that.
     unsaved_due: Duration,
     /// When the brokers are asked again about topics for which they gave no answer, by the index of the alias.
     topics_due: BTreeMap<usize, Duration>,
     /// The committed offsets of halted source partitions. They are renewed too: without them the next owner would not halt.
-    halted_sources: BTreeMap<Partition, CommittedOffset>,
+    halted_sources: BTreeMap<Partition, HaltedSource>,
     /// No offset has to be committed again before.
     next_renewal: Duration,
     shards: BTreeMap<ShardId, Owned>,
     halted: BTreeMap<Partition, String>,
+    /// Partitions that are not read on, because their committed offset could not list what is settled beyond it, each with the
+    /// offset of its next record.
+    full: BTreeMap<Partition, Offset>,
     /// Why the last attempt to go on failed. Each reason is logged once.
     waiting: Option<Cause>,
     /// When the next attempt is due.
@@ -225,6 +231,7 @@ impl Assignment {
         let mut started = Vec::new();
         for partition in sources {
             self.unsaved.remove(partition);
+            self.full.remove(partition);
             let read = self.sources.remove(partition).is_some();
             let halted = self.halted.remove(partition).is_some();
             self.halted_sources.remove(partition);
@@ -256,6 +263,7 @@ impl Assignment {
             }
             started.push(*shard);
             self.halted.remove(&partition);
+            self.full.remove(&partition);
             if self.shards.remove(shard).is_some_and(|owned| owned.phase == Phase::Restoring) {
                 broker.stop_restore(*shard);
             }
@@ -297,44 +305,54 @@ impl Assignment {
         }
     }
 
-    /// Stops reading a shard until `wake`. Reading goes on at this offset.
-    pub(super) fn wait(&mut self, shard: ShardId, offset: Offset, broker: &mut impl Consumer) {
-        let Some(owned) = self.shards.get_mut(&shard).filter(|owned| owned.phase == Phase::Ready) else { return };
-        (owned.phase, owned.read) = (Phase::Waiting, offset);
-        broker.pause(&[Partition::Shard(shard)]);
-        broker.seek(Partition::Shard(shard), offset);
-    }
-
-    /// Goes on with the shards that wait.
-    pub(super) fn wake(&mut self, broker: &mut impl Consumer) {
-        let mut woken = Vec::new();
-        for (shard, owned) in &mut self.shards {
-            if owned.phase == Phase::Waiting {
-                owned.phase = Phase::Ready;
-                woken.push(Partition::Shard(*shard));
-            }
-        }
-        if !woken.is_empty() {
-            broker.resume(&woken);
-        }
-    }
-
     /// The partitions whose records are taken in.
     pub(super) fn reading(&self) -> Vec<Partition> {
         let ready = self.shards.iter().filter(|(_, owned)| owned.phase == Phase::Ready);
         self.sources.keys().copied().chain(ready.map(|(shard, _)| Partition::Shard(*shard))).collect()
     }
 
-    /// A record of this shard was read.
-    pub(super) fn read(&mut self, shard: ShardId, offset: Offset) {
-        if let Some(owned) = self.shards.get_mut(&shard) {
-            owned.read = offset.next();
+    /// How far a partition is settled that is being read.
+    pub(super) fn positions(&mut self, partition: Partition) -> Option<&mut Positions> {
+        match partition {
+            Partition::Source { .. } => self.sources.get_mut(&partition).map(|source| &mut source.positions),
+            Partition::Shard(shard) => {
+                let owned = self.shards.get_mut(&shard).filter(|owned| owned.phase == Phase::Ready);
+                owned.map(|owned| &mut owned.positions)
+            }
         }
     }
 
-    /// The offset of the first record of a shard that is not settled by a committed transaction.
-    pub(super) fn next_offset(&self, shard: ShardId) -> Offset {
-        self.shards[&shard].next
+    /// What to commit for a partition.
+    pub(super) fn offset_to_commit(&mut self, partition: Partition) -> Option<GroupOffset> {
+        match self.halted_sources.get(&partition) {
+            Some(halted) => Some(halted.offset.clone()),
+            None => self.positions(partition).map(|positions| positions.to_commit()),
+        }
+    }
+
+    /// A record of a partition arrives. Returns whether there is room for it in what the partition's offset can list. If not,
+    /// the partition is full until `emptied` says otherwise.
+    pub(super) fn has_room_for(&mut self, partition: Partition, offset: Offset) -> bool {
+        let has_room = self.positions(partition).is_none_or(|positions| positions.has_room_for(offset));
+        if !has_room {
+            self.full.insert(partition, offset);
+        }
+        has_room
+    }
+
+    /// Whether a partition has no room for another record.
+    pub(super) fn is_full(&self, partition: Partition) -> bool {
+        self.full.contains_key(&partition)
+    }
+
+    /// The partitions that have room again.
+    pub(super) fn emptied(&mut self) -> Vec<Partition> {
+        let full = std::mem::take(&mut self.full);
+        let (full, emptied): (BTreeMap<_, _>, BTreeMap<_, _>) = full.into_iter().partition(|(partition, offset)| {
+            self.positions(*partition).is_some_and(|positions| !positions.has_room_for(*offset))
+        });
+        self.full = full;
+        emptied.into_keys().collect()
     }
 
     /// The source partitions that are read.
@@ -345,7 +363,7 @@ impl Assignment {
     /// The shards whose records are taken in, each with the offset after the last one that was read.
     pub(super) fn ready_shards(&self) -> Vec<(ShardId, Offset)> {
         let ready = self.shards.iter().filter(|(_, owned)| owned.phase == Phase::Ready);
-        ready.map(|(shard, owned)| (*shard, owned.read)).collect()
+        ready.map(|(shard, owned)| (*shard, owned.positions.read_up_to())).collect()
     }
 
     /// The state of a shard whose records may be processed.
@@ -353,28 +371,19 @@ impl Assignment {
         self.shards.get_mut(&shard).filter(|owned| owned.phase == Phase::Ready).map(|owned| &mut owned.state)
     }
 
-    /// What a transaction staged in these shards becomes committed state.
-    pub(super) fn promote(&mut self, shards: &BTreeSet<ShardId>, receipt: &Receipt) {
-        for shard in shards {
-            if let Some(state) = self.ready(*shard) {
-                state.promote(receipt);
-            }
-        }
-    }
-
-    /// Whether no shard has staged changes.
-    pub(super) fn is_settled(&self) -> bool {
-        self.shards.values().all(|owned| owned.state.is_settled())
-    }
-
     /// Whether partitions are being taken over, so that the worker should look again soon.
     pub(super) fn is_busy(&self) -> bool {
         !self.arriving.is_empty() || self.shards.values().any(|owned| owned.phase == Phase::Restoring)
     }
 
-    /// Offsets that the next transaction commits, though no record of their partitions is settled.
-    pub(super) fn unsaved(&self, now: Duration) -> BTreeMap<Partition, Offset> {
-        if now < self.unsaved_due { BTreeMap::new() } else { self.unsaved.clone() }
+    /// Whether the next transaction commits offsets, though no record of their partitions is settled.
+    pub(super) fn has_unsaved(&self, now: Duration) -> bool {
+        now >= self.unsaved_due && !self.unsaved.is_empty()
+    }
+
+    /// Partitions whose offsets the next transaction commits, though no record of theirs is settled.
+    pub(super) fn unsaved(&self, now: Duration) -> BTreeSet<Partition> {
+        if now < self.unsaved_due { BTreeSet::new() } else { self.unsaved.clone() }
     }
 
     /// A transaction failed. The next ones do without the offsets that need no transaction of their own.
@@ -384,18 +393,15 @@ impl Assignment {
         }
     }
 
-    /// A transaction with these offsets is committed.
-    pub(super) fn committed(&mut self, offsets: &BTreeMap<Partition, Offset>, now: Duration) {
-        self.unsaved.retain(|partition, _| !offsets.contains_key(partition));
-        for (partition, offset) in offsets {
-            let source = self.sources.get_mut(partition).or(self.halted_sources.get_mut(partition));
-            if let Some(committed) = source {
-                *committed = CommittedOffset { offset: *offset, at: now };
+    /// A transaction with the offsets of these partitions is committed.
+    pub(super) fn committed(&mut self, partitions: impl IntoIterator<Item = Partition>, now: Duration) {
+        for partition in partitions {
+            self.unsaved.remove(&partition);
+            if let Some(source) = self.sources.get_mut(&partition) {
+                source.committed = now;
             }
-            if let Partition::Shard(shard) = partition
-                && let Some(owned) = self.shards.get_mut(shard)
-            {
-                owned.next = *offset;
+            if let Some(halted) = self.halted_sources.get_mut(&partition) {
+                halted.committed = now;
             }
         }
     }
@@ -406,10 +412,12 @@ impl Assignment {
             return;
         }
         let mut next = now.saturating_add(config.offset_renewal);
-        for (partition, committed) in self.sources.iter().chain(&self.halted_sources) {
-            let due = committed.at.saturating_add(config.offset_renewal);
+        let halted = self.halted_sources.iter().map(|(partition, halted)| (*partition, halted.committed));
+        let read = self.sources.iter().map(|(partition, source)| (*partition, source.committed));
+        for (partition, committed) in read.chain(halted) {
+            let due = committed.saturating_add(config.offset_renewal);
             if due <= now {
-                self.unsaved.entry(*partition).or_insert(committed.offset);
+                self.unsaved.insert(partition);
             } else {
                 next = next.min(due);
             }
@@ -497,7 +505,7 @@ impl Assignment {
     fn own_shards_early(&mut self, partitions: &[Partition]) {
         for partition in partitions {
             if let Partition::Shard(shard) = partition {
-                self.shards.entry(*shard).or_insert_with(|| Owned::new(true, Offset::ZERO));
+                self.shards.entry(*shard).or_insert_with(|| Owned::new(true, Positions::default()));
             }
         }
     }
@@ -506,41 +514,59 @@ impl Assignment {
     fn take(
         &mut self,
         partition: Partition,
-        committed: Option<Offset>,
+        committed: Option<GroupOffset>,
         bounds: Range<Offset>,
         config: &WorkerConfig,
         broker: &mut impl Consumer,
     ) -> Option<String> {
         let is_shard = matches!(partition, Partition::Shard(_));
-        let (offset, problem) = match committed {
-            Some(offset) if offset < bounds.start => (bounds.end, Some(below_log_start(offset, bounds.start))),
-            // A new leader may not know the end yet. For a topic that was deleted and created again, this never ends.
-            Some(offset) if offset > bounds.end => return Some(beyond_log_end(partition, offset, bounds.end)),
-            Some(offset) => (offset, None),
+        let read = match &committed {
+            Some(committed) => Positions::of_former_owner(committed).map_err(|why| unreadable(committed.offset, &why)),
             // Only records with committed offsets are ever deleted from it.
             None if is_shard && bounds.start > Offset::ZERO => {
-                (bounds.end, Some(lost_offset("processed records were deleted from it")))
+                Err(lost_offset("processed records were deleted from it"))
             }
-            None if is_shard || self.reads_from_start(partition, config) => (bounds.start, None),
-            None => (bounds.end, None),
+            None if is_shard || self.reads_from_start(partition, config) => Ok(Positions::from(bounds.start)),
+            None => Ok(Positions::from(bounds.end)),
         };
+        let read = read.and_then(|read| match &committed {
+            Some(committed) if committed.offset < bounds.start => Err(below_log_start(committed.offset, bounds.start)),
+            _ => Ok(read),
+        });
+        if let (Ok(read), Some(committed)) = (&read, &committed) {
+            let end = read.known_end().unwrap_or(committed.offset);
+            if end > bounds.end {
+                // A new leader may not know the end yet. For a topic that was deleted and created again, this never ends.
+                return Some(beyond_log_end(partition, end, bounds.end));
+            }
+            if committed.metadata.is_empty() {
+                tracing::warn!(
+                    ?partition,
+                    offset = committed.offset.get(),
+                    "the group's offset has no metadata, as after a reset by a tool: it is read on from there, and records \
+                     beyond that were settled before are handled again"
+                );
+            }
+        }
         let restored_early = mutated!("restore-before-stable-offsets") && self.takes(partition);
-        let paused = problem.is_some() || is_shard && !restored_early;
+        let offset = read.as_ref().map_or(bounds.end, Positions::read_up_to);
+        let paused = read.is_err() || is_shard && !restored_early;
         broker.start(&[Start { partition, offset, paused }]);
         self.arriving.remove(&partition);
-        match (partition, problem) {
-            (_, Some(problem)) => {
+        let now = broker.now();
+        match (partition, read) {
+            (_, Err(problem)) => {
                 if let (Partition::Source { .. }, Some(offset)) = (partition, committed) {
-                    self.halted_sources.insert(partition, CommittedOffset { offset, at: broker.now() });
+                    self.halted_sources.insert(partition, HaltedSource { offset, committed: now });
                 }
                 self.halt(partition, problem);
             }
-            (Partition::Source { .. }, None) => {
-                self.sources.insert(partition, CommittedOffset { offset, at: broker.now() });
-                self.unsaved.insert(partition, offset);
+            (Partition::Source { .. }, Ok(positions)) => {
+                self.sources.insert(partition, Source { positions, committed: now });
+                self.unsaved.insert(partition);
             }
-            (Partition::Shard(shard), None) => {
-                let owned = Owned::new(committed.is_some(), offset);
+            (Partition::Shard(shard), Ok(positions)) => {
+                let owned = Owned::new(committed.is_some(), positions);
                 if !mutated!("restore-before-stable-offsets") {
                     let before = self.shards.insert(shard, owned);
                     assert!(before.is_none(), "shard {shard} is taken over while it is in the phase {before:?}");
@@ -636,6 +662,15 @@ fn lost_offset(traces: &str) -> String {
     format!(
         "the group has no offset for it, but {traces}: its committed offsets expired or were deleted. Set the group's offset \
          of this partition to the first record to process, and restart"
+    )
+}
+
+/// `offset`: the committed one.
+fn unreadable(offset: Offset, why: &MetadataError) -> String {
+    format!(
+        "the metadata of the group's committed offset {offset} lists which later records are settled, but cannot be read: {why}. \
+         If another version of Switchboard wrote it, run that version. Otherwise set the group's offset of this partition to the \
+         first record to process, which leaves the metadata empty, and restart: records beyond it may be processed again"
     )
 }
 

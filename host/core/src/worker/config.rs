@@ -18,14 +18,15 @@ pub enum StartFrom {
     Latest,
 }
 
-/// When a transaction ends, apart from when there is nothing more to read.
+/// How large transactions are under load. When nothing else finishes soon, one begins at once. Twice the records and bytes of a
+/// transaction may be in memory as records that were read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchLimits {
-    /// The most records of a transaction.
+    /// The most results of a transaction. A message has one, and one more where its release takes over the tenant before it.
     pub records: usize,
-    /// The bytes of consumed records at which a transaction ends.
+    /// The bytes of outputs and state changes at which a transaction ends.
     pub bytes: usize,
-    /// How long a transaction takes in records.
+    /// The longest time that a result waits for a transaction to begin.
     pub time: Duration,
 }
 

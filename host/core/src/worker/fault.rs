@@ -63,7 +63,7 @@ pub enum Fault {
     /// The call took too long. Abort. A smaller transaction may succeed.
     #[error("timed out: {0}")]
     TimedOut(Cause),
-    /// Abort, and run the batch again.
+    /// Abort. The same results can be sent again.
     #[error("{0}")]
     Abortable(Cause),
     /// The producer is unusable, or the outcome is unknown.

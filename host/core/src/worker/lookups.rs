@@ -18,19 +18,20 @@ impl LookupError {
     }
 }
 
-/// The lookup sources of one worker.
+/// The lookup sources of a process.
 pub trait Lookups {
     /// The answer, if it is known without a request. `Some(None)`: the source has no entry, or no such source is configured.
-    /// Does not wait.
-    fn known(&mut self, tenant: &Tenant, query: &Query) -> Option<Option<Vec<u8>>>;
+    /// Does not wait. Any thread that runs messages may ask.
+    fn known(&self, tenant: &Tenant, query: &Query) -> Option<Option<Vec<u8>>>;
 
     /// Asks the source. `None`: it has no entry. Waits for at most `budget`, retries included. `attempt` counts the answers to
-    /// this query that the plugin could not use; above 0 an implementation may wait before it asks.
+    /// this query that the plugin could not use; above 0 an implementation may wait before it asks. A tenant has
+    /// one call at a time, apart from calls whose answers are no longer needed.
     ///
     /// # Errors
     /// Why there is no answer, for the dead letter.
     fn fetch(
-        &mut self,
+        &self,
         tenant: &Tenant,
         query: &Query,
         attempt: u32,

@@ -10,7 +10,7 @@
 //!     ▲                          │  the sources' records     │                          │
 //!     │                          │  are held back            │                          │
 //!     └──────────────────────────┴───────────────────────────┴──────────────────────────┘
-//!       p or s is lost, s waits for another routing, or the attempt takes too long
+//!       p or s is lost, or the attempt takes too long
 //! ```
 //!
 //! A *barrier* is a record that this worker writes to the shard's partition of the repartition topic. A read_committed reader
@@ -207,8 +207,7 @@ impl Paths {
         Some(Released { sources: sources.into_iter().collect(), records: held })
     }
 
-    /// Closes the paths from these sources and to these shards. The sources are no longer ours, and neither are the shards,
-    /// or they take no records for now.
+    /// Closes the paths from these sources and to these shards. They are no longer ours.
     pub(super) fn close(&mut self, sources: &[Partition], shards: &[ShardId]) {
         // Rule: close-path-on-loss.
         self.open.retain(|(source, shard)| !sources.contains(source) && !shards.contains(shard));

@@ -87,13 +87,9 @@ pub enum MigrateError {
     Failed(DeadLetter),
 }
 
-/// The plugins of one worker. A call's changes to `state` are staged with the message, and the caller drops them unless
+/// Runs the messages of one tenant. A call's changes to `state` are staged with the message, and the caller drops them unless
 /// the outcome is `Outputs`. After any other outcome the tenant's next call runs in a fresh wasm instance.
-pub trait Plugins {
-    /// The routing to use from now on, if it has changed since the last call. The worker calls this between transactions, so
-    /// all messages of a transaction use the same routing. All releases that are ready in the routing can be called.
-    fn routing(&mut self) -> Option<Arc<Routing>>;
-
+pub trait Runner {
     /// Has a release handle a message. A pure function of its arguments.
     fn handle(&mut self, release: &Arc<Release>, call: Call<'_>, state: &mut TenantState, answers: &Answers)
     -> Outcome;
@@ -110,7 +106,24 @@ pub trait Plugins {
         from: u32,
         state: &mut TenantState,
     ) -> Result<(), MigrateError>;
+}
 
-    /// The tenant's next call has to run in a fresh wasm instance, as its transaction was aborted.
+/// The plugins of one member: which release runs whose messages, and what runs them.
+pub trait Plugins {
+    /// What runs the messages of one tenant. It moves into a job, to another thread, and comes back with it.
+    type Runner: Runner;
+
+    /// The routing to use from now on, if it has changed since the last call. All releases that are ready in the routing can be
+    /// called by runners that are lent from now on.
+    fn routing(&mut self) -> Option<Arc<Routing>>;
+
+    /// What runs the tenant's next messages, with its warm wasm instance if there is one.
+    fn lend(&mut self, tenant: &TenantId) -> Self::Runner;
+
+    /// Takes back what `lend` gave.
+    fn give_back(&mut self, tenant: &TenantId, runner: Self::Runner);
+
+    /// The tenant's next call has to run in a fresh wasm instance: what the present one has seen did not happen. A runner
+    /// that is lent is dropped by the caller instead of given back.
     fn discard(&mut self, tenant: &TenantId);
 }

@@ -92,6 +92,16 @@ pub struct Start {
     pub paused: bool,
 }
 
+/// What the group keeps for a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupOffset {
+    /// The offset of the first record that is not settled.
+    pub offset: Offset,
+    /// A text that is committed with it: the worker lists there which later records are settled, in the format of
+    /// `docs/internal-topics.md`. An operator's tool leaves it empty.
+    pub metadata: String,
+}
+
 /// An event of the consumer that restores state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Restored {
@@ -143,11 +153,12 @@ pub trait Consumer: Clock {
     /// The next event. Waits for at most `wait`.
     fn poll(&mut self, wait: Duration) -> Event;
 
-    /// The committed offsets, `None` where there is none. There is no answer while a transaction has one of them pending.
+    /// The committed offsets with their metadata, `None` where there is none. There is no answer while a transaction has one of
+    /// them pending.
     ///
     /// # Errors
     /// When there is no answer at the moment.
-    fn stable_offsets(&mut self, partitions: &[Partition]) -> Result<Vec<Option<Offset>>, NotNow>;
+    fn stable_offsets(&mut self, partitions: &[Partition]) -> Result<Vec<Option<GroupOffset>>, NotNow>;
 
     /// The first offset of the log, and the offset after its last record.
     ///
@@ -242,11 +253,11 @@ pub trait Producer: Clock {
     /// When one of them is not written.
     fn flush(&mut self) -> Result<(), Fault>;
 
-    /// Adds offsets to the transaction: for each partition, the offset of the next record to read.
+    /// Adds offsets to the transaction, all in one request.
     ///
     /// # Errors
     /// When the group does not take them.
-    fn send_offsets(&mut self, offsets: &[(Partition, Offset)]) -> Result<(), Fault>;
+    fn send_offsets(&mut self, offsets: &[(Partition, GroupOffset)]) -> Result<(), Fault>;
 
     /// Commits the transaction.
     ///

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::config::WorkerConfig;
-use super::plugins::{Answers, Call, Outcome, Plugins, Query};
+use super::plugins::{Answers, Call, Outcome, Query, Runner};
 use crate::record::{Class, DeadLetter, Outgoing, Trace};
 use crate::routing::Release;
 use crate::state::TenantState;
@@ -28,20 +28,20 @@ pub enum Need {
     BetterAnswers(String),
 }
 
-/// Runs one message on its tenant's state.
+/// Runs one message on its tenant's state. Unless there are outputs, nothing stays staged.
 pub(crate) fn process(
     config: &WorkerConfig,
-    plugins: &mut impl Plugins,
+    runner: &mut impl Runner,
     release: &Arc<Release>,
     state: &mut TenantState,
     call: Call<'_>,
     answers: &Answers,
 ) -> Verdict {
-    let outcome = plugins.handle(release, call, state, answers);
+    let outcome = runner.handle(release, call, state, answers);
     let verdict = judge(config, release, outcome, call, answers);
     match verdict {
-        Verdict::Outputs(_) => state.accept_message(),
-        Verdict::DeadLetter(_) if mutated!("keep-the-state-of-a-rejected-message") => state.accept_message(),
+        Verdict::Outputs(_) => {}
+        Verdict::DeadLetter(_) if mutated!("keep-the-state-of-a-rejected-message") => {}
         Verdict::DeadLetter(_) | Verdict::Waits(_) => state.reject_message(),
     }
     verdict

@@ -1,16 +1,15 @@
 //! Which release handles a tenant's messages on this worker, and the one point of the tenant's stream where that changes.
 //!
-//! A worker takes a routing between two transactions. A tenant changes to another release at its first message after that.
-//! The entry of its last run (`LastRun`) is staged in the transaction of that message. So the record, the state as the
-//! former release left it, the migration of that state and the entry are committed together, and the next owner of the
-//! shard finds them together. Where the message has to wait for a lookup, the entry and the migration are committed before
-//! it, with the shard's offset, which fences them.
+//! A worker takes a routing after it has read records, and before it hands them to a job. A tenant changes to another release
+//! at its first message in a job with the other routing. The entry of its last run (`LastRun`), and what a migration changed,
+//! are finished like a message's changes, before those of the message. So the next owner of the shard finds the state in the
+//! layout that the entry names.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::observer::Observer;
-use super::plugins::{MigrateError, Plugins};
+use super::message::Message;
+use super::plugins::{MigrateError, Runner};
 use super::process::Verdict;
 use crate::record::{Class, ControlPosition, DeadLetter, Tenant, TenantId};
 use crate::routing::{Digest, LastRun, OnFailure, Release, Routing, Target};
@@ -19,17 +18,33 @@ use crate::state::TenantState;
 /// The version of state without an entry of a last run: it was written before there were such entries.
 const FIRST_STATE_VERSION: u32 = 1;
 
-/// The routing that a worker uses, and what it decided for each tenant.
+/// The routing that a worker uses, and what its jobs decided for each tenant.
 #[derive(Debug, Default)]
 pub(super) struct Releases {
     routing: Arc<Routing>,
-    /// A routing that was taken within a transaction. Only a mutation does that.
-    #[cfg(feature = "mutations")]
-    early: Option<Arc<Routing>>,
+    /// What was decided before this number was raised does not count any more.
+    round: u64,
     /// Decided at a tenant's first message since the routing was taken.
     decided: BTreeMap<TenantId, Decided>,
     /// Releases that failed to migrate a tenant's state. They are not tried again for each routing.
     refused: BTreeMap<TenantId, RefusedMigration>,
+}
+
+/// What a job knows about the release of its tenant.
+#[derive(Debug)]
+pub(super) struct TenantRelease {
+    routing: Arc<Routing>,
+    round: u64,
+    decided: Option<Decided>,
+    refused: Option<RefusedMigration>,
+}
+
+/// Something that the observer learns once the job has come back.
+#[derive(Debug)]
+pub(super) enum Report {
+    RunsFallback { wanted: Digest, on: Digest, why: String },
+    Refused { release: Arc<Release>, why: String },
+    Waits { missing_release: Option<Digest>, why: String },
 }
 
 /// A release that failed to migrate a tenant's state.
@@ -56,15 +71,6 @@ struct Fallback {
     why: String,
 }
 
-/// Where a message comes from: it decides whether the tenant's release handles the message.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct MessageOrigin<'a> {
-    /// The alias of its source topic.
-    pub(super) alias: &'a str,
-    /// The newest change of a route that the worker which repartitioned it had read.
-    pub(super) routes: Option<ControlPosition>,
-}
-
 /// How a message is handled.
 pub(super) struct ChosenRelease {
     pub(super) release: Arc<Release>,
@@ -76,78 +82,103 @@ impl Releases {
     /// Uses this routing from now on.
     pub(super) fn take(&mut self, routing: Arc<Routing>) {
         self.routing = routing;
-        self.forget();
+        self.round += 1;
+        self.decided.clear();
     }
 
-    /// Takes a routing while a transaction is open: a mistake that only a mutation makes.
-    #[cfg(feature = "mutations")]
-    pub(super) fn take_early(&mut self, routing: Option<Arc<Routing>>) {
-        if let Some(routing) = routing {
-            self.early = Some(Arc::clone(&routing));
-            self.take(routing);
+    /// Takes what is known about a tenant's release, for a job.
+    pub(super) fn lend(&mut self, tenant: &TenantId) -> TenantRelease {
+        TenantRelease {
+            routing: Arc::clone(&self.routing),
+            round: self.round,
+            decided: self.decided.remove(tenant),
+            refused: self.refused.remove(tenant),
         }
     }
 
-    /// The routing that was taken within the last transaction.
-    #[cfg(feature = "mutations")]
-    pub(super) fn taken_early(&mut self) -> Option<Arc<Routing>> {
-        self.early.take()
+    /// Takes back what a job knows about its tenant's release. Returns whether what it decided still counts: no other routing
+    /// was taken, and no shard was given back.
+    pub(super) fn give_back(&mut self, tenant: &TenantId, release: TenantRelease) -> bool {
+        let is_current = release.round == self.round;
+        if let Some(decided) = release.decided.filter(|_| is_current) {
+            self.decided.insert(tenant.clone(), decided);
+        }
+        if let Some(refused) = release.refused {
+            self.refused.insert(tenant.clone(), refused);
+        }
+        is_current
     }
 
-    /// Forgets what was decided, as what the decisions staged is gone.
-    pub(super) fn forget(&mut self) {
-        self.decided.clear();
+    /// Forgets what was decided for a tenant, as what the decision changed is dropped.
+    pub(super) fn forget(&mut self, tenant: &TenantId) {
+        if !mutated!("decision-remembered-over-a-rollback") {
+            self.decided.remove(tenant);
+        }
     }
 
     /// Forgets all about tenants. They may come back from another worker with other state.
     pub(super) fn forget_all(&mut self) {
-        self.forget();
+        self.round += 1;
+        self.decided.clear();
         self.refused.clear();
-    }
-
-    /// Why this release failed to migrate the tenant's state, if it has been tried.
-    fn refusal(&self, release: &Release, tenant: &Tenant, last_run: Option<LastRun>) -> Option<String> {
-        let refused = self.refused.get(&tenant.id)?;
-        (refused.release == release.digest && refused.left_by == last_run).then(|| refused.why.clone())
     }
 
     /// `Routing::changed` of the routing in use.
     pub(super) fn routes_changed(&self) -> Option<ControlPosition> {
         self.routing.changed()
     }
+}
 
-    /// The release that handles the tenant's next message. The tenant's state has that release's version.
+impl TenantRelease {
+    /// The release that was decided on.
+    pub(super) fn decided(&self) -> Option<Arc<Release>> {
+        self.decided.as_ref().map(|decided| Arc::clone(&decided.release))
+    }
+
+    /// Forgets what was decided, as what the decision changed is dropped.
+    pub(super) fn forget(&mut self) {
+        self.decided = None;
+    }
+
+    /// Why this release failed to migrate the tenant's state, if it has been tried.
+    fn refusal(&self, release: &Release, last_run: Option<LastRun>) -> Option<String> {
+        let refused = self.refused.as_ref()?;
+        (refused.release == release.digest && refused.left_by == last_run).then(|| refused.why.clone())
+    }
+
+    /// The release that handles the tenant's next message. The tenant's state has that release's version. What the release
+    /// changed when it took over is staged, also when the tenant has to wait.
     ///
     /// # Errors
-    /// Why the tenant has to wait for another routing. What a release staged when it took over stays staged.
+    /// Why the tenant has to wait for another routing.
     pub(super) fn choose(
         &mut self,
         tenant: &Tenant,
-        message: MessageOrigin<'_>,
+        message: &Message,
         state: &mut TenantState,
-        plugins: &mut impl Plugins,
-        observer: &mut impl Observer,
+        runner: &mut impl Runner,
+        reports: &mut Vec<Report>,
     ) -> Result<ChosenRelease, Waits> {
-        let decided = match self.decided.get(&tenant.id) {
+        let decided = match &self.decided {
             Some(decided) => Ok(decided.clone()),
-            None => self.decide(tenant, state, plugins, observer).inspect(|decided| {
-                self.decided.insert(tenant.id.clone(), decided.clone());
+            None => self.decide(tenant, state, runner, reports).inspect(|decided| {
+                self.decided = Some(decided.clone());
             }),
         };
         let chosen = decided.and_then(|decided| {
-            let consumes = decided.release.consumes(message.alias);
+            let consumes = decided.release.consumes(&message.origin.topic);
             let not_consumed = if consumes { None } else { Some(self.not_consumed(&decided, message)?) };
             Ok(ChosenRelease { release: decided.release, not_consumed })
         });
         chosen.inspect_err(|waits| {
             tracing::warn!(tenant = %tenant.id, reason = %waits, "messages wait");
-            observer.waits(&tenant.id, waits.missing_release, &waits.why);
+            reports.push(Report::Waits { missing_release: waits.missing_release, why: waits.why.clone() });
         })
     }
 
     /// The verdict on a message whose topic the tenant's release does not consume.
-    fn not_consumed(&self, decided: &Decided, message: MessageOrigin<'_>) -> Result<Verdict, Waits> {
-        let MessageOrigin { alias: topic, routes } = message;
+    fn not_consumed(&self, decided: &Decided, message: &Message) -> Result<Verdict, Waits> {
+        let (topic, routes) = (&*message.origin.topic, message.routes);
         // By newer routes, which the worker that repartitioned it had read, the tenant's release may consume it.
         if let Some(routes) = routes
             && !self.routing.has_read(routes)
@@ -193,8 +224,8 @@ impl Releases {
         &mut self,
         tenant: &Tenant,
         state: &mut TenantState,
-        plugins: &mut impl Plugins,
-        observer: &mut impl Observer,
+        runner: &mut impl Runner,
+        reports: &mut Vec<Report>,
     ) -> Result<Decided, Waits> {
         let last_run = state.host_entry(LastRun::KEY).and_then(LastRun::decode);
         if let Some(route) = last_run.and_then(|last_run| last_run.route)
@@ -210,13 +241,13 @@ impl Releases {
         let (target, route) = routing.target(&tenant.id);
         let mut tenant = TenantAtHand { tenant, last_run, route, state };
         let unavailable = match wanted(target, routing.on_failure())? {
-            Wanted::Ready(release) => match self.run_wanted(release, &mut tenant, plugins, observer) {
+            Wanted::Ready(release) => match self.run_wanted(release, &mut tenant, runner, reports) {
                 Ok(decided) => return Ok(decided),
                 Err(why) => Unavailable { wanted: release.digest, previous: None, why },
             },
             Wanted::Unavailable(unavailable) => unavailable,
         };
-        fall_back(&routing, &mut tenant, unavailable, plugins, observer)
+        fall_back(&routing, &mut tenant, unavailable, runner, reports)
     }
 
     /// Has the wanted release take the tenant over.
@@ -227,13 +258,13 @@ impl Releases {
         &mut self,
         release: &Arc<Release>,
         tenant: &mut TenantAtHand<'_>,
-        plugins: &mut impl Plugins,
-        observer: &mut impl Observer,
+        runner: &mut impl Runner,
+        reports: &mut Vec<Report>,
     ) -> Result<Decided, String> {
-        let (id, last_run) = (&tenant.tenant.id, tenant.last_run);
-        let taken = match self.refusal(release, tenant.tenant, last_run) {
+        let last_run = tenant.last_run;
+        let taken = match self.refusal(release, last_run) {
             Some(why) => Err(why),
-            None => tenant.take_over(release, plugins).map_err(|error| error.to_string()),
+            None => tenant.take_over(release, runner).map_err(|error| error.to_string()),
         };
         match taken {
             Ok(()) => {
@@ -247,11 +278,11 @@ impl Releases {
                 Ok(Decided { release: Arc::clone(release), fallback: None })
             }
             Err(why) => {
-                observer.refused(id, release, &why);
+                reports.push(Report::Refused { release: Arc::clone(release), why: why.clone() });
                 let found = last_run.map_or(FIRST_STATE_VERSION, |last_run| last_run.state_version);
                 if release.migrates.contains(&found) {
                     let refused = RefusedMigration { release: release.digest, left_by: last_run, why: why.clone() };
-                    self.refused.insert(id.clone(), refused);
+                    self.refused = Some(refused);
                 }
                 Err(why)
             }
@@ -270,8 +301,8 @@ struct TenantAtHand<'a> {
 }
 
 impl TenantAtHand<'_> {
-    fn take_over(&mut self, release: &Arc<Release>, plugins: &mut impl Plugins) -> Result<(), TakeOverError> {
-        take_over(release, self.tenant, self.last_run.as_ref(), self.state, plugins)
+    fn take_over(&mut self, release: &Arc<Release>, runner: &mut impl Runner) -> Result<(), TakeOverError> {
+        take_over(release, self.tenant, self.last_run.as_ref(), self.state, runner)
     }
 
     /// The entry of a run by this release.
@@ -320,19 +351,19 @@ fn fall_back(
     routing: &Routing,
     tenant: &mut TenantAtHand<'_>,
     Unavailable { wanted, previous, why }: Unavailable,
-    plugins: &mut impl Plugins,
-    observer: &mut impl Observer,
+    runner: &mut impl Runner,
+    reports: &mut Vec<Report>,
 ) -> Result<Decided, Waits> {
     let last = tenant.last_run.map(|last_run| last_run.release);
     let fallback = last.or(previous).filter(|fallback| *fallback != wanted);
     match fallback.and_then(|fallback| routing.ready(&fallback)) {
-        Some(release) if tenant.take_over(release, plugins).is_ok() => {
+        Some(release) if tenant.take_over(release, runner).is_ok() => {
             if tenant.last_run.is_none() {
                 tenant.state.set_host_entry(LastRun::KEY, tenant.run_of(release).encode());
             }
             let id = &tenant.tenant.id;
             tracing::warn!(release = %release.title(), tenant = %id, reason = %why, "runs the fallback release");
-            observer.runs_fallback(id, wanted, release.digest, &why);
+            reports.push(Report::RunsFallback { wanted, on: release.digest, why: why.clone() });
             Ok(Decided { release: Arc::clone(release), fallback: Some(Arc::new(Fallback { wanted, why })) })
         }
         ready => Err(Waits { why, missing_release: fallback.filter(|_| ready.is_none()) }),
@@ -375,7 +406,7 @@ fn take_over(
     tenant: &Tenant,
     last_run: Option<&LastRun>,
     state: &mut TenantState,
-    plugins: &mut impl Plugins,
+    runner: &mut impl Runner,
 ) -> Result<(), TakeOverError> {
     let wanted = release.manifest.state_version;
     let found = match last_run {
@@ -389,17 +420,14 @@ fn take_over(
     if !release.migrates.contains(&found) {
         return Err(TakeOverError::Version { release: release.title().to_string(), wanted, found });
     }
-    match plugins.migrate(release, tenant, found, state) {
+    match runner.migrate(release, tenant, found, state) {
         Ok(()) => {
-            state.accept_migration();
             let title = release.title();
             tracing::info!(release = %title, tenant = %tenant.id, from = found, to = wanted, "state migrated");
             Ok(())
         }
         Err(error) => {
-            if mutated!("keep-what-a-failed-migration-staged") {
-                state.accept_message();
-            } else {
+            if !mutated!("keep-what-a-failed-migration-staged") {
                 state.reject_message();
             }
             Err(TakeOverError::Migration { release: release.title().to_string(), wanted, found, error })

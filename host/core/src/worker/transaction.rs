@@ -3,12 +3,11 @@
 //! An open transaction is a value that only `commit` and `abort` consume. Staged state becomes committed state only in
 //! exchange for the receipt that `commit` returns.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::fault::{Cause, Fault};
-use super::ports::{Clock, Destination, Partition, Producer};
-use crate::record::{Offset, Record};
+use super::ports::{Clock, Destination, GroupOffset, Partition, Producer};
+use crate::record::Record;
 
 /// How long a transaction may be open (`transaction.timeout.ms`). The outcome of a call that is retried for longer is
 /// unknown.
@@ -29,7 +28,7 @@ impl Receipt {
 /// How a transaction ended without a commit.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// Nothing of it is visible. The batch runs again; `renew`: on a new producer, whose epoch ends the transaction for sure.
+    /// Nothing of it is visible. Its results are sent again; `renew`: by a new producer, whose epoch ends the transaction for sure.
     Aborted { fault: Fault, renew: bool },
     /// It may be committed or not, and others may have taken over. Only what Kafka holds is certain.
     Unclear(Cause),
@@ -41,7 +40,6 @@ pub(super) enum Failure {
 pub(super) struct Transaction<'a, B: Producer> {
     broker: &'a mut B,
     began: Duration,
-    offsets: BTreeMap<Partition, Offset>,
 }
 
 impl<'a, B: Producer> Transaction<'a, B> {
@@ -50,21 +48,11 @@ impl<'a, B: Producer> Transaction<'a, B> {
         match broker.begin() {
             Ok(()) => {
                 let began = broker.now();
-                Ok(Self { broker, began, offsets: BTreeMap::new() })
+                Ok(Self { broker, began })
             }
             Err(Fault::Fenced(why) | Fault::FencedInstance(why)) => Err(Failure::Fenced(why)),
             Err(fault) => Err(Failure::Aborted { fault, renew: true }),
         }
-    }
-
-    /// When it was opened.
-    pub(super) fn began(&self) -> Duration {
-        self.began
-    }
-
-    /// The broker's clock.
-    pub(super) fn now(&self) -> Duration {
-        self.broker.now()
     }
 
     /// Hands a record over. After a fault the transaction can only be aborted.
@@ -77,22 +65,8 @@ impl<'a, B: Producer> Transaction<'a, B> {
         again(self.broker, B::flush)
     }
 
-    /// The record at `offset` is settled with this transaction.
-    pub(super) fn consumed(&mut self, partition: Partition, offset: Offset) {
-        let before = self.offsets.insert(partition, offset.next());
-        assert!(
-            before.is_none_or(|before| before <= offset),
-            "{partition:?}: the record at {offset} is settled after those up to {before:?}"
-        );
-    }
-
-    /// The partition stands at this offset: it is committed if no record of the partition is settled.
-    pub(super) fn starts_at(&mut self, partition: Partition, offset: Offset) {
-        self.offsets.entry(partition).or_insert(offset);
-    }
-
-    /// Writes all records, then the offsets, then commits. Aborts the transaction if that fails. Returns the offsets too.
-    pub(super) fn commit(mut self) -> Result<(Receipt, BTreeMap<Partition, Offset>), Failure> {
+    /// Writes all records, then the offsets, then commits. Aborts the transaction if that fails.
+    pub(super) fn commit(mut self, offsets: &[(Partition, GroupOffset)]) -> Result<Receipt, Failure> {
         // The offsets go last. Once they are pending, the next owner of the shard waits for the end of this transaction, and
         // by then its changelog records must be written.
         // Rule: send-offsets-last.
@@ -109,14 +83,13 @@ impl<'a, B: Producer> Transaction<'a, B> {
             let committed = again(self.broker, B::commit).and_then(|()| self.broker.begin());
             committed.map_err(|fault| Failure::Unclear(fault.to_string().into()))?;
         }
-        let offsets: Vec<_> = self.offsets.iter().map(|(partition, offset)| (*partition, *offset)).collect();
         if !offsets.is_empty()
-            && let Err(fault) = again(self.broker, |broker| broker.send_offsets(&offsets))
+            && let Err(fault) = again(self.broker, |broker| broker.send_offsets(offsets))
         {
             return Err(self.abort(fault, true));
         }
         match again(self.broker, B::commit) {
-            Ok(()) => Ok((Receipt(()), self.offsets)),
+            Ok(()) => Ok(Receipt(())),
             // The coordinator answered that it will not commit: none of these leaves a commit behind.
             Err(fault @ (Fault::Abortable(_) | Fault::Refused(_) | Fault::NotAMember(_))) => {
                 Err(self.abort(fault, true))

@@ -25,7 +25,7 @@ fn assert_counted_once(rig: &mut Rig, what: &str) {
 }
 
 #[test]
-fn an_aborted_batch_runs_again_on_the_same_state() {
+fn an_aborted_transaction_is_sent_again_from_its_results_and_runs_nothing_again() {
     for call in ["begin", "send", "flush", "send_offsets", "commit"] {
         for abort_fails in [false, true] {
             let mut rig = counting();
@@ -34,17 +34,52 @@ fn an_aborted_batch_runs_again_on_the_same_state() {
                 rig.kafka().fail("abort", 1, Effect::None, abortable());
             }
             assert_counted_once(&mut rig, call);
-            assert_eq!(rig.count("leave"), 0, "{call}: the batch runs again from memory");
+            assert_eq!(rig.ran(), ["A count", "A count", "D count", "A count"], "{call}");
+            assert_eq!((rig.count("leave"), rig.discarded.borrow().len()), (0, 0), "{call}: all wasm instances stay");
         }
     }
 }
 
 #[test]
-fn an_abort_replaces_the_wasm_instances_of_its_tenants() {
-    let mut rig = counting();
-    rig.kafka().fail("flush", 1, Effect::None, abortable());
+fn what_finishes_meanwhile_is_sent_after_the_results_of_an_aborted_transaction() {
+    let mut rig = Rig::ready();
+    rig.held().hold("D");
+    rig.repartitioned(&[("A", "count"), ("D", "count")]);
+    rig.kafka().fail("commit", 1, Effect::None, abortable());
+    while rig.count("abort") == 0 {
+        rig.step().unwrap();
+    }
+    assert_eq!((rig.outputs(), rig.held().out()), (vec![], 1));
+    rig.held().finish("D");
+    rig.repartitioned(&[("A", "count")]);
     rig.run();
-    assert_eq!(*rig.discarded.borrow(), ["A", "D"]);
+    assert_eq!(rig.outputs(), ["A1", "D1", "A2"]);
+    assert_eq!((rig.ran().len(), rig.count("commit")), (3, 2), "the one that failed, and one with all results");
+}
+
+#[test]
+fn messages_run_on_results_that_are_not_committed_yet() {
+    let mut rig = Rig::ready();
+    rig.kafka().fail("flush", 3, Effect::None, abortable());
+    for _ in 0..3 {
+        rig.repartitioned(&[("A", "count")]);
+        rig.step().unwrap();
+    }
+    assert_eq!((rig.outputs(), rig.ran().len()), (vec![], 3));
+    rig.run();
+    assert_eq!((rig.outputs(), rig.ran().len()), (["A1", "A2", "A3"].map(String::from).to_vec(), 0));
+}
+
+#[test]
+fn a_restart_replaces_the_wasm_instances_of_tenants_with_results_that_are_dropped() {
+    let mut rig = counting();
+    rig.repartitioned(&[("B", "count")]);
+    rig.run();
+    rig.repartitioned(&[("A", "count"), ("D", "count")]);
+    rig.kafka().fail("commit", 1, Effect::None, Fault::Fatal("gone".into()));
+    rig.run();
+    assert_eq!(*rig.discarded.borrow(), ["A", "D"], "they have seen messages that run again");
+    assert_eq!(rig.outputs().len(), 6);
 }
 
 #[test]

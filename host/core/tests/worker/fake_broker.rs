@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use switchboard_core::record::{Offset, Record, ShardId};
 use switchboard_core::worker::{
-    Changelog, Clock, Consumed, Consumer, Destination, Event, Fault, NotNow, Partition, Producer, Restored, Start,
+    Changelog, Clock, Consumed, Consumer, Destination, Event, Fault, GroupOffset, NotNow, Partition, Producer,
+    Restored, Start,
 };
 
 /// What a failing call does to the broker.
@@ -34,7 +35,7 @@ pub(crate) type Entry = (Vec<u8>, Option<Vec<u8>>);
 #[derive(Debug, Clone, Default)]
 struct Open {
     records: Vec<(String, Record)>,
-    offsets: BTreeMap<Partition, Offset>,
+    offsets: BTreeMap<Partition, GroupOffset>,
 }
 
 /// What tests set up and look at.
@@ -52,6 +53,8 @@ pub(crate) struct Kafka {
     pub(crate) logs: BTreeMap<Partition, Vec<Record>>,
     pub(crate) log_starts: BTreeMap<Partition, Offset>,
     pub(crate) committed: BTreeMap<Partition, Offset>,
+    /// The metadata of committed offsets. A test that sets an offset leaves it empty, as an operator's tool does.
+    pub(crate) metadata: BTreeMap<Partition, String>,
     /// The offset to fetch next, and whether the partition is paused.
     positions: BTreeMap<Partition, (Offset, bool)>,
     pub(crate) changelogs: BTreeMap<ShardId, Vec<Entry>>,
@@ -82,6 +85,7 @@ impl Kafka {
             logs: BTreeMap::new(),
             log_starts: BTreeMap::new(),
             committed: BTreeMap::new(),
+            metadata: BTreeMap::new(),
             positions: BTreeMap::new(),
             changelogs: BTreeMap::new(),
             unstable: BTreeMap::new(),
@@ -107,7 +111,18 @@ impl Kafka {
 
     /// A predecessor with the same transactional id died with these offsets pending.
     pub(crate) fn leave_open(&mut self, offsets: &[(Partition, Offset)]) {
-        self.open = Some(Open { records: Vec::new(), offsets: offsets.iter().copied().collect() });
+        self.open = Some(Open {
+            records: Vec::new(),
+            offsets: offsets
+                .iter()
+                .map(|(partition, offset)| (*partition, GroupOffset { offset: *offset, metadata: String::new() }))
+                .collect(),
+        });
+    }
+
+    /// How many calls there were, and how many records were read.
+    pub(crate) fn progress(&self) -> (usize, i64) {
+        (self.calls.len(), self.positions.values().map(|(offset, _)| offset.get()).sum())
     }
 
     /// How far a partition has been read.
@@ -156,7 +171,10 @@ impl Kafka {
 
     fn commit_open(&mut self) {
         let Open { records, offsets } = self.open.take().expect("only within a transaction");
-        self.committed.extend(offsets);
+        for (partition, GroupOffset { offset, metadata }) in offsets {
+            self.committed.insert(partition, offset);
+            self.metadata.insert(partition, metadata);
+        }
         for (destination, record) in records {
             match destination
                 .split_once(' ')
@@ -248,7 +266,7 @@ impl Consumer for FakeBroker {
         Event::Nothing
     }
 
-    fn stable_offsets(&mut self, partitions: &[Partition]) -> Result<Vec<Option<Offset>>, NotNow> {
+    fn stable_offsets(&mut self, partitions: &[Partition]) -> Result<Vec<Option<GroupOffset>>, NotNow> {
         let kafka = &mut *self.0.borrow_mut();
         kafka.ask("stable_offsets", &names(partitions.iter().copied()))?;
         if partitions.iter().any(|partition| kafka.silent.contains(partition)) {
@@ -258,7 +276,11 @@ impl Consumer for FakeBroker {
         if partitions.iter().any(|partition| pending.contains(partition)) {
             return Err(NotNow("pending in an open transaction".into()));
         }
-        Ok(partitions.iter().map(|partition| kafka.committed.get(partition).copied()).collect())
+        let committed = |partition| {
+            let metadata = kafka.metadata.get(partition).cloned().unwrap_or_default();
+            kafka.committed.get(partition).map(|offset| GroupOffset { offset: *offset, metadata })
+        };
+        Ok(partitions.iter().map(committed).collect())
     }
 
     fn log_bounds(&mut self, partition: Partition) -> Result<Range<Offset>, NotNow> {
@@ -408,11 +430,16 @@ impl Producer for FakeBroker {
         kafka.refused().map_or(Ok(()), Err)
     }
 
-    fn send_offsets(&mut self, offsets: &[(Partition, Offset)]) -> Result<(), Fault> {
-        let detail: Vec<_> =
-            offsets.iter().map(|(partition, offset)| format!("{}@{offset}", name(*partition))).collect();
+    fn send_offsets(&mut self, offsets: &[(Partition, GroupOffset)]) -> Result<(), Fault> {
+        let describe = |(partition, GroupOffset { offset, metadata }): &(Partition, GroupOffset)| {
+            // Only the offset of a halted partition is sent as others left it.
+            let map = metadata.strip_prefix("v=1,n=0").or(metadata.strip_prefix("v=1"));
+            let map = map.map_or_else(|| format!(" {metadata:?}"), str::to_owned);
+            format!("{}@{offset}{map}", name(*partition))
+        };
+        let detail: Vec<_> = offsets.iter().map(describe).collect();
         self.0.borrow_mut().transact("send_offsets", &detail.join(" "), |kafka| {
-            kafka.open().offsets.extend(offsets.iter().copied());
+            kafka.open().offsets.extend(offsets.iter().cloned());
         })
     }
 

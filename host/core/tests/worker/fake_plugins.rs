@@ -11,15 +11,19 @@ use switchboard_core::routing::Manifest;
 use switchboard_core::routing::{Digest, Release, Routing};
 use switchboard_core::state::{StateLimits, TenantState};
 use switchboard_core::worker::{
-    Answers, Call, LookupError, Lookups, MigrateError, Observer, Outcome, Plugins, Query, Settled, Verdict,
+    Answers, Call, Clock as _, Executors, Fetch, Finished, Job, LookupError, Lookups, MigrateError, Observer, Outcome,
+    Plugins, Query, Runner, Settled, Verdict,
 };
 
-use super::fake_broker::Kafka;
+use super::fake_broker::{FakeBroker, Kafka};
 
 /// `count` counts the messages of a tenant in its state, and sends tenant and count: `a1`. Other commands:
-/// `reject`, `trap`, `elsewhere`, `state` (all its keys), `say TEXT`, `many TEXT ..`, `slow`, `look KEY ..`, `choosy KEY`, `undeclared`.
+/// `big` (an output of 1,000 bytes), `reject`, `trap`, `elsewhere`, `state` (all its keys), `say TEXT`, `many TEXT ..`, `slow`, `look KEY ..`, `choosy KEY`, `undeclared`.
+#[derive(Clone)]
 pub(crate) struct FakePlugins {
     pub(crate) kafka: Rc<RefCell<Kafka>>,
+    /// Tenant and value of each message that was handled, in this order.
+    pub(crate) ran: Rc<RefCell<Vec<String>>>,
     pub(crate) discarded: Rc<RefCell<Vec<String>>>,
     /// The next routing.
     pub(crate) routing: Rc<RefCell<Option<Arc<Routing>>>>,
@@ -47,10 +51,24 @@ fn query(source: &str, key: &str) -> Query {
 }
 
 impl Plugins for FakePlugins {
+    type Runner = Self;
+
     fn routing(&mut self) -> Option<Arc<Routing>> {
         self.routing.borrow_mut().take()
     }
 
+    fn lend(&mut self, _: &TenantId) -> Self {
+        self.clone()
+    }
+
+    fn give_back(&mut self, _: &TenantId, _: Self) {}
+
+    fn discard(&mut self, tenant: &TenantId) {
+        self.discarded.borrow_mut().push(tenant.to_string());
+    }
+}
+
+impl Runner for FakePlugins {
     /// Doubles the count and notes the old version. Fails half-way for tenants with `F` in their names.
     fn migrate(
         &mut self,
@@ -76,6 +94,7 @@ impl Plugins for FakePlugins {
         answers: &Answers,
     ) -> Outcome {
         let text = String::from_utf8(call.record.value.clone().unwrap_or_default()).unwrap();
+        self.ran.borrow_mut().push(format!("{} {text}", call.tenant.id));
         let (command, rest) = text.split_once(' ').unwrap_or((&text, ""));
         let before = state.get("n").map_or(0, |n| std::str::from_utf8(n).unwrap().parse::<u32>().unwrap());
         // Staged in any case. The host decides whether it is kept.
@@ -96,6 +115,7 @@ impl Plugins for FakePlugins {
                 let entries: Vec<_> = entries.map(|(k, v)| format!("{k}={}", String::from_utf8_lossy(&v))).collect();
                 Outcome::Outputs(vec![output("OUT", &entries.join(" "))])
             }
+            "big" => Outcome::Outputs(vec![output("OUT", &"x".repeat(1000))]),
             "say" => Outcome::Outputs(vec![output("OUT", rest)]),
             "many" => Outcome::Outputs(rest.split(' ').map(|text| output("OUT", text)).collect()),
             "slow" => {
@@ -120,9 +140,100 @@ impl Plugins for FakePlugins {
             other => panic!("no such command: {other}"),
         }
     }
+}
 
-    fn discard(&mut self, tenant: &TenantId) {
-        self.discarded.borrow_mut().push(tenant.to_string());
+/// Executors that run a job when it is handed over, and finish it then or when a test says so.
+pub(crate) struct FakeExecutors {
+    pub(crate) kafka: Rc<RefCell<Kafka>>,
+    pub(crate) lookups: FakeLookups,
+    pub(crate) finished: VecDeque<Finished<FakePlugins>>,
+    pub(crate) held: Rc<RefCell<Held>>,
+}
+
+/// What executors hold back.
+#[derive(Default)]
+pub(crate) struct Held {
+    /// The tenants whose jobs and fetches do not finish.
+    tenants: Vec<String>,
+    /// The tenants whose fetches do not finish.
+    fetches: Vec<String>,
+    /// How many messages a job runs at most.
+    pub(crate) most_messages: Option<usize>,
+    /// The tenant of each job that was handed over, and the time that its jobs had taken.
+    pub(crate) submitted: Vec<(String, Duration)>,
+    /// Jobs and fetches that have not finished, with their tenants.
+    out: Vec<(String, Finished<FakePlugins>)>,
+    /// Jobs and fetches that finish now.
+    done: VecDeque<Finished<FakePlugins>>,
+}
+
+impl Held {
+    /// Jobs and fetches of this tenant do not finish from now on.
+    pub(crate) fn hold(&mut self, tenant: &str) {
+        self.tenants.push(tenant.into());
+    }
+
+    /// Fetches of this tenant do not finish from now on.
+    pub(crate) fn hold_fetches(&mut self, tenant: &str) {
+        self.fetches.push(tenant.into());
+    }
+
+    /// Further jobs and fetches of this tenant finish. Those that are out do not.
+    pub(crate) fn hold_no_more(&mut self, tenant: &str) {
+        self.tenants.retain(|held| held != tenant);
+        self.fetches.retain(|held| held != tenant);
+    }
+
+    /// All jobs and fetches of this tenant finish.
+    pub(crate) fn finish(&mut self, tenant: &str) {
+        self.hold_no_more(tenant);
+        let (done, out): (Vec<_>, Vec<_>) = std::mem::take(&mut self.out).into_iter().partition(|(of, _)| of == tenant);
+        self.done.extend(done.into_iter().map(|(_, finished)| finished));
+        self.out = out;
+    }
+
+    /// How many jobs and fetches are out.
+    pub(crate) fn out(&self) -> usize {
+        self.out.len()
+    }
+}
+
+impl FakeExecutors {
+    fn finish(&mut self, tenant: &Tenant, finished: Finished<FakePlugins>) {
+        let (mut held, tenant) = (self.held.borrow_mut(), tenant.id.to_string());
+        let is_fetch = matches!(finished, Finished::Fetch(_));
+        if held.tenants.contains(&tenant) || is_fetch && held.fetches.contains(&tenant) {
+            held.out.push((tenant, finished));
+        } else {
+            self.finished.push_back(finished);
+        }
+    }
+}
+
+impl Executors<FakePlugins> for FakeExecutors {
+    fn submit(&mut self, mut job: Job<FakePlugins>) {
+        let broker = FakeBroker(Rc::clone(&self.kafka));
+        let mut left = self.held.borrow().most_messages.unwrap_or(usize::MAX);
+        self.held.borrow_mut().submitted.push((job.tenant().id.to_string(), job.used()));
+        job.run(
+            &self.lookups,
+            || broker.now(),
+            |_| {
+                left -= 1;
+                left > 0
+            },
+        );
+        self.finish(&job.tenant().clone(), Finished::Job(job));
+    }
+
+    fn fetch(&mut self, mut fetch: Fetch) {
+        let broker = FakeBroker(Rc::clone(&self.kafka));
+        fetch.run(&self.lookups, || broker.now());
+        self.finish(&fetch.tenant().clone(), Finished::Fetch(fetch));
+    }
+
+    fn finished(&mut self) -> Option<Finished<FakePlugins>> {
+        self.held.borrow_mut().done.pop_front().or_else(|| self.finished.pop_front())
     }
 }
 
@@ -144,17 +255,11 @@ pub(crate) struct FakeLookups {
 }
 
 impl Lookups for FakeLookups {
-    fn known(&mut self, _: &Tenant, query: &Query) -> Option<Option<Vec<u8>>> {
+    fn known(&self, _: &Tenant, query: &Query) -> Option<Option<Vec<u8>>> {
         self.names.borrow().known.get(&query.key).map(|answer| Some(answer.as_bytes().to_vec()))
     }
 
-    fn fetch(
-        &mut self,
-        _: &Tenant,
-        query: &Query,
-        attempt: u32,
-        budget: Duration,
-    ) -> Result<Option<Vec<u8>>, LookupError> {
+    fn fetch(&self, _: &Tenant, query: &Query, attempt: u32, budget: Duration) -> Result<Option<Vec<u8>>, LookupError> {
         let (kafka, names) = (&mut *self.kafka.borrow_mut(), &mut *self.names.borrow_mut());
         kafka.calls.push(format!("fetch {}", query.key));
         kafka.now += names.takes;

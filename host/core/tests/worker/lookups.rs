@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use switchboard_core::worker::{Fault, WorkerConfig};
+use switchboard_core::worker::{Event, Fault, WorkerConfig};
 
 use super::fake_broker::Effect;
-use super::rig::{Rig, SHARD_A, config, pairs};
+use super::rig::{A, Rig, SHARD_A, config, pairs};
 
 type Answer = Result<Option<&'static str>, &'static str>;
 
@@ -18,16 +18,66 @@ fn answering(answers: &[(&str, &[Answer])]) -> Rig {
 }
 
 #[test]
-fn no_open_transaction_waits_for_an_answer_and_the_tenants_order_is_kept() {
+fn a_lookup_holds_up_only_its_tenant_whose_order_is_kept() {
     let mut rig = answering(&[("ann", &[Ok(Some("Ann"))])]);
-    rig.repartitioned(&[("A", "count"), ("A", "look ann"), ("A", "count")]);
+    rig.held().hold_fetches("A");
+    rig.repartitioned(&[("A", "count"), ("A", "look ann"), ("A", "count"), ("B", "count"), ("D", "count")]);
     rig.run();
-    let around_the_question = ["send_offsets shard-0@1", "commit", "fetch ann", "begin"];
-    let calls = rig.calls();
-    let asked = calls.iter().position(|call| call == "fetch ann").unwrap();
-    assert_eq!(calls[asked - 2..asked + 2], around_the_question, "earlier records are committed first");
-    assert_eq!(rig.outputs(), ["A1", "A2:Ann", "A3"]);
-    assert_eq!(rig.committed(SHARD_A), Some(3));
+    assert_eq!(rig.outputs(), ["A1", "B1", "D1"]);
+    assert_eq!(rig.committed_with_map(SHARD_A), "1,n=1,bits=BA==", "B's record is settled beyond A's");
+    rig.repartitioned(&[("B", "count")]);
+    rig.run();
+    assert_eq!(rig.outputs(), ["A1", "B1", "D1", "B2"]);
+    rig.held().finish("A");
+    rig.run();
+    assert_eq!(rig.outputs()[4..], ["A2:Ann", "A3"]);
+    assert_eq!((rig.committed_with_map(SHARD_A), rig.names().asked.len()), ("5,n=0".into(), 1));
+}
+
+#[test]
+fn a_lookup_of_a_revoked_shard_is_dropped_and_its_next_owner_asks_again() {
+    for answers in [[Ok(Some("Ann")), Ok(Some("Bob"))], [Err("no answer"), Ok(Some("Bob"))]] {
+        let mut rig = answering(&[("ann", &answers)]);
+        rig.held().hold_fetches("A");
+        rig.repartitioned(&[("A", "look ann"), ("A", "count")]);
+        rig.run();
+        rig.kafka().events.push_back(Event::Revoked(vec![A]));
+        rig.run();
+        rig.held().hold_no_more("A");
+        rig.kafka().events.push_back(Event::Assigned(vec![A]));
+        rig.later();
+        assert_eq!(rig.outputs(), ["A1:Bob", "A2"]);
+        // The former answer, or that there is none, comes late.
+        rig.held().finish("A");
+        rig.repartitioned(&[("A", "count")]);
+        rig.run();
+        assert_eq!((rig.outputs().len(), rig.dead_letters(), rig.held().out()), (3, vec![], 0));
+    }
+}
+
+#[test]
+fn a_lookup_of_a_message_that_is_no_longer_its_tenants_first_is_dropped() {
+    for answers in [[Ok(Some("Ann")), Ok(Some("Bob"))], [Err("no answer"), Ok(Some("Bob"))]] {
+        let mut rig = Rig::with_source();
+        rig.names().answers.insert("ann".into(), answers.into());
+        rig.held().hold_fetches("D");
+        // Nothing is committed, so a message before the one that waits can be dropped.
+        rig.kafka().fail("flush", usize::MAX, Effect::None, Fault::Abortable("for a test".into()));
+        rig.produce(&[("D", "count")]);
+        rig.step().unwrap();
+        rig.repartitioned(&[("D", "look ann"), ("D", "count")]);
+        for _ in 0..3 {
+            rig.step().unwrap();
+        }
+        assert_eq!((rig.ran(), rig.held().out()), (vec!["D count".into(), "D look ann".into()], 1));
+        // The source is lost with its shard. D's shard stays.
+        rig.kafka().events.push_back(Event::Lost(vec![A]));
+        rig.step().unwrap();
+        rig.held().finish("D");
+        rig.kafka().heal();
+        rig.run();
+        assert_eq!((rig.outputs(), rig.dead_letters()), (vec!["D1:Bob".into(), "D2".into()], vec![]));
+    }
 }
 
 #[test]
@@ -70,7 +120,7 @@ fn a_message_without_an_answer_is_a_dead_letter_and_leaves_no_state() {
 }
 
 #[test]
-fn known_answers_do_not_end_the_transaction() {
+fn known_answers_do_not_end_the_job() {
     let mut rig = Rig::ready();
     rig.names().known.insert("ann".into(), "Ann");
     rig.repartitioned(&[("A", "look ann"), ("A", "look ann"), ("A", "count")]);

@@ -9,21 +9,23 @@ use super::fake_broker::Effect;
 use super::rig::{A, D, Rig, SHARD_A, SOURCE, config, message};
 
 #[test]
-fn the_records_of_a_revoked_partition_are_dropped_and_others_go_on() {
-    for event in [Event::Revoked(vec![A]), Event::Lost(vec![A])] {
+fn what_is_finished_is_committed_before_a_revocation_and_dropped_at_a_loss_and_others_go_on() {
+    for (event, settled) in [(Event::Revoked(vec![A]), 8), (Event::Lost(vec![A]), 4)] {
         let mut rig = Rig::ready();
         rig.repartitioned(&[("A", "count"); 8]);
         rig.step().unwrap();
         rig.repartitioned(&[("D", "count"); 2]);
         rig.kafka().events.push_back(event);
         rig.run();
-        assert_eq!(rig.outputs(), ["A1", "A2", "A3", "A4", "D1", "D2"]);
-        assert_eq!(rig.committed(SHARD_A), Some(4));
+        let expected: Vec<_> = (1..=settled).map(|n| format!("A{n}")).chain(["D1".into(), "D2".into()]).collect();
+        assert_eq!((rig.outputs(), rig.committed(SHARD_A)), (expected, Some(settled)));
 
         // Assigned again, the shard goes on from there, on the committed state.
         rig.kafka().events.push_back(Event::Assigned(vec![A]));
+        rig.repartitioned(&[("A", "count")]);
         rig.later();
-        assert_eq!(rig.outputs()[6..], ["A5", "A6", "A7", "A8"]);
+        let expected: Vec<_> = (settled + 1..=9).map(|n| format!("A{n}")).collect();
+        assert_eq!(rig.outputs()[usize::try_from(settled).unwrap() + 2..], expected);
     }
 }
 
@@ -181,16 +183,20 @@ fn a_worker_reads_the_source_partitions_that_are_anchored_to_its_shards() {
 }
 
 #[test]
-fn source_records_of_a_revoked_shard_are_dropped_and_read_again_by_its_next_owner() {
+fn source_records_of_a_lost_shard_are_dropped_and_read_again_by_its_next_owner() {
     let mut rig = Rig::with_source();
     rig.produce(&[("D", "count"); 8]);
     rig.step().unwrap();
-    rig.kafka().events.push_back(Event::Revoked(vec![A]));
+    rig.kafka().events.push_back(Event::Lost(vec![A]));
     rig.run();
-    assert_eq!((rig.outputs().len(), rig.committed(SOURCE)), (4, Some(4)), "one batch of four");
+    assert_eq!((rig.outputs().len(), rig.committed(SOURCE)), (4, Some(4)), "one transaction of four");
+    rig.repartitioned(&[("D", "count")]);
+    rig.run();
+    assert_eq!(rig.outputs()[4..], ["D5"], "on the committed state");
     rig.kafka().events.push_back(Event::Assigned(vec![A]));
     rig.later();
-    assert_eq!((rig.outputs().len(), rig.committed(SOURCE)), (8, Some(8)));
+    assert_eq!(rig.outputs()[5..], ["D6", "D7", "D8", "D9"]);
+    assert_eq!(rig.committed(SOURCE), Some(8));
 }
 
 #[test]

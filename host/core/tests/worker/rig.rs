@@ -9,12 +9,12 @@ use switchboard_core::record::{
     ControlPosition, Coordinates, HeaderKind, Headers, Offset, OutputLimits, OutputRules, PartitionIndex, Record,
     ShardId, TenantHeader, TenantId, TenantSchema, Timestamp, shard_of, to_repartitioned,
 };
-use switchboard_core::routing::Routing;
-use switchboard_core::state::StateLimits;
+use switchboard_core::routing::{LastRun, Routing};
+use switchboard_core::state::{StateLimits, encode_key};
 use switchboard_core::worker::{BatchLimits, FatalError, Next, Partition, StartFrom, Worker, WorkerConfig};
 
 use super::fake_broker::{FakeBroker, Kafka};
-use super::fake_plugins::{FakeLookups, FakePlugins, Names, Notes, release};
+use super::fake_plugins::{FakeExecutors, FakeLookups, FakePlugins, Held, Names, Notes, release};
 
 pub(crate) const SOURCE: Partition = Partition::Source { topic: 0, index: PartitionIndex::new(0).unwrap() };
 /// The shards of the tenants `A` and `B`, and of `D`, as `the_tenants_have_the_shards_that_the_tests_assume` checks. `SOURCE`
@@ -28,11 +28,13 @@ pub(crate) const SHARD_D: Partition = Partition::Shard(D);
 const MOST_STEPS: usize = 200;
 
 pub(crate) struct Rig {
-    worker: Worker<FakeBroker, FakePlugins, FakeLookups, Notes>,
+    worker: Worker<FakeBroker, FakePlugins, FakeExecutors, Notes>,
     kafka: Rc<RefCell<Kafka>>,
     names: Rc<RefCell<Names>>,
+    held: Rc<RefCell<Held>>,
     pub(crate) notes: Rc<RefCell<Vec<String>>>,
     pub(crate) discarded: Rc<RefCell<Vec<String>>>,
+    ran: Rc<RefCell<Vec<String>>>,
     routing: Rc<RefCell<Option<Arc<Routing>>>>,
 }
 
@@ -71,19 +73,24 @@ impl Rig {
         kafka.assignment = assigned.to_vec();
         kafka.partition_counts = vec![source_partitions];
         let (kafka, names) = (Rc::new(RefCell::new(kafka)), Rc::new(RefCell::new(Names::default())));
-        let (notes, discarded) = (Rc::default(), Rc::default());
+        let (notes, discarded, ran) = (Rc::default(), Rc::default(), Rc::default());
         let routing = Rc::new(RefCell::new(Some(Arc::new(Routing::fixed(Arc::new(release(1)))))));
-        let plugins =
-            FakePlugins { kafka: Rc::clone(&kafka), discarded: Rc::clone(&discarded), routing: Rc::clone(&routing) };
-        let worker = Worker::new(
-            config,
-            1,
-            FakeBroker(Rc::clone(&kafka)),
-            plugins,
-            FakeLookups { kafka: Rc::clone(&kafka), names: Rc::clone(&names) },
-            Notes(Rc::clone(&notes)),
-        );
-        Self { worker, kafka, names, notes, discarded, routing }
+        let plugins = FakePlugins {
+            kafka: Rc::clone(&kafka),
+            ran: Rc::clone(&ran),
+            discarded: Rc::clone(&discarded),
+            routing: Rc::clone(&routing),
+        };
+        let held = Rc::default();
+        let executors = FakeExecutors {
+            kafka: Rc::clone(&kafka),
+            lookups: FakeLookups { kafka: Rc::clone(&kafka), names: Rc::clone(&names) },
+            finished: std::collections::VecDeque::new(),
+            held: Rc::clone(&held),
+        };
+        let worker =
+            Worker::new(config, 1, FakeBroker(Rc::clone(&kafka)), plugins, executors, Notes(Rc::clone(&notes)));
+        Self { worker, kafka, names, held, notes, discarded, ran, routing }
     }
 
     /// The worker takes this routing at its next step.
@@ -91,7 +98,7 @@ impl Rig {
         *self.routing.borrow_mut() = Some(Arc::new(routing));
     }
 
-    /// A worker that has taken over all partitions. The calls up to here are forgotten.
+    /// A worker that has taken over all partitions, and whose tenants ran before. The calls up to here are forgotten.
     pub(crate) fn ready() -> Self {
         Self::ready_with(config())
     }
@@ -117,9 +124,21 @@ impl Rig {
 
     fn taken_over(config: WorkerConfig, source_partitions: u32, assigned: &[ShardId]) -> Self {
         let mut rig = Self::with(config, source_partitions, assigned);
+        rig.tenants_ran_before();
         rig.run();
         rig.kafka().calls.clear();
         rig
+    }
+
+    /// The tenants ran the first release before, so it takes nothing over.
+    fn tenants_ran_before(&self) {
+        let mut kafka = self.kafka();
+        let entry = LastRun { release: release(1).digest, state_version: 1, route: None }.encode();
+        for (tenant, shard) in [("A", A), ("B", A), ("D", D)] {
+            let key = encode_key(&TenantId::new(tenant), LastRun::KEY);
+            kafka.changelogs.entry(shard).or_default().push((key, Some(entry.clone())));
+            kafka.committed.insert(Partition::Shard(shard), Offset::ZERO);
+        }
     }
 
     pub(crate) fn kafka(&self) -> RefMut<'_, Kafka> {
@@ -128,6 +147,10 @@ impl Rig {
 
     pub(crate) fn names(&self) -> RefMut<'_, Names> {
         self.names.borrow_mut()
+    }
+
+    pub(crate) fn held(&self) -> RefMut<'_, Held> {
+        self.held.borrow_mut()
     }
 
     /// Records of the source topic.
@@ -165,11 +188,11 @@ impl Rig {
     pub(crate) fn try_run(&mut self) -> Result<(), FatalError> {
         let mut quiet = 0;
         for _ in 0..MOST_STEPS {
-            let before = self.kafka().calls.len();
+            let before = self.kafka().progress();
             if let Next::After(wait) = self.step()? {
                 self.kafka().now += wait;
             }
-            quiet = if self.kafka().calls.len() == before { quiet + 1 } else { 0 };
+            quiet = if self.kafka().progress() == before { quiet + 1 } else { 0 };
             if quiet == 3 {
                 break;
             }
@@ -217,6 +240,18 @@ impl Rig {
         let kafka = self.kafka();
         let letters = kafka.visible.iter().filter(|(to, _)| to == "dead-letters");
         letters.map(|(_, record)| (header(&record.headers, "switchboard-class"), text(record))).collect()
+    }
+
+    /// Tenant and value of each message that was handled since the last call, in the order of the calls.
+    pub(crate) fn ran(&self) -> Vec<String> {
+        std::mem::take(&mut *self.ran.borrow_mut())
+    }
+
+    /// The offset that the group has for a partition, with its map: `3,runs=..`.
+    pub(crate) fn committed_with_map(&self, partition: Partition) -> String {
+        let kafka = self.kafka();
+        let metadata = kafka.metadata.get(&partition).and_then(|metadata| metadata.strip_prefix("v=1"));
+        format!("{}{}", kafka.committed[&partition], metadata.expect("the worker committed it"))
     }
 
     pub(crate) fn committed(&self, partition: Partition) -> Option<i64> {

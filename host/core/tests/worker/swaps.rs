@@ -133,6 +133,19 @@ fn the_old_release_handles_records_before_a_swap_and_the_new_one_those_after_it(
 }
 
 #[test]
+fn a_takeover_that_the_broker_refuses_is_made_again_at_the_next_message() {
+    let mut rig = rig(at(5, 1, &[]));
+    rig.kafka().refuses.push(("changelog 0", ""));
+    rig.repartitioned(&[("A", "count")]);
+    rig.run();
+    assert_eq!((rig.dead_letters(), last_run(&rig, "A")), (pairs(&[("output", "count")]), None));
+    rig.kafka().refuses.clear();
+    rig.repartitioned(&[("A", "count")]);
+    rig.run();
+    assert_eq!((rig.outputs(), last_run(&rig, "A")), (vec!["A1".into()], Some((1, 1, 5))));
+}
+
+#[test]
 fn the_entry_of_the_last_run_is_part_of_the_first_messages_transaction() {
     let mut rig = rig(at(5, 1, &[]));
     rig.repartitioned(&[("A", "count")]);
@@ -149,27 +162,31 @@ fn the_entry_of_the_last_run_is_part_of_the_first_messages_transaction() {
 }
 
 #[test]
-fn a_tenant_does_not_run_by_older_routes_than_elsewhere_and_only_its_shard_waits() {
+fn a_tenant_does_not_run_by_older_routes_than_elsewhere_and_only_that_tenant_waits() {
     let mut rig = Rig::with(config(), 0, &[A, D]);
     ran_elsewhere(&rig, "B", 0, 2, 1, 8);
     rig.reroute(at(5, 1, &[]).routing());
     rig.repartitioned(&[("A", "count"), ("B", "count"), ("A", "count"), ("D", "count")]);
     rig.run();
-    assert_eq!(rig.outputs(), ["A1", "D1"]);
-    assert_eq!(rig.committed(SHARD_A), Some(1), "what comes before it is settled");
+    assert_eq!(rig.outputs(), ["A1", "A2", "D1"]);
+    assert_eq!(
+        rig.committed_with_map(SHARD_A),
+        "1,n=1,bits=Ag==",
+        "what comes before it is settled, and A's record after it"
+    );
     assert!(last_note(&rig, "B").contains("offset 8"), "{}", last_note(&rig, "B"));
     rig.reroute(at(7, 1, &[]).routing());
     rig.repartitioned(&[("D", "count")]);
     rig.run();
-    assert_eq!(rig.outputs(), ["A1", "D1", "D2"], "the topic has not been read that far yet");
+    assert_eq!(rig.outputs(), ["A1", "A2", "D1", "D2"], "the topic has not been read that far yet");
     rig.reroute(at(8, 2, &[]).routing());
     rig.run();
-    assert_eq!(rig.outputs(), ["A1", "D1", "D2", "B1@2", "A2@2"]);
-    assert_eq!(rig.committed(SHARD_A), Some(3));
+    assert_eq!(rig.outputs(), ["A1", "A2", "D1", "D2", "B1@2"]);
+    assert_eq!(rig.committed_with_map(SHARD_A), "3,n=0");
 }
 
 #[test]
-fn a_shard_that_waits_can_be_revoked_and_assigned_again() {
+fn the_shard_of_a_tenant_that_waits_can_be_revoked_and_assigned_again() {
     let mut rig = Rig::with(config(), 0, &[A, D]);
     ran_elsewhere(&rig, "A", 0, 2, 1, 8);
     rig.reroute(at(5, 1, &[]).routing());
@@ -183,6 +200,52 @@ fn a_shard_that_waits_can_be_revoked_and_assigned_again() {
     rig.kafka().events.push_back(Event::Assigned(vec![A]));
     rig.later();
     assert_eq!(rig.outputs(), ["D1", "A1@2"]);
+}
+
+#[test]
+fn a_wait_is_reported_again_after_partitions_are_revoked() {
+    let mut rig = Rig::with(config(), 0, &[A, D]);
+    ran_elsewhere(&rig, "A", 0, 2, 1, 8);
+    rig.reroute(at(5, 1, &[]).routing());
+    rig.repartitioned(&[("A", "count")]);
+    rig.run();
+    assert!(last_note(&rig, "A").contains("A waits"));
+    rig.notes.borrow_mut().clear();
+    rig.kafka().events.push_back(Event::Revoked(vec![D]));
+    rig.run();
+    assert!(last_note(&rig, "A").contains("A waits"), "a revocation makes the observer forget it");
+}
+
+#[test]
+fn a_job_that_comes_back_after_another_routing_was_taken_does_not_wait_for_one() {
+    let mut rig = Rig::with(config(), 0, &[A]);
+    ran_elsewhere(&rig, "A", 0, 2, 1, 8);
+    rig.reroute(at(5, 1, &[]).routing());
+    rig.held().hold("A");
+    rig.repartitioned(&[("A", "count")]);
+    rig.run();
+    rig.reroute(at(8, 2, &[]).routing());
+    rig.run();
+    assert_eq!(rig.held().out(), 1, "the job found that its tenant has to wait, by the former routing");
+    rig.held().finish("A");
+    rig.run();
+    assert_eq!(rig.outputs(), ["A1@2"]);
+    assert_eq!(last_note(&rig, "A"), "", "it is not reported that the tenant waits");
+}
+
+#[test]
+fn messages_of_a_running_job_keep_its_routing_and_later_ones_have_the_next() {
+    let mut rig = rig(at(5, 1, &[]));
+    rig.held().hold("A");
+    rig.repartitioned(&[("A", "count"), ("A", "count"), ("D", "count")]);
+    rig.run();
+    rig.reroute(at(8, 2, &[]).routing());
+    rig.repartitioned(&[("A", "count"), ("D", "count")]);
+    rig.run();
+    rig.held().finish("A");
+    rig.run();
+    assert_eq!(rig.outputs(), ["D1", "D2@2", "A1", "A2", "A3@2"]);
+    assert_eq!((last_run(&rig, "A"), last_run(&rig, "D")), (Some((2, 1, 8)), Some((2, 1, 8))));
 }
 
 #[test]
@@ -282,16 +345,16 @@ fn a_record_of_a_new_topic_waits_until_the_routes_that_made_it_consumed_are_read
     rig.repartitioned_from("MORE", routes(8), &[("A", "count")]);
     rig.repartitioned(&[("B", "count"), ("D", "count")]);
     rig.run();
-    assert_eq!(rig.outputs(), ["B1", "D1", "D2"]);
-    assert_eq!(rig.committed(SHARD_A), Some(1), "it is not settled, and nothing after it");
+    assert_eq!(rig.outputs(), ["B1", "B2", "D1", "D2"], "no other tenant waits");
+    assert_eq!(rig.committed_with_map(SHARD_A), "1,n=1,bits=Ag==", "it is not settled");
     assert!(last_note(&rig, "A").contains("waits") && last_note(&rig, "A").contains("offset 8"));
     assert_eq!(last_run(&rig, "A"), Some((1, 1, 5)), "what it runs until then");
     rig.reroute(at(7, 1, &[]).routing());
     rig.run();
-    assert_eq!(rig.committed(SHARD_A), Some(1), "not that far yet");
+    assert_eq!(rig.committed(SHARD_A), Some(1), "the control topic has not been read that far yet");
     rig.reroute(at(8, 1, &[("A", 2)]).wider(2).routing());
     rig.run();
-    assert_eq!(rig.outputs(), ["B1", "D1", "D2", "A1@2", "B2"]);
+    assert_eq!(rig.outputs(), ["B1", "B2", "D1", "D2", "A1@2"]);
     assert_eq!((rig.committed(SHARD_A), rig.dead_letters()), (Some(3), vec![]));
 }
 
@@ -442,7 +505,7 @@ fn a_take_over_before_a_lookup_is_committed_with_the_shards_offset() {
 }
 
 #[test]
-fn a_record_that_came_directly_takes_the_hop_when_its_tenant_has_to_wait() {
+fn a_record_that_came_directly_waits_in_its_tenants_queue_and_holds_up_no_other_tenant() {
     let mut rig = Rig::with(config(), 1, &[A]);
     ran_elsewhere(&rig, "B", 0, 2, 1, 8);
     rig.reroute(at(5, 1, &[]).routing());
@@ -450,11 +513,13 @@ fn a_record_that_came_directly_takes_the_hop_when_its_tenant_has_to_wait() {
     rig.produce(&[("A", "count"), ("B", "count"), ("A", "count"), ("B", "count")]);
     rig.run();
     assert_eq!(
-        (rig.outputs(), rig.committed(SOURCE)),
-        (vec!["A1".into()], Some(4)),
-        "the shard waits, the source does not"
+        (rig.outputs(), rig.committed_with_map(SOURCE)),
+        (vec!["A1".into(), "A2".into()], "1,n=1,bits=Ag==".into())
     );
     rig.reroute(at(8, 2, &[]).routing());
     rig.run();
-    assert_eq!(rig.outputs(), ["A1", "B1@2", "A2@2", "B2@2"]);
+    assert_eq!(
+        (rig.outputs()[2..].to_vec(), rig.committed_with_map(SOURCE)),
+        (vec!["B1@2".into(), "B2@2".into()], "4,n=0".into())
+    );
 }

@@ -221,5 +221,5 @@ fn the_offset_of_a_halted_source_is_renewed_and_it_stays_halted() {
     rig.kafka().calls.clear();
     rig.kafka().now += renewal;
     rig.run();
-    assert_eq!((rig.count("send_offsets source-0@0"), rig.outputs()), (1, vec![]));
+    assert_eq!((rig.count("send_offsets source-0@0 \"\""), rig.outputs()), (1, vec![]));
 }

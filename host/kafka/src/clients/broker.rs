@@ -11,7 +11,9 @@ use rdkafka::message::Message as _;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use switchboard_checkpoint::Checkpoints;
 use switchboard_core::record::{Offset, Record, ShardId};
-use switchboard_core::worker::{self, Cause, Destination, Event, Fault, NotNow, Partition, Restored, Start};
+use switchboard_core::worker::{
+    self, Cause, Destination, Event, Fault, GroupOffset, NotNow, Partition, Restored, Start,
+};
 
 use super::consumer_errors::ConsumerErrors;
 use super::context::Rebalance;
@@ -40,6 +42,8 @@ pub struct KafkaBroker {
     source_topics: Arc<SourceTopics>,
     /// `None` while the worker is no member of the group.
     consumers: Option<Consumers>,
+    /// Woken by both consumers, and by whoever has a clone.
+    wake_up: WakeUp,
     restore: Restore,
     watermarks: Arc<Watermarks>,
     producer: Option<Producer>,
@@ -57,8 +61,6 @@ struct Consumers {
     /// Dropped first: the sources of a shard are no longer read when the group gets the shard back.
     sources: SourceReader,
     member: GroupMember,
-    /// Woken by both.
-    wake_up: WakeUp,
     /// Which of the two is polled first. It alternates, so that a backlog of one does not keep back the other.
     member_first: bool,
 }
@@ -91,6 +93,7 @@ impl KafkaBroker {
             output_topics: HashMap::new(),
             source_topics,
             consumers: None,
+            wake_up: WakeUp::default(),
             restore: Restore::new(&options.restore_consumer(), topology.changelog.clone(), checkpoints, worker)?,
             member_errors: ConsumerErrors::new(&options.app),
             source_errors: ConsumerErrors::new(&options.app),
@@ -103,6 +106,11 @@ impl KafkaBroker {
             pending_failure: None,
             started: Instant::now(),
         })
+    }
+
+    /// Wakes the worker while it waits in a poll. It stays the same for the broker's whole life.
+    pub fn wake_up(&self) -> WakeUp {
+        self.wake_up.clone()
     }
 
     /// Reports the failure of a call that returns nothing with the next event. Otherwise a partition would be owned but never read,
@@ -188,11 +196,10 @@ impl worker::Consumer for KafkaBroker {
             return Ok(());
         }
         let fatal = |error: KafkaError| Fault::Fatal(convert::cause(error.to_string(), &error));
-        let wake_up = WakeUp::default();
-        let sources = SourceReader::new(&self.options.source_consumer(), wake_up.clone()).map_err(fatal)?;
-        let member = GroupMember::join(&self.options, &self.topology.repartition, self.worker, wake_up.clone());
+        let sources = SourceReader::new(&self.options.source_consumer(), self.wake_up()).map_err(fatal)?;
+        let member = GroupMember::join(&self.options, &self.topology.repartition, self.worker, self.wake_up());
         let member = member.map_err(fatal)?;
-        self.consumers = Some(Consumers { sources, member, wake_up, member_first: false });
+        self.consumers = Some(Consumers { sources, member, member_first: false });
         Ok(())
     }
 
@@ -224,24 +231,24 @@ impl worker::Consumer for KafkaBroker {
         let mut now = Instant::now();
         let deadline = now + wait;
         loop {
-            joined(&mut self.consumers).wake_up.clear();
+            self.wake_up.clear_consumer();
             if let Some(event) = self.next_event(now) {
                 return event;
             }
-            let Consumers { sources, member, wake_up, .. } = joined(&mut self.consumers);
+            let Consumers { sources, member, .. } = joined(&mut self.consumers);
             // A poll finds nothing also when it takes a log line from the queue.
             if member.is_empty() && sources.is_empty() {
                 let left = deadline.saturating_duration_since(Instant::now());
-                if left.is_zero() {
+                if left.is_zero() || self.wake_up.take_outside() {
                     return Event::Nothing;
                 }
-                wake_up.wait(left.min(WAKE_INTERVAL));
+                self.wake_up.wait(left.min(WAKE_INTERVAL));
             }
             now = Instant::now();
         }
     }
 
-    fn stable_offsets(&mut self, partitions: &[Partition]) -> Result<Vec<Option<Offset>>, NotNow> {
+    fn stable_offsets(&mut self, partitions: &[Partition]) -> Result<Vec<Option<GroupOffset>>, NotNow> {
         if partitions.is_empty() {
             return Ok(Vec::new());
         }
@@ -257,12 +264,14 @@ impl worker::Consumer for KafkaBroker {
                 return Err(NotNow(format!("the answer has no committed offset of {topic}[{index}]").into()));
             };
             element.error().map_err(&error)?;
-            match element.offset() {
-                KafkaOffset::Invalid => Ok(None),
-                other => convert::absolute(other).map(Some).ok_or_else(|| {
+            let offset = match element.offset() {
+                KafkaOffset::Invalid => return Ok(None),
+                other => convert::absolute(other).ok_or_else(|| {
                     NotNow(format!("the committed offset of {topic}[{index}] is not a number: {other:?}").into())
-                }),
-            }
+                })?,
+            };
+            // Empty where there is none. Brokers keep it as text, so it is UTF-8, which rdkafka demands.
+            Ok(Some(GroupOffset { offset, metadata: element.metadata().to_owned() }))
         };
         partitions.iter().map(offset).collect()
     }
@@ -429,10 +438,9 @@ impl worker::Producer for KafkaBroker {
         self.producer()?.flush()
     }
 
-    fn send_offsets(&mut self, offsets: &[(Partition, Offset)]) -> Result<(), Fault> {
+    fn send_offsets(&mut self, offsets: &[(Partition, GroupOffset)]) -> Result<(), Fault> {
         let Some(consumers) = &self.consumers else { return Err(Fault::NotAMember("the group was left".into())) };
-        let offsets = offsets.iter().map(|(partition, offset)| (*partition, convert::to_absolute(*offset)));
-        self.producer()?.send_offsets(&self.names.offset_list(offsets), consumers.member.consumer())
+        self.producer()?.send_offsets(&self.names.group_offset_list(offsets), consumers.member.consumer())
     }
 
     fn commit(&mut self) -> Result<(), Fault> {
@@ -448,7 +456,9 @@ impl worker::Producer for KafkaBroker {
 mod tests {
     use std::collections::BTreeMap;
 
-    use switchboard_core::worker::{Consumed, Consumer as _, Producer as _};
+    use rdkafka::consumer::CommitMode;
+    use rdkafka::types::RDKafkaRespErr;
+    use switchboard_core::worker::{Consumed, Consumer as _, KafkaErrorCode, Producer as _};
 
     use super::super::mock::Mock;
     use super::*;
@@ -518,7 +528,7 @@ mod tests {
     fn a_record_of_either_consumer_wakes_a_worker_that_found_nothing() {
         let mock = Mock::with_topics(&[]);
         let mut broker = reading(&mock);
-        let wake_up = joined(&mut broker.consumers).wake_up.clone();
+        let wake_up = broker.wake_up();
         while broker.poll(Duration::ZERO) != Event::Nothing {}
         for _ in 0..20 {
             for (topic, partition) in [("IN", source()), ("app-switchboard-repartition", shard())] {
@@ -533,6 +543,94 @@ mod tests {
                 assert_eq!(broker.poll(Duration::ZERO), Event::Nothing);
             }
         }
+    }
+
+    #[test]
+    fn a_poll_that_waits_is_ended_from_outside_once() {
+        let mock = Mock::with_topics(&[]);
+        let mut broker = reading(&mock);
+        while broker.poll(Duration::ZERO) != Event::Nothing {}
+        let wake_up = broker.wake_up();
+        let day = Duration::from_hours(24);
+        std::thread::scope(|scope| {
+            scope.spawn(|| wake_up.wake());
+            assert_eq!(broker.poll(day), Event::Nothing);
+        });
+        // Before the poll. One that does not wait leaves the signal to the next one.
+        wake_up.wake();
+        assert_eq!(broker.poll(Duration::ZERO), Event::Nothing);
+        assert_eq!(broker.poll(day), Event::Nothing);
+        // The signal is taken.
+        let (wait, started) = (Duration::from_millis(300), Instant::now());
+        assert_eq!(broker.poll(wait), Event::Nothing);
+        assert!(started.elapsed() >= wait);
+    }
+
+    #[test]
+    fn a_signal_from_outside_does_not_keep_back_records() {
+        let mock = Mock::with_topics(&[]);
+        let mut broker = reading(&mock);
+        mock.produce("IN", 1);
+        while joined(&mut broker.consumers).sources.is_empty() {
+            std::thread::yield_now();
+        }
+        broker.wake_up().wake();
+        let day = Duration::from_hours(24);
+        while !matches!(broker.poll(day), Event::Record(_)) {}
+        assert_eq!(broker.poll(day), Event::Nothing, "the signal is still there");
+    }
+
+    fn group_offset(offset: i64, metadata: &str) -> GroupOffset {
+        GroupOffset { offset: Offset::new(offset).unwrap(), metadata: metadata.to_owned() }
+    }
+
+    fn stable_offsets(broker: &mut KafkaBroker) -> Vec<Option<GroupOffset>> {
+        let deadline = Instant::now() + Duration::from_mins(1);
+        loop {
+            match broker.stable_offsets(&[source(), shard()]) {
+                Ok(offsets) => return offsets,
+                Err(error) => assert!(Instant::now() < deadline, "{error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn metadata_of_committed_offsets_comes_back_as_it_was_sent() {
+        let mock = Mock::with_topics(&[]);
+        let mut broker = assigned(&mock);
+        assert_eq!(stable_offsets(&mut broker), [None, None]);
+        // Brokers take 4,096 bytes by default.
+        let longest = "a\u{e9}".repeat(4096 / 3);
+        for (of_source, of_shard) in [("", "+/0="), (longest.as_str(), ""), ("", "")] {
+            let offsets = [(source(), group_offset(3, of_source)), (shard(), group_offset(0, of_shard))];
+            // Not in a transaction: the mock broker forgets offsets of those. `send_offsets` makes the same list.
+            let list = broker.names.group_offset_list(&offsets);
+            joined(&mut broker.consumers).member.consumer().commit(&list, CommitMode::Sync).unwrap();
+            assert_eq!(stable_offsets(&mut broker), offsets.map(|(_, offset)| Some(offset)));
+        }
+    }
+
+    /// Without the error the group takes them.
+    #[test]
+    fn offsets_whose_metadata_is_too_long_are_refused_with_the_setting_to_change() {
+        let mock = Mock::with_topics(&[]);
+        let mut broker = assigned(&mock);
+        let deadline = Instant::now() + Duration::from_mins(1);
+        while let Err(fault) = broker.renew_producer() {
+            assert!(matches!(fault, Fault::Retriable(_)) && Instant::now() < deadline, "{fault}");
+        }
+        let offsets = [(source(), group_offset(1, "a")), (shard(), group_offset(1, "b"))];
+        broker.begin().unwrap();
+        broker.send_offsets(&offsets).unwrap();
+        mock.refuse_offsets(RDKafkaRespErr::RD_KAFKA_RESP_ERR_OFFSET_METADATA_TOO_LARGE);
+        match broker.send_offsets(&offsets) {
+            Err(Fault::Abortable(cause)) => {
+                assert_eq!(cause.code.map(KafkaErrorCode::get), Some(12));
+                assert!(cause.text.contains("offset.metadata.max.bytes"), "{cause}");
+            }
+            result => panic!("{result:?}"),
+        }
+        broker.abort().unwrap();
     }
 
     #[test]

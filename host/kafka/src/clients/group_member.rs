@@ -42,7 +42,7 @@ impl GroupMember {
     pub(super) fn join(options: &ClientOptions, topic: &str, worker: usize, wake_up: WakeUp) -> KafkaResult<Self> {
         let config = options.group_consumer(worker);
         let consumer = BaseConsumer::from_config_and_context(&config, GroupContext::new(&config))?;
-        let consumer = QueuedConsumer::new(consumer, move || wake_up.wake());
+        let consumer = QueuedConsumer::new(consumer, move || wake_up.wake_for_consumer());
         consumer.subscribe(&[topic])?;
         let (starts, held) = (HashMap::new(), BTreeMap::new());
         Ok(Self { consumer, unanswered: None, added: false, starts, held, woken: Instant::now() })

@@ -5,6 +5,7 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use super::options::{ClientOptions, GroupProtocol};
 
@@ -45,6 +46,11 @@ impl Mock {
             session_timeout_ms: 10_000,
             properties: properties.iter().map(property).collect(),
         }
+    }
+
+    /// Answers the next requests to commit offsets in a transaction with this error.
+    pub(crate) fn refuse_offsets(&self, error: RDKafkaRespErr) {
+        self.cluster.request_errors(RDKafkaApiKey::TxnOffsetCommit, &[error]);
     }
 
     /// Writes this many records, and waits until the broker has them.

@@ -5,7 +5,7 @@
 //! them behind the worker's ports.
 //!
 //! `options` has the properties of all clients of a process. `context` receives what librdkafka reports outside of answers.
-//! `wake_up` lets a worker wait for two consumers. `topic_names`, `consumer_errors` and `convert` translate names, errors and
+//! `wake_up` lets a worker wait for two consumers and for other threads. `topic_names`, `consumer_errors` and `convert` translate names, errors and
 //! numbers.
 //!
 //! These clients never decide what to commit, retry or skip. An error becomes one of the worker's classes, a rebalance one of its
@@ -26,6 +26,7 @@ mod wake_up;
 
 pub use broker::{KafkaBroker, SharedClients};
 pub use options::{ClientOptions, GroupProtocol, PropertyError};
+pub use wake_up::WakeUp;
 
 use rdkafka::ClientConfig;
 use rdkafka::config::FromClientConfigAndContext;

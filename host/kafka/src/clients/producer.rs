@@ -23,6 +23,8 @@ use crate::topics::Topology;
 const TRANSACTION_CALL_TIMEOUT: Duration = Duration::from_secs(1);
 /// After this time a call to send offsets is considered lost: half of the time that a transaction may be open.
 const SEND_OFFSETS_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the metadata of a committed offset may be, in bytes: `offset.metadata.max.bytes` of the brokers, by default.
+pub(crate) const OFFSET_METADATA_BYTES: i64 = 4096;
 /// How long one poll for delivery reports waits.
 const DELIVERY_POLL: Duration = Duration::from_millis(5);
 
@@ -204,8 +206,15 @@ fn classify(error: &KafkaError) -> Fault {
 }
 
 fn classify_call(error: &CallError) -> Fault {
-    let cause = error.cause();
+    let mut cause = error.cause();
     let CallError { code, fatal, requires_abort, retriable, .. } = *error;
+    if code == Code::OffsetMetadataTooLarge {
+        let said = cause.text;
+        cause.text = format!(
+            "the brokers' setting offset.metadata.max.bytes is too low for the metadata of committed offsets. Set it to at least \
+             {OFFSET_METADATA_BYTES}, its default: {said}"
+        );
+    }
     match code {
         Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch => Fault::Fenced(cause),
         Code::FencedInstanceId => Fault::FencedInstance(cause),

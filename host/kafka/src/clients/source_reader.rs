@@ -43,7 +43,7 @@ impl SourceReader {
     pub(super) fn new(config: &ClientConfig, wake_up: WakeUp) -> KafkaResult<Self> {
         let consumer: BaseConsumer<_> = new_client(config)?;
         Ok(Self {
-            consumer: QueuedConsumer::new(consumer, move || wake_up.wake()),
+            consumer: QueuedConsumer::new(consumer, move || wake_up.wake_for_consumer()),
             reading: BTreeMap::new(),
             paused: BTreeMap::new(),
             asked: BTreeMap::new(),

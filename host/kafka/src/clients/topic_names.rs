@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use switchboard_core::record::{PartitionIndex, Record, ShardId};
-use switchboard_core::worker::{Consumed, Partition};
+use switchboard_core::worker::{Consumed, GroupOffset, Partition};
 
 use super::convert;
 use crate::sys;
@@ -70,6 +70,20 @@ impl TopicNames {
         for (partition, offset) in partitions {
             let (topic, index) = self.topic_partition(partition);
             list.add_partition_offset(topic, index.get(), offset).expect("offsets of records are never negative");
+        }
+        list
+    }
+
+    /// librdkafka's list of these partitions, with offsets and metadata.
+    pub(super) fn group_offset_list(&self, offsets: &[(Partition, GroupOffset)]) -> TopicPartitionList {
+        let mut list = TopicPartitionList::with_capacity(offsets.len());
+        for (partition, GroupOffset { offset, metadata }) in offsets {
+            let (topic, index) = self.topic_partition(*partition);
+            let mut element = list.add_partition(topic, index.get());
+            element.set_offset(convert::to_absolute(*offset)).expect("offsets of records are never negative");
+            if !metadata.is_empty() {
+                element.set_metadata(metadata);
+            }
         }
         list
     }

@@ -10,6 +10,7 @@ use super::brokers::BrokerConfigs;
 use super::connection_log::{ConnectionLog, LOG_POLL};
 use super::{Cluster, DOCTOR_REQUEST_TIMEOUT};
 use crate::clients::options::TRANSACTION_TIMEOUT_MS;
+use crate::clients::producer::OFFSET_METADATA_BYTES;
 use crate::finding::Finding;
 use crate::topics::lag::humanized;
 
@@ -48,6 +49,15 @@ fn check_broker(config: &HashMap<String, String>, brokers: usize, offset_renewal
             "transactions",
             format!("the brokers have transaction.max.timeout.ms={most}: Switchboard's producers are refused"),
             format!("Set transaction.max.timeout.ms of the brokers to {TRANSACTION_TIMEOUT_MS} or more"),
+        ));
+    }
+    if let Some(most) = number("offset.metadata.max.bytes")
+        && most < OFFSET_METADATA_BYTES
+    {
+        findings.push(Finding::problem(
+            "committed offsets",
+            format!("the brokers have offset.metadata.max.bytes={most}: they refuse offsets with longer metadata"),
+            format!("Set offset.metadata.max.bytes of the brokers to {OFFSET_METADATA_BYTES}, its default, or more"),
         ));
     }
     for (subject, replication, in_sync) in [
@@ -182,6 +192,7 @@ mod tests {
             ("transaction.state.log.min.isr", "2"),
             ("offsets.topic.replication.factor", "3"),
             ("offsets.retention.minutes", "10080"),
+            ("offset.metadata.max.bytes", "4096"),
         ];
         let config = healthy.iter().chain(config).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let hour = Duration::from_hours(1);
@@ -198,6 +209,7 @@ mod tests {
         assert_eq!(levels(&[], 1), [Level::Problem], "min.isr is 2");
         assert_eq!(levels(&[("transaction.state.log.replication.factor", "1")], 3), [Level::Warning]);
         assert_eq!(levels(&[("offsets.retention.minutes", "60")], 3), [Level::Warning]);
+        assert_eq!(levels(&[("offset.metadata.max.bytes", "4095")], 3), [Level::Problem]);
     }
 
     #[test]

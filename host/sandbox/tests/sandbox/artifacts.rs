@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use sha2::{Digest as _, Sha256};
 use switchboard_core::record::{Class, Coordinates, Headers, Record, Tenant, TenantId};
 use switchboard_core::state::TenantState;
-use switchboard_core::worker::{Answers, Call, Outcome, Plugins as _};
+use switchboard_core::worker::{Answers, Call, Outcome, Plugins as _, Runner as _};
 use switchboard_sandbox::{InstancePool, Limits, LoadError, Sandbox};
 
 use crate::handmade::{Handmade, Migration};
@@ -237,7 +237,7 @@ fn a_handmade_plugin_handles_messages_and_its_endless_loop_fails() {
         let tenant = Tenant { id: TenantId::new("t"), headers: Headers::new(), texts: vec![] };
         let source = Coordinates { topic: "IN".into(), partition: 0.into(), offset: 0.into() };
         let call = Call { tenant: &tenant, record: &Record::default(), origin: &source };
-        instances.handle(artifact.release(), call, &mut TenantState::default(), &Answers::default())
+        instances.lend(&tenant.id).handle(artifact.release(), call, &mut TenantState::default(), &Answers::default())
     };
     assert_eq!(run(""), Outcome::Outputs(vec![]));
     assert!(matches!(run("(loop (br 0))"), Outcome::Failed(letter) if letter.class == Class::Limit));

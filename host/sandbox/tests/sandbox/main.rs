@@ -8,5 +8,6 @@ mod instances;
 mod limits;
 mod migration;
 mod releases;
+mod runner;
 mod support;
 mod world;

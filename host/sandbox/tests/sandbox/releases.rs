@@ -6,7 +6,7 @@ use std::sync::Arc;
 use switchboard_core::record::{Coordinates, Headers, Offset, Record, Tenant, TenantId};
 use switchboard_core::routing::{Availability, OnFailure, RouteTable, Routing};
 use switchboard_core::state::TenantState;
-use switchboard_core::worker::{Answers, Call, Outcome, Plugins as _, Query};
+use switchboard_core::worker::{Answers, Call, Outcome, Plugins as _, Query, Runner as _};
 use switchboard_sandbox::{Artifact, InstancePool, Limits, LoadError, Sandbox};
 use switchboard_sandbox::{RoutingSnapshot, RoutingWatch};
 
@@ -55,11 +55,16 @@ impl Bench {
         self.offset = self.offset.next();
         let record = Record { value: Some(value.into()), ..Record::default() };
         let call = Call { tenant: &self.tenant, record: &record, origin: &source };
-        self.instances.handle(self.artifacts[release].release(), call, &mut self.state, &self.answers)
+        let mut runner = self.instances.lend(&self.tenant.id);
+        let outcome = runner.handle(self.artifacts[release].release(), call, &mut self.state, &self.answers);
+        self.instances.give_back(&self.tenant.id, runner);
+        outcome
     }
 
     fn migrate(&mut self, release: &str, from: u32) -> Result<(), String> {
-        let migrated = self.instances.migrate(self.artifacts[release].release(), &self.tenant, from, &mut self.state);
+        let mut runner = self.instances.lend(&self.tenant.id);
+        let migrated = runner.migrate(self.artifacts[release].release(), &self.tenant, from, &mut self.state);
+        self.instances.give_back(&self.tenant.id, runner);
         migrated.map_err(|error| error.to_string())
     }
 

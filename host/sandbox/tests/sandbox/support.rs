@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use switchboard_core::record::{Class, Coordinates, Headers, Offset, Record, Tenant, TenantId, Timestamp};
 use switchboard_core::state::{StateLimits, TenantState};
-use switchboard_core::worker::{Answers, Call, Outcome, Plugins as _};
+use switchboard_core::worker::{Answers, Call, Outcome, Plugins as _, Runner as _};
 use switchboard_sandbox::{Artifact, InstancePool, Limits, Sandbox};
 
 static HOSTILE: LazyLock<Arc<Artifact>> = LazyLock::new(|| {
@@ -21,6 +21,10 @@ static HOSTILE: LazyLock<Arc<Artifact>> = LazyLock::new(|| {
 pub(crate) fn hostile_path() -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     target.join("wasm32-wasip2/release/hostile.wasm")
+}
+
+pub(crate) fn hostile() -> &'static Arc<Artifact> {
+    &HOSTILE
 }
 
 /// A worker with the hostile plugin. It numbers its messages.
@@ -59,12 +63,10 @@ impl Bench {
         self.offset = self.offset.next();
         let state = self.states.entry(tenant.to_owned()).or_default();
         let tenant = Tenant { id: TenantId::new(tenant), headers: Headers::new(), texts: vec![] };
-        let outcome = self.instances.handle(
-            HOSTILE.release(),
-            Call { tenant: &tenant, record, origin: &source },
-            state,
-            &self.answers,
-        );
+        let mut runner = self.instances.lend(&tenant.id);
+        let call = Call { tenant: &tenant, record, origin: &source };
+        let outcome = runner.handle(HOSTILE.release(), call, state, &self.answers);
+        self.instances.give_back(&tenant.id, runner);
         if !matches!(outcome, Outcome::Outputs(_)) {
             state.reject_message();
         }
@@ -82,8 +84,9 @@ impl Bench {
         let mut state = TenantState::default();
         state.set("migration", migration.into(), &StateLimits::default()).unwrap();
         let id = Tenant { id: TenantId::new(tenant), headers: Headers::new(), texts: vec![] };
-        let result =
-            self.instances.migrate(HOSTILE.release(), &id, from, &mut state).map_err(|error| error.to_string());
+        let mut runner = self.instances.lend(&id.id);
+        let result = runner.migrate(HOSTILE.release(), &id, from, &mut state).map_err(|error| error.to_string());
+        self.instances.give_back(&id.id, runner);
         if result.is_err() {
             state.reject_message();
         }

@@ -70,10 +70,15 @@ pub struct Overrides {
     #[arg(long, value_name = "DIR", env = "SWITCHBOARD_STATE_DIR", help_heading = "Host")]
     #[serde(skip_serializing_if = "Option::is_none")]
     state_dir: Option<PathBuf>,
-    /// The number of worker threads; 0: one per core.
-    #[arg(long, value_name = "N", env = "SWITCHBOARD_WORKERS", help_heading = "Host")]
+    /// The number of threads that run plugins; 0: one per core.
+    #[arg(long, value_name = "N", env = "SWITCHBOARD_THREADS", help_heading = "Host")]
     #[serde(skip_serializing_if = "Option::is_none")]
-    workers: Option<usize>,
+    threads: Option<usize>,
+    /// How many members of the consumer group the process is. Each has Kafka clients and a thread of its own. More than
+    /// one helps where a single one cannot keep all `--threads` busy, on machines with many cores.
+    #[arg(long, value_name = "N", env = "SWITCHBOARD_MEMBERS", help_heading = "Host")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    members: Option<usize>,
     /// The number of shards (partitions of the repartition topic). It cannot change once that topic exists [default: the
     /// largest number of partitions of a consumed topic].
     #[arg(long, value_name = "N", env = "SWITCHBOARD_SHARDS", help_heading = "Kafka")]
@@ -212,11 +217,11 @@ pub struct Overrides {
     #[arg(long, value_name = "BYTES", env = "SWITCHBOARD_MAX_MEMORY_BYTES", help_heading = "Limits")]
     #[serde(skip_serializing_if = "Option::is_none")]
     max_memory_bytes: Option<usize>,
-    /// Warm wasm instances of one worker. The least recently used ones are dropped.
+    /// Warm wasm instances of one member (see `--members`). The least recently used ones are dropped.
     #[arg(long, value_name = "N", env = "SWITCHBOARD_WARM_INSTANCES", help_heading = "Limits")]
     #[serde(skip_serializing_if = "Option::is_none")]
     warm_instances: Option<usize>,
-    /// By how much the memory of one worker's warm wasm instances may grow in total.
+    /// By how much the memory of one member's warm wasm instances may grow in total.
     #[arg(long, value_name = "BYTES", env = "SWITCHBOARD_WARM_MEMORY_BYTES", help_heading = "Limits")]
     #[serde(skip_serializing_if = "Option::is_none")]
     warm_memory_bytes: Option<u64>,

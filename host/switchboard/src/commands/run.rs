@@ -13,18 +13,18 @@ use switchboard_kafka::{
 };
 use switchboard_lookup::HttpLookups;
 use switchboard_releases::{ArtifactStore, ControlTopic, Loader, ReleaseController, ReleaseHealth, WatchedFile};
-use switchboard_sandbox::{Artifact, InstancePool, Limits, RoutingWatch};
+use switchboard_sandbox::{Artifact, InstancePool, Limits, RoutingWatch, TenantRunner};
 
 use super::Outcome;
 use crate::cli::SettingsArgs;
 use crate::config::Settings;
-use crate::host::{Host, WorkerSetup};
+use crate::host::{Host, HostSetup};
 use crate::process_instance::ProcessInstance;
 use crate::services::{LagReport, Services};
 use crate::signals::stop_on_signals;
 use crate::wiring;
 
-/// How often a host without workers looks for the topics that it consumes.
+/// How often a host without members looks for the topics that it consumes.
 const SOURCE_TOPIC_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Runs a host until SIGTERM or SIGINT.
@@ -73,7 +73,7 @@ struct Prepared {
 /// A host that processes records.
 struct Running {
     /// `None`: the process was stopped before there was anything to consume.
-    host: Option<Host>,
+    host: Option<Host<TenantRunner>>,
     services: Services,
     instance: ProcessInstance,
 }
@@ -133,7 +133,7 @@ impl Unconnected {
 }
 
 impl Prepared {
-    /// Starts the background threads, and the workers once the number of shards is known. `started`: when the process
+    /// Starts the background threads, and the members once the number of shards is known. `started`: when the process
     /// started.
     fn start(mut self, stop: &Shutdown, started: Instant) -> anyhow::Result<Running> {
         self.controller.announce();
@@ -151,25 +151,27 @@ impl Prepared {
         tracing::info!(shards = shards.count, from = %shards.origin, "the number of shards is known");
         let Parts { settings, instance, options, topology, lookups } = parts;
         let purge = Purge::new(&options, &topology, shards.count, admin).context("creating a Kafka client")?;
-        let setup = WorkerSetup {
+        let setup = HostSetup {
             config: wiring::worker_config(&settings, shards.count),
             options,
             topology: Arc::new(topology),
             lookups,
-            worker_count: wiring::worker_count(&settings),
+            members: settings.members,
+            threads: wiring::thread_count(&settings),
             state_dir: settings.state_dir.clone(),
         };
         let plugins = || InstancePool::subscribed(&routing, limits);
         let host = Host::start(&setup, plugins, || health.observer(), stop)?;
 
-        let WorkerSetup { config, options, topology, worker_count, .. } = setup;
+        let HostSetup { config, options, topology, members, threads, .. } = setup;
         services.purge(purge, Duration::from_millis(settings.purge_interval_ms))?;
         services.report_lag(LagReport { committed, options, topology, routing, start_from: config.start_from })?;
         tracing::info!(
             app = %settings.app,
             instance = %instance.id,
             brokers = %settings.bootstrap_servers,
-            workers = worker_count,
+            members,
+            threads,
             startup_ms = started.elapsed().as_millis(),
             "host is running"
         );
@@ -205,28 +207,28 @@ impl Parts {
         }
     }
 
-    /// Logs what this host waits for before its workers start. `missing`: the topics that it would consume.
+    /// Logs what this host waits for before its members start. `missing`: the topics that it would consume.
     fn report_waiting(&self, missing: &[String]) {
         let (app, instance) = (&self.settings.app, &self.instance.id);
         if missing.is_empty() {
             tracing::info!(
                 %app,
                 %instance,
-                "host is running, and starts its workers when there is something to consume: deploy a release"
+                "host is running, and joins its group when there is something to consume: deploy a release"
             );
         } else {
             tracing::warn!(
                 %app,
                 %instance,
                 topics = %missing.join(", "),
-                "host is running, and starts its workers when a consumed topic exists: create one of them"
+                "host is running, and joins its group when a consumed topic exists: create one of them"
             );
         }
     }
 }
 
 impl Running {
-    /// Waits until the workers and the background threads have ended.
+    /// Waits until the members and the background threads have ended.
     ///
     /// # Errors
     /// Why the first of them could not go on.
@@ -234,7 +236,7 @@ impl Running {
         let Self { host, services, instance } = self;
         let host_ended = host.map_or(Ok(()), Host::join);
         let services_ended = services.join();
-        // Not earlier: the next process that takes this slot fences the workers of this one.
+        // Not earlier: the next process that takes this slot fences the members of this one.
         drop(instance);
         host_ended.and(services_ended)
     }

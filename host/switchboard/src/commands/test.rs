@@ -11,8 +11,8 @@ use switchboard_core::record::{Header, Tenant, TenantId};
 use switchboard_core::routing::{Release, Routing};
 use switchboard_core::state::TenantState;
 use switchboard_core::vectors::{self, Failure, Scenario, VectorError};
-use switchboard_core::worker::{Answers, Call, MigrateError, Outcome as CallOutcome, Plugins};
-use switchboard_sandbox::{Artifact, InstancePool, Limits, Sandbox};
+use switchboard_core::worker::{Answers, Call, MigrateError, Outcome as CallOutcome, Plugins, Runner};
+use switchboard_sandbox::{Artifact, InstancePool, Limits, Sandbox, TenantRunner};
 
 use super::Outcome;
 
@@ -75,17 +75,33 @@ fn run(
     Ok(merge(warm, fresh))
 }
 
-/// Removes some headers from all outputs.
-struct WithoutHeaders<'a> {
-    plugins: InstancePool,
+/// Removes some headers from all outputs. `P`: the plugins of all tenants, or the runner of one.
+struct WithoutHeaders<'a, P> {
+    plugins: P,
     ignored: &'a [String],
 }
 
-impl Plugins for WithoutHeaders<'_> {
+impl<'a> Plugins for WithoutHeaders<'a, InstancePool> {
+    type Runner = WithoutHeaders<'a, TenantRunner>;
+
     fn routing(&mut self) -> Option<Arc<Routing>> {
         self.plugins.routing()
     }
 
+    fn lend(&mut self, tenant: &TenantId) -> Self::Runner {
+        WithoutHeaders { plugins: self.plugins.lend(tenant), ignored: self.ignored }
+    }
+
+    fn give_back(&mut self, tenant: &TenantId, runner: Self::Runner) {
+        self.plugins.give_back(tenant, runner.plugins);
+    }
+
+    fn discard(&mut self, tenant: &TenantId) {
+        self.plugins.discard(tenant);
+    }
+}
+
+impl Runner for WithoutHeaders<'_, TenantRunner> {
     fn handle(
         &mut self,
         release: &Arc<Release>,
@@ -111,10 +127,6 @@ impl Plugins for WithoutHeaders<'_> {
         state: &mut TenantState,
     ) -> Result<(), MigrateError> {
         self.plugins.migrate(release, tenant, from, state)
-    }
-
-    fn discard(&mut self, tenant: &TenantId) {
-        self.plugins.discard(tenant);
     }
 }
 

@@ -38,8 +38,10 @@ pub struct Settings {
     pub bootstrap_servers: String,
     pub instance: Option<String>,
     pub state_dir: Option<PathBuf>,
+    /// How many members of the group the process is.
+    pub members: usize,
     /// 0: one per core.
-    pub workers: usize,
+    pub threads: usize,
     /// `None`: as many as the repartition topic has partitions, or gets by the consumed topics.
     pub shards: Option<u32>,
     pub replication_factor: Option<u16>,
@@ -107,7 +109,8 @@ impl Default for Settings {
             bootstrap_servers: String::new(),
             instance: None,
             state_dir: None,
-            workers: 0,
+            members: 1,
+            threads: 0,
             shards: None,
             replication_factor: None,
             group_protocol: GroupProtocol::Classic,
@@ -197,6 +200,7 @@ impl Settings {
             return Err(ConfigError::Value { name: "watch", value: "true".into(), problem });
         }
         let at_least_one = [
+            ("members", self.members as u64),
             ("shards", self.shards.map_or(1, u64::from)),
             ("purge-interval-ms", self.purge_interval_ms),
             ("offset-renewal-ms", self.offset_renewal_ms),

@@ -11,6 +11,7 @@ const RENAMED_SETTINGS: &[(&str, &str)] = &[
     ("migration-cpu-time-ms", "max-migration-cpu-time-ms"),
     ("migration-fuel", "max-migration-fuel"),
     ("on-failure", "on-release-failure"),
+    ("workers", "members"),
 ];
 
 /// The new key of a renamed setting.

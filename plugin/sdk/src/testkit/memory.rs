@@ -1,7 +1,7 @@
 //! The three traits of the context in memory.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::{Entry, Level, Log, Lookup, State};
 
@@ -51,18 +51,29 @@ impl Lookup for Answers {
 }
 
 /// Log lines in the order in which they were written.
-#[derive(Clone, Debug, Default)]
-pub struct Lines(RefCell<Vec<(Level, String)>>);
+#[derive(Debug, Default)]
+pub struct Lines(Mutex<Vec<(Level, String)>>);
 
 impl Lines {
     /// Takes the lines that have been written so far.
     pub fn take(&self) -> Vec<(Level, String)> {
-        self.0.take()
+        std::mem::take(&mut self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<(Level, String)>> {
+        // A plugin that panics leaves whole lines.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Clone for Lines {
+    fn clone(&self) -> Self {
+        Self(Mutex::new(self.lock().clone()))
     }
 }
 
 impl Log for Lines {
     fn log(&self, level: Level, message: &str) {
-        self.0.borrow_mut().push((level, message.to_owned()));
+        self.lock().push((level, message.to_owned()));
     }
 }

@@ -8,19 +8,20 @@ use std::sync::Arc;
 use switchboard_core::record::{self, Class, DeadLetter, Tenant, TenantId};
 use switchboard_core::routing::{Digest, Release, Routing};
 use switchboard_core::state::{StateError, StateLimits, TenantState};
-use switchboard_core::worker::{Answers, Call, MigrateError, Outcome, Plugins, Query};
+use switchboard_core::worker::{Answers, Call, MigrateError, Outcome, Plugins, Query, Runner};
 
 use super::Lines;
 use crate::{Context, Entry, Header, Lookup, Message, Migrate, Outbound, Plugin, Rejection, State};
 
 /// Runs the plugin `P` for `switchboard-core`, compiled natively. Of the sandbox's limits it applies those of the
-/// state.
+/// state. It is also its own [`Runner`]: one for each tenant, or one for all.
 #[derive(Debug)]
 pub struct Native<P> {
-    /// The lines that were logged, also by calls that were dropped.
-    pub lines: Lines,
+    /// The lines that were logged, also by calls that were dropped. A clone and a lent runner log here too.
+    pub lines: Arc<Lines>,
     migration: Option<Migration>,
-    plugin: PhantomData<P>,
+    /// Nothing of `P` is stored, so any thread may have it.
+    plugin: PhantomData<fn() -> P>,
 }
 
 /// The migration of a plugin that implements [`Migrate`].
@@ -32,7 +33,13 @@ struct Migration {
 
 impl<P> Default for Native<P> {
     fn default() -> Self {
-        Self { lines: Lines::default(), migration: None, plugin: PhantomData }
+        Self { lines: Arc::default(), migration: None, plugin: PhantomData }
+    }
+}
+
+impl<P> Clone for Native<P> {
+    fn clone(&self) -> Self {
+        Self { lines: Arc::clone(&self.lines), migration: self.migration, plugin: PhantomData }
     }
 }
 
@@ -79,7 +86,7 @@ impl<P> Native<P> {
         let Some(Migration { migrate, .. }) = self.migration.filter(|migration| migration.from.contains(&from)) else {
             return Err(format!("it does not take over state of version {from}"));
         };
-        let lines = &self.lines;
+        let lines = &*self.lines;
         let ended = catch_unwind(AssertUnwindSafe(|| {
             migrate(&mut Context::new(&mut Staged(state), &NoLookups, lines, 0), from)
         }));
@@ -88,19 +95,14 @@ impl<P> Native<P> {
     }
 }
 
-impl<P: Plugin> Plugins for Native<P> {
-    /// The caller decides which release runs.
-    fn routing(&mut self) -> Option<Arc<Routing>> {
-        None
-    }
-
+impl<P: Plugin> Runner for Native<P> {
     fn handle(&mut self, _: &Arc<Release>, call: Call<'_>, state: &mut TenantState, answers: &Answers) -> Outcome {
         let message = message(call);
         let mut state = Staged(state);
         let answers = Given(answers);
         // A dropped call leaves nothing half done that is used again: its state is dropped with it.
         let ended = catch_unwind(AssertUnwindSafe(|| {
-            P::handle(&mut Context::new(&mut state, &answers, &self.lines, message.timestamp), &message)
+            P::handle(&mut Context::new(&mut state, &answers, &*self.lines, message.timestamp), &message)
         }));
         match ended {
             Ok(Ok(outputs)) => Outcome::Outputs(outputs.into_iter().map(outbound).collect()),
@@ -119,6 +121,21 @@ impl<P: Plugin> Plugins for Native<P> {
     ) -> Result<(), MigrateError> {
         Self::migrate(self, from, state).map_err(MigrateError::Rejected)
     }
+}
+
+impl<P: Plugin> Plugins for Native<P> {
+    type Runner = Self;
+
+    /// The caller decides which release runs.
+    fn routing(&mut self) -> Option<Arc<Routing>> {
+        None
+    }
+
+    fn lend(&mut self, _: &TenantId) -> Self {
+        self.clone()
+    }
+
+    fn give_back(&mut self, _: &TenantId, _: Self) {}
 
     fn discard(&mut self, _: &TenantId) {}
 }
@@ -298,6 +315,20 @@ mod tests {
         assert_eq!(state.get("count"), Some(&b"2"[..]));
         assert_eq!(plugins.lines.take(), vec![(Level::Info, "t at 5".to_owned()); 2]);
         assert_eq!(Native::<Obedient>::manifest().state_version, 3);
+    }
+
+    #[test]
+    fn a_lent_runner_moves_to_a_thread_and_logs_to_the_same_lines() {
+        let mut plugins = Native::<Obedient>::default();
+        let mut runner = plugins.lend(&TenantId::new("t"));
+        let on_a_thread = move || {
+            let outcome = handle(&mut runner, &mut TenantState::default(), &Answers::default(), "count");
+            (runner, outcome)
+        };
+        let (runner, outcome) = std::thread::spawn(on_a_thread).join().unwrap();
+        assert_eq!(outcome, outputs(Some("1")));
+        plugins.give_back(&TenantId::new("t"), runner);
+        assert_eq!(plugins.lines.take(), [(Level::Info, "t at 5".to_owned())]);
     }
 
     #[test]

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use switchboard_core::record::{Offset, ShardId};
-use switchboard_core::worker::{Consumed, Event, Fault, NotNow, Partition, Restored, Start};
+use switchboard_core::worker::{Consumed, Event, Fault, GroupOffset, NotNow, Partition, Restored, Start};
 
 use super::{Line, Turn};
 use crate::faults::Kind;
-use crate::kafka::{Cluster, Consumer, Metadata, Place, ProducerId};
+use crate::kafka::{Cluster, Consumer, Membership, Place, ProducerId};
 
 /// The group's consumer, the one of sources, and the one that restores state.
 pub(super) struct Consuming<'a> {
@@ -139,12 +139,15 @@ impl<'a> Consuming<'a> {
                 }
                 return event;
             }
-            self.line.suspend(Turn::Wait(wait));
+            // A job or a lookup that finishes wakes the worker.
+            let now = self.line.on(|cluster| cluster.now);
+            let wait = wait.min(self.line.wake.at().saturating_sub(now));
+            self.line.suspend(if wait.is_zero() { Turn::Call } else { Turn::Wait(wait) });
         }
         Event::Nothing
     }
 
-    pub(super) fn stable_offsets(&mut self, partitions: &[Partition]) -> Result<Vec<Option<Offset>>, NotNow> {
+    pub(super) fn stable_offsets(&mut self, partitions: &[Partition]) -> Result<Vec<Option<GroupOffset>>, NotNow> {
         if partitions.is_empty() {
             return Ok(Vec::new());
         }
@@ -192,6 +195,7 @@ impl<'a> Consuming<'a> {
     }
 
     pub(super) fn pause(&mut self, partitions: &[Partition]) {
+        self.line.trace("pause", &partitions);
         let partitions = self.all_at_brokers(partitions);
         self.on_consumer(|consumer| partitions.iter().for_each(|partition| consumer.pause(*partition, true)));
     }
@@ -202,6 +206,7 @@ impl<'a> Consuming<'a> {
     }
 
     pub(super) fn resume(&mut self, partitions: &[Partition]) {
+        self.line.trace("resume", &partitions);
         let partitions = self.all_at_brokers(partitions);
         self.on_consumer(|consumer| partitions.iter().for_each(|partition| consumer.pause(*partition, false)));
     }
@@ -236,6 +241,7 @@ impl<'a> Consuming<'a> {
     }
 
     pub(super) fn start_restore(&mut self, shard: ShardId, bounds: Range<Offset>) {
+        self.line.world.borrow_mut().takeovers.began(self.line.id, shard);
         let mut restoring = Restoring { entries: BTreeMap::new(), position: bounds.start };
         let checkpoint = self.line.on(|cluster| cluster.checkpoints.get(&(self.slot, shard)).cloned());
         if let Some(checkpoint) = checkpoint
@@ -284,8 +290,8 @@ impl<'a> Consuming<'a> {
     }
 
     /// What is sent with offsets.
-    pub(super) fn metadata(&self) -> Option<Metadata> {
-        self.on_consumer(|consumer| consumer.metadata())
+    pub(super) fn membership(&self) -> Option<Membership> {
+        self.on_consumer(|consumer| consumer.membership())
     }
 
     /// Leaves the group. The next consumer has the same static identity.

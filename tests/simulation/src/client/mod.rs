@@ -9,6 +9,7 @@ mod consumer;
 mod producer;
 
 use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,10 +18,11 @@ use std::time::Duration;
 use corosensei::Yielder;
 use switchboard_core::record::{Offset, Record, ShardId};
 use switchboard_core::worker::{
-    Changelog, Clock, Consumed, Consumer, Destination, Event, Fault, NotNow, Partition, Producer, Restored, Start,
+    Changelog, Clock, Consumer, Destination, Event, Fault, GroupOffset, NotNow, Partition, Producer, Restored, Start,
 };
 
 use crate::control::Control;
+use crate::executors::{Takeovers, Wake, Work};
 use crate::faults::{Faults, Kind};
 use crate::kafka::{ClientId, Cluster, ProducerId};
 use crate::notes::Notes;
@@ -47,6 +49,34 @@ pub(crate) struct World {
     pub(crate) faults: Faults,
     pub(crate) control: Control,
     pub(crate) notes: Notes,
+    pub(crate) takeovers: Takeovers,
+    /// What the executors did.
+    pub(crate) work: Work,
+    /// When the last job finishes. An abandoned job holds its messages in memory, and its worker may have no room until then.
+    pub(crate) busy_until: Duration,
+    /// The inputs that may be handled again, as an operator lost the list of settled records.
+    pub(crate) again: BTreeSet<usize>,
+    /// What was committed before an operator damaged it.
+    pub(crate) originals: BTreeMap<Partition, GroupOffset>,
+    /// Something that no worker may do.
+    pub(crate) problem: Option<String>,
+}
+
+impl World {
+    pub(crate) fn new(cluster: Cluster, faults: Faults, control: Control) -> Self {
+        Self {
+            cluster,
+            faults,
+            control,
+            notes: Notes::default(),
+            takeovers: Takeovers::default(),
+            work: Work::default(),
+            busy_until: Duration::ZERO,
+            again: BTreeSet::new(),
+            originals: BTreeMap::new(),
+            problem: None,
+        }
+    }
 }
 
 /// How a process reaches the brokers, and gives its turn back.
@@ -55,6 +85,7 @@ struct Line<'a> {
     world: Rc<RefCell<World>>,
     turn: &'a Yielder<(), Turn>,
     id: ClientId,
+    wake: Wake,
 }
 
 impl Line<'_> {
@@ -113,8 +144,9 @@ impl<'a> Client<'a> {
         turn: &'a Yielder<(), Turn>,
         id: ClientId,
         transactional_id: ProducerId,
+        wake: Wake,
     ) -> Self {
-        let line = Line { world, turn, id };
+        let line = Line { world, turn, id, wake };
         let consuming = Consuming::new(line.clone(), transactional_id);
         let producing = Producing::new(line.clone(), transactional_id);
         Self { line, consuming, producing }
@@ -146,16 +178,22 @@ impl Consumer for Client<'_> {
 
     fn poll(&mut self, wait: Duration) -> Event {
         let event = self.consuming.poll(wait);
-        if let Event::Record(Consumed { partition: partition @ Partition::Source { .. }, offset, .. }) = event {
-            let partition = self.consuming.at_brokers(partition);
-            let World { control, notes, .. } = &mut *self.line.world.borrow_mut();
+        if let Event::Record(consumed) = &event {
+            let World { cluster, control, notes, .. } = &mut *self.line.world.borrow_mut();
+            let source = match consumed.partition {
+                Partition::Source { .. } => Some((self.consuming.at_brokers(consumed.partition), consumed.offset)),
+                Partition::Shard(_) => cluster.repartitioned(&consumed.record),
+            };
+            let from_source = matches!(consumed.partition, Partition::Source { .. });
             let applied = control.applied.get(&self.line.id).expect("a worker without a routing has not joined");
-            notes.read(self.line.id, partition, offset, *applied);
+            if let Some((source, offset)) = source {
+                notes.read(self.line.id, (source, offset), from_source, *applied);
+            }
         }
         event
     }
 
-    fn stable_offsets(&mut self, partitions: &[Partition]) -> Result<Vec<Option<Offset>>, NotNow> {
+    fn stable_offsets(&mut self, partitions: &[Partition]) -> Result<Vec<Option<GroupOffset>>, NotNow> {
         self.consuming.stable_offsets(partitions)
     }
 
@@ -243,10 +281,10 @@ impl Producer for Client<'_> {
         self.producing.flush()
     }
 
-    fn send_offsets(&mut self, offsets: &[(Partition, Offset)]) -> Result<(), Fault> {
+    fn send_offsets(&mut self, offsets: &[(Partition, GroupOffset)]) -> Result<(), Fault> {
         let offsets: Vec<_> =
-            offsets.iter().map(|(partition, offset)| (self.consuming.at_brokers(*partition), *offset)).collect();
-        self.producing.send_offsets(|| self.consuming.metadata(), &offsets)
+            offsets.iter().map(|(partition, offset)| (self.consuming.at_brokers(*partition), offset.clone())).collect();
+        self.producing.send_offsets(|| self.consuming.membership(), &offsets)
     }
 
     fn commit(&mut self) -> Result<(), Fault> {

@@ -3,20 +3,24 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use switchboard_core::record::{Offset, Record, Repartitioned, TenantId, from_repartitioned};
+use switchboard_core::record::{Record, Repartitioned, TenantId, from_repartitioned};
 use switchboard_core::routing::LastRun;
 use switchboard_core::state::decode_key;
-use switchboard_core::worker::{Destination, Fault, Partition};
+use switchboard_core::worker::{Cause, Destination, Fault, GroupOffset, KafkaErrorCode, Partition};
 
 use super::{Line, Turn, World};
 use crate::faults::Kind;
-use crate::kafka::{Cluster, Error, Metadata, NotTaken, Place, ProducerId, Refusal, Request};
+use crate::kafka::{Cluster, Error, Membership, NotTaken, Place, ProducerId, Refusal, Request};
 use crate::notes::Action;
+use crate::plugins::TRACE;
 
 /// Values that contain this are refused by the broker in output topics.
 pub(crate) const POISON: &str = "poison";
 /// Values that contain this are refused by the broker in any topic.
 pub(crate) const TOXIC: &str = "toxic";
+
+/// In Kafka's protocol.
+const OFFSET_METADATA_TOO_LARGE: KafkaErrorCode = KafkaErrorCode::new(12);
 
 struct Producer {
     epoch: i32,
@@ -143,6 +147,9 @@ impl<'a> Producing<'a> {
         if commit && self.line.strikes(Kind::Abortable) {
             return Err(Fault::Abortable("the coordinator will not commit".into()));
         }
+        // Executors go on meanwhile.
+        let takes = self.line.on(|cluster| cluster.random.u64(0..=cluster.slowest_end));
+        self.line.suspend(Turn::Wait(Duration::from_millis(takes)));
         let id = self.transactional_id;
         let ended = self.request(Request::End { commit }, |cluster, epoch| {
             cluster.transactions.end(id, epoch, commit).map_err(Error::from)
@@ -207,7 +214,7 @@ impl<'a> Producing<'a> {
             record.clone(),
         );
         match destination {
-            Destination::Changelog(_) => self.note_last_run(&record),
+            Destination::Changelog(_) => self.note_change(&record),
             Destination::Shard(_) => self.note_repartitioned(&record),
             Destination::Output(_) | Destination::DeadLetters => {}
         }
@@ -224,12 +231,17 @@ impl<'a> Producing<'a> {
         Ok(())
     }
 
-    fn note_last_run(&self, Record { key, value, .. }: &Record) {
-        let Ok((tenant, LastRun::KEY)) = decode_key(key.as_deref().unwrap_or_default()) else { return };
-        let ran = LastRun::decode(value.as_deref().unwrap_or_default()).expect("as it was encoded");
+    fn note_change(&self, Record { key, value, .. }: &Record) {
+        let Ok((tenant, key)) = decode_key(key.as_deref().unwrap_or_default()) else { return };
+        let value = value.as_deref().unwrap_or_default();
+        let action = match key {
+            LastRun::KEY => Action::LastRun(LastRun::decode(value).expect("as it was encoded")),
+            TRACE => Action::Migrations(String::from_utf8_lossy(value).into_owned()),
+            _ => return,
+        };
         let World { control, notes, .. } = &mut *self.line.world.borrow_mut();
         let applied = control.applied.get(&self.line.id).copied();
-        notes.add(self.line.id, applied, Some(TenantId::new(tenant)), Action::LastRun(ran));
+        notes.add(self.line.id, applied, Some(TenantId::new(tenant)), action);
     }
 
     fn note_repartitioned(&self, record: &Record) {
@@ -272,21 +284,26 @@ impl<'a> Producing<'a> {
 
     pub(super) fn send_offsets(
         &mut self,
-        metadata: impl Fn() -> Option<Metadata>,
-        offsets: &[(Partition, Offset)],
+        membership: impl Fn() -> Option<Membership>,
+        offsets: &[(Partition, GroupOffset)],
     ) -> Result<(), Fault> {
         self.line.suspend(Turn::Call);
         if self.line.strikes(Kind::Slow) || self.line.coordinators_move() {
             return self.line.again("TxnOffsetCommit is under way");
         }
         // Kafka accepts offsets without a member id and a generation from anybody, so a client must not send them.
-        let metadata = metadata();
-        if metadata.is_none() && !switchboard_core::mutated!("no-fence") {
+        let membership = membership();
+        if membership.is_none() && !switchboard_core::mutated!("no-fence") {
             return Err(Fault::NotAMember("no member id or generation".into()));
         }
+        // As by brokers with a smaller `offset.metadata.max.bytes`. It is refused as a whole, which brokers may do too.
+        let has_map = offsets.iter().any(|(_, offset)| !offset.metadata.is_empty());
+        if has_map && self.line.strikes(Kind::Map) {
+            return Err(fault(Error::Group(NotTaken::MetadataTooLarge)));
+        }
         let id = self.transactional_id;
-        let sent = self.request(Request::Offsets { metadata, offsets: offsets.to_vec() }, |cluster, epoch| {
-            cluster.add_offsets(id, epoch, metadata, offsets)
+        let sent = self.request(Request::Offsets { membership, offsets: offsets.to_vec() }, |cluster, epoch| {
+            cluster.add_offsets(id, epoch, membership, offsets)
         });
         self.line.trace("send_offsets", &(offsets, &sent));
         self.producer()?.begun = true;
@@ -321,6 +338,9 @@ fn fault(error: Error) -> Fault {
         Error::Transaction(Refusal::Fenced) => Fault::Fenced("PRODUCER_FENCED".into()),
         Error::Transaction(Refusal::NoTransaction) => Fault::Fatal("INVALID_TXN_STATE".into()),
         Error::Group(NotTaken::Stale) => Fault::Abortable("ILLEGAL_GENERATION".into()),
+        Error::Group(NotTaken::MetadataTooLarge) => {
+            Fault::Abortable(Cause::new("OFFSET_METADATA_TOO_LARGE", Some(OFFSET_METADATA_TOO_LARGE)))
+        }
         Error::Group(NotTaken::Fenced) => Fault::FencedInstance("FENCED_INSTANCE_ID".into()),
     }
 }

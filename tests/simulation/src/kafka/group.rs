@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use switchboard_core::record::{Offset, ShardId};
-use switchboard_core::worker::{Event, Partition};
+use switchboard_core::worker::{Event, GroupOffset, Partition};
 
 use super::log::ProducerId;
 
@@ -18,6 +18,12 @@ const SESSION: Duration = Duration::from_secs(10);
 /// `offsets.retention.minutes`: how long an offset of a topic without a subscriber lasts after its commit. No outage of a
 /// schedule is as long.
 pub(crate) const OFFSET_RETENTION: Duration = Duration::from_secs(150);
+
+/// `offset.metadata.max.bytes`.
+const MOST_METADATA_BYTES: usize = 4096;
+
+/// Metadata that lists no settled records.
+pub(crate) const WITHOUT_MAP: &str = "v=1,n=0";
 
 /// How the coordinator fences offsets of its members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +41,8 @@ pub(crate) enum NotTaken {
     Stale,
     /// FENCED_INSTANCE_ID: a newer member has the static identity.
     Fenced,
+    /// OFFSET_METADATA_TOO_LARGE.
+    MetadataTooLarge,
 }
 
 /// A member, as the coordinator knows it.
@@ -50,7 +58,7 @@ struct Member {
 
 /// What a member sends with its offsets, so that the coordinator can fence them.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Metadata {
+pub(crate) struct Membership {
     member: MemberId,
     generation: i32,
     instance: Option<u32>,
@@ -130,6 +138,11 @@ impl Consumer {
         self.positions.iter().filter(|(_, (_, paused))| !paused).map(|(partition, (offset, _))| (*partition, *offset))
     }
 
+    /// The partitions that are not read at the moment.
+    pub(crate) fn paused(&self) -> Vec<Partition> {
+        self.positions.iter().filter(|(_, (_, paused))| *paused).map(|(partition, _)| *partition).collect()
+    }
+
     /// How many paths there are from a source partition to a shard, both of this consumer.
     pub(crate) fn path_count(&self) -> usize {
         let sources = self.positions.keys().filter(|partition| matches!(partition, Partition::Source { .. })).count();
@@ -147,9 +160,9 @@ impl Consumer {
     }
 
     /// What is sent with offsets.
-    pub(crate) fn metadata(&self) -> Option<Metadata> {
+    pub(crate) fn membership(&self) -> Option<Membership> {
         let member = self.member.filter(|_| !self.lost)?;
-        Some(Metadata { member, generation: self.generation, instance: self.instance })
+        Some(Membership { member, generation: self.generation, instance: self.instance })
     }
 }
 
@@ -162,13 +175,20 @@ pub(crate) struct Group {
     members: BTreeMap<MemberId, Member>,
     next_member: MemberId,
     target: BTreeMap<ShardId, MemberId>,
-    pub(crate) committed: BTreeMap<Partition, Offset>,
+    pub(crate) committed: BTreeMap<Partition, GroupOffset>,
     /// The offsets that the coordinator forgot.
-    pub(crate) expired: BTreeMap<Partition, Offset>,
+    pub(crate) expired: BTreeMap<Partition, GroupOffset>,
+    /// Offsets with metadata that no worker can read, as an operator left them. They do not expire: no operator leaves them
+    /// for so long.
+    pub(crate) damaged: BTreeMap<Partition, GroupOffset>,
+    /// How many committed offsets had a list of settled records, as far as their metadata is longer than without.
+    pub(crate) maps: u64,
+    /// Something that no worker may do.
+    pub(crate) problem: Option<String>,
     /// When the offsets of source partitions were committed last.
     committed_at: BTreeMap<Partition, Duration>,
     /// Offsets of open transactions.
-    pending: BTreeMap<ProducerId, BTreeMap<Partition, Offset>>,
+    pending: BTreeMap<ProducerId, BTreeMap<Partition, GroupOffset>>,
     pub(crate) clients: BTreeMap<ClientId, Consumer>,
 }
 
@@ -183,6 +203,9 @@ impl Group {
             target: BTreeMap::new(),
             committed: BTreeMap::new(),
             expired: BTreeMap::new(),
+            damaged: BTreeMap::new(),
+            maps: 0,
+            problem: None,
             committed_at: BTreeMap::new(),
             pending: BTreeMap::new(),
             clients: BTreeMap::new(),
@@ -197,18 +220,18 @@ impl Group {
     pub(crate) fn add_offsets(
         &mut self,
         producer: ProducerId,
-        metadata: Option<Metadata>,
-        offsets: &[(Partition, Offset)],
+        membership: Option<Membership>,
+        offsets: &[(Partition, GroupOffset)],
     ) -> Result<(), NotTaken> {
         // Offsets without a member's id and generation are taken from anybody.
-        if let Some(Metadata { member, generation, instance }) = metadata {
+        if let Some(Membership { member, generation, instance }) = membership {
             match self.members.get(&member) {
                 None if instance.is_some_and(|id| self.members.values().any(|m| m.instance == Some(id))) => {
                     return Err(NotTaken::Fenced);
                 }
                 None => return Err(NotTaken::Stale),
                 Some(member) => {
-                    let accepts = |(partition, _): &(Partition, Offset)| match (self.fencing, partition) {
+                    let accepts = |(partition, _): &(Partition, GroupOffset)| match (self.fencing, partition) {
                         (Fencing::ByPartition, Partition::Shard(shard)) => {
                             member.owned.get(shard).map_or(generation == self.generation, |since| generation >= *since)
                         }
@@ -220,8 +243,10 @@ impl Group {
                 }
             }
         }
-        self.pending.entry(producer).or_default().extend(offsets.iter().copied());
-        Ok(())
+        // The answer has an error for each partition. Offsets without one are pending all the same.
+        let fits = |(_, offset): &&(Partition, GroupOffset)| offset.metadata.len() <= MOST_METADATA_BYTES;
+        self.pending.entry(producer).or_default().extend(offsets.iter().filter(fits).cloned());
+        if offsets.iter().all(|offset| fits(&offset)) { Ok(()) } else { Err(NotTaken::MetadataTooLarge) }
     }
 
     /// The marker of a transaction that had offsets.
@@ -230,6 +255,14 @@ impl Group {
         if commit {
             let sources = offsets.keys().filter(|partition| matches!(partition, Partition::Source { .. }));
             self.committed_at.extend(sources.map(|partition| (*partition, now)));
+            let kept = |(partition, offset)| self.damaged.get(partition).is_none_or(|damaged| damaged == offset);
+            if let Some((partition, offset)) = offsets.iter().find(|offset| !kept(*offset)) {
+                let problem =
+                    format!("{partition:?}: {offset:?} is committed, though nobody could read what was committed");
+                self.problem.get_or_insert(problem);
+            }
+            let has_map = |offset: &&GroupOffset| offset.metadata.len() > WITHOUT_MAP.len();
+            self.maps += offsets.values().filter(has_map).count() as u64;
             self.committed.extend(offsets);
         }
     }
@@ -237,9 +270,11 @@ impl Group {
     /// Forgets offsets of source partitions that were committed too long ago: no member subscribes to their topics.
     pub(crate) fn expire_offsets(&mut self, now: Duration) {
         let pending: BTreeSet<_> = self.pending.values().flat_map(BTreeMap::keys).copied().collect();
-        let is_old = |partition: &Partition, at: Duration| now > at + OFFSET_RETENTION && !pending.contains(partition);
+        let is_kept = |partition: &Partition| pending.contains(partition) || self.damaged.contains_key(partition);
+        let is_old = |partition: &Partition, at: Duration| now > at + OFFSET_RETENTION && !is_kept(partition);
         let old: Vec<_> = self.committed_at.iter().map(|(partition, at)| (*partition, *at)).collect();
-        for (partition, _) in old.into_iter().filter(|(partition, at)| is_old(partition, *at)) {
+        let old: Vec<_> = old.into_iter().filter(|(partition, at)| is_old(partition, *at)).collect();
+        for (partition, _) in old {
             self.committed_at.remove(&partition);
             if let Some(offset) = self.committed.remove(&partition) {
                 self.expired.insert(partition, offset);
@@ -248,16 +283,21 @@ impl Group {
     }
 
     /// OffsetFetch with `require_stable`: `None` while one of these is pending.
-    pub(crate) fn stable_offsets(&self, partitions: &[Partition]) -> Option<Vec<Option<Offset>>> {
+    pub(crate) fn stable_offsets(&self, partitions: &[Partition]) -> Option<Vec<Option<GroupOffset>>> {
         let pending = |partition| self.pending.values().any(|offsets| offsets.contains_key(partition));
         if partitions.iter().any(pending) {
             return None;
         }
-        Some(partitions.iter().map(|partition| self.committed.get(partition).copied()).collect())
+        Some(partitions.iter().map(|partition| self.committed.get(partition).cloned()).collect())
     }
 
     pub(crate) fn is_quiet(&self) -> bool {
         self.pending.is_empty()
+    }
+
+    /// Whether an operator may move offsets: the group has no members.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.members.is_empty() && self.is_quiet()
     }
 
     /// Assigns all shards again, at random.

@@ -85,6 +85,12 @@ impl Log {
         shown.map(|entry| (entry.offset, &entry.record))
     }
 
+    /// All records at or after an offset, whatever becomes of their transactions.
+    pub(crate) fn from(&self, offset: Offset) -> impl Iterator<Item = (Offset, &Record)> {
+        let from = self.entries.partition_point(|entry| entry.offset < offset);
+        self.entries[from..].iter().map(|entry| (entry.offset, &entry.record))
+    }
+
     /// Compaction: removes aborted records from the stable part, and committed ones with a later record of the same key.
     /// Tombstones stay: brokers keep them for a day, and no schedule is that long.
     pub(crate) fn compact(&mut self) {

@@ -17,10 +17,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use switchboard_core::record::{Coordinates, Offset, PartitionIndex, Record, ShardId};
-use switchboard_core::worker::Partition;
+use switchboard_core::record::{
+    Coordinates, Offset, PartitionIndex, Record, Repartitioned, ShardId, from_repartitioned,
+};
+use switchboard_core::worker::{GroupOffset, Partition};
 
-pub(crate) use group::{ClientId, Consumer, Fencing, Metadata, NotTaken, OFFSET_RETENTION};
+pub(crate) use group::{ClientId, Consumer, Fencing, Membership, NotTaken, OFFSET_RETENTION, WITHOUT_MAP};
 pub(crate) use log::{Log, ProducerId};
 pub(crate) use transactions::Refusal;
 
@@ -48,7 +50,7 @@ const FOREIGN: ProducerId = 1 << 16;
 #[derive(Debug, Clone)]
 pub(crate) enum Request {
     Produce { place: Place, record: Record },
-    Offsets { metadata: Option<Metadata>, offsets: Vec<(Partition, Offset)> },
+    Offsets { membership: Option<Membership>, offsets: Vec<(Partition, GroupOffset)> },
     End { commit: bool },
 }
 
@@ -86,6 +88,8 @@ pub(crate) struct Cluster {
     pub(crate) transactions: Transactions,
     pub(crate) group: Group,
     late: Vec<Late>,
+    /// The longest time that the coordinator takes to end a transaction, in milliseconds.
+    pub(crate) slowest_end: u64,
     /// Until then the coordinators answer nothing and write no markers.
     pub(crate) coordinators_back: Duration,
     /// Transactions of other applications that are open in sources: where, whose, and whether they will be committed.
@@ -121,6 +125,7 @@ impl Cluster {
         Self {
             now: Duration::ZERO,
             partition_counts: sources.iter().map(|_| random.u32(1..=partitions)).collect(),
+            slowest_end: random.choice([0, 5, 60, 400]).expect("not empty"),
             random,
             sources,
             logs: places.map(|place| (place, Log::default())).collect(),
@@ -137,6 +142,12 @@ impl Cluster {
     pub(crate) fn source(&self, source: &Coordinates) -> Option<Partition> {
         let topic = self.sources.iter().position(|alias| *alias == source.topic)?;
         Some(Partition::Source { topic, index: source.partition })
+    }
+
+    /// Where a record of the repartition topic comes from.
+    pub(crate) fn repartitioned(&self, record: &Record) -> Option<(Partition, Offset)> {
+        let Repartitioned { origin, .. } = from_repartitioned(record.clone(), &[]).ok()?;
+        Some((self.source(&origin)?, origin.offset))
     }
 
     pub(crate) fn log(&mut self, place: Place) -> &mut Log {
@@ -193,11 +204,11 @@ impl Cluster {
         &mut self,
         producer: ProducerId,
         epoch: i32,
-        metadata: Option<Metadata>,
-        offsets: &[(Partition, Offset)],
+        membership: Option<Membership>,
+        offsets: &[(Partition, GroupOffset)],
     ) -> Result<(), Error> {
         self.transactions.add(producer, epoch, Place::Offsets, self.now)?;
-        self.group.add_offsets(producer, metadata, offsets).map_err(Error::Group)
+        self.group.add_offsets(producer, membership, offsets).map_err(Error::Group)
     }
 
     /// Holds a request back. It arrives some time later, whatever its sender does meanwhile.
@@ -214,9 +225,9 @@ impl Cluster {
             Request::Produce { place, record } => self.transactions.verify(producer, epoch, place).map(|()| {
                 self.log(place).append(Some(producer), record);
             }),
-            Request::Offsets { metadata, offsets } => {
+            Request::Offsets { membership, offsets } => {
                 self.transactions.verify(producer, epoch, Place::Offsets).map(|()| {
-                    let _ = self.group.add_offsets(producer, metadata, &offsets);
+                    let _ = self.group.add_offsets(producer, membership, &offsets);
                 })
             }
             Request::End { commit } => self.transactions.end(producer, epoch, commit),
@@ -261,6 +272,11 @@ impl Cluster {
                 place => self.log(place).mark(producer, commit),
             }
         }
+    }
+
+    /// Whether nothing is under way that can still change the group's offsets, and the group has no members.
+    pub(crate) fn operator_may_act(&self) -> bool {
+        self.late.is_empty() && self.transactions.is_quiet() && self.group.is_empty()
     }
 
     /// Whether there is no request under way, no open transaction and no pending offset.

@@ -6,6 +6,7 @@ mod numbered;
 mod stock;
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use messenger::Messenger;
 use switchboard_core::record::{Tenant, TenantId};
 use switchboard_core::routing::{Digest, Release, Routing};
 use switchboard_core::state::{StateLimits, TenantState};
-use switchboard_core::worker::{Answers, Call, MigrateError, Outcome, Plugins};
+use switchboard_core::worker::{Answers, Call, MigrateError, Outcome, Plugins, Runner};
 use switchboard_sdk::testkit::{Bench, Native};
 use switchboard_sdk::{Message, Migrate, Outbound, Rejection};
 
@@ -22,7 +23,7 @@ use crate::client::World;
 use crate::control::Reader;
 
 pub(crate) use directory::{Directory, directory};
-pub(crate) use numbered::{ID, MORE, ORDER};
+pub(crate) use numbered::{ID, MORE, ORDER, TRACE, trace};
 
 use numbered::Numbered;
 use stock::Stock;
@@ -117,17 +118,55 @@ impl<P: Migrate> Runs for PhantomData<P> {
 
 /// A process' plugins.
 pub(crate) struct Loaded {
-    pub(crate) world: Rc<RefCell<World>>,
-    pub(crate) logic: Logic,
-    pub(crate) reader: Reader,
+    world: Rc<RefCell<World>>,
+    logic: Logic,
+    reader: Reader,
+    /// The number of the runner that each tenant's messages may use.
+    lent: BTreeMap<TenantId, u64>,
+    next: u64,
+}
+
+impl Loaded {
+    pub(crate) fn new(world: Rc<RefCell<World>>, logic: Logic, reader: Reader) -> Self {
+        Self { world, logic, reader, lent: BTreeMap::new(), next: 0 }
+    }
+}
+
+/// What runs the messages of one tenant.
+pub(crate) struct Lent {
+    logic: Logic,
+    tenant: TenantId,
+    number: u64,
 }
 
 impl Plugins for Loaded {
+    type Runner = Lent;
+
     fn routing(&mut self) -> Option<Arc<Routing>> {
         let World { cluster, faults, control, .. } = &mut *self.world.borrow_mut();
         self.reader.read(control, faults, cluster).map(Arc::new)
     }
 
+    fn lend(&mut self, tenant: &TenantId) -> Lent {
+        self.next += 1;
+        self.lent.insert(tenant.clone(), self.next);
+        Lent { logic: self.logic, tenant: tenant.clone(), number: self.next }
+    }
+
+    fn give_back(&mut self, tenant: &TenantId, runner: Lent) {
+        // A wasm instance that has seen what was dropped since must not be used again.
+        if (&runner.tenant, self.lent.remove(tenant)) != (tenant, Some(runner.number)) {
+            let problem = format!("the plugins of {tenant} got a runner back that was to be dropped");
+            self.world.borrow_mut().problem.get_or_insert(problem);
+        }
+    }
+
+    fn discard(&mut self, tenant: &TenantId) {
+        self.lent.remove(tenant);
+    }
+}
+
+impl Runner for Lent {
     fn handle(
         &mut self,
         release: &Arc<Release>,
@@ -135,6 +174,7 @@ impl Plugins for Loaded {
         state: &mut TenantState,
         answers: &Answers,
     ) -> Outcome {
+        assert_eq!(call.tenant.id, self.tenant, "a runner has one tenant");
         self.logic.plugin(number(release.digest)).handle(release, call, state, answers)
     }
 
@@ -145,6 +185,7 @@ impl Plugins for Loaded {
         from: u32,
         state: &mut TenantState,
     ) -> Result<(), MigrateError> {
+        assert_eq!(tenant.id, self.tenant, "a runner has one tenant");
         let release = number(release.digest);
         self.logic.plugin(release).migrate(from, state).map_err(MigrateError::Rejected)?;
         if fails(release, tenant.id.as_str()) {
@@ -154,6 +195,4 @@ impl Plugins for Loaded {
         }
         Ok(())
     }
-
-    fn discard(&mut self, _: &TenantId) {}
 }

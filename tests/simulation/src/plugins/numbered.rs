@@ -29,7 +29,13 @@ fn count(layout: u32) -> String {
     format!("~count-{layout}")
 }
 
-const TRACE: &str = "~migrations";
+/// The key of the migrations that the state has seen.
+pub(crate) const TRACE: &str = "~migrations";
+
+/// What a migration adds to them.
+pub(crate) fn trace(from: u32, to: u32) -> String {
+    format!("{from}>{to} ")
+}
 
 impl<P, const R: u8> Numbered<P, R> {
     const LAYOUT: u32 = match R {
@@ -79,7 +85,7 @@ impl<P: Plugin, const R: u8> Migrate for Numbered<P, R> {
             ctx.set_json(&count(Self::LAYOUT), &number);
         }
         let mut trace = ctx.get(TRACE).unwrap_or_default();
-        trace.extend(format!("{from}>{} ", Self::LAYOUT).bytes());
+        trace.extend(self::trace(from, Self::LAYOUT).bytes());
         ctx.set(TRACE, trace);
         Ok(())
     }

@@ -64,7 +64,7 @@ impl Engine {
     /// The flags of a host: its parallelism, and those of `--with` that this binary knows.
     pub(crate) fn flags(&self, args: &Args) -> Vec<String> {
         let parallelism = if self.knows("--threads") { "--threads" } else { "--workers" };
-        self.with_flags(parallelism, args.workers, args)
+        self.with_flags(parallelism, args.threads, args)
     }
 
     /// The flags of a host that is a single member of its group.

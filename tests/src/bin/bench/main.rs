@@ -73,9 +73,9 @@ struct Args {
     /// The number of messages in the backlog during which releases are swapped.
     #[arg(long, default_value_t = 2_000_000)]
     backlog: u64,
-    /// The number of workers of each host.
+    /// The number of threads of each host that run plugins; of a former version, its workers.
     #[arg(long, default_value_t = 2)]
-    workers: usize,
+    threads: usize,
     /// A further flag of `switchboard run`. Repeatable.
     #[arg(long = "with", value_name = "FLAG", allow_hyphen_values = true)]
     with: Vec<String>,
@@ -137,7 +137,7 @@ fn run(args: &Args) -> Result<()> {
 fn warm_kafka<'a>(warm: &'a mut Option<Kafka>, args: &Args) -> Result<&'a Kafka> {
     if warm.is_none() {
         println!("Starting a broker and warming it up. This takes about a minute.");
-        // Kafka's default: workers that start together get their partitions together, evenly by topic.
+        // Kafka's default: members that start together get their partitions together, evenly by topic.
         let properties = vec![("group.initial.rebalance.delay.ms".to_owned(), "3000".to_owned())];
         let kafka = Kafka::start_with(&Options { heap_mib: 1024, optimised: true, properties, ..Options::default() })?;
         throughput::warm_up(&kafka, args)?;

@@ -37,9 +37,9 @@ const LOADS: [Load; 2] = [
     Load { name: "1 MiB", value_bytes: 1 << 20, burn: 3000, backlog: 400 },
 ];
 
-/// The maximum of uncommitted records that a worker holds with the default settings, in MiB: the records read ahead and
+/// The maximum of uncommitted records that a member holds with the default settings, in MiB: the records read ahead and
 /// one fetch, two batches, and the producer's queue.
-const WORKER_BOUND_MIB: u64 = 4 + 4 + 2 * 16 + 32;
+const MEMBER_BOUND_MIB: u64 = 4 + 4 + 2 * 16 + 32;
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     println!();
@@ -101,8 +101,8 @@ impl Checker<'_> {
 fn overload(load: &Load, args: &Args) -> Result<()> {
     let kafka = Kafka::start_with(&Options { heap_mib: 1024, optimised: true, ..Options::default() })?;
     let app = App::hostile_on(&kafka, "overload", &["IN"], PARTITIONS)?.topic_with("OUT", &[])?;
-    let workers = args.workers.to_string();
-    let mut flags = vec!["--workers", &workers];
+    let threads = args.threads.to_string();
+    let mut flags = vec!["--threads", &threads];
     flags.extend(args.with.iter().map(String::as_str));
     let mut host = app.run("host", &flags)?;
     // Every tenant has been processed and its wasm instance is warm: the memory without load.
@@ -155,7 +155,7 @@ fn overload(load: &Load, args: &Args) -> Result<()> {
         host.terminate(STALL_LIMIT)?;
         stop.store(sent, Ordering::Relaxed);
         checker.thread.join().map_err(|_| anyhow::anyhow!("the reader panicked"))??;
-        let bound = idle + WORKER_BOUND_MIB * args.workers as u64;
+        let bound = idle + MEMBER_BOUND_MIB;
         println!(
             "{:<8} {rate:>10.0}/s {input:>10.0}/s {sent:>10} {lag:>10} {idle:>6} MiB {peak:>6} MiB {bound:>6} MiB",
             load.name

@@ -65,8 +65,8 @@ pub(crate) fn broker(membership: &Membership) -> Result<Kafka> {
 }
 
 pub(crate) fn start(app: &App, name: &str, membership: &Membership, args: &Args) -> Result<Host> {
-    let workers = args.workers.to_string();
-    let mut flags = vec!["--workers", &workers];
+    let threads = args.threads.to_string();
+    let mut flags = vec!["--threads", &threads];
     flags.extend(membership.flags);
     flags.extend(args.with.iter().map(String::as_str));
     app.start(name, &flags)

@@ -23,11 +23,11 @@ const RUNS_PER_CASE: usize = 3;
 const WRITES_PER_ENTRY: usize = 3;
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    // Kafka's default: workers that start together get their partitions together.
+    // Kafka's default: members that start together get their partitions together.
     let properties = vec![("group.initial.rebalance.delay.ms".to_owned(), "3000".to_owned())];
     let kafka = Kafka::start_with(&Options { heap_mib: 1024, optimised: true, properties, ..Options::default() })?;
-    let workers = args.workers.to_string();
-    let app = App::messenger_on(&kafka, "restore", PARTITIONS)?.arg("--workers", &workers).arg("--instance", "bench");
+    let threads = args.threads.to_string();
+    let app = App::messenger_on(&kafka, "restore", PARTITIONS)?.arg("--threads", &threads).arg("--instance", "bench");
     let app = app.arg("--shards", &SHARDS.to_string());
     let app = app.env("RUST_LOG", "info,switchboard_checkpoint=debug");
     // Creates the internal topics.

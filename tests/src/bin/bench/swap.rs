@@ -96,9 +96,9 @@ impl LedgerApp {
     }
 
     fn start(&mut self, args: &Args) -> Result<()> {
-        let workers = args.workers.to_string();
+        let threads = args.threads.to_string();
         for name in ["left", "right"] {
-            let mut flags = vec!["--workers", &workers, "--instance", name];
+            let mut flags = vec!["--threads", &threads, "--instance", name];
             flags.extend(args.with.iter().map(String::as_str));
             self.hosts.push(self.app.start(name, &flags)?);
         }

@@ -23,7 +23,7 @@ use crate::transactions::TransactionCount;
 
 /// Runs without measuring, because the broker's JIT is cold for the first few million records.
 pub(crate) fn warm_up(kafka: &Kafka, args: &Args) -> Result<()> {
-    plain(kafka, args.warm_up, args.workers)?;
+    plain(kafka, args.warm_up, args.threads)?;
     two_hops(kafka, &Engine::new()?, args, args.warm_up).map(drop)
 }
 
@@ -32,17 +32,17 @@ pub(crate) fn run(kafka: &Kafka, args: &Args) -> Result<()> {
         return compare(kafka, args, former);
     }
     let copied = plain(kafka, args.records, 1)?;
-    let copied_at_once = plain(kafka, args.records, args.workers)?;
+    let copied_at_once = plain(kafka, args.records, args.threads)?;
     let run = two_hops(kafka, &Engine::new()?, args, args.records)?;
     let two_hops = run.rate;
     println!();
     let rate = |what: &str, rate: f64| println!("{what:<62} {rate:>10.0} records/s");
     let share = |what: &str, of: f64| println!("{what:<62} {:>10.0} %", 100.0 * two_hops / of);
     rate("plain consume-produce loop, no transactions", copied);
-    rate(&format!("{} such loops at once", args.workers), copied_at_once);
-    rate(&format!("messenger, two hops, exactly-once, {} workers", args.workers), two_hops);
+    rate(&format!("{} such loops at once", args.threads), copied_at_once);
+    rate(&format!("messenger, two hops, exactly-once, {} threads", args.threads), two_hops);
     share("  of the plain loop", copied);
-    share(&format!("  of {} plain loops", args.workers), copied_at_once);
+    share(&format!("  of {} plain loops", args.threads), copied_at_once);
     for Figure { name, value } in run.figures().into_iter().skip(1) {
         println!("{:<62} {value:>10.1}", format!("  {name}"));
     }

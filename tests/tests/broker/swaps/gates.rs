@@ -66,7 +66,7 @@ fn a_release_is_rolled_back_only_when_it_rejects_more_than_the_one_before() -> R
 fn a_rollback_that_could_not_be_written_is_retried() -> Result<()> {
     let (kafka, login) = Kafka::guarded()?;
     let login: Vec<_> = login.iter().map(String::as_str).collect();
-    let app = App::on(&kafka, "gate-acl", &ALIASES, 1)?.arg("--tenant-header", "TENANT=text").arg("--workers", "1");
+    let app = App::on(&kafka, "gate-acl", &ALIASES, 1)?.arg("--tenant-header", "TENANT=text").arg("--members", "1");
     // Without a plugin the number of shards is not known by itself.
     assert!(app.run("creator", &["--shards", "16"])?.terminate(WAIT_LIMIT)?.success());
     let topic = |topic: &str| format!("{}-{topic}", app.name);

@@ -21,7 +21,7 @@ use self::play::{Player, VerdictObserver};
 use self::swap::DemoReleases;
 use super::Outcome;
 use crate::config::{LogFormat, Settings};
-use crate::host::{Host, WorkerSetup};
+use crate::host::{Host, HostSetup};
 use crate::signals::stop_on_signals;
 use crate::{telemetry, wiring};
 
@@ -83,7 +83,7 @@ pub fn demo(plugin: &Path, file: &Path, others: &[PathBuf], script: Option<&Path
     stop_on_signals(&stop).context("handling signals")?;
     let (report, reports) = mpsc::channel();
     let lookups = DemoLookups(Arc::clone(&demo));
-    let setup = WorkerSetup { config, options, topology, lookups, worker_count: 1, state_dir: None };
+    let setup = HostSetup { config, options, topology, lookups, members: 1, threads: 1, state_dir: None };
     let plugins = || InstancePool::subscribed(releases.routing_watch(), limits);
     let host = Host::start(&setup, plugins, || VerdictObserver::new(report.clone()), &stop)?;
 
@@ -142,11 +142,11 @@ fn play_typed_lines(player: &mut Player<'_>, stop: &Shutdown) -> anyhow::Result<
 struct DemoLookups(Arc<Demo>);
 
 impl Lookups for DemoLookups {
-    fn known(&mut self, _: &Tenant, query: &Query) -> Option<Option<Vec<u8>>> {
+    fn known(&self, _: &Tenant, query: &Query) -> Option<Option<Vec<u8>>> {
         Some(self.0.answer(&query.source, &query.key))
     }
 
-    fn fetch(&mut self, _: &Tenant, query: &Query, _: u32, _: Duration) -> Result<Option<Vec<u8>>, LookupError> {
+    fn fetch(&self, _: &Tenant, query: &Query, _: u32, _: Duration) -> Result<Option<Vec<u8>>, LookupError> {
         Ok(self.0.answer(&query.source, &query.key))
     }
 }
