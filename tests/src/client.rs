@@ -112,11 +112,20 @@ impl Client {
         Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
     }
 
-    /// Sets a group's offset of a partition, as an operator does. The group must have no members.
+    /// Sets a group's offset of a partition, as an operator does: without metadata. The group must have no members.
     pub fn set_offset(&self, group: &str, topic: &str, partition: i32, offset: i64) -> Result<()> {
+        self.set_offset_with(group, topic, partition, offset, "")
+    }
+
+    /// The same with this metadata, as another program may do it.
+    pub fn set_offset_with(&self, group: &str, topic: &str, partition: i32, offset: i64, metadata: &str) -> Result<()> {
         let consumer: BaseConsumer = config(&self.bootstrap).set("group.id", group).create()?;
         let mut list = TopicPartitionList::new();
-        list.add_partition_offset(topic, partition, Offset::Offset(offset))?;
+        let mut element = list.add_partition(topic, partition);
+        element.set_offset(Offset::Offset(offset))?;
+        if !metadata.is_empty() {
+            element.set_metadata(metadata);
+        }
         Ok(consumer.commit(&list, CommitMode::Sync)?)
     }
 
@@ -217,6 +226,12 @@ impl Client {
 
     /// The group's stable committed offsets in this topic, by partition. `None` where the group has no offset.
     pub fn committed(&self, group: &str, topic: &str) -> Result<Vec<Option<i64>>> {
+        let committed = self.committed_with_metadata(group, topic)?;
+        Ok(committed.into_iter().map(|committed| committed.map(|(offset, _)| offset)).collect())
+    }
+
+    /// The same with the metadata of each offset.
+    pub fn committed_with_metadata(&self, group: &str, topic: &str) -> Result<Vec<Option<(i64, String)>>> {
         let consumer: BaseConsumer = config(&self.bootstrap).set("group.id", group).create()?;
         let mut asked = TopicPartitionList::new();
         for partition in partitions(consumer.client(), topic)? {
@@ -228,7 +243,7 @@ impl Client {
             .iter()
             .map(|partition| match (partition.error(), partition.offset()) {
                 (Err(error), _) => Err(error.into()),
-                (Ok(()), Offset::Offset(offset)) => Ok(Some(offset)),
+                (Ok(()), Offset::Offset(offset)) => Ok(Some((offset, partition.metadata().to_owned()))),
                 (Ok(()), _) => Ok(None),
             })
             .collect()

@@ -11,6 +11,7 @@ mod expiry;
 mod group;
 mod harness;
 mod lookups;
+mod offset_metadata;
 mod overload;
 mod purge;
 mod recovery;
