@@ -6,7 +6,8 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseProducer, Producer};
 use switchboard_tests::app::{App, WAIT_LIMIT, answers};
-use switchboard_tests::kafka::Kafka;
+use switchboard_tests::host::Host;
+use switchboard_tests::kafka::{Kafka, Options};
 use switchboard_tests::progress;
 
 /// A stopped application that has processed three records. They are not deleted from the repartition topic yet.
@@ -135,5 +136,46 @@ fn records_whose_offset_is_pending_in_a_transaction_are_not_deleted() -> Result<
     })?;
     // The second and third record were processed again, from the offset that was set: none was skipped.
     assert_eq!(answers(&app.wait_for("OUT", 5)?, "a"), ["1", "2", "3", "4", "5"]);
+    Ok(())
+}
+
+/// A running host that has processed three records, and whose source gets no more. All its paths are direct, so only the
+/// renewal of offsets can begin a further transaction.
+fn is_idle(kafka: &Kafka, prefix: &str, flags: &[&str]) -> Result<(App, Host)> {
+    let app = App::hostile_on(kafka, prefix, &["IN", "OUT"], 1)?.arg("--shards", "1");
+    let host = app.run(prefix, flags)?;
+    app.client.produce(&["count", "count", "count"].map(|word| app.word("a", word)))?;
+    app.wait_for("OUT", 3)?;
+    host.wait_for("its direct path", WAIT_LIMIT, |line| line.contains("direct paths open=1"))?;
+    Ok((app, host))
+}
+
+/// The brokers forget offsets of source topics, to which no member subscribes, also while hosts run. The test lasts as long
+/// as the shortest retention of Kafka: a minute.
+#[test]
+fn offsets_of_idle_sources_are_renewed_before_the_brokers_forget_them() -> Result<()> {
+    let properties = [
+        ("offsets.retention.minutes", "1"),
+        ("offsets.retention.check.interval.ms", "500"),
+        // One look at all groups, so that offsets of the same age expire together.
+        ("offsets.topic.num.partitions", "1"),
+    ];
+    let properties = properties.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let kafka = Kafka::start_with(&Options { properties, ..Options::default() })?;
+    let offset = |app: &App| anyhow::Ok(app.client.committed(&app.name, app.topic("IN"))?[0]);
+
+    let (renewed, mut host) = is_idle(&kafka, "renewed", &["--offset-renewal-ms", "10000"])?;
+    // Its last commit is the later one, so its offset expires after that of the other application would.
+    let (forgotten, _forgetful) = is_idle(&kafka, "forgotten", &[])?;
+    assert_eq!((offset(&renewed)?, offset(&forgotten)?), (Some(3), Some(3)));
+    progress::wait_until("an offset that nobody renews to expire", || Ok(offset(&forgotten)?.is_none()))?;
+    assert_eq!(offset(&renewed)?, Some(3));
+
+    assert!(host.terminate(WAIT_LIMIT)?.success());
+    renewed.client.produce(&[renewed.word("a", "count")])?;
+    let mut host = renewed.run("again", &[])?;
+    assert_eq!(answers(&renewed.wait_for("OUT", 4)?, "a"), ["1", "2", "3", "4"]);
+    assert!(host.terminate(WAIT_LIMIT)?.success());
+    assert_eq!(renewed.client.read_all(renewed.topic("OUT"))?.len(), 4);
     Ok(())
 }
