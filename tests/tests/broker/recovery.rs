@@ -4,14 +4,15 @@ use anyhow::{Result, ensure};
 use switchboard_tests::app::{App, WAIT_LIMIT, answers};
 use switchboard_tests::client::Record;
 use switchboard_tests::host::Host;
-use switchboard_tests::progress;
+use switchboard_tests::kafka::{Kafka, Options, free_port};
+use switchboard_tests::proxy::{Api, Network};
 
 const PARTITIONS: i32 = 4;
 const TENANTS: usize = 20;
-/// The number of slow messages, of a tenant of their own. A transaction stays open while they run.
+/// The number of slow messages, of a tenant of their own. Some of them run when the host is killed.
 const SLOW_MESSAGES: usize = 100;
-/// The most starts of a host until enough kills have hit an open transaction.
-const MOST_STARTS: usize = 20;
+/// The number of kills.
+const KILLS: usize = 3;
 
 /// The messages that were sent to an application, whose outputs must appear.
 struct Sent<'a> {
@@ -56,34 +57,43 @@ impl<'a> Sent<'a> {
     }
 }
 
+/// A broker of its own, and a proxy between it and hosts that connect to the returned address.
+fn behind_a_proxy() -> Result<(Kafka, Network, String)> {
+    let behind = free_port()?;
+    let network = Network::start(&[behind])?;
+    let port = network.ports()[0];
+    let kafka = Kafka::start_with(&Options { proxied: vec![(behind, port)], ..Options::default() })?;
+    Ok((kafka, network, format!("127.0.0.1:{port}")))
+}
+
 /// The host does not wait for its session time-out or for the time-out of its open transaction. Readers of its outputs
-/// do not wait either.
+/// do not wait either. Transactions are short, so the request that would end one is held back until the host is killed.
 #[test]
 fn a_killed_host_with_an_instance_continues_as_soon_as_it_restarts() -> Result<()> {
-    let app = App::hostile("static", &["IN"], PARTITIONS)?.topic_with("OUT", &[])?;
+    let (kafka, network, address) = behind_a_proxy()?;
+    let app = App::hostile_on(&kafka, "static", &["IN"], PARTITIONS)?.topic_with("OUT", &[])?;
     // The session time-out is longer than any wait of this test, so no progress comes from its end.
-    let flags = ["--instance", "only", "--batch-time-ms", "5000", "--session-timeout-ms", "1200000"];
+    let flags = ["--bootstrap-servers", &address, "--instance", "only", "--session-timeout-ms", "1200000"];
     let mut sent = Sent::nothing(&app);
     let transactions = app.client.transactions(app.topic("OUT"))?;
+    let all_paths = format!("direct paths open={}", PARTITIONS * PARTITIONS);
     let mut host = app.run("host-0", &flags)?;
     sent.count(10)?;
     sent.check()?;
-    let mut kills_in_transactions = 0;
-    for start in 1.. {
-        sent.count(5)?;
-        // The outputs of the counts are written. Those of the slow messages after them are not.
+    for kill in 1..=KILLS {
+        // From here on each transaction has outputs: none forwards a record, and none opens a path.
+        host.wait_for("its direct paths", WAIT_LIMIT, |line| line.contains(&all_paths))?;
+        let end = network.hold(Api::EndTxn);
         sent.burn()?;
-        progress::wait_until("an open transaction", || transactions.is_open())?;
-        host.kill()?;
-        // A fast host may have committed between the look and the kill. Such a kill shows nothing, and does not count.
-        kills_in_transactions += usize::from(transactions.is_open()?);
         sent.count(5)?;
-        host = app.start(&format!("host-{start}"), &flags)?;
+        end.wait(WAIT_LIMIT)?;
+        host.kill()?;
+        ensure!(transactions.is_open()?, "the kill {kill} has left no transaction open");
+        // The request never arrives.
+        drop(end);
+        sent.count(5)?;
+        host = app.start(&format!("host-{kill}"), &flags)?;
         sent.check()?;
-        if kills_in_transactions == 3 {
-            break;
-        }
-        ensure!(start < MOST_STARTS, "{kills_in_transactions} of {start} kills left a transaction open");
     }
     assert!(host.terminate(WAIT_LIMIT)?.success());
     Ok(())
