@@ -8,6 +8,7 @@ mod clients;
 mod comparison;
 mod distribution;
 mod engine;
+mod fairness;
 mod feed;
 mod hand_over;
 mod latency;
@@ -35,11 +36,11 @@ struct Args {
     /// The parts to measure. Default: all, with --against throughput and latency.
     #[arg(value_enum)]
     parts: Vec<Part>,
-    /// Another `switchboard` binary, such as one of a former version. Throughput and latency then measure both in turn,
-    /// on the same broker. Flags that it does not know are not passed to it.
+    /// Another `switchboard` binary, such as one of a former version. Throughput, latency and fairness then measure
+    /// both in turn, on the same broker. Flags that it does not know are not passed to it.
     #[arg(long, value_name = "PATH")]
     against: Option<PathBuf>,
-    /// The number of rounds of a comparison, and of each form of input of `scale`.
+    /// The number of rounds of a comparison, of fairness, and of each form of input of `scale`.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// The number of records of each measured run of `scale`.
@@ -54,6 +55,9 @@ struct Args {
     /// The number of messages whose latency is measured, one at a time.
     #[arg(long, default_value_t = 1000)]
     lone: usize,
+    /// The duration of each measurement of fairness, in seconds.
+    #[arg(long, default_value_t = 20)]
+    fairness_seconds: u64,
     /// Measures only the kinds of group membership whose name contains this text. With `none`, `scale` measures
     /// throughput alone.
     #[arg(long, default_value = "")]
@@ -87,6 +91,8 @@ enum Part {
     Throughput,
     /// The latency of single messages through an idle host.
     Latency,
+    /// The latency of other tenants while one tenant keeps a core busy.
+    Fairness,
     /// The time without outputs after a kill.
     Recovery,
     /// The pause of a shard when hosts join and leave.
@@ -122,6 +128,7 @@ fn run(args: &Args) -> Result<()> {
         match part {
             Part::Throughput => throughput::run(warm_kafka(&mut warm, args)?, args)?,
             Part::Latency => latency::run(warm_kafka(&mut warm, args)?, args)?,
+            Part::Fairness => fairness::run(warm_kafka(&mut warm, args)?, args)?,
             Part::Recovery => recovery::run(args)?,
             Part::HandOver => hand_over::run(args)?,
             Part::Overload => overload::run(args)?,

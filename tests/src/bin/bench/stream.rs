@@ -1,7 +1,8 @@
 //! A steady stream of inputs for many tenants, and the time at which a read_committed reader gets each output.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -14,12 +15,12 @@ use rdkafka::{Offset, TopicPartitionList};
 use switchboard_tests::app::App;
 use switchboard_tests::client::unique;
 use switchboard_tests::kafka::Kafka;
-use switchboard_tests::progress::Stall;
+use switchboard_tests::progress::{self, Stall};
 
 use crate::clients::{STALL_LIMIT, config, consumer, enqueue};
 use crate::recovery::SHARDS;
 
-/// The number of tenants of a stream: a few on each of the 16 shards.
+/// The usual number of tenants of a stream: a few on each of the 16 shards.
 pub(crate) const TENANTS: usize = 48;
 /// The number of partitions of the topic IN. Each tenant's inputs go to all of them in turn, so that no tenant depends
 /// on a single source partition.
@@ -37,6 +38,7 @@ pub(crate) struct StreamOutput {
 
 /// A stream of inputs for an application of the counting plugin. It ends with [`Self::finish`].
 pub(crate) struct Stream {
+    tenants: usize,
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<Result<()>>>,
 }
@@ -46,6 +48,8 @@ struct Shared {
     /// The time at which each input was sent.
     sent: Mutex<Vec<Instant>>,
     seen: Mutex<Vec<StreamOutput>>,
+    /// The number of outputs for tenants that are not the stream's.
+    foreign: AtomicUsize,
     /// Whether the stream has ended.
     finished: AtomicBool,
 }
@@ -59,6 +63,11 @@ pub(crate) fn counting(kafka: &Kafka, name: &str) -> Result<App> {
 impl Stream {
     /// Starts to send and to read. `every` is the time between two inputs of any tenants.
     pub(crate) fn start(kafka: &Kafka, app: &App, every: Duration) -> Result<Self> {
+        Self::of(TENANTS, kafka, app, every)
+    }
+
+    /// The same with this number of tenants. Others may have messages too: their outputs are counted.
+    pub(crate) fn of(tenants: usize, kafka: &Kafka, app: &App, every: Duration) -> Result<Self> {
         let shared = Arc::new(Shared::default());
         let mut low_latency = config(kafka);
         low_latency.set("enable.idempotence", "true").set("linger.ms", "0");
@@ -71,8 +80,8 @@ impl Stream {
                 if state.finished.load(Ordering::Relaxed) {
                     break;
                 }
-                let tenant = number % TENANTS;
-                let turn = number / TENANTS;
+                let tenant = number % tenants;
+                let turn = number / tenants;
                 let name = format!("tenant-{tenant}");
                 let headers = OwnedHeaders::new().insert(Header { key: "TENANT", value: Some(&name) });
                 let value = format!("count {number}");
@@ -100,16 +109,27 @@ impl Stream {
                 let message = message?;
                 let at = Instant::now();
                 let header = message.headers().and_then(|headers| headers.try_get(0)).and_then(|header| header.value);
-                let seen = parse(header, message.payload(), at).with_context(|| format!("{message:?}"))?;
-                lock(&state.seen).push(seen);
+                match parse(header, message.payload(), at).with_context(|| format!("{message:?}"))? {
+                    Some(seen) => lock(&state.seen).push(seen),
+                    None => drop(state.foreign.fetch_add(1, Ordering::Relaxed)),
+                }
             }
         };
-        Ok(Self { shared, threads: vec![thread::spawn(send), thread::spawn(read)] })
+        Ok(Self { tenants, shared, threads: vec![thread::spawn(send), thread::spawn(read)] })
     }
 
     /// The number of inputs that were sent.
     pub(crate) fn sent(&self) -> usize {
         lock(&self.shared.sent).len()
+    }
+
+    /// Waits until this many outputs for tenants that are not the stream's have been read, in all.
+    pub(crate) fn wait_for_foreign(&self, count: usize) -> Result<()> {
+        progress::wait_for(&format!("{count} outputs of another tenant"), || {
+            self.alive()?;
+            let foreign = self.shared.foreign.load(Ordering::Relaxed);
+            Ok(if foreign >= count { ControlFlow::Break(()) } else { ControlFlow::Continue(foreign) })
+        })
     }
 
     /// Waits until every tenant has an output for an input from this number on. Returns the time of the first such
@@ -120,13 +140,13 @@ impl Stream {
             let seen: Vec<StreamOutput> =
                 lock(&self.shared.seen).iter().copied().filter(|seen| seen.number >= from).collect();
             let mut tenants = BTreeSet::new();
-            let last = seen.iter().find(|seen| tenants.insert(seen.tenant) && tenants.len() == TENANTS);
+            let last = seen.iter().find(|seen| tenants.insert(seen.tenant) && tenants.len() == self.tenants);
             if let (Some(first), Some(last)) = (seen.first(), last) {
                 return Ok((first.at, last.at));
             }
             stall
                 .check(tenants.len())
-                .with_context(|| format!("{} of {TENANTS} tenants have outputs", tenants.len()))?;
+                .with_context(|| format!("{} of {} tenants have outputs", tenants.len(), self.tenants))?;
             self.alive()?;
             thread::sleep(Duration::from_millis(20));
         }
@@ -149,8 +169,9 @@ impl Stream {
         for thread in self.threads {
             thread.join().map_err(|_| anyhow!("the stream panicked"))??;
         }
-        let history = History { sent: lock(&self.shared.sent).clone(), seen: lock(&self.shared.seen).clone() };
-        let mut counts = vec![0; TENANTS];
+        let (sent, seen) = (lock(&self.shared.sent).clone(), lock(&self.shared.seen).clone());
+        let history = History { tenants: self.tenants, sent, seen };
+        let mut counts = vec![0; self.tenants];
         let mut numbers = BTreeSet::new();
         for StreamOutput { tenant, count, number, .. } in &history.seen {
             counts[*tenant] += 1;
@@ -164,6 +185,7 @@ impl Stream {
 
 /// All inputs and outputs of a stream.
 pub(crate) struct History {
+    tenants: usize,
     pub(crate) sent: Vec<Instant>,
     pub(crate) seen: Vec<StreamOutput>,
 }
@@ -171,8 +193,8 @@ pub(crate) struct History {
 impl History {
     /// For each tenant, the longest time without an output in a span of time.
     pub(crate) fn gaps(&self, from: Instant, to: Instant) -> Vec<Duration> {
-        let mut last = vec![from; TENANTS];
-        let mut longest = vec![Duration::ZERO; TENANTS];
+        let mut last = vec![from; self.tenants];
+        let mut longest = vec![Duration::ZERO; self.tenants];
         for StreamOutput { tenant, at, .. } in self.seen.iter().filter(|seen| (from..to).contains(&seen.at)) {
             longest[*tenant] = longest[*tenant].max(*at - last[*tenant]);
             last[*tenant] = *at;
@@ -182,20 +204,26 @@ impl History {
 
     /// The longest time from an input of this span of time to its output.
     pub(crate) fn slowest(&self, from: Instant, to: Instant) -> Duration {
+        self.waits(from, to).max().unwrap_or_default()
+    }
+
+    /// The time from each input of this span of time to its output.
+    pub(crate) fn waits(&self, from: Instant, to: Instant) -> impl Iterator<Item = Duration> {
         let waits = self.seen.iter().map(|seen| (self.sent[seen.number], seen.at));
-        waits.filter(|(sent, _)| (from..to).contains(sent)).map(|(sent, at)| at - sent).max().unwrap_or_default()
+        waits.filter(move |(sent, _)| (from..to).contains(sent)).map(|(sent, at)| at - sent)
     }
 }
 
-fn parse(tenant: Option<&[u8]>, value: Option<&[u8]>, at: Instant) -> Result<StreamOutput> {
+/// `None`: the tenant is not the stream's.
+fn parse(tenant: Option<&[u8]>, value: Option<&[u8]>, at: Instant) -> Result<Option<StreamOutput>> {
     let text = |bytes: Option<&[u8]>| {
         anyhow::Ok(String::from_utf8(bytes.context("an output without tenant or value")?.to_vec())?)
     };
     let tenant = text(tenant)?;
+    let Some(tenant) = tenant.strip_prefix("tenant-") else { return Ok(None) };
     let value = text(value)?;
     let Some((count, number)) = value.split_once(' ') else { bail!("an output that is not a count: {value}") };
-    let tenant = tenant.strip_prefix("tenant-").context("an unknown tenant")?;
-    Ok(StreamOutput { tenant: tenant.parse()?, count: count.parse()?, number: number.parse()?, at })
+    Ok(Some(StreamOutput { tenant: tenant.parse()?, count: count.parse()?, number: number.parse()?, at }))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
