@@ -159,6 +159,16 @@ impl Host {
         self.process.cpu_time()
     }
 
+    /// The number of its threads.
+    pub fn threads(&self) -> Result<usize> {
+        self.process.threads()
+    }
+
+    /// The number of its open TCP connections to this port.
+    pub fn connections(&self, port: u16) -> Result<usize> {
+        self.process.connections(port)
+    }
+
     /// Its pid, which is valid until it has ended.
     pub fn pid(&self) -> Pid {
         self.process.pid()

@@ -4,7 +4,9 @@
 //! program. Nobody writes to the pipe, so the read returns when the write end closes. The kernel closes it for a killed
 //! process too. Rust does not drop statics, so the broker that all tests share always ends this way.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -115,7 +117,7 @@ impl Process {
     /// The program's resident memory now and at its peak, in bytes.
     pub fn memory(&self) -> Result<(u64, u64)> {
         let path = format!("/proc/{}/status", self.pid().as_raw_pid());
-        let status = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+        let status = fs::read_to_string(&path).with_context(|| path.clone())?;
         let kib = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix("kB"));
             let kib = line.with_context(|| format!("{name} is not in {path}"))?.trim().parse::<u64>()?;
@@ -127,9 +129,45 @@ impl Process {
     /// The CPU time that the program has used so far: all its threads, in user and kernel mode.
     pub fn cpu_time(&self) -> Result<Duration> {
         let path = format!("/proc/{}/stat", self.pid().as_raw_pid());
-        let stat = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+        let stat = fs::read_to_string(&path).with_context(|| path.clone())?;
         cpu_time_in(&stat).with_context(|| format!("no CPU time in {path}: {stat}"))
     }
+
+    /// The number of the program's threads.
+    pub fn threads(&self) -> Result<usize> {
+        let path = format!("/proc/{}/task", self.pid().as_raw_pid());
+        Ok(fs::read_dir(&path).with_context(|| path.clone())?.count())
+    }
+
+    /// The number of the program's open TCP connections to this port, on any host.
+    pub fn connections(&self, port: u16) -> Result<usize> {
+        let process = format!("/proc/{}", self.pid().as_raw_pid());
+        let mut own = BTreeSet::new();
+        for descriptor in fs::read_dir(format!("{process}/fd"))? {
+            // Err: it was closed in between.
+            let Ok(target) = fs::read_link(descriptor?.path()) else { continue };
+            let inode = target.to_str().and_then(|target| target.strip_prefix("socket:[")?.strip_suffix(']'));
+            own.extend(inode.and_then(|inode| inode.parse::<u64>().ok()));
+        }
+        let mut connections = 0;
+        for table in ["tcp", "tcp6"] {
+            // Err: the kernel does not have this protocol.
+            let Ok(table) = fs::read_to_string(format!("{process}/net/{table}")) else { continue };
+            connections += connections_in(&table, port).filter(|inode| own.contains(inode)).count();
+        }
+        Ok(connections)
+    }
+}
+
+/// The inodes of the established connections to a port in a `/proc/PID/net/tcp`, which has those of all programs. The fields
+/// of a line: number, local address, remote address (`0100007F:1F90`, hexadecimal), state (`01` is established), ..., inode.
+fn connections_in(table: &str, port: u16) -> impl Iterator<Item = u64> {
+    table.lines().skip(1).filter_map(move |line| {
+        let fields: Vec<_> = line.split_ascii_whitespace().collect();
+        let (_, remote_port) = fields.get(2)?.rsplit_once(':')?;
+        let is_open = u16::from_str_radix(remote_port, 16) == Ok(port) && fields.get(3) == Some(&"01");
+        is_open.then(|| fields.get(9)?.parse().ok()).flatten()
+    })
 }
 
 /// The sum of the fields 14 and 15 (`utime` and `stime`) of a `/proc/PID/stat`. Field 2 is the program's name in
@@ -178,6 +216,24 @@ mod tests {
         let stat = "7 (a b) c) S 1 7 7 0 -1 4194304 103 0 0 0 250 31 0 0 20 0 1 0 12 0 0";
         assert_eq!(cpu_time_in(stat), Some(Duration::from_millis(2810)));
         assert_eq!(cpu_time_in("7 (a) S 1 7"), None);
+    }
+
+    #[test]
+    fn established_connections_to_a_port_are_found() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 11 1 0 100 0 0 10 0
+   1: 0100007F:9C40 0100007F:1F90 01 00000000:00000000 02:00000B5A 00000000     0        0 12 2 0 20 4 0 10 -1
+   2: 0100007F:9C42 0100007F:1F90 06 00000000:00000000 03:00000B5A 00000000     0        0 0 3 0
+   3: 0100007F:9C44 0100007F:1F91 01 00000000:00000000 02:00000B5A 00000000     0        0 13 2 0 20 4 0 10 -1
+";
+        assert_eq!(connections_in(table, 8080).collect::<Vec<_>>(), [12]);
+    }
+
+    #[test]
+    fn own_threads_and_connections_are_counted() -> Result<()> {
+        let (process, _output) = endless(None)?;
+        assert_eq!((process.threads()?, process.connections(1)?), (1, 0));
+        Ok(())
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod engine;
 mod fairness;
 mod feed;
 mod hand_over;
+mod idle;
 mod latency;
 mod overload;
 mod ownership;
@@ -36,7 +37,7 @@ struct Args {
     /// The parts to measure. Default: all, with --against throughput and latency.
     #[arg(value_enum)]
     parts: Vec<Part>,
-    /// Another `switchboard` binary, such as one of a former version. Throughput, latency and fairness then measure
+    /// Another `switchboard` binary, such as one of a former version. Throughput, latency, fairness and idle then measure
     /// both in turn, on the same broker. Flags that it does not know are not passed to it.
     #[arg(long, value_name = "PATH")]
     against: Option<PathBuf>,
@@ -93,6 +94,8 @@ enum Part {
     Latency,
     /// The latency of other tenants while one tenant keeps a core busy.
     Fairness,
+    /// What a host uses that has nothing to do.
+    Idle,
     /// The time without outputs after a kill.
     Recovery,
     /// The pause of a shard when hosts join and leave.
@@ -129,6 +132,7 @@ fn run(args: &Args) -> Result<()> {
             Part::Throughput => throughput::run(warm_kafka(&mut warm, args)?, args)?,
             Part::Latency => latency::run(warm_kafka(&mut warm, args)?, args)?,
             Part::Fairness => fairness::run(warm_kafka(&mut warm, args)?, args)?,
+            Part::Idle => idle::run(args)?,
             Part::Recovery => recovery::run(args)?,
             Part::HandOver => hand_over::run(args)?,
             Part::Overload => overload::run(args)?,
