@@ -155,14 +155,15 @@ impl<R: Runner> Job<R> {
         now: &impl Fn() -> Duration,
     ) -> Verdict {
         let call = Call { tenant: &self.tenant, record: &message.record, origin: &message.origin };
-        let until = now() + self.config.batch.time;
+        let mut until = None;
         loop {
             let answers = &mut self.lookups.answers;
             let verdict = process(&self.config, &mut self.runner, release, &mut self.state, call, answers);
             let Verdict::Waits(Need::Answer(query)) = &verdict else { return verdict };
             let Some(answer) = lookups.known(&self.tenant, query) else { return verdict };
             answers.insert(query.clone(), answer);
-            if now() >= until {
+            let now = now();
+            if now >= *until.get_or_insert(now + self.config.batch.time) {
                 return verdict;
             }
         }
