@@ -349,7 +349,7 @@ impl Assignment {
     pub(super) fn emptied(&mut self) -> Vec<Partition> {
         let full = std::mem::take(&mut self.full);
         let (full, emptied): (BTreeMap<_, _>, BTreeMap<_, _>) = full.into_iter().partition(|(partition, offset)| {
-            self.positions(*partition).is_some_and(|positions| !positions.has_room_for(*offset))
+            self.positions(*partition).is_some_and(|positions| !positions.has_much_room_for(*offset))
         });
         self.full = full;
         emptied.into_keys().collect()
@@ -558,6 +558,7 @@ impl Assignment {
             (_, Err(problem)) => {
                 if let (Partition::Source { .. }, Some(offset)) = (partition, committed) {
                     self.halted_sources.insert(partition, HaltedSource { offset, committed: now });
+                    self.unsaved.insert(partition);
                 }
                 self.halt(partition, problem);
             }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::executors::Executors;
-use super::fault::Fault;
+use super::fault::{Fault, KafkaErrorCode};
 use super::intake::Intake;
 use super::lanes::Phase;
 use super::observer::{Observer, Settled};
@@ -57,7 +57,7 @@ impl<B: Broker, P: Plugins, E: Executors<P::Runner>, O: Observer> Worker<B, P, E
         }
         let since = self.results.since()?;
         // Nothing more finishes before this transaction.
-        let is_last = self.lanes.running_count() == 0 && self.intake != Intake::Open;
+        let is_last = self.lanes.tally().running == 0 && self.intake != Intake::Open;
         if is_last || self.results.len() >= self.batch_size || self.results.bytes() >= self.config.batch.bytes {
             return Some(Duration::ZERO);
         }
@@ -261,6 +261,8 @@ impl<B: Broker, P: Plugins, E: Executors<P::Runner>, O: Observer> Worker<B, P, E
         let now = self.broker.now();
         // Rule: resend-stored-results.
         self.reopen_positions(assembled.results);
+        // Then it may be the offset of an idle source that the group does not take.
+        let has_unsaved = self.assignment.has_unsaved(now);
         self.assignment.postpone_unsaved(now);
         let is_refused = matches!(&failure, Failure::Aborted { fault: Fault::Refused(_), .. });
         if is_refused && !assembled.barriers.is_empty() {
@@ -301,6 +303,12 @@ impl<B: Broker, P: Plugins, E: Executors<P::Runner>, O: Observer> Worker<B, P, E
                 self.break_off(fault.to_string());
                 return Ok(Next::Now);
             }
+            // The topic of a settled record was deleted, or may not be read any more. To send the record's offset again would fail
+            // for ever. After another start nothing of that topic is read, and all others go on.
+            Fault::Abortable(why) if !has_unsaved && why.code.is_some_and(KafkaErrorCode::is_of_a_topic) => {
+                self.break_off(format!("the group does not take the offsets of a source topic: {why}"));
+                return Ok(Next::Now);
+            }
             _ => {}
         }
         Ok(self.wait("a transaction was aborted and is sent again", &fault, Some(assembled.results)))
@@ -308,13 +316,9 @@ impl<B: Broker, P: Plugins, E: Executors<P::Runner>, O: Observer> Worker<B, P, E
 
     /// Tells the observer how much there is to do.
     pub(super) fn report_load(&mut self) {
-        if self.intake == Intake::Quiet || self.load.transactions > self.counted_at {
-            // This looks at every lane.
-            (self.load.fetches, self.load.waiting_tenants) = self.lanes.waiting();
-            self.counted_at = self.load.transactions;
-        }
-        self.load.queued = self.lanes.queued();
-        self.load.jobs = self.lanes.running_count();
+        let tally = self.lanes.tally();
+        (self.load.queued, self.load.jobs) = (tally.queued, tally.running);
+        (self.load.fetches, self.load.waiting_tenants) = (tally.fetching, tally.waiting);
         self.load.results = self.results.len();
         self.load.direct_paths = self.paths.open_count();
         self.observer.load(&self.load);

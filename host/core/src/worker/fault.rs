@@ -10,6 +10,11 @@ impl KafkaErrorCode {
         Self(code)
     }
 
+    /// Whether a topic does not exist (UNKNOWN_TOPIC_OR_PARTITION), or this client may not use it (TOPIC_AUTHORIZATION_FAILED).
+    pub(super) const fn is_of_a_topic(self) -> bool {
+        matches!(self.0, 3 | 29)
+    }
+
     /// The code.
     pub const fn get(self) -> i32 {
         self.0

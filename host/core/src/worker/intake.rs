@@ -1,5 +1,6 @@
 //! What a worker takes in: events of the group, and records as far as there is room for them.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::config::BatchLimits;
@@ -86,14 +87,25 @@ impl<B: Broker, P: Plugins, E: Executors<P::Runner>, O: Observer> Worker<B, P, E
     /// Holds a partition back whose last record belongs to a tenant that waits, or is slow, if such records take too much room:
     /// others would have none.
     fn hold_back(&mut self, partition: Partition, tenant: &TenantId) {
-        if !self.fills(1, 2) || self.lanes.queued_of(tenant) <= QUEUED_WHILE_WAITING {
+        let is_much = self.lanes.queued_of(tenant) > QUEUED_WHILE_WAITING;
+        // Many tenants that wait may have few messages each.
+        let are_many = self.lanes.tally().held_up >= self.config.batch.records;
+        if !self.fills(1, 2) || !(is_much || are_many) || self.held.contains_key(&partition) {
             return;
         }
         let slow = self.broker.now().saturating_sub(SLOW_JOB);
-        if self.lanes.is_waiting(tenant, slow) && !self.held.contains_key(&partition) {
+        if self.lanes.is_waiting(tenant, slow) {
             tracing::debug!(?partition, %tenant, "a partition is held back while a tenant waits");
             self.held.insert(partition, tenant.clone());
-            self.broker.pause(&[partition]);
+            self.hold_alone(partition);
+        }
+    }
+
+    /// Stops reading a partition. An attempt to open direct paths to it would hold up its sources in vain.
+    fn hold_alone(&mut self, partition: Partition) {
+        self.broker.pause(&[partition]);
+        if let Partition::Shard(shard) = partition {
+            self.paths.leave_out(shard);
         }
     }
 
@@ -103,7 +115,11 @@ impl<B: Broker, P: Plugins, E: Executors<P::Runner>, O: Observer> Worker<B, P, E
             return;
         }
         let has_room = !self.fills(1, 4);
-        let goes_on = |tenant: &TenantId| has_room || self.lanes.queued_of(tenant) <= QUEUED_WHILE_WAITING / 2;
+        let goes_on = |tenant: &TenantId| {
+            has_room
+                || self.lanes.queued_of(tenant) <= QUEUED_WHILE_WAITING / 2
+                    && !self.lanes.is_waiting(tenant, Duration::ZERO)
+        };
         let partitions: Vec<_> =
             self.held.iter().filter(|(_, tenant)| goes_on(tenant)).map(|(partition, _)| *partition).collect();
         self.held.retain(|partition, _| !partitions.contains(partition));
@@ -231,12 +247,13 @@ impl<B: Broker, P: Plugins, E: Executors<P::Runner>, O: Observer> Worker<B, P, E
             return;
         }
         if !self.assignment.has_room_for(partition, offset) {
-            tracing::warn!(
-                ?partition,
-                offset = offset.get(),
-                "a partition is paused: too many of its records are settled beyond one that is not, whose tenant waits or is slow"
-            );
-            self.broker.pause(&[partition]);
+            let now = self.broker.now();
+            let message = "a partition is paused: too many of its records are settled beyond one that is not, whose tenant waits or \
+                           is slow";
+            if self.full_warnings.is_due(now, message, &format!("{partition:?}")) {
+                tracing::warn!(?partition, offset = offset.get(), "{message}");
+            }
+            self.hold_alone(partition);
             self.broker.seek(partition, offset);
             return;
         }
@@ -285,14 +302,13 @@ impl<B: Broker, P: Plugins, E: Executors<P::Runner>, O: Observer> Worker<B, P, E
         if !mutated!("direct-paths-survive-a-revocation") {
             self.paths.close(&sources, shards);
         }
-        let lost: Vec<_> = shards.iter().copied().map(Partition::Shard).collect();
-        self.drop_messages(|message| lost.contains(&message.partition));
-        if !mutated!("keep-records-of-revoked-partitions") {
-            self.drop_sources(&sources);
-        }
         // The sources of other shards stay. Their records for these shards take the hop, before any later one does.
         self.redirect(shards);
-        self.held.retain(|partition, _| !lost.contains(partition) && !sources.contains(partition));
+        let mut lost: BTreeSet<_> = shards.iter().copied().map(Partition::Shard).collect();
+        if !mutated!("keep-records-of-revoked-partitions") {
+            lost.extend(sources.iter().copied());
+        }
+        self.forget(&lost);
         // Rule: answer-revocation-between-transactions.
         self.assignment.give_back(shards, &sources, &mut self.broker);
         if !mutated!("decision-remembered-over-a-move") {
@@ -311,10 +327,15 @@ impl<B: Broker, P: Plugins, E: Executors<P::Runner>, O: Observer> Worker<B, P, E
         }
         // Rule: write-barrier-after-takeover.
         let sources = self.assignment.reading_sources();
-        let shards = self.assignment.ready_shards();
+        let mut shards = self.assignment.ready_shards();
         if self.paths.open_count() == sources.len() * shards.len() {
             return;
         }
+        // The barrier of a shard that is not read on would not be read back.
+        shards.retain(|(shard, _)| {
+            let partition = Partition::Shard(*shard);
+            !self.held.contains_key(&partition) && !self.assignment.is_full(partition)
+        });
         let closed = self.paths.closed(&sources, &shards.iter().map(|(shard, _)| *shard).collect::<Vec<_>>(), now);
         if closed.is_empty() || self.intake == Intake::Paused {
             return;

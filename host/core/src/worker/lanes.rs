@@ -15,7 +15,7 @@
 //! While a job runs, or a fetch, the lane may be rolled back: messages that finished are to run again, or are no longer ours. Then
 //! what comes back is dropped, except for the state, whose changes since are dropped.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -99,37 +99,100 @@ impl Lane {
     }
 }
 
+/// What lanes are doing, in numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    /// Messages in queues.
+    pub(super) queued: usize,
+    /// Lanes that run a job.
+    pub(super) running: usize,
+    /// Lanes that wait for a lookup.
+    pub(super) fetching: usize,
+    /// Lanes that wait for another routing.
+    pub(super) waiting: usize,
+    /// Messages in the queues of lanes that wait for either.
+    pub(super) held_up: usize,
+}
+
+impl Tally {
+    fn of(lane: &Lane) -> Self {
+        let queued = lane.queue.len();
+        let lone = Self { queued, ..Self::default() };
+        match lane.phase {
+            Phase::Idle => lone,
+            Phase::Running(_) => Self { running: 1, ..lone },
+            Phase::Fetching { .. } => Self { fetching: 1, held_up: queued, ..lone },
+            Phase::Waiting => Self { waiting: 1, held_up: queued, ..lone },
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.queued += other.queued;
+        self.running += other.running;
+        self.fetching += other.fetching;
+        self.waiting += other.waiting;
+        self.held_up += other.held_up;
+    }
+
+    fn subtract(&mut self, other: Self) {
+        self.queued -= other.queued;
+        self.running -= other.running;
+        self.fetching -= other.fetching;
+        self.waiting -= other.waiting;
+        self.held_up -= other.held_up;
+    }
+}
+
+/// Of so many tenants whose lanes are gone it is known what they used.
+const MOST_RESTING: usize = 1024;
+
 /// The queues of all tenants of a worker.
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
     lanes: BTreeMap<TenantId, Lane>,
     /// Whose job or fetch has which number.
     out: BTreeMap<u64, TenantId>,
-    /// The lanes whose next messages may be handed over, in the order in which they became ready. Some are no longer ready.
-    ready: VecDeque<TenantId>,
+    /// The lanes whose next messages may be handed over, by what they have used, and by when they became ready. Some are no
+    /// longer ready.
+    ready: BTreeSet<(Duration, u64, TenantId)>,
+    /// How often a lane became ready.
+    turns: u64,
     /// The number of the last job or fetch.
     last: u64,
     /// A lane that had nothing to do for a while gets no more than its share after that: it counts as if it had used this.
     floor: Duration,
-    queued: usize,
-    /// The number of lanes that run a job.
-    running: usize,
+    /// What tenants without a lane have used, where that is above the floor.
+    resting: BTreeMap<TenantId, Duration>,
+    tally: Tally,
 }
 
 impl Lanes {
+    /// Changes a lane, and the tally with it.
+    fn change<T>(&mut self, tenant: &TenantId, change: impl FnOnce(&mut Lane) -> T) -> Option<T> {
+        let lane = self.lanes.get_mut(tenant)?;
+        self.tally.subtract(Tally::of(lane));
+        let changed = change(lane);
+        self.tally.add(Tally::of(lane));
+        Some(changed)
+    }
+
     /// Adds the next message of a tenant.
     pub(super) fn push(&mut self, tenant: &Arc<Tenant>, shard: ShardId, message: Arc<Message>) {
         if !self.lanes.contains_key(&tenant.id) {
-            self.lanes.insert(tenant.id.clone(), Lane::new(Arc::clone(tenant), shard));
+            let mut lane = Lane::new(Arc::clone(tenant), shard);
+            lane.used = self.resting.remove(&tenant.id).unwrap_or_default();
+            self.lanes.insert(tenant.id.clone(), lane);
         }
-        let lane = self.lanes.get_mut(&tenant.id).expect("inserted above when it was missing");
-        lane.queue.push_back(message);
-        self.queued += 1;
-        if lane.queue.len() == 1 && lane.is_ready() {
-            self.ready.push_back(tenant.id.clone());
+        let is_first = self.change(&tenant.id, |lane| {
+            lane.queue.push_back(message);
+            lane.queue.len() == 1
+        });
+        if is_first == Some(true) {
+            self.settle(&tenant.id);
         }
     }
 
+    /// The lane of a tenant. Its queue and its phase are changed by the functions here only.
     pub(super) fn get_mut(&mut self, tenant: &TenantId) -> Option<&mut Lane> {
         self.lanes.get_mut(tenant)
     }
@@ -148,9 +211,9 @@ impl Lanes {
         self.lanes.get(tenant).map_or(0, |lane| lane.queue.len())
     }
 
-    /// The next tenant whose messages can be handed over.
+    /// The tenant that has used the least time of those whose messages can be handed over.
     pub(super) fn next_ready(&mut self) -> Option<TenantId> {
-        while let Some(tenant) = self.ready.pop_front() {
+        while let Some((_, _, tenant)) = self.ready.pop_first() {
             if self.lanes.get(&tenant).is_some_and(Lane::is_ready) {
                 return Some(tenant);
             }
@@ -161,30 +224,29 @@ impl Lanes {
     /// Takes up to `most` messages of a tenant for a job, which gets the number. `before`: the version of its state.
     pub(super) fn begin_job(&mut self, tenant: &TenantId, most: usize, before: Version, now: Duration) -> BegunJob {
         self.last += 1;
-        let number = self.last;
-        let lane = self.lanes.get_mut(tenant).expect("a ready tenant has a lane");
-        let messages: VecDeque<_> = lane.queue.drain(..most.min(lane.queue.len())).collect();
-        self.queued -= messages.len();
-        let lookups = std::mem::take(&mut lane.lookups);
-        lane.used = lane.used.max(self.floor);
+        let (number, floor) = (self.last, self.floor);
         self.out.insert(number, tenant.clone());
-        let begun = BegunJob { number, messages: messages.clone(), lookups, used: lane.used };
-        self.running += 1;
-        lane.phase = Phase::Running(Running { messages, since: now, before, promotion: None, abandoned: None });
-        begun
+        let begun = self.change(tenant, |lane| {
+            let messages: VecDeque<_> = lane.queue.drain(..most.min(lane.queue.len())).collect();
+            let lookups = std::mem::take(&mut lane.lookups);
+            lane.used = lane.used.max(floor);
+            let begun = BegunJob { number, messages: messages.clone(), lookups, used: lane.used };
+            lane.phase = Phase::Running(Running { messages, since: now, before, promotion: None, abandoned: None });
+            begun
+        });
+        begun.expect("a ready tenant has a lane")
     }
 
     /// A job came back. `None`: the tenant is no longer ours, or was given back meanwhile.
     pub(super) fn end_job(&mut self, number: u64, used: Duration, took: Duration) -> Option<(TenantId, Running)> {
         let tenant = self.out.remove(&number)?;
-        let lane = self.lanes.get_mut(&tenant).expect("a job that is out has a lane");
         self.floor = self.floor.max(used.saturating_sub(took));
-        lane.used = used;
-        match std::mem::replace(&mut lane.phase, Phase::Idle) {
-            Phase::Running(running) => {
-                self.running -= 1;
-                Some((tenant, running))
-            }
+        let phase = self.change(&tenant, |lane| {
+            lane.used = used;
+            std::mem::replace(&mut lane.phase, Phase::Idle)
+        });
+        match phase.expect("a job that is out has a lane") {
+            Phase::Running(running) => Some((tenant, running)),
             phase => unreachable!("job {number} came back while its tenant is {phase:?}"),
         }
     }
@@ -193,55 +255,87 @@ impl Lanes {
     pub(super) fn begin_fetch(&mut self, tenant: &TenantId) -> u64 {
         self.last += 1;
         self.out.insert(self.last, tenant.clone());
-        let lane = self.lanes.get_mut(tenant).expect("a tenant whose message waits has a lane");
-        lane.phase = Phase::Fetching { stale: false };
+        let begun = self.change(tenant, |lane| lane.phase = Phase::Fetching { stale: false });
+        begun.expect("a tenant whose message waits has a lane");
         self.last
     }
 
     /// A fetch came back. Returns its tenant, and whether its answers are for another message than the first one.
     pub(super) fn end_fetch(&mut self, number: u64) -> Option<(TenantId, bool)> {
         let tenant = self.out.remove(&number)?;
-        let lane = self.lanes.get_mut(&tenant).expect("a fetch that is out has a lane");
-        match std::mem::replace(&mut lane.phase, Phase::Idle) {
+        let phase = self.change(&tenant, |lane| std::mem::replace(&mut lane.phase, Phase::Idle));
+        match phase.expect("a fetch that is out has a lane") {
             Phase::Fetching { stale } => Some((tenant, stale)),
             phase => unreachable!("fetch {number} came back while its tenant is {phase:?}"),
         }
     }
 
+    /// The tenant waits for another routing.
+    pub(super) fn wait(&mut self, tenant: &TenantId) {
+        self.change(tenant, |lane| lane.phase = Phase::Waiting);
+    }
+
     /// Puts messages of a tenant before those that are queued.
     pub(super) fn requeue(&mut self, tenant: &TenantId, messages: Vec<Arc<Message>>) {
-        self.queued += messages.len();
-        let lane = self.lanes.get_mut(tenant).expect("only messages of a lane are put back");
-        lane.requeue(messages.into_iter());
+        let changed = self.change(tenant, |lane| lane.requeue(messages.into_iter()));
+        changed.expect("only messages of a lane are put back");
         self.settle(tenant);
+    }
+
+    /// Puts back what a job left of its messages. `lookups`: how far the first of them is with its lookups.
+    pub(super) fn requeue_left(&mut self, tenant: &TenantId, left: Vec<Arc<Message>>, lookups: LookupProgress) {
+        if !left.is_empty() {
+            self.requeue(tenant, left);
+            self.get_mut(tenant).expect("the messages were put back to its lane").lookups = lookups;
+        }
     }
 
     /// Removes the tenant's first message.
     pub(super) fn pop(&mut self, tenant: &TenantId) -> Option<Arc<Message>> {
-        let lane = self.lanes.get_mut(tenant)?;
-        lane.lookups = LookupProgress::default();
-        let message = lane.queue.pop_front();
-        self.queued -= usize::from(message.is_some());
-        message
+        let popped = self.change(tenant, |lane| {
+            lane.lookups = LookupProgress::default();
+            lane.queue.pop_front()
+        });
+        popped.flatten()
     }
 
     /// Looks again what a tenant can do, after something has changed: it is ready, or its lane can go.
     pub(super) fn settle(&mut self, tenant: &TenantId) {
         let Some(lane) = self.lanes.get(tenant) else { return };
         if lane.is_ready() {
-            self.ready.push_back(tenant.clone());
+            self.turns += 1;
+            self.ready.insert((lane.used.max(self.floor), self.turns, tenant.clone()));
         } else if lane.queue.is_empty() && lane.results == 0 && matches!(lane.phase, Phase::Idle) {
-            // What it used counts on as the floor does.
+            let used = lane.used;
             self.lanes.remove(tenant);
+            self.rest(tenant, used);
+        }
+    }
+
+    /// Remembers what a tenant has used: it would have more than its share if it began at the floor after each message.
+    fn rest(&mut self, tenant: &TenantId, used: Duration) {
+        if used <= self.floor {
+            return;
+        }
+        if self.resting.len() >= MOST_RESTING {
+            let floor = self.floor;
+            self.resting.retain(|_, used| *used > floor);
+        }
+        if self.resting.len() < MOST_RESTING {
+            self.resting.insert(tenant.clone(), used);
         }
     }
 
     /// Another routing was taken: all that wait for one are ready.
     pub(super) fn wake(&mut self) {
-        let waiting = self.lanes.iter_mut().filter(|(_, lane)| matches!(lane.phase, Phase::Waiting));
-        for (tenant, lane) in waiting {
-            lane.phase = Phase::Idle;
-            self.ready.push_back(tenant.clone());
+        if self.tally.waiting == 0 {
+            return;
+        }
+        let waiting = self.lanes.iter().filter(|(_, lane)| matches!(lane.phase, Phase::Waiting));
+        let waiting: Vec<_> = waiting.map(|(tenant, _)| tenant.clone()).collect();
+        for tenant in waiting {
+            self.change(&tenant, |lane| lane.phase = Phase::Idle);
+            self.settle(&tenant);
         }
     }
 
@@ -251,23 +345,23 @@ impl Lanes {
             std::mem::take(&mut self.lanes).into_iter().partition(|(_, lane)| shards.contains(&lane.shard));
         self.lanes = kept;
         self.out.retain(|_, tenant| !removed.contains_key(tenant));
-        self.queued = self.lanes.values().map(|lane| lane.queue.len()).sum();
-        self.running = self.lanes.values().filter(|lane| matches!(lane.phase, Phase::Running(_))).count();
+        for lane in removed.values() {
+            self.tally.subtract(Tally::of(lane));
+        }
         removed.into_values().collect()
     }
 
     /// Forgets the queued messages for which `is_dropped` says so.
     pub(super) fn drop_queued(&mut self, is_dropped: impl Fn(&Message) -> bool) {
-        for lane in self.lanes.values_mut() {
-            let first = lane.queue.front().map(|message| (message.partition, message.offset));
-            lane.queue.retain(|message| !is_dropped(message));
-            if first != lane.queue.front().map(|message| (message.partition, message.offset)) {
-                lane.requeue(std::iter::empty());
-            }
-        }
-        self.queued = self.lanes.values().map(|lane| lane.queue.len()).sum();
         let tenants: Vec<_> = self.lanes.keys().cloned().collect();
         for tenant in tenants {
+            self.change(&tenant, |lane| {
+                let first = lane.queue.front().map(|message| (message.partition, message.offset));
+                lane.queue.retain(|message| !is_dropped(message));
+                if first != lane.queue.front().map(|message| (message.partition, message.offset)) {
+                    lane.requeue(std::iter::empty());
+                }
+            });
             self.settle(&tenant);
         }
     }
@@ -281,20 +375,9 @@ impl Lanes {
         self.lanes.iter().filter(|(_, lane)| has_lost(lane)).map(|(tenant, _)| tenant.clone()).collect()
     }
 
-    /// The messages that wait in queues.
-    pub(super) fn queued(&self) -> usize {
-        self.queued
-    }
-
-    /// How many lanes run a job.
-    pub(super) fn running_count(&self) -> usize {
-        self.running
-    }
-
-    /// How many lanes wait for lookups, and for another routing.
-    pub(super) fn waiting(&self) -> (usize, usize) {
-        let count = |is: fn(&Phase) -> bool| self.lanes.values().filter(|lane| is(&lane.phase)).count();
-        (count(|phase| matches!(phase, Phase::Fetching { .. })), count(|phase| matches!(phase, Phase::Waiting)))
+    /// What the lanes are doing.
+    pub(super) fn tally(&self) -> Tally {
+        self.tally
     }
 
     /// Forgets all, as the worker leaves the group, and returns the tenants. Numbers go on, so that what is out is recognised.

@@ -120,7 +120,14 @@ impl<F: Fn(Partition, ShardId) -> bool> Decoder<'_, F> {
                     match from_repartitioned(record, self.aliases) {
                         Ok(Repartitioned { record, origin, routes }) => {
                             let disposition = match self.tenants.decode(&record.headers) {
-                                Ok(tenant) => Disposition::Process { tenant, shard },
+                                Ok(tenant) if shard_of(&tenant.id, self.shards) == shard => {
+                                    Disposition::Process { tenant, shard }
+                                }
+                                // It was sent with another setting of the tenants' headers.
+                                Ok(tenant) => {
+                                    let shard = shard_of(&tenant.id, self.shards);
+                                    Disposition::Repartition { tenant: tenant.id.clone(), shard }
+                                }
                                 Err(letter) => Disposition::DeadLetter { tenant: None, letter },
                             };
                             (record, origin, routes, disposition)

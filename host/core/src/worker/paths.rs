@@ -207,6 +207,13 @@ impl Paths {
         Some(Released { sources: sources.into_iter().collect(), records: held })
     }
 
+    /// A shard is not read on for now: an attempt goes on without it. Its open paths stay open.
+    pub(super) fn leave_out(&mut self, shard: ShardId) {
+        if let Some(opening) = &mut self.opening {
+            opening.shards.remove(&shard);
+        }
+    }
+
     /// Closes the paths from these sources and to these shards. They are no longer ours.
     pub(super) fn close(&mut self, sources: &[Partition], shards: &[ShardId]) {
         // Rule: close-path-on-loss.

@@ -17,7 +17,7 @@
 //! The shorter one of the two is written. It always fits, because a partition without room is not read on: see
 //! [`Positions::has_room_for`]. A record that is deleted from the log counts as settled where that makes runs longer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 
 use base64::Engine as _;
@@ -53,7 +53,7 @@ pub(super) struct Positions {
     /// Records that were read and are not settled.
     unsettled: BTreeSet<Offset>,
     /// Settled offsets that were not read again yet, by ascending offset: a former owner settled them.
-    ahead: Vec<Range<Offset>>,
+    ahead: VecDeque<Range<Offset>>,
 }
 
 impl Positions {
@@ -72,7 +72,7 @@ impl Positions {
         if mutated!("map-of-a-former-owner-ignored") {
             ahead.clear();
         }
-        Ok(Self { read: start, unsettled: BTreeSet::new(), ahead })
+        Ok(Self { read: start, unsettled: BTreeSet::new(), ahead: ahead.into() })
     }
 
     /// The offset after the last record that was read.
@@ -82,16 +82,17 @@ impl Positions {
 
     /// The end of what a former owner settled; `None`: nothing beyond the offset.
     pub(super) fn known_end(&self) -> Option<Offset> {
-        self.ahead.last().map(|range| range.end)
+        self.ahead.back().map(|range| range.end)
     }
 
     /// The record at this offset was read. Returns whether it is still to be settled.
     pub(super) fn read(&mut self, offset: Offset) -> bool {
         assert!(self.read <= offset, "offsets of a partition must increase: {offset} comes after {}", self.read);
         self.read = offset.next();
-        let is_settled =
-            self.ahead.iter().take_while(|range| range.start <= offset).any(|range| range.contains(&offset));
-        self.ahead.retain(|range| range.end > self.read);
+        while self.ahead.front().is_some_and(|range| range.end <= offset) {
+            self.ahead.pop_front();
+        }
+        let is_settled = self.ahead.front().is_some_and(|range| range.contains(&offset));
         if !is_settled {
             self.unsettled.insert(offset);
         }
@@ -111,10 +112,19 @@ impl Positions {
     /// Whether the record at this offset may be read next. Without room, what is settled beyond the committed offset might not
     /// fit into the metadata.
     pub(super) fn has_room_for(&self, offset: Offset) -> bool {
+        self.has_room_within(offset, MOST_BITS, MOST_RUNS)
+    }
+
+    /// Whether there is so much room that reading can go on for a while.
+    pub(super) fn has_much_room_for(&self, offset: Offset) -> bool {
+        self.has_room_within(offset, MOST_BITS / 2, MOST_RUNS / 2)
+    }
+
+    fn has_room_within(&self, offset: Offset, bits: u64, runs: usize) -> bool {
         let was_read = self.known_end().is_some_and(|end| offset < end);
         was_read
-            || self.unsettled.first().is_none_or(|first| offset.distance_from(*first) < MOST_BITS)
-            || self.unsettled.len() + self.ahead.len() < MOST_RUNS
+            || self.unsettled.first().is_none_or(|first| offset.distance_from(*first) < bits)
+            || self.unsettled.len() + self.ahead.len() < runs
     }
 
     /// The offset of the first record that is not settled.
@@ -122,7 +132,7 @@ impl Positions {
         if let Some(first) = self.unsettled.first() {
             return *first;
         }
-        match self.ahead.first() {
+        match self.ahead.front() {
             Some(range) if range.start <= self.read => range.end,
             _ => self.read,
         }

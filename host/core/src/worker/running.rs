@@ -1,30 +1,55 @@
 //! Jobs: what is handed over to executors, what comes back, and what is undone.
 
+use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::executors::{Executors, Finished as Done};
-use super::fetch::{Fetch, LookupProgress};
+use super::fetch::Fetch;
 use super::job::{Job, Stopped};
 use super::lanes::{Lane, Phase};
 use super::message::{Disposition, Message};
 use super::observer::Observer;
 use super::plugins::Plugins;
 use super::ports::{Broker, Partition};
+use super::process::Verdict;
 use super::releases::Report;
 use super::results::{Effect, Finished};
 use super::step::Worker;
 use crate::record::{Class, DeadLetter, ShardId, TenantId};
 use crate::state::Version;
 
+/// The most jobs that are out. Executors should not run out of them while a transaction is committed. Each may come back with
+/// about 1 MiB of results, and has its tenant's wasm instance.
+const MOST_JOBS: usize = 128;
 /// The most messages of a job. While it runs, its tenant's other messages wait.
 const MOST_MESSAGES: usize = 256;
+
+/// Results of one tenant that are undone.
+#[derive(Debug, Default)]
+struct Undone {
+    /// The version of the tenant's state before the first of them.
+    before: Option<Version>,
+    results: usize,
+    /// Their messages, which run again.
+    messages: Vec<Arc<Message>>,
+}
+
+impl Undone {
+    fn add(&mut self, finished: Finished) {
+        self.before = self.before.or(finished.versions().map(|(before, _)| before));
+        self.results += 1;
+        if finished.settles() {
+            self.messages.push(finished.message);
+        }
+    }
+}
 
 impl<B: Broker, P: Plugins, E: Executors<P::Runner>, O: Observer> Worker<B, P, E, O> {
     /// Hands over the messages of all tenants that are ready.
     pub(super) fn submit(&mut self) {
-        // Results that wait for a transaction are bounded.
-        while self.results.bytes() < 2 * self.config.batch.bytes {
+        // Results that wait for a transaction are bounded, and so are those of jobs that are out.
+        while self.results.bytes() < 2 * self.config.batch.bytes && self.lanes.tally().running < MOST_JOBS {
             let Some(tenant) = self.lanes.next_ready() else { return };
             self.submit_one(&tenant);
         }
@@ -156,23 +181,19 @@ impl<B: Broker, P: Plugins, E: Executors<P::Runner>, O: Observer> Worker<B, P, E
         self.lanes.settle(&id);
     }
 
-    /// Undoes what finished for a tenant from one of its results on, and has the messages run again. `is_dropped`: which results
-    /// are undone; those after the first of them are too.
-    pub(super) fn roll_back(&mut self, id: &TenantId, mut is_first: impl FnMut(&Finished) -> bool) {
-        let mut found = false;
-        let undone = self.results.take_if(|finished| {
-            let is_of_lane = finished.shard.is_some() && finished.tenant.as_ref() == Some(id);
-            found |= is_of_lane && is_first(finished);
-            is_of_lane && found
-        });
-        let before = undone.iter().find_map(|finished| finished.versions().map(|(before, _)| before));
-        let count = undone.len();
-        let messages = undone.into_iter().filter(Finished::settles).map(|finished| finished.message);
-        self.undo_after(id, before, count, messages.collect());
+    /// Undoes all results of a tenant, and has its messages run again.
+    fn roll_back(&mut self, id: &TenantId) {
+        let mut undone = Undone::default();
+        let is_of_lane = |finished: &Finished| finished.shard.is_some() && finished.tenant.as_ref() == Some(id);
+        for finished in self.results.take_if(is_of_lane) {
+            undone.add(finished);
+        }
+        self.undo_after(id, undone);
     }
 
-    /// Drops a tenant's changes after a version, and puts messages before those that wait. A job that is out is abandoned.
-    fn undo_after(&mut self, id: &TenantId, before: Option<Version>, results: usize, mut messages: Vec<Arc<Message>>) {
+    /// Drops the changes of undone results, and puts their messages before those that wait. A job that is out is abandoned.
+    fn undo_after(&mut self, id: &TenantId, undone: Undone) {
+        let Undone { before, results, mut messages } = undone;
         let Some(lane) = self.lanes.get_mut(id) else { return };
         lane.results -= results;
         let shard = lane.shard;
@@ -198,20 +219,30 @@ impl<B: Broker, P: Plugins, E: Executors<P::Runner>, O: Observer> Worker<B, P, E
 
     /// Drops all messages for which `is_lost` says so, and undoes what was built on them.
     pub(super) fn drop_messages(&mut self, is_lost: impl Fn(&Message) -> bool) {
-        let lost = self.results.iter().filter(|finished| is_lost(&finished.message));
-        let mut tenants: Vec<_> =
-            lost.filter(|finished| finished.shard.is_some()).filter_map(|finished| finished.tenant.clone()).collect();
-        tenants.sort_unstable();
-        tenants.dedup();
         // Rule: drop-results-behind-dropped.
-        for tenant in tenants {
-            self.roll_back(&tenant, |finished| is_lost(&finished.message));
+        let mut undone: BTreeMap<TenantId, Undone> = BTreeMap::new();
+        let dropped = self.results.take_if(|finished| {
+            let lost = is_lost(&finished.message);
+            match (&finished.tenant, finished.shard) {
+                (Some(tenant), Some(_)) if lost => {
+                    undone.entry(tenant.clone()).or_default();
+                    true
+                }
+                (Some(tenant), Some(_)) => undone.contains_key(tenant),
+                _ => lost,
+            }
+        });
+        for finished in dropped.into_iter().filter(|finished| finished.shard.is_some()) {
+            let tenant = finished.tenant.clone().expect("what a lane has had has a tenant");
+            undone.entry(tenant).or_default().add(finished);
+        }
+        for (tenant, undone) in undone {
+            self.undo_after(&tenant, undone);
         }
         for tenant in self.lanes.running(&is_lost) {
-            self.undo_after(&tenant, None, 0, Vec::new());
+            self.undo_after(&tenant, Undone::default());
         }
         self.lanes.drop_queued(&is_lost);
-        self.results.take_if(|finished| is_lost(&finished.message));
     }
 
     /// Gives up the queues of these shards. Records that came directly from sources that stay take the hop, in their order,
@@ -264,6 +295,10 @@ impl<B: Broker, P: Plugins, E: Executors<P::Runner>, O: Observer> Worker<B, P, E
         match &mut first.effect {
             Effect::DeadLetter { minimal: true, .. } | Effect::Nothing => return false,
             Effect::DeadLetter { minimal, .. } => *minimal = true,
+            Effect::Handled { verdict: Verdict::DeadLetter(letter), .. } => {
+                // A dead letter changed nothing, so nothing was built on it.
+                first.effect = Effect::DeadLetter { letter: letter.clone(), minimal: true };
+            }
             Effect::Handled { .. } if !first.one_by_one => first.one_by_one = true,
             Effect::Hop(_) => {
                 let letter = DeadLetter::new(Class::Output, reason);
@@ -275,7 +310,7 @@ impl<B: Broker, P: Plugins, E: Executors<P::Runner>, O: Observer> Worker<B, P, E
                 let (Some(id), Some(shard)) = (first.tenant.clone(), first.shard) else {
                     unreachable!("what a release handled has a tenant and its shard")
                 };
-                self.roll_back(&id, |_| true);
+                self.roll_back(&id);
                 let message = self.lanes.pop(&id).expect("the message was put back");
                 let lane = self.lanes.get_mut(&id).expect("the message was put back to its lane");
                 lane.results += 1;
@@ -287,23 +322,5 @@ impl<B: Broker, P: Plugins, E: Executors<P::Runner>, O: Observer> Worker<B, P, E
             }
         }
         true
-    }
-}
-
-impl super::lanes::Lanes {
-    /// Puts back what a job left of its messages.
-    fn requeue_left(&mut self, id: &TenantId, left: Vec<Arc<Message>>, lookups: LookupProgress) {
-        if left.is_empty() {
-            return;
-        }
-        self.requeue(id, left);
-        let lane = self.get_mut(id).expect("the messages were put back to its lane");
-        lane.lookups = lookups;
-    }
-
-    /// The tenant waits for another routing.
-    fn wait(&mut self, id: &TenantId) {
-        let lane = self.get_mut(id).expect("a tenant whose message waits has a lane");
-        lane.phase = Phase::Waiting;
     }
 }

@@ -1,6 +1,6 @@
 //! `Worker::step`: what a worker does, in which order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -107,9 +107,8 @@ pub struct Worker<B, P, E, O = ()> {
     /// The next pause after a failure.
     backoff: Duration,
     warnings: ThrottledWarn,
+    pub(super) full_warnings: ThrottledWarn,
     pub(super) load: Load,
-    /// The number of transactions when the waiting tenants were counted last.
-    pub(super) counted_at: u64,
 }
 
 impl<B: Broker, P: Plugins, E: Executors<P::Runner>, O: Observer> Worker<B, P, E, O> {
@@ -140,8 +139,8 @@ impl<B: Broker, P: Plugins, E: Executors<P::Runner>, O: Observer> Worker<B, P, E
             needs_producer: true,
             backoff: SHORTEST_BACKOFF,
             warnings: ThrottledWarn::default(),
+            full_warnings: ThrottledWarn::default(),
             load: Load::default(),
-            counted_at: 0,
         }
     }
 
@@ -251,13 +250,13 @@ impl<B: Broker, P: Plugins, E: Executors<P::Runner>, O: Observer> Worker<B, P, E
         }
         if !gone.is_empty() {
             self.paths.close(&gone, &[]);
-            self.held.retain(|partition, _| !gone.contains(partition));
-            self.drop_sources(&gone);
+            self.forget(&gone.into_iter().collect());
         }
     }
 
-    /// Drops all that is not committed of source partitions that are no longer ours, and what was built on it.
-    pub(super) fn drop_sources(&mut self, gone: &[Partition]) {
+    /// Drops all that is not committed of partitions that are no longer ours, and what was built on it.
+    pub(super) fn forget(&mut self, gone: &BTreeSet<Partition>) {
+        self.held.retain(|partition, _| !gone.contains(partition));
         // Rule: drop-direct-records-of-lost-source.
         self.drop_messages(|message| gone.contains(&message.partition));
     }
