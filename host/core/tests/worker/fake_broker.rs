@@ -71,6 +71,8 @@ pub(crate) struct Kafka {
     pub(crate) silent: Vec<Partition>,
     /// The broker refuses records of this destination whose values contain this text.
     pub(crate) refuses: Vec<(&'static str, &'static str)>,
+    /// The group refuses all offsets of a transaction that has one of this partition.
+    pub(crate) refuses_offsets: Option<(Partition, Fault)>,
 }
 
 impl Kafka {
@@ -97,6 +99,7 @@ impl Kafka {
             suspect: false,
             silent: Vec::new(),
             refuses: Vec::new(),
+            refuses_offsets: None,
         }
     }
 
@@ -438,9 +441,15 @@ impl Producer for FakeBroker {
             format!("{}@{offset}{map}", name(*partition))
         };
         let detail: Vec<_> = offsets.iter().map(describe).collect();
-        self.0.borrow_mut().transact("send_offsets", &detail.join(" "), |kafka| {
-            kafka.open().offsets.extend(offsets.iter().cloned());
-        })
+        let kafka = &mut *self.0.borrow_mut();
+        let refused = kafka.refuses_offsets.clone();
+        let refused = refused.filter(|(refused, _)| offsets.iter().any(|(partition, _)| partition == refused));
+        kafka.transact("send_offsets", &detail.join(" "), |kafka| {
+            if refused.is_none() {
+                kafka.open().offsets.extend(offsets.iter().cloned());
+            }
+        })?;
+        refused.map_or(Ok(()), |(_, fault)| Err(fault))
     }
 
     fn commit(&mut self) -> Result<(), Fault> {

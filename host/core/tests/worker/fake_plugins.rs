@@ -42,6 +42,13 @@ pub(crate) fn release(number: u8) -> Release {
     Release::new(Digest::new([number; 32]), manifest)
 }
 
+/// The first release, with other topics.
+pub(crate) fn consuming(topics: &[&str]) -> Release {
+    let mut release = release(1);
+    release.manifest.consumes = topics.iter().map(|topic| (*topic).to_owned()).collect();
+    release
+}
+
 fn output(topic: &str, text: &str) -> Outbound {
     Outbound { topic: topic.into(), key: None, value: Some(text.into()), headers: Headers::new() }
 }

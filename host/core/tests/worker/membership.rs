@@ -1,11 +1,16 @@
 //! Partitions that are revoked, assigned again, or lost without notice.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use switchboard_core::record::Record;
-use switchboard_core::worker::{Consumed, Event, FatalError, Fault, Partition, StartFrom, WorkerConfig};
+use switchboard_core::routing::Routing;
+use switchboard_core::worker::{
+    Cause, Consumed, Event, FatalError, Fault, KafkaErrorCode, Partition, StartFrom, WorkerConfig,
+};
 
 use super::fake_broker::Effect;
+use super::fake_plugins::consuming;
 use super::rig::{A, D, Rig, SHARD_A, SOURCE, config, message};
 
 #[test]
@@ -248,4 +253,48 @@ fn a_refused_offset_of_an_idle_source_does_not_hold_up_others() {
     rig.kafka().now += Duration::from_secs(10);
     rig.run();
     assert_eq!(rig.committed(SOURCE), Some(0), "and sends it again later");
+}
+
+#[test]
+fn a_topic_whose_offsets_are_refused_while_its_records_are_in_memory_holds_up_no_other_topic() {
+    let other = Partition::Source { topic: 1, index: 0.into() };
+    for code in [3, 29] {
+        let mut rig = Rig::with(config(), 1, &[A, D]);
+        rig.reroute(Routing::fixed(Arc::new(consuming(&["IN", "MORE"]))));
+        rig.kafka().partition_counts.push(1);
+        rig.run();
+        // The topic is deleted, or may not be read any more, when one of its records is read.
+        let why = Cause::new("for a test", Some(KafkaErrorCode::new(code)));
+        rig.kafka().refuses_offsets = Some((other, Fault::Abortable(why)));
+        rig.kafka().silent.push(other);
+        rig.kafka().logs.insert(other, vec![message("D", "say lost")]);
+        rig.produce(&[("A", "count"), ("D", "count")]);
+        rig.repartitioned(&[("A", "count")]);
+        rig.run();
+        rig.later();
+        assert_eq!((rig.count("leave"), rig.outputs().len()), (1, 3), "{code}: {:?}", rig.outputs());
+        assert_eq!((rig.committed(SOURCE), rig.committed(other)), (Some(2), Some(0)), "{code}");
+        rig.produce(&[("A", "count")]);
+        rig.run();
+        assert_eq!((rig.count("leave"), rig.outputs().len()), (1, 4), "{code}");
+        // The topic is there again.
+        rig.kafka().refuses_offsets = None;
+        rig.kafka().silent.clear();
+        rig.later();
+        assert_eq!((rig.outputs()[4..].to_vec(), rig.committed(other)), (vec!["lost".into()], Some(1)), "{code}");
+    }
+}
+
+#[test]
+fn a_refused_offset_of_an_idle_topic_starts_nothing_again() {
+    let renewal = Duration::from_mins(10);
+    let mut rig = Rig::with_source_and(WorkerConfig { offset_renewal: renewal, ..config() });
+    let why = Cause::new("for a test", Some(KafkaErrorCode::new(3)));
+    rig.kafka().refuses_offsets = Some((SOURCE, Fault::Abortable(why)));
+    rig.kafka().now += renewal;
+    rig.repartitioned(&[("A", "count")]);
+    rig.run();
+    rig.kafka().now += Duration::from_secs(10);
+    rig.run();
+    assert_eq!((rig.count("leave"), rig.outputs()), (0, vec!["A1".into()]));
 }

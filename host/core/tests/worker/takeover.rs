@@ -4,23 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use switchboard_core::record::{Offset, ShardId};
-use switchboard_core::routing::{Release, Routing};
+use switchboard_core::routing::Routing;
 use switchboard_core::worker::{Event, Fault, Partition, StartFrom, WorkerConfig};
 
 use super::fake_broker::{Effect, Entry};
-use super::fake_plugins::release;
+use super::fake_plugins::consuming;
 use super::rig::{A, D, Rig, SHARD_A, SOURCE, config, message};
 
 /// A changelog record with the tenant's count.
 fn counted(tenant: &str, count: &str) -> Entry {
     (format!("{tenant}\0n").into_bytes(), Some(count.into()))
-}
-
-/// The first release, with other topics.
-fn consuming(topics: &[&str]) -> Release {
-    let mut release = release(1);
-    release.manifest.consumes = topics.iter().map(|topic| (*topic).to_owned()).collect();
-    release
 }
 
 /// The logs of both shards have a record that is not processed yet.
@@ -208,6 +201,20 @@ fn a_source_without_an_answer_holds_up_no_shard_and_no_other_topic() {
     rig.kafka().silent.clear();
     rig.later();
     assert_eq!(rig.outputs().len(), 4);
+}
+
+#[test]
+fn the_offset_of_a_halted_source_is_committed_again_when_it_is_taken_over() {
+    let mut rig = Rig::with(config(), 1, &[A]);
+    rig.produce(&[("A", "count"); 3]);
+    rig.kafka().committed.insert(SOURCE, Offset::ZERO);
+    rig.kafka().log_starts.insert(SOURCE, 2.into());
+    // A host that is started again more often than offsets are renewed.
+    for starts in 1..=3 {
+        rig.run();
+        assert_eq!((rig.count("send_offsets source-0@0 \"\""), rig.outputs()), (starts, vec![]));
+        rig.kafka().events.push_back(Event::Failed("by a test".into()));
+    }
 }
 
 #[test]
