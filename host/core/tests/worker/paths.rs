@@ -1,10 +1,12 @@
 //! The direct path: when source records skip the repartition topic, and when they must not.
 
+use std::time::Duration;
+
 use switchboard_core::record::{Barrier, Offset};
-use switchboard_core::worker::{Event, Fault};
+use switchboard_core::worker::{BatchLimits, Event, Fault, Partition, WorkerConfig};
 
 use super::fake_broker::Effect;
-use super::rig::{A, D, Rig, SHARD_A, SHARD_D, SOURCE, config};
+use super::rig::{A, D, Rig, SHARD_A, SHARD_D, SOURCE, config, message};
 
 /// How many records took the hop.
 fn hops(rig: &Rig) -> usize {
@@ -131,4 +133,121 @@ fn an_attempt_lasts_as_long_as_records_are_settled() {
     rig.run();
     assert_eq!((rig.outputs().len(), rig.committed(SOURCE)), (70, Some(10)));
     assert!(hops(&rig) - 60 < 10, "the path opened: {} hops", hops(&rig) - 60);
+}
+
+/// A source partition of A's shard that is added later, so that its paths are closed.
+const ADDED: Partition =
+    Partition::Source { topic: 0, index: switchboard_core::record::PartitionIndex::new(2).unwrap() };
+
+fn with_room_for(records: usize) -> WorkerConfig {
+    WorkerConfig { batch: BatchLimits { records, ..config().batch }, ..config() }
+}
+
+/// The number of barriers in the log of a shard.
+fn barriers(rig: &Rig, shard: Partition) -> usize {
+    rig.kafka().logs.get(&shard).map_or(0, |log| log.iter().filter_map(Barrier::from_record).count())
+}
+
+/// A's shard is held back, because A waits for a lookup and has many messages.
+fn with_a_held_shard() -> Rig {
+    let mut rig = Rig::with_source_and(with_room_for(1000));
+    rig.names().answers.insert("ann".into(), [Ok(Some("Ann"))].into());
+    rig.held().hold_fetches("A");
+    rig.repartitioned(&[("A", "look ann")]);
+    rig.repartitioned(&[("A", "say a")].repeat(1500));
+    rig.run();
+    rig
+}
+
+/// A's shard is full: too many of its records are settled beyond those of A's job.
+fn with_a_full_shard() -> Rig {
+    let mut rig = Rig::with_source_and(with_room_for(1000));
+    rig.held().hold("A");
+    rig.repartitioned(&[("A", "say a"); 400]);
+    rig.repartitioned(&[("B", "say b")].repeat(24_000));
+    rig.run();
+    rig
+}
+
+#[test]
+fn no_source_is_held_back_to_open_a_path_to_a_shard_that_is_not_read_on() {
+    for mut rig in [with_a_held_shard(), with_a_full_shard()] {
+        let before = barriers(&rig, SHARD_A);
+        assert_eq!((rig.count("pause shard-0"), rig.count("resume shard-0")), (1, 0));
+        rig.kafka().calls.clear();
+        let began = rig.kafka().now;
+        rig.kafka().partition_counts[0] = 3;
+        rig.run();
+        rig.kafka().logs.insert(ADDED, vec![message("D", "say direct")]);
+        rig.run();
+        assert_eq!(rig.outputs().last().unwrap(), "direct");
+        assert!(rig.kafka().now - began < Duration::from_secs(2), "no attempt is waited for");
+        for _ in 0..30 {
+            rig.later();
+        }
+        let pauses = rig.calls().iter().filter(|call| call.starts_with("pause")).count();
+        assert_eq!((pauses, barriers(&rig, SHARD_A)), (1, before), "one attempt, for the other shard");
+        // Its path opens as soon as the shard is read on.
+        rig.held().finish("A");
+        rig.run();
+        rig.later();
+        assert_eq!((rig.count("resume shard-0"), barriers(&rig, SHARD_A)), (1, before + 1));
+        let hops = hops(&rig);
+        rig.kafka().logs.get_mut(&ADDED).unwrap().push(message("A", "say direct too"));
+        rig.run();
+        assert_eq!((rig.outputs().last().unwrap().as_str(), self::hops(&rig)), ("direct too", hops));
+    }
+}
+
+#[test]
+fn an_attempt_goes_on_without_a_shard_that_is_held_back_meanwhile() {
+    let mut rig = Rig::with(with_room_for(1000), 1, &[A, D]);
+    rig.names().answers.insert("ann".into(), [Ok(Some("Ann"))].into());
+    rig.held().hold_fetches("A");
+    rig.repartitioned(&[("A", "look ann")]);
+    rig.repartitioned(&[("A", "say a")].repeat(1500));
+    rig.produce(&[("D", "say d"), ("A", "say last")]);
+    // The attempt begins before the shard is read.
+    rig.run();
+    assert_eq!((rig.count("pause source-0"), rig.count("pause shard-0"), rig.count("resume source-0")), (1, 1, 1));
+    assert!(rig.kafka().now < Duration::from_secs(2), "the source is not held back for the shard");
+    assert_eq!(rig.outputs(), ["d"]);
+    assert_eq!(rig.kafka().logs[&SHARD_D].len(), 1, "D's record came directly, after the barrier");
+    rig.held().finish("A");
+    rig.run();
+    rig.later();
+    assert_eq!(
+        (rig.outputs().len(), rig.outputs().last().unwrap().as_str()),
+        (1503, "last"),
+        "A's record took the hop"
+    );
+    let before = hops(&rig);
+    rig.produce(&[("A", "count")]);
+    rig.run();
+    assert_eq!((rig.outputs().len(), hops(&rig)), (1504, before), "a later attempt opens the path");
+}
+
+#[test]
+fn an_attempt_goes_on_without_a_shard_that_is_full_meanwhile() {
+    let mut rig = Rig::with(with_room_for(1000), 1, &[A, D]);
+    // The attempt begins near the shard's end, and the shard is full before that.
+    rig.kafka().now = Duration::from_secs(1);
+    rig.held().hold("A");
+    rig.repartitioned(&[("A", "say a"); 400]);
+    rig.repartitioned(&[("B", "say b")].repeat(24_000));
+    rig.produce(&[("D", "say d")]);
+    let mut pauses = (0, 0);
+    for _ in 0..1000 {
+        rig.step().unwrap();
+        pauses = (rig.count("pause source-0"), rig.count("pause shard-0"));
+        if pauses.1 > 0 {
+            break;
+        }
+    }
+    assert_eq!(pauses, (1, 1));
+    let full = rig.kafka().now;
+    rig.produce(&[("D", "say late")]);
+    rig.run();
+    assert!(rig.outputs().iter().any(|output| output == "late"));
+    assert!(rig.kafka().now - full < Duration::from_secs(1), "the source is not held back for the shard");
 }
