@@ -178,6 +178,32 @@ fn a_partition_whose_map_has_no_room_is_paused_and_resumed_and_others_go_on() {
 }
 
 #[test]
+fn a_partition_without_room_goes_on_only_when_there_is_much_room() {
+    let mut rig = Rig::ready_with(WorkerConfig { batch: BatchLimits { records: 1000, ..config().batch }, ..config() });
+    rig.held().hold("A");
+    rig.held().most_messages = Some(50);
+    rig.repartitioned(&[("A", "say a"); 400]);
+    rig.run();
+    rig.held().most_messages = None;
+    rig.repartitioned(&[("B", "say b")].repeat(23_800));
+    rig.run();
+    assert_eq!((rig.count("pause shard-0"), rig.kafka().position(SHARD_A)), (1, FULL));
+    // Fifty are settled at a time. A few free places would be taken at once, and there would be none again.
+    rig.held().most_messages = Some(50);
+    for settled in [50, 100, 150, 200] {
+        rig.held().finish("A");
+        rig.held().hold("A");
+        rig.run();
+        assert_eq!((rig.committed(SHARD_A), rig.count("resume shard-0")), (Some(settled), 0));
+    }
+    rig.held().finish("A");
+    rig.held().hold("A");
+    rig.run();
+    assert_eq!((rig.committed(SHARD_A), rig.count("pause shard-0"), rig.count("resume shard-0")), (Some(250), 1, 1));
+    assert_eq!(rig.kafka().position(SHARD_A), 24_200);
+}
+
+#[test]
 fn the_next_owner_of_a_partition_without_room_reads_it_again() {
     let mut rig = without_room();
     next_owner(&mut rig);
