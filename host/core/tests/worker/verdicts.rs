@@ -1,10 +1,10 @@
 //! What follows from a message, and what the observer gets.
 
-use switchboard_core::record::{Headers, Record};
+use switchboard_core::record::{Headers, Record, from_repartitioned};
 use switchboard_core::worker::Fault;
 
 use super::fake_broker::Effect;
-use super::rig::{Rig, SHARD_A, SHARD_D, SOURCE, header, pairs};
+use super::rig::{Rig, SHARD_A, SHARD_D, SOURCE, header, pairs, text};
 
 #[test]
 fn a_message_that_fails_leaves_no_state_and_the_batch_goes_on() {
@@ -92,4 +92,33 @@ fn the_observer_gets_the_tenant_of_a_message_that_becomes_a_dead_letter_later() 
     assert!(found.contains(&"IN[0]@0 A output".into()), "{found:?}");
     assert!(found.contains(&"IN[0]@0 D lookup".into()), "{found:?}");
     assert_eq!([SHARD_A, SHARD_D].map(|shard| rig.committed(shard)), [Some(1), Some(1)]);
+}
+
+#[test]
+fn a_repartitioned_record_of_a_tenant_of_another_shard_takes_the_hop_again() {
+    // The hop was sent with another setting of the tenants' headers.
+    let stray = |rig: &Rig| {
+        rig.repartitioned(&[("A", "count")]);
+        rig.repartitioned(&[("D", "count")]);
+        let record = rig.kafka().logs.get_mut(&SHARD_D).unwrap().pop().unwrap();
+        rig.kafka().logs.get_mut(&SHARD_A).unwrap().push(record);
+        rig.repartitioned(&[("A", "count")]);
+    };
+    let mut rig = Rig::ready();
+    stray(&rig);
+    rig.run();
+    let mut outputs = rig.outputs();
+    outputs.sort();
+    assert_eq!((outputs, rig.dead_letters()), (["A1", "A2", "D1"].map(String::from).to_vec(), vec![]));
+    assert_eq!((rig.committed(SHARD_A), rig.committed(SHARD_D)), (Some(3), Some(1)));
+
+    // Another worker has the tenant's shard. It gets the record as it was in the source topic.
+    let mut rig = Rig::with_source_and_half();
+    stray(&rig);
+    rig.run();
+    assert_eq!((rig.outputs(), rig.committed(SHARD_A)), (["A1", "A2"].map(String::from).to_vec(), Some(4)));
+    let hop = rig.kafka().logs[&SHARD_D].last().unwrap().clone();
+    let original = from_repartitioned(hop, &["IN".into()]).unwrap();
+    assert_eq!((text(&original.record), original.origin.topic.as_ref()), ("count".into(), "IN"));
+    assert_eq!(rig.ran(), ["A count", "A count"]);
 }
