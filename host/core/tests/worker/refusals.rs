@@ -67,6 +67,28 @@ fn a_dead_letter_that_is_refused_is_written_by_its_coordinates() {
 }
 
 #[test]
+fn a_refused_dead_letter_of_a_rejected_message_keeps_its_class() {
+    for (command, class) in [("reject large", "invalid"), ("trap large", "trap")] {
+        let mut rig = Rig::ready();
+        rig.kafka().refuses = vec![("dead-letters", "large")];
+        rig.repartitioned(&[("A", "count"), ("A", command), ("A", "count"), ("D", "count")]);
+        rig.run();
+        let mut outputs = rig.outputs();
+        outputs.sort();
+        assert_eq!((outputs, rig.committed(SHARD_A)), (["A1", "A2", "D1"].map(String::from).to_vec(), Some(3)));
+        assert_eq!(rig.dead_letters(), pairs(&[(class, "null")]), "with its coordinates only");
+        let letter = rig.kafka().visible.iter().find(|(to, _)| to == "dead-letters").unwrap().1.clone();
+        let found =
+            ["topic", "partition", "offset"].map(|what| header(&letter.headers, &format!("switchboard-{what}")));
+        assert_eq!(found, ["IN", "0", "1"]);
+        assert_eq!(rig.ran().len(), 4, "nothing was built on the message, so nothing runs again");
+        rig.repartitioned(&[("A", "count")]);
+        rig.run();
+        assert_eq!(rig.outputs()[3..], ["A3"]);
+    }
+}
+
+#[test]
 fn a_worker_whose_dead_letters_are_refused_stops_and_skips_nothing() {
     let mut rig = Rig::ready();
     rig.kafka().refuses = vec![("OUT", "large"), ("dead-letters", "")];
