@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use switchboard_core::worker::{BatchLimits, Event, Fault, Next, WorkerConfig};
+use switchboard_core::record::Record;
+use switchboard_core::worker::{BatchLimits, Event, Fault, Next, Partition, WorkerConfig};
 
 use super::fake_broker::Effect;
-use super::rig::{A, D, Rig, SHARD_A, SHARD_D, SOURCE, config, pairs, text};
+use super::rig::{A, D, Rig, SHARD_A, SHARD_D, SOURCE, config, message, pairs, tenants_of, text};
 
 fn abortable() -> Fault {
     Fault::Abortable("for a test".into())
@@ -359,4 +360,150 @@ fn a_tenant_that_waits_for_a_lookup_does_not_take_all_room() {
     rig.held().finish("A");
     rig.run();
     assert_eq!((rig.outputs().len(), rig.outputs()[3000].as_str()), (5001, "A1:Ann"));
+}
+
+#[test]
+fn many_tenants_that_wait_and_have_few_messages_each_do_not_take_all_room() {
+    let batch = BatchLimits { records: 1000, ..config().batch };
+    let mut rig = Rig::ready_with(WorkerConfig { batch, ..config() });
+    let tenants = tenants_of(A, 300);
+    for tenant in &tenants {
+        rig.held().hold_fetches(tenant);
+        rig.names().answers.insert(tenant.clone(), [Ok(Some("x"))].into());
+        rig.repartitioned(&[(tenant, &format!("look {tenant}"))]);
+    }
+    for tenant in tenants.iter().cycle().take(5 * tenants.len()) {
+        rig.repartitioned(&[(tenant, "say a")]);
+    }
+    rig.repartitioned(&[("D", "count")].repeat(3000));
+    rig.run();
+    assert_eq!((rig.outputs().len(), rig.count("pause shard-0"), rig.count("resume shard-0")), (3000, 1, 0));
+    assert_eq!(rig.kafka().position(SHARD_A), 1000, "half of the room");
+    // One of them goes on with its four messages. The others still take the room.
+    rig.held().finish(&tenants[0]);
+    rig.run();
+    assert_eq!((rig.outputs().len(), rig.kafka().position(SHARD_A)), (3004, 1000));
+    rig.repartitioned(&[("D", "count")].repeat(3000));
+    rig.run();
+    assert_eq!(rig.outputs().len(), 6004);
+    for tenant in &tenants {
+        rig.held().finish(tenant);
+    }
+    rig.run();
+    rig.run();
+    assert_eq!((rig.outputs().len(), rig.committed(SHARD_A)), (7800, Some(1800)));
+}
+
+/// Tenants of D's shard whose jobs do not finish, as many as may be out.
+fn with_all_jobs_out() -> (Rig, Vec<String>) {
+    let mut rig = Rig::ready_with(WorkerConfig { batch: BatchLimits { records: 1000, ..config().batch }, ..config() });
+    let tenants = tenants_of(D, 128);
+    // What these have used is known later, though they have nothing to do.
+    rig.repartitioned(&[("A", "slow"), ("A", "slow"), ("B", "slow")]);
+    rig.run();
+    for tenant in &tenants {
+        rig.held().hold(tenant);
+        rig.repartitioned(&[(tenant, "say x")]);
+    }
+    rig.run();
+    assert_eq!(rig.held().out(), 128);
+    rig.held().submitted.clear();
+    (rig, tenants)
+}
+
+fn submitted(rig: &Rig) -> Vec<String> {
+    rig.held().submitted.drain(..).map(|(tenant, _)| tenant).collect()
+}
+
+#[test]
+fn the_jobs_that_are_out_are_bounded_and_the_tenant_that_has_used_least_is_next() {
+    let (mut rig, tenants) = with_all_jobs_out();
+    let others = tenants_of(A, 2);
+    rig.repartitioned(&[("A", "count"), ("B", "count"), (&others[0], "count"), (&others[1], "count")]);
+    rig.run();
+    assert_eq!((submitted(&rig), rig.held().out()), (vec![], 128));
+    // A's and B's came first, but they have used time.
+    for other in ["A", "B", &others[0], &others[1]] {
+        rig.held().hold(other);
+    }
+    let mut next = Vec::new();
+    for tenant in &tenants[..4] {
+        rig.held().finish(tenant);
+        rig.run();
+        next.append(&mut submitted(&rig));
+        assert_eq!(rig.held().out(), 128);
+    }
+    assert_eq!(next, [&others[0], &others[1], "B", "A"]);
+}
+
+#[test]
+fn a_lost_source_takes_along_only_what_came_after_its_records_and_of_each_tenant_apart() {
+    let kept = Partition::Source { topic: 0, index: 1.into() };
+    let batch = BatchLimits { records: 100, ..config().batch };
+    let mut rig = Rig::with(WorkerConfig { batch, ..config() }, 2, &[A, D]);
+    let names = tenants_of(D, 4);
+    let [e, f, g, h] = [0, 1, 2, 3].map(|index| names[index].as_str());
+    rig.repartitioned(&[(e, "count"), (f, "count"), (g, "count"), (h, "count")]);
+    rig.run();
+    assert_eq!((rig.outputs().len(), rig.ran().len()), (4, 4));
+    let committed = rig.committed(SHARD_D).unwrap();
+    // Nothing is committed for now.
+    rig.kafka().fail("flush", usize::MAX, Effect::None, abortable());
+    let mut add = |source: Option<Partition>, tenant: &str| {
+        match source {
+            Some(source) => rig.kafka().logs.entry(source).or_default().push(message(tenant, "count")),
+            None => rig.repartitioned(&[(tenant, "count")]),
+        }
+        steps(&mut rig, 1);
+    };
+    for (source, tenant) in [
+        // E has one result before that of the lost source, and two after it.
+        (None, e),
+        (Some(SOURCE), e),
+        (None, e),
+        (Some(kept), e),
+        // F has nothing of it.
+        (None, f),
+        (Some(kept), f),
+        // G begins with it.
+        (Some(SOURCE), g),
+        (None, g),
+        // H has nothing else. B is of the shard that goes too.
+        (Some(SOURCE), h),
+        (Some(SOURCE), "B"),
+        (Some(kept), "B"),
+    ] {
+        add(source, tenant);
+    }
+    // Records without a tenant, which no lane has had.
+    for source in [SOURCE, kept] {
+        let stray = Record { value: Some(b"stray".to_vec()), ..Record::default() };
+        rig.kafka().logs.get_mut(&source).unwrap().push(stray);
+        steps(&mut rig, 1);
+    }
+    assert_eq!(rig.ran().len(), 11);
+    rig.kafka().events.push_back(Event::Lost(vec![A]));
+    steps(&mut rig, 1);
+    rig.kafka().heal();
+    rig.run();
+    let mut ran = rig.ran();
+    ran.sort();
+    let mut expected = [e, e, g].map(|tenant| format!("{tenant} count"));
+    expected.sort();
+    assert_eq!(ran, expected, "only what was built on a record of the lost source");
+    let mut outputs = rig.outputs().split_off(4);
+    outputs.sort();
+    let mut expected = [(e, 2), (e, 3), (e, 4), (f, 2), (f, 3), (g, 2)].map(|(tenant, n)| format!("{tenant}{n}"));
+    expected.sort();
+    assert_eq!(outputs, expected);
+    assert_eq!(rig.dead_letters().len(), 1, "the stray one of the source that stays");
+    assert_eq!((rig.committed(SOURCE), rig.committed(kept)), (Some(0), Some(4)));
+    assert_eq!(rig.committed_with_map(SHARD_D), format!("{},n=0", committed + 4));
+    let hops = rig.kafka().logs[&SHARD_A].iter().filter(|record| record.value.is_some()).count();
+    assert_eq!(hops, 1, "B's record of the source that stays");
+    // The next owner handles the rest.
+    rig.kafka().events.push_back(Event::Assigned(vec![A]));
+    rig.later();
+    assert_eq!((rig.outputs().len(), rig.committed(SOURCE), rig.committed(kept)), (15, Some(5), Some(4)));
+    assert_eq!(rig.dead_letters().len(), 2);
 }

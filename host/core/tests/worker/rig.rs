@@ -66,6 +66,12 @@ pub(crate) fn header(headers: &Headers, name: &str) -> String {
     headers.last(name).map_or("none".into(), |header| String::from_utf8(header.value.unwrap().to_vec()).unwrap())
 }
 
+/// The names of so many tenants of this shard. They never ran before.
+pub(crate) fn tenants_of(shard: ShardId, count: usize) -> Vec<String> {
+    let names = (0..).map(|number| format!("T{number}"));
+    names.filter(|name| shard_of(&TenantId::new(name.as_str()), 2) == shard).take(count).collect()
+}
+
 impl Rig {
     /// A worker that these shards are assigned to, with a source topic of this many partitions. Nothing is read yet.
     pub(crate) fn with(config: WorkerConfig, source_partitions: u32, assigned: &[ShardId]) -> Self {
