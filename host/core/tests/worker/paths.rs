@@ -229,25 +229,25 @@ fn an_attempt_goes_on_without_a_shard_that_is_held_back_meanwhile() {
 
 #[test]
 fn an_attempt_goes_on_without_a_shard_that_is_full_meanwhile() {
-    let mut rig = Rig::with(with_room_for(1000), 1, &[A, D]);
-    // The attempt begins near the shard's end, and the shard is full before that.
-    rig.kafka().now = Duration::from_secs(1);
+    let mut rig = Rig::with_source_and(with_room_for(1000));
     rig.held().hold("A");
     rig.repartitioned(&[("A", "say a"); 400]);
-    rig.repartitioned(&[("B", "say b")].repeat(24_000));
-    rig.produce(&[("D", "say d")]);
-    let mut pauses = (0, 0);
-    for _ in 0..1000 {
-        rig.step().unwrap();
-        pauses = (rig.count("pause source-0"), rig.count("pause shard-0"));
-        if pauses.1 > 0 {
-            break;
-        }
-    }
-    assert_eq!(pauses, (1, 1));
-    let full = rig.kafka().now;
-    rig.produce(&[("D", "say late")]);
+    rig.repartitioned(&[("B", "say b")].repeat(22_000));
     rig.run();
-    assert!(rig.outputs().iter().any(|output| output == "late"));
-    assert!(rig.kafka().now - full < Duration::from_secs(1), "the source is not held back for the shard");
+    rig.kafka().calls.clear();
+    let began = rig.kafka().now;
+    // The attempt begins 3,000 records before the shard's end, and the shard is full before that.
+    rig.repartitioned(&[("B", "say b")].repeat(3000));
+    rig.kafka().partition_counts[0] = 3;
+    rig.run();
+    let written = barriers(&rig, SHARD_A);
+    assert_eq!((rig.count("pause source-1 source-2"), rig.count("pause shard-0"), written), (1, 1, 2));
+    rig.kafka().logs.insert(ADDED, vec![message("D", "say direct")]);
+    rig.run();
+    assert_eq!(rig.outputs().last().unwrap(), "direct");
+    assert!(rig.kafka().now - began < Duration::from_secs(1), "the source is not held back for the shard");
+    // The barrier of that attempt is read at last. It opens nothing.
+    rig.held().finish("A");
+    rig.run();
+    assert_eq!((rig.outputs().len(), barriers(&rig, SHARD_A)), (25_401, written + 1), "another attempt opens the path");
 }

@@ -81,6 +81,7 @@ fn a_refused_dead_letter_of_a_rejected_message_keeps_its_class() {
         let found =
             ["topic", "partition", "offset"].map(|what| header(&letter.headers, &format!("switchboard-{what}")));
         assert_eq!(found, ["IN", "0", "1"]);
+        assert_eq!(rig.count("abort"), 4, "the batch halves, then the letter is written by its coordinates");
         assert_eq!(rig.ran().len(), 4, "nothing was built on the message, so nothing runs again");
         rig.repartitioned(&[("A", "count")]);
         rig.run();
