@@ -38,6 +38,8 @@ struct Assembled {
     /// The barriers that it writes.
     barriers: Vec<(ShardId, Barrier)>,
     offsets: Vec<(Partition, GroupOffset)>,
+    /// Whether some of them belong to partitions without a settled record.
+    has_unsaved: bool,
 }
 
 impl<B: Broker, P: Plugins, E: Executors<P::Runner>, O: Observer> Worker<B, P, E, O> {
@@ -126,7 +128,8 @@ impl<B: Broker, P: Plugins, E: Executors<P::Runner>, O: Observer> Worker<B, P, E
             let metadata: usize = offsets.iter().map(|(_, offset)| offset.metadata.len()).sum();
             debug_assert!(offsets.iter().all(|(_, offset)| offset.metadata.len() <= MOST_METADATA));
             if metadata <= MOST_METADATA_IN_ALL || count <= 1 {
-                return Assembled { results: count, barriers, offsets };
+                let has_unsaved = self.assignment.has_unsaved(self.broker.now());
+                return Assembled { results: count, barriers, offsets, has_unsaved };
             }
             self.reopen_positions(count);
             count /= 2;
@@ -261,8 +264,6 @@ impl<B: Broker, P: Plugins, E: Executors<P::Runner>, O: Observer> Worker<B, P, E
         let now = self.broker.now();
         // Rule: resend-stored-results.
         self.reopen_positions(assembled.results);
-        // Then it may be the offset of an idle source that the group does not take.
-        let has_unsaved = self.assignment.has_unsaved(now);
         self.assignment.postpone_unsaved(now);
         let is_refused = matches!(&failure, Failure::Aborted { fault: Fault::Refused(_), .. });
         if is_refused && !assembled.barriers.is_empty() {
@@ -305,7 +306,8 @@ impl<B: Broker, P: Plugins, E: Executors<P::Runner>, O: Observer> Worker<B, P, E
             }
             // The topic of a settled record was deleted, or may not be read any more. To send the record's offset again would fail
             // for ever. After another start nothing of that topic is read, and all others go on.
-            Fault::Abortable(why) if !has_unsaved && why.code.is_some_and(KafkaErrorCode::is_of_a_topic) => {
+            // (It may also be the offset of an idle source that the group does not take. Then the next transaction is without it.)
+            Fault::Abortable(why) if !assembled.has_unsaved && why.code.is_some_and(KafkaErrorCode::is_of_a_topic) => {
                 self.break_off(format!("the group does not take the offsets of a source topic: {why}"));
                 return Ok(Next::Now);
             }

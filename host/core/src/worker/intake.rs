@@ -89,7 +89,7 @@ impl<B: Broker, P: Plugins, E: Executors<P::Runner>, O: Observer> Worker<B, P, E
     fn hold_back(&mut self, partition: Partition, tenant: &TenantId) {
         let is_much = self.lanes.queued_of(tenant) > QUEUED_WHILE_WAITING;
         // Many tenants that wait may have few messages each.
-        let are_many = self.lanes.tally().held_up >= self.config.batch.records;
+        let are_many = 2 * self.lanes.tally().held_up >= self.memory.records();
         if !self.fills(1, 2) || !(is_much || are_many) || self.held.contains_key(&partition) {
             return;
         }
@@ -98,6 +98,13 @@ impl<B: Broker, P: Plugins, E: Executors<P::Runner>, O: Observer> Worker<B, P, E
             tracing::debug!(?partition, %tenant, "a partition is held back while a tenant waits");
             self.held.insert(partition, tenant.clone());
             self.hold_alone(partition);
+        }
+    }
+
+    /// A tenant waits from now on. Its messages may all have arrived before.
+    pub(super) fn hold_back_of(&mut self, tenant: &TenantId) {
+        if let Some(partition) = self.lanes.first_partition(tenant) {
+            self.hold_back(partition, tenant);
         }
     }
 

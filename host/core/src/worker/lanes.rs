@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use super::fetch::LookupProgress;
 use super::message::Message;
+use super::ports::Partition;
 use crate::record::{ShardId, Tenant, TenantId};
 use crate::state::{Promotion, Version};
 
@@ -38,6 +39,8 @@ pub(super) struct Lane {
     pub(super) used: Duration,
     /// Its results that no committed transaction contains.
     pub(super) results: usize,
+    /// Its place among the lanes that are ready.
+    place: Option<(Duration, u64)>,
 }
 
 /// What a tenant's messages are doing.
@@ -71,7 +74,7 @@ pub(super) struct Running {
 impl Lane {
     fn new(tenant: Arc<Tenant>, shard: ShardId) -> Self {
         let (queue, lookups) = (VecDeque::new(), LookupProgress::default());
-        Self { tenant, shard, queue, lookups, phase: Phase::Idle, used: Duration::ZERO, results: 0 }
+        Self { tenant, shard, queue, lookups, phase: Phase::Idle, used: Duration::ZERO, results: 0, place: None }
     }
 
     /// Whether messages can be handed over.
@@ -153,7 +156,7 @@ pub(super) struct Lanes {
     /// Whose job or fetch has which number.
     out: BTreeMap<u64, TenantId>,
     /// The lanes whose next messages may be handed over, by what they have used, and by when they became ready. Some are no
-    /// longer ready.
+    /// longer ready, or gone.
     ready: BTreeSet<(Duration, u64, TenantId)>,
     /// How often a lane became ready.
     turns: u64,
@@ -211,11 +214,19 @@ impl Lanes {
         self.lanes.get(tenant).map_or(0, |lane| lane.queue.len())
     }
 
+    /// Where a tenant's first message came from.
+    pub(super) fn first_partition(&self, tenant: &TenantId) -> Option<Partition> {
+        self.lanes.get(tenant)?.queue.front().map(|message| message.partition)
+    }
+
     /// The tenant that has used the least time of those whose messages can be handed over.
     pub(super) fn next_ready(&mut self) -> Option<TenantId> {
-        while let Some((_, _, tenant)) = self.ready.pop_first() {
-            if self.lanes.get(&tenant).is_some_and(Lane::is_ready) {
-                return Some(tenant);
+        while let Some((used, turn, tenant)) = self.ready.pop_first() {
+            if let Some(lane) = self.lanes.get_mut(&tenant).filter(|lane| lane.place == Some((used, turn))) {
+                lane.place = None;
+                if lane.is_ready() {
+                    return Some(tenant);
+                }
             }
         }
         None
@@ -301,10 +312,16 @@ impl Lanes {
 
     /// Looks again what a tenant can do, after something has changed: it is ready, or its lane can go.
     pub(super) fn settle(&mut self, tenant: &TenantId) {
-        let Some(lane) = self.lanes.get(tenant) else { return };
+        let Some(lane) = self.lanes.get_mut(tenant) else { return };
         if lane.is_ready() {
+            // One place at most: with an older one it would be ahead of its turn.
+            if let Some((used, turn)) = lane.place.take() {
+                self.ready.remove(&(used, turn, tenant.clone()));
+            }
             self.turns += 1;
-            self.ready.insert((lane.used.max(self.floor), self.turns, tenant.clone()));
+            let place = (lane.used.max(self.floor), self.turns);
+            lane.place = Some(place);
+            self.ready.insert((place.0, place.1, tenant.clone()));
         } else if lane.queue.is_empty() && lane.results == 0 && matches!(lane.phase, Phase::Idle) {
             let used = lane.used;
             self.lanes.remove(tenant);

@@ -133,6 +133,7 @@ impl<B: Broker, P: Plugins, E: Executors<P::Runner>, O: Observer> Worker<B, P, E
             // The routing that was taken meanwhile may be the one.
             Some(Stopped::WaitsForRouting) if is_current || mutated!("wait-for-a-routing-that-is-taken") => {
                 self.lanes.wait(&id);
+                self.hold_back_of(&id);
             }
             Some(Stopped::WaitsForRouting) | None => {}
         }
@@ -157,6 +158,7 @@ impl<B: Broker, P: Plugins, E: Executors<P::Runner>, O: Observer> Worker<B, P, E
     /// Has the answers fetched that the tenant's first message needs.
     fn fetch(&mut self, id: &TenantId) {
         let number = self.lanes.begin_fetch(id);
+        self.hold_back_of(id);
         let lane = self.lanes.get_mut(id).expect("a tenant whose message waits has a lane");
         let progress = std::mem::take(&mut lane.lookups);
         let (tenant, lookup_time) = (Arc::clone(&lane.tenant), self.config.lookup_time);

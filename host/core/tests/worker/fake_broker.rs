@@ -73,6 +73,8 @@ pub(crate) struct Kafka {
     pub(crate) refuses: Vec<(&'static str, &'static str)>,
     /// The group refuses all offsets of a transaction that has one of this partition.
     pub(crate) refuses_offsets: Option<(Partition, Fault)>,
+    /// How long that takes.
+    pub(crate) refusal_takes: Duration,
 }
 
 impl Kafka {
@@ -100,6 +102,7 @@ impl Kafka {
             silent: Vec::new(),
             refuses: Vec::new(),
             refuses_offsets: None,
+            refusal_takes: Duration::ZERO,
         }
     }
 
@@ -449,7 +452,9 @@ impl Producer for FakeBroker {
                 kafka.open().offsets.extend(offsets.iter().cloned());
             }
         })?;
-        refused.map_or(Ok(()), |(_, fault)| Err(fault))
+        let Some((_, fault)) = refused else { return Ok(()) };
+        kafka.now += kafka.refusal_takes;
+        Err(fault)
     }
 
     fn commit(&mut self) -> Result<(), Fault> {

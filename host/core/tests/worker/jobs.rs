@@ -507,3 +507,49 @@ fn a_lost_source_takes_along_only_what_came_after_its_records_and_of_each_tenant
     assert_eq!((rig.outputs().len(), rig.committed(SOURCE), rig.committed(kept)), (15, Some(5), Some(4)));
     assert_eq!(rig.dead_letters().len(), 2);
 }
+
+#[test]
+fn a_tenant_with_messages_left_does_not_go_ahead_of_others_while_all_jobs_are_out() {
+    let (mut rig, tenants) = with_all_jobs_out();
+    let others = tenants_of(A, 2);
+    rig.held().most_messages = Some(1);
+    let messages = [(others[0].as_str(), "slow"), (others[1].as_str(), "slow")].repeat(6);
+    rig.repartitioned(&messages);
+    // There is one job for both.
+    rig.held().finish(&tenants[0]);
+    rig.run();
+    let turns = submitted(&rig);
+    let expected: Vec<_> = messages.iter().map(|(tenant, _)| (*tenant).to_owned()).collect();
+    assert_eq!(turns, expected, "they take turns");
+}
+
+#[test]
+fn many_tenants_with_few_messages_that_arrived_before_they_waited_do_not_take_all_room() {
+    let batch = BatchLimits { records: 1000, ..config().batch };
+    let mut rig = Rig::ready_with(WorkerConfig { batch, ..config() });
+    for tenant in &tenants_of(A, 600) {
+        rig.held().hold_fetches(tenant);
+        rig.repartitioned(&[(tenant, "look ann"), (tenant, "say a"), (tenant, "say b"), (tenant, "say c")]);
+    }
+    rig.repartitioned(&[("D", "count")].repeat(3000));
+    rig.run();
+    assert_eq!((rig.outputs().len(), rig.count("pause shard-0")), (3000, 1));
+}
+
+#[test]
+fn many_tenants_that_wait_with_few_but_large_messages_do_not_take_all_room() {
+    let batch = BatchLimits { records: 10_000, bytes: 500_000, ..config().batch };
+    let mut rig = Rig::ready_with(WorkerConfig { batch, ..config() });
+    let tenants = tenants_of(A, 300);
+    for tenant in &tenants {
+        rig.held().hold_fetches(tenant);
+        rig.repartitioned(&[(tenant, "look ann")]);
+    }
+    let large = format!("say {}", "x".repeat(1000));
+    for tenant in tenants.iter().cycle().take(5 * tenants.len()) {
+        rig.repartitioned(&[(tenant, &large)]);
+    }
+    rig.repartitioned(&[("D", "count")].repeat(3000));
+    rig.run();
+    assert_eq!((rig.outputs().len(), rig.count("pause shard-0")), (3000, 1));
+}

@@ -298,3 +298,28 @@ fn a_refused_offset_of_an_idle_topic_starts_nothing_again() {
     rig.run();
     assert_eq!((rig.count("leave"), rig.outputs()), (0, vec!["A1".into()]));
 }
+
+#[test]
+fn a_topic_whose_offsets_are_refused_after_some_seconds_holds_up_no_other_topic() {
+    let other = Partition::Source { topic: 1, index: 0.into() };
+    let renewal = Duration::from_mins(10);
+    for seconds in [1, 3, 4, 6] {
+        let mut rig = Rig::with(WorkerConfig { offset_renewal: renewal, ..config() }, 1, &[A, D]);
+        rig.reroute(Routing::fixed(Arc::new(consuming(&["IN", "MORE"]))));
+        rig.kafka().partition_counts.push(1);
+        rig.run();
+        let why = Cause::new("for a test", Some(KafkaErrorCode::new(3)));
+        rig.kafka().refuses_offsets = Some((other, Fault::Abortable(why)));
+        rig.kafka().refusal_takes = Duration::from_secs(seconds);
+        rig.kafka().silent.push(other);
+        rig.kafka().logs.insert(other, vec![message("D", "say lost")]);
+        // The offset of an idle source is due too.
+        rig.kafka().now += renewal;
+        for _ in 0..3 {
+            rig.run();
+        }
+        rig.repartitioned(&[("A", "count")]);
+        rig.later();
+        assert_eq!((rig.count("leave"), rig.outputs()), (1, vec!["A1".into()]), "{seconds} s");
+    }
+}
