@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use switchboard_core::mutation::ALL;
 use switchboard_mutants::VARIABLE;
 
-const SCHEDULES: &str = "20000";
+const SCHEDULES: &str = "10000";
 
 fn simulate(mutation: Option<&str>, schedules: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mutant-simulate"));
